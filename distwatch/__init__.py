@@ -1,0 +1,56 @@
+"""distwatch: what changed inside a Keras model, batch by batch, on every replica.
+
+>>> import distwatch as dw
+>>> run = dw.open_run("run.zarr")          # doctest: +SKIP
+
+Importing this loads neither TensorFlow nor xarray; each name is loaded when it
+is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distwatch.analysis import Run, open_run
+    from distwatch.callbacks import Watch
+    from distwatch.layers import Tracker
+    from distwatch.schedules import at, every, first, logarithmic
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Run": "distwatch.analysis",
+    "Tracker": "distwatch.layers",
+    "Watch": "distwatch.callbacks",
+    "at": "distwatch.schedules",
+    "every": "distwatch.schedules",
+    "first": "distwatch.schedules",
+    "logarithmic": "distwatch.schedules",
+    "open_run": "distwatch.analysis",
+}
+
+__all__ = ["Run", "Tracker", "Watch", "at", "every", "first", "logarithmic", "open_run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'distwatch' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", "keras"):
+            raise
+        from distwatch.errors import BackendError
+
+        raise BackendError(
+            f"distwatch.{name} needs {error.name}, which is not installed: "
+            "pip install 'distwatch[tensorflow]'. Reading runs needs neither."
+        ) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

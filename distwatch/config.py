@@ -1,0 +1,93 @@
+"""Configuration files: YAML in, a validated `WatchConfig` out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from distwatch.errors import ConfigError, nearest
+from distwatch.schedules import Schedule, every, from_mapping
+from distwatch.signals import check_patterns, check_reference
+
+
+class WatchConfig(BaseModel):
+    """The arguments of a Watch, validated. Field by field as in `Watch`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    store: Path
+    signals: tuple[str, ...] | None = None
+    reference: str = "previous"
+    schedule: Schedule = Field(default_factory=lambda: every(1))
+    window: int = Field(default=256, strict=True)
+    overwrite: bool = Field(default=False, strict=True)
+    strict: bool = Field(default=False, strict=True)
+
+    @field_validator("signals", mode="before")
+    @classmethod
+    def _check_signals(cls, value: Any) -> tuple[str, ...] | None:
+        return check_patterns(value)
+
+    @field_validator("reference")
+    @classmethod
+    def _check_reference(cls, value: str) -> str:
+        return check_reference(value)
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _read_schedule(cls, value: Any) -> Schedule:
+        return value if isinstance(value, Schedule) else from_mapping(value)
+
+    @field_validator("window")
+    @classmethod
+    def _check_window(cls, value: int) -> int:
+        if value < 1:
+            raise ConfigError(f"window={value}: keep at least 1 step between two drains.")
+        return value
+
+
+def watch_config(**arguments: Any) -> WatchConfig:
+    """Validate the arguments of a Watch.
+
+    Raises:
+        ConfigError: one of them is wrong or unknown; the message says how to mend it.
+    """
+    try:
+        return WatchConfig(**arguments)
+    except ValidationError as error:
+        raise ConfigError(_in_words(error)) from error
+
+
+def read_config(path: str | Path) -> WatchConfig:
+    """Read a YAML file as the arguments of a Watch.
+
+    Raises:
+        ConfigError: the file cannot be read, is no mapping, or a key is wrong.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys such as 'store: run.zarr', found none.")
+    try:
+        return watch_config(**{str(key): value for key, value in content.items()})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _in_words(error: ValidationError) -> str:
+    return "; ".join(_one_in_words(detail) for detail in error.errors())
+
+
+def _one_in_words(detail: Any) -> str:
+    key = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        known = list(WatchConfig.model_fields)
+        return f"unknown key {key!r}; nearest: {nearest(key, known, most=1)}"
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    return f"{key}={detail['input']!r}: {detail['msg'].lower()}"

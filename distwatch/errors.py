@@ -1,0 +1,132 @@
+"""Every error distwatch raises, grouped by what a caller would do about it.
+
+::
+
+    DistwatchError
+    ├── SetupError                 change the call, the model or the configuration
+    │   ├── ConfigError            an argument or a configuration key is wrong
+    │   ├── UnknownSignalError     a pattern matches no layer
+    │   ├── NothingToWatchError    the model has no layer that could be watched
+    │   ├── UnwatchableError       a layer was named whose output cannot be watched rightly
+    │   ├── WatchInUseError        one Watch was given to two fits at once
+    │   ├── UnsupportedTrainingError  Keras itself cannot train like this
+    │   ├── BackendError           TensorFlow is missing or Keras runs on another backend
+    │   └── VirtualDevicesError    TensorFlow started before its devices were split
+    ├── StoreError                 choose another path or another store
+    │   ├── RunExistsError         the path holds a run already
+    │   ├── NotARunError           the path holds no run
+    │   ├── FormatVersionError     a newer distwatch wrote this store
+    │   ├── DamagedStoreError      the store contradicts its own description
+    │   ├── NotWritableError       the path cannot be written
+    │   └── WriteFailedError       writing failed after training had begun
+    ├── StateShapeError            two states do not describe the same signals
+    └── WatcherError               the watcher itself failed: please report it
+
+    DistwatchWarning
+    ├── WatcherDisabledWarning     watching stopped, training goes on
+    ├── RowsLostWarning            rows are missing from the store, and counted there
+    └── TrainingMayDifferWarning   this run may not be bit-identical to an unwatched one
+
+Errors of the first group are raised before the first training step, so nothing
+that took time is lost by them.
+"""
+
+
+class DistwatchError(Exception):
+    """The root: ``except DistwatchError`` catches everything distwatch raises."""
+
+
+class SetupError(DistwatchError):
+    """The call, the model or the configuration has to change."""
+
+
+class ConfigError(SetupError, ValueError):
+    """An argument or a configuration key is wrong."""
+
+
+class UnknownSignalError(SetupError, ValueError):
+    """A signal pattern matches no layer of the model, or a run has no such signal."""
+
+
+class NothingToWatchError(SetupError, ValueError):
+    """The model has no layer that could be watched."""
+
+
+class UnwatchableError(SetupError, TypeError):
+    """A layer was named whose output cannot be watched rightly."""
+
+
+class WatchInUseError(SetupError, RuntimeError):
+    """One Watch was given to two fits at once."""
+
+
+class UnsupportedTrainingError(SetupError, RuntimeError):
+    """Keras itself cannot train this model in this way."""
+
+
+class BackendError(SetupError, RuntimeError):
+    """TensorFlow is missing, or Keras runs on another backend."""
+
+
+class VirtualDevicesError(SetupError, RuntimeError):
+    """TensorFlow started before its devices were split."""
+
+
+class StoreError(DistwatchError):
+    """Another path or another store is needed."""
+
+
+class RunExistsError(StoreError, FileExistsError):
+    """The path holds a run already."""
+
+
+class NotARunError(StoreError, ValueError):
+    """The path holds no run."""
+
+
+class FormatVersionError(StoreError, ValueError):
+    """The store was written in a format that this distwatch does not know."""
+
+
+class DamagedStoreError(StoreError, ValueError):
+    """The store contradicts its own description."""
+
+
+class NotWritableError(StoreError, PermissionError):
+    """The path cannot be written."""
+
+
+class WriteFailedError(StoreError, OSError):
+    """Writing failed after training had begun."""
+
+
+class StateShapeError(DistwatchError, ValueError):
+    """Two states do not describe the same signals."""
+
+
+class WatcherError(DistwatchError, RuntimeError):
+    """The watcher itself failed."""
+
+
+class DistwatchWarning(UserWarning):
+    """The root of all warnings."""
+
+
+class WatcherDisabledWarning(DistwatchWarning):
+    """Watching stopped; training goes on."""
+
+
+class RowsLostWarning(DistwatchWarning):
+    """Rows are missing from the store, and counted there."""
+
+
+class TrainingMayDifferWarning(DistwatchWarning):
+    """This run may not be bit-identical to an unwatched one."""
+
+
+def nearest(word: str, known: list[str], most: int = 3) -> str:
+    """Name the known words nearest to ``word``, for the end of an error message."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=most, cutoff=0.3) or known[:most]
+    return ", ".join(repr(name) for name in close) if close else "none"

@@ -1,0 +1,167 @@
+"""When to look: functions ``step -> bool`` written as array arithmetic.
+
+The same expression decides on the host for NumPy integers and inside the
+training graph for tensors. What may change while training runs (the k of
+``every(k)``) is kept apart in ``parameters``, so that the graph can hold it in a
+variable and follow a change without a retrace.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distwatch.errors import ConfigError
+
+
+class Schedule(ABC):
+    """A function ``step -> bool``, the same for NumPy integers and for tensors."""
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """What the decision depends on and what may change; usually nothing."""
+        return ()
+
+    @abstractmethod
+    def decide(self, step: Any, parameters: Any) -> Any:
+        """Tell for ``step`` (integer, array or tensor) whether to look."""
+
+    def __call__(self, step: Any) -> Any:
+        return self.decide(step, self.parameters)
+
+
+@dataclass
+class Every(Schedule):
+    """Every k-th step, from step 0 on. ``k`` may be changed while training runs."""
+
+    k: int
+
+    def __post_init__(self) -> None:
+        _positive("every(k)", self.k)
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        return (self.k,)
+
+    def decide(self, step: Any, parameters: Any) -> Any:
+        return step % parameters[0] == 0
+
+    def __str__(self) -> str:
+        return f"every({self.k})"
+
+
+@dataclass(frozen=True)
+class At(Schedule):
+    """The named steps only."""
+
+    steps: tuple[int, ...]
+    label: str
+
+    def decide(self, step: Any, parameters: Any) -> Any:
+        return functools.reduce(operator.or_, [step == named for named in self.steps])
+
+    def __str__(self) -> str:
+        return self.label
+
+
+@dataclass(frozen=True)
+class First(Schedule):
+    """The first n steps."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        _positive("first(n)", self.n)
+
+    def decide(self, step: Any, parameters: Any) -> Any:
+        return step < self.n
+
+    def __str__(self) -> str:
+        return f"first({self.n})"
+
+
+def every(k: int) -> Every:
+    """Look at every k-th step: 0, k, 2k, ...
+
+    Raises:
+        ConfigError: k is not a positive whole number.
+    """
+    return Every(k)
+
+
+def at(*steps: int) -> At:
+    """Look at the named steps only.
+
+    Raises:
+        ConfigError: no step is named, or one is not a whole number from 0.
+    """
+    if not steps or any(not _whole(step) or step < 0 for step in steps):
+        raise ConfigError(f"at{steps}: name one or more steps, whole numbers from 0.")
+    return At(tuple(sorted(set(steps))), f"at({', '.join(map(str, steps))})")
+
+
+def first(n: int) -> First:
+    """Look at the first n steps.
+
+    Raises:
+        ConfigError: n is not a positive whole number.
+    """
+    return First(n)
+
+
+def logarithmic(until: int, per_decade: int = 10) -> At:
+    """Look often at first and ever more rarely: evenly spaced on a logarithmic axis.
+
+    Args:
+        until: the last step of interest.
+        per_decade: how many looks between one power of ten and the next.
+
+    Raises:
+        ConfigError: an argument is not a positive whole number.
+    """
+    _positive("logarithmic(until)", until)
+    _positive("logarithmic(per_decade)", per_decade)
+    looks = int(np.ceil(np.log10(until + 1) * per_decade)) + 1
+    steps = np.unique(np.rint(np.logspace(0, np.log10(until + 1), looks) - 1))
+    return At(
+        tuple(int(step) for step in steps if step <= until),
+        f"logarithmic({until}, per_decade={per_decade})",
+    )
+
+
+def from_mapping(mapping: dict[str, Any] | str) -> Schedule:
+    """Read a schedule as configuration files write it: ``{every: 10}``.
+
+    Raises:
+        ConfigError: it is no such mapping, or its value is wrong.
+    """
+    makers = {"every": every, "first": first, "logarithmic": logarithmic}
+    if not isinstance(mapping, dict) or len(mapping) != 1:
+        raise ConfigError(_SCHEDULE_FORM.format(mapping))
+    ((name, value),) = mapping.items()
+    if name == "at":
+        return at(*(value if isinstance(value, Sequence) else (value,)))
+    if name not in makers:
+        raise ConfigError(_SCHEDULE_FORM.format(mapping))
+    return makers[name](value)
+
+
+_SCHEDULE_FORM = (
+    "schedule {!r}: write one of {{every: 10}}, {{first: 100}}, {{at: [0, 10]}} "
+    "or {{logarithmic: 100000}}."
+)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _positive(what: str, value: Any) -> None:
+    if not _whole(value) or value < 1:
+        raise ConfigError(f"{what}: {value!r} is not a whole number from 1.")

@@ -1,0 +1,65 @@
+"""Mean and spread of the finite elements."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distwatch._array import namespace
+from distwatch.statistics.base import Reductions, Statistic
+from distwatch.statistics.passes import Passes
+
+
+class MomentsState(NamedTuple):
+    """Number of finite elements, their mean, and the sum of squares about it."""
+
+    n: Any
+    mean: Any
+    m2: Any
+
+
+class Moments(Statistic[MomentsState]):
+    """Count, mean and centred sum of squares.
+
+    Merging follows Chan, Golub & LeVeque, "Updating formulae and a pairwise
+    algorithm for computing sample variances" (1979): the squares within the
+    parts plus the squares between their means. Nothing is ever subtracted that
+    could cancel, so a small spread about a large mean survives.
+
+    ``std`` is the population standard deviation, sqrt(m2 / n).
+    """
+
+    fields = MomentsState._fields
+
+    def empty(self) -> MomentsState:
+        return MomentsState(0.0, 0.0, 0.0)
+
+    def from_passes(self, passes: Passes) -> MomentsState:
+        return MomentsState(passes.finite, passes.mean, passes.m2)
+
+    def merge(self, a: MomentsState, b: MomentsState) -> MomentsState:
+        n = a.n + b.n
+        # An empty side weighs nothing, so no branch is needed for it.
+        weight = b.n / namespace(n).maximum(n, 1.0)
+        apart = b.mean - a.mean
+        between = apart * apart * a.n * weight
+        return MomentsState(n, a.mean + apart * weight, a.m2 + b.m2 + between)
+
+    def across(self, state: MomentsState, reductions: Reductions) -> MomentsState:
+        xp = namespace(state.n)
+        n_and_total = xp.stack([state.n, state.n * state.mean], axis=-1)
+        summed = reductions.sum(n_and_total)
+        n = summed[..., 0]
+        mean = summed[..., 1] / xp.maximum(n, 1.0)
+        apart = state.mean - mean
+        m2 = reductions.sum(state.m2 + state.n * apart * apart)
+        return MomentsState(n, mean, m2)
+
+    def compute(self, state: MomentsState) -> dict[str, Any]:
+        n = np.asarray(state.n, dtype=np.float64)
+        some = n > 0
+        return {
+            "mean": np.where(some, state.mean, np.nan),
+            "std": np.where(some, np.sqrt(state.m2 / np.maximum(n, 1.0)), np.nan),
+        }

@@ -1,0 +1,54 @@
+"""Several statistics of the same values, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from distwatch.statistics.base import Reductions, Statistic
+from distwatch.statistics.passes import Passes
+
+States = tuple[Any, ...]
+
+
+class Product(Statistic[States]):
+    """The product of monoids: its state is the tuple of its parts' states."""
+
+    def __init__(self, parts: tuple[Statistic[Any], ...]) -> None:
+        self.parts = parts
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(field for part in self.parts for field in part.fields)
+
+    def empty(self) -> States:
+        return tuple(part.empty() for part in self.parts)
+
+    def from_passes(self, passes: Passes) -> States:
+        return tuple(part.from_passes(passes) for part in self.parts)
+
+    def merge(self, a: States, b: States) -> States:
+        return tuple(p.merge(x, y) for p, x, y in zip(self.parts, a, b, strict=True))
+
+    def across(self, state: States, reductions: Reductions) -> States:
+        return tuple(p.across(x, reductions) for p, x in self._pairs(state))
+
+    def compute(self, state: States) -> dict[str, Any]:
+        computed: dict[str, Any] = {}
+        for part, part_state in self._pairs(state):
+            computed.update(part.compute(part_state))
+        return computed
+
+    def flatten(self, state: States) -> tuple[Any, ...]:
+        return tuple(x for part, s in self._pairs(state) for x in part.flatten(s))
+
+    def unflatten(self, arrays: tuple[Any, ...]) -> States:
+        remaining = iter(arrays)
+        return tuple(part.unflatten(_take(remaining, part)) for part in self.parts)
+
+    def _pairs(self, state: States) -> Iterator[tuple[Statistic[Any], Any]]:
+        return zip(self.parts, state, strict=True)
+
+
+def _take(arrays: Iterator[Any], part: Statistic[Any]) -> tuple[Any, ...]:
+    return tuple(next(arrays) for _ in part.fields)

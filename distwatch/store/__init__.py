@@ -1,0 +1,11 @@
+"""Runs on disk: the only room that knows Zarr. ``FORMAT.md`` is the specification.
+
+``writer`` commits blocks one by one, ``background`` does so on a thread of its
+own, ``reader`` opens what was committed.
+"""
+
+from distwatch.store.background import BackgroundWriter
+from distwatch.store.reader import StoredRun
+from distwatch.store.writer import StoreWriter, claim
+
+__all__ = ["BackgroundWriter", "StoreWriter", "StoredRun", "claim"]

@@ -1,0 +1,138 @@
+"""Writing on a thread of its own, behind a queue bounded in bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from distwatch.records import Block
+
+#: How much may wait to be written, and how long a full queue holds training up.
+MAX_BYTES = 64 * 2**20
+MAX_WAIT = 1.0
+
+
+class Writer(Protocol):
+    """What blocks are written with (a `StoreWriter`)."""
+
+    @property
+    def committed(self) -> int: ...
+    def append(self, block: Block) -> None: ...
+    def commit_tail(self, *, at_once: bool = True) -> None: ...
+    def count_lost(self, steps: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class BackgroundWriter:
+    """Writes blocks in order while training goes on.
+
+    A queue that is full for longer than ``max_wait`` seconds drops the new block
+    whole and counts its steps as lost. The first error is kept in ``error`` and
+    ends the writing; the trainer asks for it and says it once.
+
+    Args:
+        make_writer: makes the writer, on the thread.
+        max_bytes: bound of the queue.
+        max_wait: seconds a full queue may hold up `submit`.
+    """
+
+    def __init__(
+        self,
+        make_writer: Callable[[], Writer],
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_wait: float = MAX_WAIT,
+    ) -> None:
+        self.error: Exception | None = None
+        #: Steps dropped because the queue was full, or that an error left unwritten.
+        self.lost = 0
+        self._max_bytes = max_bytes
+        self._max_wait = max_wait
+        self._queue: deque[Block | None] = deque()
+        self._bytes = 0
+        self._accepted = 0
+        #: Steps that a reader sees.
+        self.committed = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(
+            target=self._work, args=(make_writer,), name="distwatch-writer", daemon=True
+        )
+        self._thread.start()
+
+    def submit(self, block: Block) -> bool:
+        """Hand a block over; False if it was dropped, and counted."""
+        with self._changed:
+            fits = self._changed.wait_for(
+                lambda: self.error or not self._queue or self._room(block), self._max_wait
+            )
+            if not fits or self.error:
+                self.lost += len(block) + block.lost
+                return False
+            self._queue.append(block)
+            self._bytes += block.nbytes
+            self._accepted += len(block)
+            self._changed.notify_all()
+            return True
+
+    def commit_tail(self) -> None:
+        """Ask for what fills no chunk yet to be committed, if that is due."""
+        with self._changed:
+            self._queue.append(None)
+            self._changed.notify_all()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Write everything that waits, commit, and end the thread.
+
+        Args:
+            timeout: seconds to wait for a writer that hangs; None waits on.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+
+    def _room(self, block: Block) -> bool:
+        return self._bytes + block.nbytes <= self._max_bytes
+
+    def _work(self, make_writer: Callable[[], Writer]) -> None:
+        writer: Writer | None = None
+        try:
+            writer = make_writer()
+            while self._next(writer):
+                pass
+            writer.count_lost(self.lost)
+            writer.close()
+            self.committed = writer.committed
+        except Exception as error:
+            self._fail(error, writer.committed if writer else 0)
+
+    def _next(self, writer: Writer) -> bool:
+        """Write what stands first; False when all is written and nothing more comes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            if not self._queue:
+                return False
+            block = self._queue[0]
+        if block is None:
+            writer.commit_tail(at_once=False)
+        else:
+            writer.append(block)
+        with self._changed:
+            # Only now: a block counts against the bound until it is written.
+            self._queue.popleft()
+            self.committed = writer.committed
+            self._bytes -= block.nbytes if block is not None else 0
+            self._changed.notify_all()
+        return True
+
+    def _fail(self, error: Exception, committed: int) -> None:
+        with self._changed:
+            self.error = error
+            self.committed = committed
+            self.lost += self._accepted - committed
+            self._queue.clear()
+            self._bytes = 0
+            self._changed.notify_all()

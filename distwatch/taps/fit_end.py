@@ -1,0 +1,65 @@
+"""Telling a Watch that the fit it watches has ended, however it ended.
+
+Keras tells callbacks that training ended, but not that it was interrupted: an
+error in a batch, in another callback or in validation, or Ctrl-C, leaves
+``Model.fit`` without a word to them. So as long as any Watch lives, ``Model.fit``
+is wrapped; with the last Watch the wrapper goes.
+
+Rejected: a weak reference to Keras's callback list (a held traceback keeps it
+alive), and covering the train function alone (errors in callbacks and in
+validation do not pass through it).
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from typing import Any, Protocol
+
+import keras
+
+
+class FitListener(Protocol):
+    """What a Watch offers to be told."""
+
+    @property
+    def model(self) -> Any:
+        """The model whose fit it is in, or None."""
+
+    def on_fit_raised(self, error: BaseException) -> None:
+        """The fit of that model raised."""
+
+
+_lock = threading.RLock()
+_listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def tell_when_fit_ends(listener: FitListener) -> None:
+    """Call ``listener.on_fit_raised`` if a fit of its model raises."""
+    with _lock:
+        _listeners.add(listener)
+        weakref.finalize(listener, _uncover_if_idle)
+        if "fit" not in keras.Model.__dict__:
+            keras.Model.fit = _covered(keras.Model.fit)
+
+
+def _covered(fit: Any) -> Any:
+    @functools.wraps(fit)
+    def fit_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException as error:
+            for listener in [each for each in _listeners if each.model is self]:
+                listener.on_fit_raised(error)
+            raise
+
+    fit_and_tell.__distwatch__ = True  # type: ignore[attr-defined]
+    return fit_and_tell
+
+
+def _uncover_if_idle() -> None:
+    with _lock:
+        ours = hasattr(keras.Model.__dict__.get("fit"), "__distwatch__")
+        if ours and not len(_listeners):
+            del keras.Model.fit
