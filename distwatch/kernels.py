@@ -3,22 +3,28 @@
 This is where watching costs time, so every line is chosen by measurement
 (``tests/benchmarks/step_time.py``):
 
-- Reading a tensor is what costs. Each delta is reduced by six plain kernels in
-  its own dtype (TensorFlow sums pairwise, so float32 keeps seven digits), and the
-  results of all signals are stacked into vectors, on which the rest is computed
-  at once, in float64.
+- Memory is what costs, fresh memory most of all. Each delta is reduced by four
+  plain kernels in its own dtype (TensorFlow sums pairwise, so float32 keeps seven
+  digits); then its absolute values and their signs are taken in its own place,
+  which TensorFlow does when nothing else needs the buffer any more. The control
+  dependencies are there for that alone.
+- The results of all signals are stacked into vectors, on which the rest is
+  computed at once, in float64.
 - NaN-safe and cancellation-free variants cost several times as much. They stand
   behind one ``tf.cond`` and run only for the signals that need them: where the
   plain sum of squares is not finite, and where the mean dominates the spread.
+  They make their delta anew, so that it is not kept alive for them.
 
-Rejected: ``tf.nn.moments`` and ``tf.math.reduce_std`` (2-3 times the cost of all
-six kernels together), float64 throughout (1.8 times), ``count_nonzero`` (casts to
-int64), ``tf.sign`` for zeros (10% slower than compare, cast and sum).
+Rejected, with ns an element for everything on one core: no control dependencies
+and zeros by compare, cast and sum (1.74 against 1.45); ``tf.where`` for zeros
+(3.3); ``tf.nn.moments``, ``reduce_std`` and float64 throughout (twice the cost of
+all six kernels); zeros by ``minimum(bitcast(x), 1)`` (1.47, but whole numbers run
+on the host of a GPU).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -29,6 +35,9 @@ Tensor = Any
 
 #: A sum of squares more than this many times m2 has lost digits to the mean.
 _CANCELLATION = 4.0
+
+#: As far as float32 counts; the zeros of a larger delta are counted again.
+_COUNTED = 2.0**24
 
 
 def comparable(x: Tensor) -> Tensor:
@@ -42,34 +51,34 @@ def comparable(x: Tensor) -> Tensor:
     return tf.cast(x, tf.float32 if x.dtype.is_floating else tf.float64)
 
 
-def measure(deltas: Sequence[Tensor], counts: Tensor) -> Passes:
+def measure(deltas: Sequence[Callable[[], Tensor]], counts: Tensor) -> Passes:
     """Look over the deltas of all signals.
 
     Args:
-        deltas: one float32 or float64 tensor a signal, of any shape, empty ones too.
-        counts: their numbers of elements, int64, shape (signal,).
+        deltas: for each signal a function that makes its delta in the graph where it
+            is called: float32 or float64 of any shape, empty or not.
+        counts: their numbers of elements, float64 of shape (signal,).
 
     Returns:
         float64 vectors of shape (signal,), as `distwatch.statistics.measure`
         gives them for one signal on the host.
     """
-    plain = _plain(deltas, tf.cast(counts, tf.float64))
+    plain = _plain(deltas, counts)
     overflown = tf.logical_not(tf.math.is_finite(plain.l2sq))
     # Where m2 is small beside the squares of the mean, the subtraction that gave
     # it has eaten its digits. An empty delta compares 0 > 0.
     cancelled = plain.l2sq > _CANCELLATION * plain.m2
-    irregular = tf.logical_or(overflown, cancelled)
+    uncounted = counts > _COUNTED
+    irregular = tf.logical_or(tf.logical_or(overflown, cancelled), uncounted)
 
-    def mended() -> Passes:
+    def mended() -> tuple[Tensor, ...]:
         rows = [
             _mended(delta, _row(plain, i), overflown[i], irregular[i])
             for i, delta in enumerate(deltas)
         ]
-        return Passes(*tf.unstack(tf.stack(rows), axis=1))
+        return tuple(tf.unstack(tf.stack(rows), axis=1))
 
-    return Passes(
-        *tf.cond(tf.reduce_any(irregular), lambda: tuple(mended()), lambda: tuple(plain))
-    )
+    return Passes(*tf.cond(tf.reduce_any(irregular), mended, lambda: tuple(plain)))
 
 
 class _Reduced(NamedTuple):
@@ -78,18 +87,19 @@ class _Reduced(NamedTuple):
     min: Tensor
     max: Tensor
     l1: Tensor
+    nonzeros: Tensor
 
 
-def _plain(deltas: Sequence[Tensor], count: Tensor) -> Passes:
+def _plain(deltas: Sequence[Callable[[], Tensor]], count: Tensor) -> Passes:
     """Right where every element is finite and the mean does not dominate."""
-    reduced = _Reduced(*tf.unstack(tf.stack([_reduce(d) for d in deltas]), axis=1))
-    zeros = tf.stack([tf.reduce_sum(tf.cast(tf.equal(d, 0), tf.int32)) for d in deltas])
+    rows = [_reduce(delta()) for delta in deltas]
+    reduced = _Reduced(*(_vector(column) for column in zip(*rows, strict=True)))
     nothing = tf.zeros_like(count)
     mean = reduced.total / tf.maximum(count, 1.0)
     l2sq = 2.0 * reduced.half_squares
     return Passes(
         count=count,
-        zeros=tf.cast(zeros, tf.float64),
+        zeros=count - reduced.nonzeros,
         nans=nothing,
         infs=nothing,
         mean=mean,
@@ -101,24 +111,42 @@ def _plain(deltas: Sequence[Tensor], count: Tensor) -> Passes:
     )
 
 
-def _reduce(delta: Tensor) -> Tensor:
-    reduced = _Reduced(
-        total=tf.reduce_sum(delta),
-        half_squares=tf.nn.l2_loss(delta),
-        min=tf.reduce_min(delta),
-        max=tf.reduce_max(delta),
-        l1=tf.reduce_sum(tf.abs(delta)),
+def _reduce(delta: Tensor) -> _Reduced:
+    first = (
+        tf.reduce_sum(delta),
+        tf.nn.l2_loss(delta),
+        tf.reduce_min(delta),
+        tf.reduce_max(delta),
     )
-    return tf.cast(tf.stack(reduced), tf.float64)
+    with tf.control_dependencies(_operations(first)):
+        magnitudes = tf.abs(delta)
+    l1 = tf.reduce_sum(magnitudes)
+    with tf.control_dependencies(_operations([l1])):
+        signs = tf.sign(magnitudes)
+    return _Reduced(*first, l1, nonzeros=tf.reduce_sum(signs))
+
+
+def _operations(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """What control dependencies take: nothing in eager mode, where order is given."""
+    return [] if tf.executing_eagerly() else tensors
+
+
+def _vector(column: Sequence[Tensor]) -> Tensor:
+    """One number a signal, as a float64 vector; dtypes may differ between signals."""
+    if len({x.dtype for x in column}) > 1:
+        column = [tf.cast(x, tf.float64) for x in column]
+    return tf.cast(tf.stack(column), tf.float64)
 
 
 def _row(passes: Passes, signal: int) -> Tensor:
     return tf.stack([column[signal] for column in passes])
 
 
-def _mended(delta: Tensor, plain: Tensor, overflown: Tensor, irregular: Tensor) -> Tensor:
+def _mended(
+    delta: Callable[[], Tensor], plain: Tensor, overflown: Tensor, irregular: Tensor
+) -> Tensor:
     def look_again() -> Tensor:
-        return tf.cond(overflown, lambda: _masked(delta), lambda: _centred(delta, plain))
+        return tf.cond(overflown, lambda: _masked(delta()), lambda: _centred(delta(), plain))
 
     return tf.cond(irregular, look_again, lambda: plain)
 
@@ -134,6 +162,7 @@ def _centred(delta: Tensor, plain: Tensor) -> Tensor:
     squares = 2.0 * tf.cast(tf.nn.l2_loss(deviation), tf.float64)
     return tf.stack(
         passes._replace(
+            zeros=passes.count - _number(tf.not_equal(delta, 0)),
             mean=tf.cast(centre, tf.float64) + rest,
             m2=tf.maximum(squares - passes.count * rest * rest, 0.0),
         )
@@ -148,17 +177,14 @@ def _masked(delta: Tensor) -> Tensor:
     def total(x: Tensor) -> Tensor:
         return tf.reduce_sum(tf.where(finite, x, 0.0))
 
-    def number(mask: Tensor) -> Tensor:
-        return tf.cast(tf.math.count_nonzero(mask), tf.float64)
-
-    mean = total(values) / tf.maximum(number(finite), 1.0)
+    mean = total(values) / tf.maximum(_number(finite), 1.0)
     infinity = tf.constant(float("inf"), tf.float64)
     return tf.stack(
         Passes(
             count=tf.cast(tf.size(values, out_type=tf.int64), tf.float64),
-            zeros=number(tf.equal(values, 0.0)),
-            nans=number(tf.math.is_nan(values)),
-            infs=number(tf.math.is_inf(values)),
+            zeros=_number(tf.equal(values, 0.0)),
+            nans=_number(tf.math.is_nan(values)),
+            infs=_number(tf.math.is_inf(values)),
             mean=mean,
             m2=total(tf.square(values - mean)),
             min=tf.reduce_min(tf.where(finite, values, infinity)),
@@ -169,3 +195,7 @@ def _masked(delta: Tensor) -> Tensor:
     )
 
 
+
+
+def _number(mask: Tensor) -> Tensor:
+    return tf.cast(tf.math.count_nonzero(mask), tf.float64)

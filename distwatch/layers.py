@@ -96,13 +96,14 @@ class _Memory:
         with self._lock:
             number = replicas.replica_id()
             if number not in self._batches:
-                self._batches[number] = Previous(inputs, replicas.replica_device())
+                self._batches[number] = Previous([inputs], replicas.replica_device())
         batch = self._batches[number]
-        _, before = batch.common(inputs)
+        ((_, common),) = batch.common([inputs])
+        before = tf.reshape(common, [-1])
         # A row without a counterpart is measured against nothing, that is zero.
         missing = tf.zeros([tf.size(inputs) - tf.size(before)], inputs.dtype)
         change = inputs - tf.reshape(tf.concat([before, missing], axis=0), tf.shape(inputs))
-        batch.keep(inputs)
+        batch.keep([inputs])
         return tf.ensure_shape(change, inputs.shape)
 
     # A copied or pickled layer starts afresh.

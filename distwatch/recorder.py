@@ -53,16 +53,15 @@ class _Ring:
     ) -> None:
         self.references = references
 
-        def counter(value: int = 0) -> Any:
-            return tf.Variable(value, dtype=tf.int64, trainable=False)
+        def counter() -> Any:
+            return tf.Variable(0, dtype=tf.int64, trainable=False)
 
         def rows() -> Any:
             return tf.Variable(tf.zeros([capacity, width], tf.float64), trainable=False)
 
-        #: Train steps seen, rows written, and the step whose batch is the reference.
+        #: Train steps seen, and rows written.
         self.steps = replicas.on_device(device, counter)
         self.written = replicas.on_device(device, counter)
-        self.kept_step = replicas.on_device(device, lambda: counter(-2))
         self.rows = replicas.on_device(device, rows)
         #: What of the schedule may change while training runs.
         self.parameters = replicas.on_device(
@@ -110,18 +109,18 @@ class Recorder:
         step = ring.steps.read_value()
         parameters = ring.parameters.read_value()
         looking = self._schedule.decide(step, parameters)
-        tf.cond(looking, lambda: self._write(ring, tensors, step, iteration), _nothing)
+        tf.cond(looking, lambda: self._write(ring, tensors, step, iteration), lambda: None)
         # The reference of a step is the batch before it, never the last one that
-        # was looked at; so it is kept on the step before a look.
+        # was looked at; so it is kept on the step before a look, and else forgotten.
         next_looking = self._schedule.decide(step + 1, parameters)
-        tf.cond(next_looking, lambda: self._keep(ring, tensors, step), _nothing)
+        references = ring.references
+        tf.cond(next_looking, lambda: references.keep(tensors), references.forget)
         ring.steps.assign_add(1, read_value=False)
 
     def _write(
         self, ring: _Ring, tensors: Sequence[Tensor], step: Tensor, iteration: Tensor
-    ) -> Tensor:
-        known = tf.equal(ring.kept_step.read_value(), step - 1)
-        deltas, counts = ring.references.deltas(tensors, known)
+    ) -> None:
+        deltas, counts = ring.references.deltas(tensors)
         states = ROW.pack(ROW.from_passes(kernels.measure(deltas, counts)))
         if self._carrier != tuple(range(len(deltas))):
             states = tf.gather(states, self._carrier)
@@ -134,12 +133,6 @@ class Recorder:
         # The row is there before it is counted (in eager mode it is already).
         with tf.control_dependencies([write] if write is not None else []):
             ring.written.assign_add(1, read_value=False)
-        return tf.constant(0)
-
-    def _keep(self, ring: _Ring, tensors: Sequence[Tensor], step: Tensor) -> Tensor:
-        ring.references.keep(tensors)
-        ring.kept_step.assign(step, read_value=False)
-        return tf.constant(0)
 
     def _ring(self, tensors: Sequence[Tensor]) -> _Ring:
         number = replicas.replica_id()
@@ -205,6 +198,3 @@ class Recorder:
         shape = [self._capacity, len(self._carrier), len(ROW.fields)]
         return tf.reshape(ring[:, _MARKS:], shape)
 
-
-def _nothing() -> Tensor:
-    return tf.constant(0)

@@ -1,0 +1,150 @@
+"""What watching costs: watched over unwatched step time, interleaved, as a median ratio.
+
+    python tests/benchmarks/step_time.py [--models mlp,wide,cnn] [--replicas 1,2] [--rounds 15]
+
+Each case trains two equal models, one of them watched (every layer with weights,
+exact statistics, every batch), in short turns that alternate; a turn is a whole
+``fit`` of one model, with its drains and its writing inside the measured time.
+The figure is the median over rounds of the ratio within a round, so that a machine
+that speeds up or slows down does not show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import distwatch as dw
+from distwatch.testing import mirrored, virtual_devices
+
+layers = keras.layers
+
+
+def mlp() -> tuple[keras.Model, tuple[int, ...], int, int]:
+    model = keras.Sequential(
+        [keras.Input((32,)), *(layers.Dense(64, "relu") for _ in range(2)), layers.Dense(10)]
+    )
+    return model, (32,), 64, 300
+
+
+def wide() -> tuple[keras.Model, tuple[int, ...], int, int]:
+    hidden = [layers.Dense(1024, "relu") for _ in range(5)]
+    return keras.Sequential([keras.Input((1024,)), *hidden, layers.Dense(10)]), (1024,), 128, 40
+
+
+def cnn() -> tuple[keras.Model, tuple[int, ...], int, int]:
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(10),
+        ]
+    )
+    return model, (28, 28, 1), 64, 80
+
+
+MODELS = {"mlp": mlp, "wide": wide, "cnn": cnn}
+
+
+def measure(name: str, replicas: int, rounds: int, folder: Path) -> tuple[float, float]:
+    """Return the median ratio and the median unwatched step in milliseconds."""
+    strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    models = []
+    for _ in range(2):
+        keras.utils.set_random_seed(7)
+        with strategy.scope():
+            model, shape, batch, steps = MODELS[name]()
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile("sgd", loss)
+        models.append(model)
+    rng = np.random.default_rng(3)
+    x = rng.normal(0.5, 1.0, (batch * 8, *shape)).astype("float32")
+    y = rng.integers(0, 10, batch * 8)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch).repeat()
+    pace = Pace(rounds, steps)
+    watch = dw.Watch(folder / f"{name}-{replicas}.zarr")
+    # One fit each, in step with one another: compiling and opening the store stay
+    # outside the measured turns, drains and writing inside.
+    return pace.race(models, data, [[], [watch]])
+
+
+class Pace:
+    """Lets two trainings take turns of ``steps`` steps, each on a thread of its own."""
+
+    def __init__(self, rounds: int, steps: int) -> None:
+        self.rounds, self.steps = rounds, steps
+
+    def race(self, models, data, callbacks) -> tuple[float, float]:
+        import threading
+
+        turns = [threading.Semaphore(0), threading.Semaphore(0)]
+        done = threading.Semaphore(0)
+        seconds: list[list[float]] = [[], []]
+
+        class Turn(keras.callbacks.Callback):
+            def __init__(self, which: int) -> None:
+                super().__init__()
+                self.which = which
+
+            def on_epoch_begin(self, epoch, logs=None) -> None:
+                turns[self.which].acquire()
+                self.start = time.perf_counter()
+
+            # Listed last, so that the watch's own work at epoch end is inside.
+            def on_epoch_end(self, epoch, logs=None) -> None:
+                seconds[self.which].append(time.perf_counter() - self.start)
+                done.release()
+
+        def train(which: int) -> None:
+            models[which].fit(
+                data,
+                epochs=self.rounds + 2,
+                steps_per_epoch=self.steps,
+                verbose=0,
+                callbacks=[*callbacks[which], Turn(which)],
+            )
+
+        threads = [threading.Thread(target=train, args=(i,), daemon=True) for i in range(2)]
+        for thread in threads:
+            thread.start()
+        for round_ in range(self.rounds + 2):
+            for which in (0, 1) if round_ % 2 else (1, 0):
+                turns[which].release()
+                done.acquire()
+        for thread in threads:
+            thread.join()
+        ratios = [b / a for a, b in zip(*seconds, strict=True)][2:]
+        return statistics.median(ratios), 1e3 * statistics.median(seconds[0][2:]) / self.steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="mlp,wide,cnn")
+    parser.add_argument("--replicas", default="1,2")
+    parser.add_argument("--rounds", type=int, default=15)
+    chosen = parser.parse_args()
+    virtual_devices(2)
+    print(f"{'model':6} {'replicas':>8} {'ms/step':>8} {'watched/unwatched':>18}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in chosen.models.split(","):
+            for replicas in map(int, chosen.replicas.split(",")):
+                ratio, ms = measure(name, replicas, chosen.rounds, Path(folder))
+                print(f"{name:6} {replicas:8} {ms:8.2f} {ratio:18.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
