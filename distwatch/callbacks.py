@@ -10,7 +10,7 @@ import keras
 
 from distwatch import preflight
 from distwatch.config import WatchConfig, read_config, watch_config
-from distwatch.errors import WatchInUseError
+from distwatch.errors import WatcherError, WatchInUseError
 from distwatch.schedules import Schedule, every
 from distwatch.session import Session, Status
 from distwatch.taps import ActivationTaps, WatchedTraining, tell_when_fit_ends
@@ -49,6 +49,7 @@ class Watch(keras.callbacks.Callback):
     def __init__(
         self,
         store: str | Path,
+        *,
         signals: str | Sequence[str] | None = None,
         reference: str = "previous",
         schedule: Schedule | None = None,
@@ -103,7 +104,9 @@ class Watch(keras.callbacks.Callback):
         preflight.check_training(model)
         taps = ActivationTaps(model, self.config.signals, self.config.reference)
         session = Session(
-            self.config, model.distribute_strategy, steps_per_execution=model.steps_per_execution
+            self.config,
+            model.distribute_strategy,
+            steps_per_execution=model.steps_per_execution,
         )
         self._training = WatchedTraining(model, taps, session.make_recorder, session.fail)
         self._training.install()
@@ -111,25 +114,25 @@ class Watch(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Claim the store, so that a path that cannot be written ends fit here."""
-        self._session.begin()
+        self._current.begin()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._last_step = -1
-        self._session.begin_epoch(epoch)
+        self._current.begin_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # With steps_per_execution > 1 Keras names the last batch of each execution.
-        self._session.after_steps(batch - self._last_step)
+        self._current.after_steps(batch - self._last_step)
         self._last_step = batch
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._session.end_epoch()
+        self._current.end_epoch()
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._session.finish()
+        self._current.finish()
         self._release()
         if self.params.get("verbose", 1):
-            print("\n".join(self._session.sentences()))
+            print("\n".join(self._current.sentences()))
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._release_unless_training()
@@ -142,7 +145,15 @@ class Watch(keras.callbacks.Callback):
         if self._training is None or isinstance(error, WatchInUseError):
             return
         self._release()
-        self._session.abandon()
+        self._current.abandon()
+
+    @property
+    def _current(self) -> Session:
+        if self._session is None:
+            raise WatcherError(
+                "a Watch was called back outside a fit; pass it in model.fit(callbacks=[...])."
+            )
+        return self._session
 
     def _release_unless_training(self) -> None:
         # evaluate() and predict() set callbacks up as fit does; there is nothing to

@@ -12,7 +12,7 @@ This is where watching costs time, so every line is chosen by measurement
   computed at once, in float64.
 - NaN-safe and cancellation-free variants cost several times as much. They stand
   behind one ``tf.cond`` and run only for the signals that need them: where the
-  plain sum of squares is not finite, and where the mean dominates the spread.
+  plain squares overflow or vanish, and where the mean dominates the spread.
   They make their delta anew, so that it is not kept alive for them.
 
 Rejected, with ns an element for everything on one core: no control dependencies
@@ -35,6 +35,10 @@ Tensor = Any
 
 #: A sum of squares more than this many times m2 has lost digits to the mean.
 _CANCELLATION = 4.0
+
+#: Elements whose mean square is below this had squares too small for float32, whose
+#: smallest number is 1.2e-38.
+_VANISHING = 1e-32
 
 #: As far as float32 counts; the zeros of a larger delta are counted again.
 _COUNTED = 2.0**24
@@ -64,16 +68,17 @@ def measure(deltas: Sequence[Callable[[], Tensor]], counts: Tensor) -> Passes:
         gives them for one signal on the host.
     """
     plain = _plain(deltas, counts)
-    overflown = tf.logical_not(tf.math.is_finite(plain.l2sq))
+    vanished = tf.logical_and(plain.l1 > 0.0, plain.l2sq < _VANISHING * counts)
+    unsquared = tf.logical_or(tf.logical_not(tf.math.is_finite(plain.l2sq)), vanished)
     # Where m2 is small beside the squares of the mean, the subtraction that gave
     # it has eaten its digits. An empty delta compares 0 > 0.
     cancelled = plain.l2sq > _CANCELLATION * plain.m2
     uncounted = counts > _COUNTED
-    irregular = tf.logical_or(tf.logical_or(overflown, cancelled), uncounted)
+    irregular = tf.logical_or(tf.logical_or(unsquared, cancelled), uncounted)
 
     def mended() -> tuple[Tensor, ...]:
         rows = [
-            _mended(delta, _row(plain, i), overflown[i], irregular[i])
+            _mended(delta, _row(plain, i), unsquared[i], irregular[i])
             for i, delta in enumerate(deltas)
         ]
         return tuple(tf.unstack(tf.stack(rows), axis=1))
@@ -143,10 +148,10 @@ def _row(passes: Passes, signal: int) -> Tensor:
 
 
 def _mended(
-    delta: Callable[[], Tensor], plain: Tensor, overflown: Tensor, irregular: Tensor
+    delta: Callable[[], Tensor], plain: Tensor, unsquared: Tensor, irregular: Tensor
 ) -> Tensor:
     def look_again() -> Tensor:
-        return tf.cond(overflown, lambda: _masked(delta()), lambda: _centred(delta(), plain))
+        return tf.cond(unsquared, lambda: _masked(delta()), lambda: _centred(delta(), plain))
 
     return tf.cond(irregular, look_again, lambda: plain)
 
@@ -193,8 +198,6 @@ def _masked(delta: Tensor) -> Tensor:
             l2sq=total(tf.square(values)),
         )
     )
-
-
 
 
 def _number(mask: Tensor) -> Tensor:

@@ -56,8 +56,7 @@ class Tracker(keras.layers.Layer):
             raise ConfigError(f"unknown output {output!r}: choose 'input' or 'delta'.")
         if output == "delta" and reference == "none":
             raise ConfigError(
-                'output="delta" needs something to measure against: '
-                'use reference="previous".'
+                'output="delta" needs something to measure against: use reference="previous".'
             )
         self.output_mode = output
         # A plain object: Keras looks for variables in attributes, lists and dicts only.

@@ -80,7 +80,9 @@ def _mirrored_obstacles(model: keras.Model, strategy: Any) -> Iterator[str]:
             "Keras cannot accumulate gradients under MirroredStrategy: leave "
             "gradient_accumulation_steps out and use a larger batch."
         )
-    if getattr(optimizer, "use_ema", False) and optimizer.ema_overwrite_frequency:
+    if getattr(optimizer, "use_ema", False) and getattr(
+        optimizer, "ema_overwrite_frequency", None
+    ):
         yield (
             "Keras cannot overwrite weights with their moving average under "
             "MirroredStrategy: leave ema_overwrite_frequency out and call "

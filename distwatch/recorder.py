@@ -188,13 +188,9 @@ class Recorder:
         states = [self._states(rows) for rows in held]
         marks = held[0].numpy()[slots, :_MARKS].astype(np.int64)
         rows = np.stack([state.numpy()[slots] for state in states], axis=1)
-        if together:
-            merged = self._merger(states)[slots]
-        else:
-            merged = merge_axis(ROW, rows, axis=1)
+        merged = self._merger(states)[slots] if together else merge_axis(ROW, rows, axis=1)
         return Drained(marks[:, 0], marks[:, 1], rows, merged, lost)
 
     def _states(self, ring: Tensor) -> Tensor:
         shape = [self._capacity, len(self._carrier), len(ROW.fields)]
         return tf.reshape(ring[:, _MARKS:], shape)
-

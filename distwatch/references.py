@@ -83,7 +83,9 @@ class Previous:
         self._rows = self._shapes_variable([len(examples)])
         self._batches = [_batch_variable(x, device) for x in examples]
         self._features = [
-            None if x.shape[1:].is_fully_defined() else self._shapes_variable([x.shape.rank - 1])
+            None
+            if x.shape[1:].is_fully_defined()
+            else self._shapes_variable([x.shape.rank - 1])
             for x in examples
         ]
 

@@ -14,8 +14,8 @@ import importlib.metadata
 import platform
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -36,8 +36,7 @@ from distwatch.store.schema import SEGMENT, root_attributes
 from distwatch.store.writer import now
 from distwatch.taps import Heard
 
-Parameters = ParamSpec("Parameters")
-Guarded = Callable[Concatenate["Session", Parameters], None]
+Method = TypeVar("Method", bound=Callable[..., None])
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,11 @@ class Status:
     error: Exception | None = None
 
 
-def _never_the_killer(method: Guarded[Parameters]) -> Guarded[Parameters]:
+def _never_the_killer(method: Method) -> Method:
     """Turn an error in the watching of a running training into a loud end of it."""
 
     @functools.wraps(method)
-    def guarded(self: Session, *args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+    def guarded(self: Session, *args: Any, **kwargs: Any) -> None:
         if self.error is not None:
             return
         try:
@@ -62,7 +61,7 @@ def _never_the_killer(method: Guarded[Parameters]) -> Guarded[Parameters]:
         except Exception as error:
             self.fail(error)
 
-    return guarded
+    return cast(Method, guarded)
 
 
 class Session:
@@ -82,7 +81,6 @@ class Session:
         # Twice what may come between two drains, so that none is ever overwritten.
         self._capacity = 2 * max(config.window, steps_per_execution)
         self._recorder: Recorder | None = None
-        self._info: RunInfo | None = None
         self._writer: BackgroundWriter | None = None
         self._digest: Digest | None = None
         self._epoch = 0
@@ -115,14 +113,8 @@ class Session:
 
     def make_recorder(self, heard: Heard) -> Recorder:
         """Set up for the signals that the first step was heard to put out."""
-        self._info = RunInfo(
-            **{
-                **vars(self._described),
-                "signals": heard.signals,
-                "unwatched": heard.unwatched,
-            }
-        )
-        self._digest = Digest(self._info)
+        info = replace(self._described, signals=heard.signals, unwatched=heard.unwatched)
+        self._digest = Digest(info)
         self._recorder = Recorder(
             self._strategy,
             carrier=heard.carrier,
@@ -154,14 +146,16 @@ class Session:
     @_never_the_killer
     def end_epoch(self) -> None:
         """Bring home the epoch's last rows, and commit them if that is due."""
-        self._drain()
+        if self._pending:
+            self._drain()
         if self._writer is not None:
             self._writer.commit_tail()
 
     @_never_the_killer
     def finish(self) -> None:
         """Bring everything home, commit it and close the store."""
-        self._drain()
+        if self._pending:
+            self._drain()
         self._close()
         self._raise_writer_error()
         self._warn_of_lost()
@@ -179,6 +173,7 @@ class Session:
     def fail(self, error: Exception) -> None:
         """The watching failed: raise before the first step, else warn and stop watching."""
         if self._done == 0 or self._config.strict:
+            self.error = error
             raise error
         if self.error is None:
             self._disable(error)
@@ -208,7 +203,7 @@ class Session:
         block = self._block(self._recorder.drain(together=together))
         if len(block) or block.lost:
             self._digest.observe(block)
-            self._open_writer().submit(block)
+            self._open_writer(self._digest.info).submit(block)
 
     def _block(self, drained: Drained) -> Block:
         return Block(
@@ -220,10 +215,10 @@ class Session:
             lost=drained.lost,
         )
 
-    def _open_writer(self) -> BackgroundWriter:
+    def _open_writer(self, info: RunInfo) -> BackgroundWriter:
         if self._writer is None:
             segment = SEGMENT.format(worker=0, start=0)
-            make = functools.partial(StoreWriter, self._config.store, self._info, segment)
+            make = functools.partial(StoreWriter, self._config.store, info, segment)
             self._writer = BackgroundWriter(make)
         return self._writer
 

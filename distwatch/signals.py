@@ -40,13 +40,14 @@ def check_patterns(patterns: str | Sequence[str] | None) -> tuple[str, ...] | No
     """
     if patterns is None:
         return None
-    chosen = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    if not chosen or not all(isinstance(pattern, str) for pattern in chosen):
+    chosen = (patterns,) if isinstance(patterns, str) else patterns
+    listed = isinstance(chosen, Sequence) and len(chosen) > 0
+    if not listed or not all(isinstance(pattern, str) for pattern in chosen):
         raise ConfigError(
             f"signals={patterns!r}: give None for the usual layers, or glob strings "
             'such as ["dense_*"].'
         )
-    return chosen
+    return tuple(chosen)
 
 
 def matching(patterns: Iterable[str], paths: Sequence[str]) -> list[str]:

@@ -38,6 +38,5 @@ class Counts(Statistic[CountsState]):
 
     def compute(self, state: CountsState) -> dict[str, Any]:
         return {
-            name: np.asarray(value).astype(np.int64)
-            for name, value in state._asdict().items()
+            name: np.asarray(value).astype(np.int64) for name, value in state._asdict().items()
         }

@@ -43,7 +43,8 @@ class Moments(Statistic[MomentsState]):
         # An empty side weighs nothing, so no branch is needed for it.
         weight = b.n / namespace(n).maximum(n, 1.0)
         apart = b.mean - a.mean
-        between = apart * apart * a.n * weight
+        # In this order nothing overflows where one side is empty.
+        between = a.n * weight * apart * apart
         return MomentsState(n, a.mean + apart * weight, a.m2 + b.m2 + between)
 
     def across(self, state: MomentsState, reductions: Reductions) -> MomentsState:

@@ -54,17 +54,17 @@ class StoredRun:
 
     def coordinate(self, name: str, steps: slice = slice(None)) -> Ints:
         """``step``, ``epoch`` or ``iteration``: shape (step,)."""
-        return self._read(name, (steps,), (0,)).astype(np.int64)
+        return np.asarray(self._read(name, (steps,), (0,)), np.int64)
 
     def rows(self, steps: slice = slice(None), signals: slice = slice(None)) -> Floats:
         """Per-replica states: shape (step, replica, signal, field)."""
         shape = (0, len(self.info.replicas), len(self.info.signals), len(self.info.fields))
-        return self._read("rows", (steps, slice(None), signals), shape)
+        return np.asarray(self._read("rows", (steps, slice(None), signals), shape), np.float64)
 
     def merged(self, steps: slice = slice(None), signals: slice = slice(None)) -> Floats:
         """States merged over replicas: shape (step, signal, field)."""
         shape = (0, len(self.info.signals), len(self.info.fields))
-        return self._read("merged", (steps, signals), shape)
+        return np.asarray(self._read("merged", (steps, signals), shape), np.float64)
 
     def blocks(self) -> Iterator[Block]:
         """The run in pieces of one chunk each, in order of step."""

@@ -101,9 +101,7 @@ class StoreWriter:
         self._segment = segment
         self._store = StagedStore(LocalStore(path))
         self._group = zarr.create_group(self._store, path=segment, zarr_format=3)
-        self._arrays = {
-            spec.name: _create(self._group, spec, info) for spec in schema.GROWING
-        }
+        self._arrays = {spec.name: _create(self._group, spec, info) for spec in schema.GROWING}
         _create_labels(self._group, info)
         self._tail: list[Block] = []
         self._whole = 0

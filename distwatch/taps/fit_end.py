@@ -32,14 +32,14 @@ class FitListener(Protocol):
 
 
 _lock = threading.RLock()
-_listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+_listeners: dict[int, weakref.ref[Any]] = {}
 
 
 def tell_when_fit_ends(listener: FitListener) -> None:
     """Call ``listener.on_fit_raised`` if a fit of its model raises."""
     with _lock:
-        _listeners.add(listener)
-        weakref.finalize(listener, _uncover_if_idle)
+        _listeners[id(listener)] = weakref.ref(listener)
+        weakref.finalize(listener, _forget, id(listener))
         if "fit" not in keras.Model.__dict__:
             keras.Model.fit = _covered(keras.Model.fit)
 
@@ -50,16 +50,18 @@ def _covered(fit: Any) -> Any:
         try:
             return fit(self, *args, **kwargs)
         except BaseException as error:
-            for listener in [each for each in _listeners if each.model is self]:
-                listener.on_fit_raised(error)
+            for listener in [reference() for reference in list(_listeners.values())]:
+                if listener is not None and listener.model is self:
+                    listener.on_fit_raised(error)
             raise
 
     fit_and_tell.__distwatch__ = True  # type: ignore[attr-defined]
     return fit_and_tell
 
 
-def _uncover_if_idle() -> None:
+def _forget(listener: int) -> None:
     with _lock:
+        _listeners.pop(listener, None)
         ours = hasattr(keras.Model.__dict__.get("fit"), "__distwatch__")
-        if ours and not len(_listeners):
+        if ours and not _listeners:
             del keras.Model.fit

@@ -1,7 +1,13 @@
 """For tests: many replicas on one machine, the laws of statistics, and made-up runs.
 
 ``virtual_devices`` and ``mirrored`` split this machine's CPU for scripts; under
-pytest, ``--replicas 4`` does so before TensorFlow starts.
+pytest, ``--replicas 4`` does so before TensorFlow starts, and the fixtures
+``replicas`` and ``strategy`` say how many there are and train on all of them
+(``distwatch.testing.plugin``).
+
+``distwatch.testing.laws`` holds the laws of a mergeable summary against any
+statistic, and ``distwatch.testing.fake`` writes made-up runs whose every number is
+known; neither needs TensorFlow.
 """
 
 from __future__ import annotations

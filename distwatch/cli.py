@@ -1,0 +1,214 @@
+"""The command line: ``distwatch demo`` and ``distwatch info RUN``.
+
+Exit codes: 0 all is well, 1 distwatch refused (the reason is one line on stderr),
+2 the command line itself is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from distwatch import __version__
+from distwatch.errors import DistwatchError, RunExistsError
+
+if TYPE_CHECKING:
+    from distwatch.store import StoredRun
+
+#: Where the demo writes when it is not told; this one may be replaced by the next demo.
+DEMO_STORE = Path("distwatch-demo.zarr")
+
+#: The exit code of everything that distwatch itself refuses.
+REFUSED = 1
+
+_EXIT_CODES = "Exit codes: 0 all is well, 1 refused, with the reason on stderr, 2 bad usage."
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="See what changes inside a Keras model, batch by batch, on every replica.",
+    epilog=_EXIT_CODES,
+)
+
+
+def main() -> None:
+    """Run the command line; what distwatch refuses is one red line and exit code 1."""
+    try:
+        app(prog_name="distwatch")
+    except DistwatchError as error:
+        line = Text(f"error: {printable(str(error))}", style="red")
+        Console(stderr=True).print(line, soft_wrap=True)
+        raise SystemExit(REFUSED) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"distwatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Examples:\n\n  distwatch demo\n\n  distwatch demo --replicas 4 --store four.zarr"
+)
+def demo(
+    store: Annotated[
+        Path | None,
+        typer.Option(help=f"Where the run is written; {DEMO_STORE} unless given."),
+    ] = None,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=16, help="Virtual CPU replicas that train together.")
+    ] = 2,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the digits.")] = 5,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete a run that lies at --store.")
+    ] = False,
+) -> None:
+    """Train a small CNN on handwritten digits, watched, and show what changed.
+
+    The digits come with scikit-learn; nothing is downloaded.
+    """
+    if store is not None and not overwrite:
+        _refuse_a_run_at(store)
+    from distwatch.demo import run_demo
+
+    # Only the demo's own path is replaced unasked, and even there only a run.
+    run_demo(
+        store or DEMO_STORE,
+        replicas=replicas,
+        epochs=epochs,
+        overwrite=overwrite or store is None,
+    )
+
+
+@app.command(
+    epilog="Examples:\n\n  distwatch info run.zarr\n\n  distwatch info run.zarr --json"
+)
+def info(
+    run: Annotated[Path, typer.Argument(help="The path that was given to Watch.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, for programs.")
+    ] = False,
+) -> None:
+    """Show what is in a run: signals, replicas, steps, versions, size."""
+    from distwatch.store import StoredRun
+
+    described = describe(StoredRun(run))
+    if as_json:
+        typer.echo(json.dumps(described, indent=2))
+    else:
+        _show(described)
+
+
+def describe(stored: StoredRun) -> dict[str, Any]:
+    """What is known of a run, as plain data: what ``info --json`` prints.
+
+    ``first_step`` and ``last_step`` are None, and there are no signals, where
+    nothing is committed yet.
+    """
+    from distwatch.store.schema import FORMAT
+
+    about = stored.info
+    step = stored.coordinate("step")
+    return {
+        "path": str(stored.path),
+        "format": FORMAT,
+        "created": stored.created,
+        "strategy": about.strategy,
+        "replicas": list(about.replicas),
+        "signals": [vars(signal) for signal in about.signals],
+        "unwatched": about.unwatched,
+        "schedule": about.schedule,
+        "window": about.window if stored.segment else None,
+        "committed_steps": stored.steps,
+        "lost_steps": stored.lost,
+        "first_step": int(step[0]) if len(step) else None,
+        "last_step": int(step[-1]) if len(step) else None,
+        "bytes": stored.nbytes,
+        "versions": about.versions,
+    }
+
+
+def printable(text: str) -> str:
+    """One line without control characters: names in a store may be anybody's."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def _refuse_a_run_at(store: Path) -> None:
+    """Say before TensorFlow is loaded, in this command's words, what Watch would say."""
+    from distwatch.store.writer import is_run
+
+    if store.is_dir() and is_run(store):
+        raise RunExistsError(
+            f"{store} holds a run already; choose another path, or pass --overwrite "
+            "to delete that run first."
+        )
+
+
+def _show(described: dict[str, Any]) -> None:
+    console = Console()
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(described):
+        facts.add_row(name, _safe(value))
+    console.print(facts)
+    if described["signals"]:
+        rows = [(signal["name"], signal["reference"]) for signal in described["signals"]]
+        console.print(_listing(("signal", "measured against"), rows))
+    if described["unwatched"]:
+        console.print(_listing(("not watched", "why"), list(described["unwatched"].items())))
+
+
+def _facts(described: dict[str, Any]) -> list[tuple[str, str]]:
+    steps, lost = described["committed_steps"], described["lost_steps"]
+    extent = f"{steps} committed"
+    if steps:
+        extent += f", from {described['first_step']} to {described['last_step']}"
+    replicas = ", ".join(map(str, described["replicas"]))
+    versions = ", ".join(f"{name} {is_}" for name, is_ in described["versions"].items())
+    return [
+        ("run", described["path"]),
+        ("created", described["created"] or "unknown"),
+        ("strategy", described["strategy"]),
+        ("replicas", replicas or "none has committed a row yet"),
+        ("steps", extent),
+        ("lost", f"{lost} steps" if lost else "none"),
+        ("schedule", described["schedule"] or "unknown until the first row"),
+        ("window", f"{described['window']} steps" if described["window"] else "unknown"),
+        ("size", f"{described['bytes'] / 1e6:,.2f} MB"),
+        ("versions", f"{versions}; store format {described['format']}"),
+    ]
+
+
+def _listing(headings: tuple[str, str], rows: list[tuple[str, str]]) -> Table:
+    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(_safe, row))
+    return table
+
+
+def _safe(text: str) -> str:
+    return escape(printable(text))

@@ -1,0 +1,269 @@
+"""The command line, end to end: what it prints, where, and how it ends."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import distwatch as dw
+from distwatch import cli, demo
+from distwatch.errors import SetupError
+from distwatch.testing.fake import fake_run
+
+BIN = Path(sys.executable).parent
+HOSTILE = ["activation/[red]loud[/red]", "[/nonsense]", "[link=x]y", "two\nlines\x1b[31m"]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command line in this process: exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["distwatch", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "120")
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return end.value.code or 0, said.out, said.err
+
+    return run
+
+
+def command(*arguments, cwd=None):
+    """Run the installed command in a process of its own."""
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "100"}
+    return subprocess.run(
+        [BIN / "distwatch", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=quiet,
+        check=False,
+        timeout=240,
+    )
+
+
+def assert_refused(ended, *parts):
+    code, out, err = ended
+    assert code == cli.REFUSED
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+
+
+def test_version(call):
+    assert call("--version") == (0, f"distwatch {dw.__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", ["demo", "info"])
+def test_help_has_examples(call, name):
+    code, out, _ = call(name, "--help")
+    assert code == 0
+    assert "Examples:" in out
+    assert f"distwatch {name}" in out
+
+
+def test_help_says_the_exit_codes(call):
+    assert cli._EXIT_CODES[:30] in call("--help")[1]
+
+
+def test_bad_usage_is_2(call):
+    assert call("info")[0] == 2
+    assert call("nonsense")[0] == 2
+    assert call("demo", "--replicas", "0")[0] == 2
+
+
+def test_info_says_what_is_in_a_run(call, tmp_path):
+    run = fake_run(tmp_path / "run.zarr", steps=21, replicas=3, lost=4)
+    code, out, err = call("info", run.path)
+    assert (code, err) == (0, "")
+    lines = " ".join(out.split())
+    for part in (
+        "replicas 0, 1, 2",
+        "steps 21 committed, from 0 to 20",
+        "lost 4 steps",
+        "schedule every(1)",
+        "window 8 steps",
+        "strategy made up, 3 x CPU",
+        f"distwatch {dw.__version__}",
+        "activation/dense previous",
+        "activation/dense_1 previous",
+    ):
+        assert part in lines
+
+
+def test_info_json_is_for_programs(call, tmp_path):
+    run = fake_run(tmp_path / "run.zarr", steps=21, replicas=3, lost=4)
+    code, out, _ = call("info", run.path, "--json")
+    said = json.loads(out)
+    assert code == 0
+    on_disk = sum(f.stat().st_size for f in run.path.rglob("*") if f.is_file())
+    assert said.pop("created").endswith("+00:00")
+    assert said == {
+        "path": str(run.path),
+        "format": 1,
+        "strategy": "made up, 3 x CPU",
+        "replicas": [0, 1, 2],
+        "signals": [
+            {"name": "activation/dense", "reference": "previous"},
+            {"name": "activation/dense_1", "reference": "previous"},
+        ],
+        "unwatched": {},
+        "schedule": "every(1)",
+        "window": 8,
+        "committed_steps": 21,
+        "lost_steps": 4,
+        "first_step": 0,
+        "last_step": 20,
+        "bytes": on_disk,
+        "versions": {"distwatch": dw.__version__},
+    }
+
+
+def test_info_names_what_is_unwatched(call, tmp_path):
+    group = fake_run(tmp_path / "run.zarr").path / "worker-0000-start-0000" / "zarr.json"
+    document = json.loads(group.read_text())
+    document["attributes"]["distwatch"]["unwatched"] = {"embed[0]": "its output is ragged"}
+    group.write_text(json.dumps(document))
+    out = call("info", tmp_path / "run.zarr")[1]
+    assert "embed[0]" in out
+    assert "its output is ragged" in out
+
+
+def test_info_of_a_run_without_rows(call, tmp_path):
+    run = fake_run(tmp_path / "begun.zarr", steps=0)
+    assert "0 committed" in call("info", run.path)[1]
+    shutil.rmtree(run.path / "worker-0000-start-0000")
+    code, out, _ = call("info", run.path)
+    assert code == 0
+    assert "none has committed a row yet" in out
+    said = json.loads(call("info", run.path, "--json")[1])
+    assert (said["committed_steps"], said["last_step"], said["window"]) == (0, None, None)
+
+
+def test_info_shows_hostile_names_as_they_are(call, tmp_path):
+    run = fake_run(tmp_path / "[bold]run[/].zarr", signals=HOSTILE)
+    code, out, _ = call("info", run.path)
+    assert code == 0
+    for name in HOSTILE[:3]:
+        assert name in out
+    assert "\x1b" not in out
+    assert r"two lines\x1b[31m" in out
+    assert "[bold]run[/].zarr" in out
+    names = [
+        signal["name"] for signal in json.loads(call("info", run.path, "--json")[1])["signals"]
+    ]
+    assert names == HOSTILE
+
+
+def test_info_refuses_what_is_no_run(call, tmp_path):
+    assert_refused(call("info", tmp_path / "none"), "none", "no such folder")
+    (tmp_path / "folder").mkdir()
+    assert_refused(call("info", tmp_path / "folder"), "is no distwatch run")
+    (tmp_path / "file").write_text("text")
+    assert_refused(call("info", tmp_path / "file"), "is no distwatch run")
+
+
+def test_info_refuses_a_newer_format(call, tmp_path):
+    root = fake_run(tmp_path / "run.zarr").path / "zarr.json"
+    document = json.loads(root.read_text())
+    document["attributes"]["distwatch"]["format"] = 2
+    root.write_text(json.dumps(document))
+    assert_refused(call("info", root.parent), "format 2", "update it")
+
+
+def test_refusals_escape_markup(call, tmp_path):
+    assert_refused(call("info", tmp_path / "[red]a[/b]"), "[red]a[/b]")
+
+
+def test_info_and_the_command_line_load_no_tensorflow(tmp_path):
+    run = fake_run(tmp_path / "run.zarr")
+    program = (
+        "import sys, contextlib, distwatch.cli\n"
+        "assert not {'tensorflow', 'keras', 'xarray', 'zarr'} & set(sys.modules)\n"
+        f"sys.argv = ['distwatch', 'info', {str(run.path)!r}]\n"
+        "with contextlib.suppress(SystemExit): distwatch.cli.main()\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_demo_refuses_a_run_before_it_trains(call, tmp_path):
+    run = fake_run(tmp_path / "run.zarr")
+    assert_refused(call("demo", "--store", run.path), "holds a run already", "--overwrite")
+    assert len(dw.open_run(run.path)) == 20
+
+
+def test_demo_without_scikit_learn_says_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SetupError, match=r"pip install 'distwatch\[demo\]'"):
+        demo.run_demo(tmp_path / "r.zarr", replicas=2, epochs=1, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_changes_equal_numpy(tmp_path):
+    fake = fake_run(tmp_path / "run.zarr", steps=12, replicas=2, seed=3)
+    for change in demo.changes(dw.open_run(fake.path)):
+        signal = fake.info.names.index(change.signal)
+        steps = [fake.deltas[step, change.replica, signal] for step in range(12)]
+        everything = np.concatenate(steps)
+        assert change.mean_change == pytest.approx(np.abs(everything).mean())
+        assert change.max_change == pytest.approx(np.abs(everything).max())
+        assert change.zero_share == np.mean(everything == 0)
+        norms = [np.linalg.norm(values) for values in steps if values.size]
+        assert change.l2 == pytest.approx(np.mean(norms))
+        means = [
+            [fake.deltas[step, replica, signal].mean() for replica in range(2)]
+            for step in range(12)
+            if fake.deltas[step, 1, signal].size
+        ]
+        # A step on which one replica was idle has a spread of 0.
+        apart = np.sum(np.abs(np.diff(means))) / 12
+        assert change.spread == pytest.approx(apart)
+
+
+def test_the_table_stands_a_run_without_rows_and_hostile_names(tmp_path):
+    from rich.console import Console
+
+    empty = fake_run(tmp_path / "empty.zarr", steps=0)
+    hostile = fake_run(tmp_path / "hostile.zarr", signals=HOSTILE[:3])
+    for run in (empty, hostile):
+        console = Console(width=120, file=io.StringIO())
+        console.print(demo.change_table(dw.open_run(run.path)))
+        for name in run.info.names:
+            assert name in console.file.getvalue()
+
+
+def test_demo_end_to_end(tmp_path):
+    first = command("demo", "--epochs", "1", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    run = dw.open_run(tmp_path / cli.DEMO_STORE)
+    # 1,797 digits in batches of 2 x 32: 28 whole ones and a short one.
+    assert len(run) == 29
+    assert run.replicas == [0, 1]
+    for part in ("accuracy", run.summary(), *run.signals, f"distwatch info {cli.DEMO_STORE}"):
+        assert part in first.stdout
+    for change in demo.changes(run):
+        assert f"{change.mean_change:.4g}" in first.stdout
+        assert f"{change.max_change:.4g}" in first.stdout
+    said = command("info", cli.DEMO_STORE, cwd=tmp_path)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "29 committed" in said.stdout
+
+
+def test_demo_leaves_alone_what_is_no_run(tmp_path):
+    mine = tmp_path / cli.DEMO_STORE
+    mine.mkdir()
+    (mine / "letter.txt").write_text("keep me")
+    ended = command("demo", "--epochs", "1", cwd=tmp_path)
+    assert ended.returncode == cli.REFUSED
+    assert "left alone" in ended.stderr.splitlines()[-1]
+    assert (mine / "letter.txt").read_text() == "keep me"

@@ -1,0 +1,157 @@
+"""Law 4: after the first step an error of the watcher ends the watching, not the training."""
+
+import errno
+import functools
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from training import fit, same_weights, small_model, strategy_over, unlike_rows
+
+import distwatch as dw
+from distwatch import session
+from distwatch.errors import RowsLostWarning, WatcherDisabledWarning, WriteFailedError
+from distwatch.recorder import Recorder
+from distwatch.store import BackgroundWriter, StoreWriter
+from distwatch.taps import ActivationTaps
+
+
+def unwatched(epochs=3):
+    x, y = unlike_rows(64)
+    model, _ = small_model(strategy_over(1))
+    fit(model, x, y, epochs=epochs)
+    return model
+
+
+def broken_disk(after):
+    """A StoreWriter.append that fails when ``after`` blocks are written."""
+    written = []
+    original = StoreWriter.append
+
+    def append(self, block):
+        if len(written) >= after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(block)
+        original(self, block)
+
+    return append
+
+
+def test_a_full_disk_ends_the_watching_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(StoreWriter, "append", broken_disk(after=1))
+    x, y = unlike_rows(64)
+    model, _ = small_model(strategy_over(1))
+    watch = dw.Watch(tmp_path / "run.zarr", window=2)
+    with pytest.warns(WatcherDisabledWarning, match="No space left on device") as warned:
+        fit(model, x, y, watch, epochs=3)
+    assert len(warned) == 1
+
+    assert same_weights(model, unwatched())
+    assert isinstance(watch.status.error, WriteFailedError)
+    assert watch.status.committed == 2
+    assert watch.status.lost > 0
+    assert len(dw.open_run(tmp_path / "run.zarr")) == 2
+
+
+def test_strict_raises_instead(tmp_path, monkeypatch):
+    monkeypatch.setattr(StoreWriter, "append", broken_disk(after=1))
+    x, y = unlike_rows(64)
+    model, _ = small_model(strategy_over(1))
+    with pytest.raises(WriteFailedError, match="No space left"):
+        fit(model, x, y, dw.Watch(tmp_path / "run.zarr", window=2, strict=True), epochs=9)
+    assert model.train_function is None
+
+
+def test_an_error_in_a_drain(tmp_path, monkeypatch):
+    drains = []
+    original = Recorder.drain
+
+    def drain(self, **kwargs):
+        drains.append(kwargs)
+        if len(drains) == 3:
+            raise ZeroDivisionError("planted")
+        return original(self, **kwargs)
+
+    monkeypatch.setattr(Recorder, "drain", drain)
+    x, y = unlike_rows(64)
+    model, _ = small_model(strategy_over(1))
+    with pytest.warns(
+        WatcherDisabledWarning, match="after 6 steps.*ZeroDivisionError: planted"
+    ):
+        fit(model, x, y, dw.Watch(tmp_path / "run.zarr", window=2), epochs=3)
+    assert same_weights(model, unwatched())
+    assert len(dw.open_run(tmp_path / "run.zarr")) == 4
+
+
+def test_an_error_in_a_later_trace(tmp_path, monkeypatch):
+    """A batch of another static shape is traced anew, in the middle of training."""
+    watch = dw.Watch(tmp_path / "run.zarr", window=1)
+    original = ActivationTaps.choose
+
+    def choose(self, collector):
+        if watch.status.steps:
+            raise ZeroDivisionError("planted")
+        return original(self, collector)
+
+    monkeypatch.setattr(ActivationTaps, "choose", choose)
+    model = Widths()
+    model.compile("sgd", "mse")
+    narrow = (tf.ones((4, 3)), tf.ones((4, 1)))
+    wide = (tf.ones((4, 3, 1)), tf.ones((4, 1)))
+    batches = (batch for batch in [narrow, narrow, wide, wide])
+    with pytest.warns(
+        WatcherDisabledWarning, match="after 2 steps.*ZeroDivisionError: planted"
+    ):
+        model.fit(batches, steps_per_epoch=4, verbose=0, shuffle=False, callbacks=[watch])
+    assert int(model.optimizer.iterations) == 4
+    assert len(dw.open_run(tmp_path / "run.zarr")) == 2
+
+
+class Widths(keras.Model):
+    """Takes inputs of two and of three dims, so that it is traced for each."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+
+    def call(self, x):
+        return self.dense(keras.ops.reshape(x, (-1, 3)))
+
+
+def test_before_the_first_step_it_raises(tmp_path, monkeypatch):
+    def record(self, tensors, iteration):
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(Recorder, "record", record)
+    x, y = unlike_rows(64)
+    model, _ = small_model(strategy_over(1))
+    before = model.get_weights()
+    with pytest.raises(ZeroDivisionError, match="planted"):
+        fit(model, x, y, dw.Watch(tmp_path / "run.zarr"))
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_slow_disk_drops_whole_blocks_and_says_so(tmp_path, monkeypatch):
+    original = StoreWriter.append
+
+    def append(self, block):
+        time.sleep(0.4)
+        original(self, block)
+
+    monkeypatch.setattr(StoreWriter, "append", append)
+    small = functools.partial(BackgroundWriter, max_bytes=1, max_wait=0.01)
+    monkeypatch.setattr(session, "BackgroundWriter", small)
+    x, y = unlike_rows(64)
+    model, _ = small_model(strategy_over(1))
+    watch = dw.Watch(tmp_path / "run.zarr", window=2)
+    with pytest.warns(RowsLostWarning, match=r"steps are missing from .*run\.zarr"):
+        fit(model, x, y, watch, epochs=4)
+    run = dw.open_run(tmp_path / "run.zarr")
+    assert run.lost == watch.status.lost > 0
+    assert len(run) + run.lost == 16
+    # The gaps are visible: steps are missing in pairs, none is doubled.
+    steps = run.to_xarray().step.values
+    assert (np.diff(steps) > 0).all()
+    assert f"{run.lost} steps lost" in run.summary()

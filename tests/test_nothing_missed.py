@@ -1,0 +1,55 @@
+"""Law 2: rows kept = batches x replicas, and what is missing is declared."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from training import fit, small_model, strategy_over, unlike_rows
+
+import distwatch as dw
+from distwatch.recorder import Recorder
+
+
+@pytest.mark.parametrize(
+    ("replicas", "spe", "window"), [(1, 100, 3), (2, 1, 5), (2, 7, 3), (2, 100, 256)]
+)
+def test_every_batch_on_every_replica(tmp_path, replicas, spe, window):
+    x, y = unlike_rows(23 * 8 - 3)  # 23 batches an epoch, the last one short
+    model, _ = small_model(strategy_over(replicas), spe=spe)
+    watch = dw.Watch(tmp_path / "run.zarr", window=window)
+    fit(model, x, y, watch, batch=8, epochs=3)
+
+    assert watch.status.lost == 0
+    rows = dw.open_run(tmp_path / "run.zarr").to_xarray()
+    assert rows.sizes == {"step": 69, "replica": replicas, "signal": 4}
+    np.testing.assert_array_equal(rows.step, np.arange(69))
+    np.testing.assert_array_equal(rows.epoch, np.repeat([0, 1, 2], 23))
+    np.testing.assert_array_equal(rows.iteration, np.arange(1, 70))
+    # Only the very first batch has nothing to be measured against.
+    assert (rows["count"].isel(step=0) == 0).all()
+    assert (rows["count"].isel(step=slice(1, None)) > 0).all()
+
+
+def test_a_ring_that_ran_over_says_how_much_it_lost():
+    recorder = Recorder(
+        tf.distribute.get_strategy(),
+        carrier=[0],
+        references=["previous"],
+        capacity=4,
+        schedule=dw.every(1),
+    )
+    for step in range(11):
+        recorder.record([tf.fill([2, 3], float(step**2))], tf.constant(step, tf.int64))
+    drained = recorder.drain()
+    assert drained.lost == 7
+    assert list(drained.step) == [7, 8, 9, 10]
+    mean = drained.rows[:, 0, 0, 5]
+    assert list(mean) == [13.0, 15.0, 17.0, 19.0]
+
+
+def test_eager_training_is_watched_too(tmp_path):
+    x, y = unlike_rows(40)
+    model, _ = small_model(strategy_over(1))
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    fit(model, x, y, dw.Watch(tmp_path / "run.zarr"))
+    rows = dw.open_run(tmp_path / "run.zarr").to_xarray()
+    assert list(rows["count"].sel(signal="activation/dense_0", replica=0)) == [0, 256, 128]

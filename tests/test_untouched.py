@@ -1,0 +1,255 @@
+"""Law 3: a watched training is the training it would have been, bit by bit."""
+
+import gc
+import json
+import re
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from training import compile_model, fit, same_weights, small_model, strategy_over, unlike_rows
+
+import distwatch as dw
+
+layers = keras.layers
+
+
+def sequential_without_input():
+    return keras.Sequential([layers.Dense(16, "relu"), layers.Dense(4)])
+
+
+def functional_with_everything():
+    shared = layers.Dense(12, "relu")
+    inputs = keras.Input((12,))
+    x = shared(shared(inputs))
+    x = layers.BatchNormalization()(x)
+    x = layers.Dropout(0.3, seed=4)(x)
+    inner = keras.Sequential([keras.Input((12,)), layers.Dense(8, "relu")], name="inner")
+    return keras.Model(inputs, layers.Dense(4)(inner(x)))
+
+
+def convolutional():
+    return keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Reshape((12, 1)),
+            layers.Conv1D(8, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.25, seed=9),
+            layers.Conv1D(8, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(4),
+        ]
+    )
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.blocks = [layers.Dense(16, "relu"), layers.LSTM(6)]
+        self.head = layers.Dense(4)
+
+    def call(self, inputs, training=None):
+        x = self.blocks[0](inputs)
+        x = self.blocks[1](tf.reshape(x, [-1, 4, 4]))
+        return self.head(x)
+
+
+KINDS = {
+    "unbuilt": sequential_without_input,
+    "functional": functional_with_everything,
+    "convolutional": convolutional,
+    "subclassed": Subclassed,
+}
+
+
+def trained(kind, strategy, spe, jit, *callbacks):
+    keras.utils.set_random_seed(11)
+    with strategy.scope():
+        model = compile_model(KINDS[kind](), spe=spe, jit=jit)
+    # 13 batches an epoch, the last one short: 52 steps.
+    x, y = unlike_rows(200)
+    history = fit(model, x, y, *callbacks, epochs=4)
+    return model, history.history["loss"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "replicas", "spe", "jit"),
+    [
+        ("unbuilt", 1, 1, False),
+        ("unbuilt", 1, 7, False),
+        ("unbuilt", 1, 1, True),
+        ("functional", 1, 7, False),
+        ("functional", 1, 1, True),
+        ("functional", 2, 1, False),
+        ("functional", 2, 7, False),
+        ("convolutional", 1, 1, False),
+        ("convolutional", 2, 7, False),
+        ("subclassed", 1, 1, False),
+        ("subclassed", 2, 1, False),
+        ("unbuilt", 4, 1, False),
+    ],
+)
+def test_weights_are_bit_identical(tmp_path, kind, replicas, spe, jit):
+    strategy = strategy_over(replicas)
+    alone, alone_loss = trained(kind, strategy, spe, jit)
+    watch = dw.Watch(tmp_path / "run.zarr", window=8)
+    watched, watched_loss = trained(kind, strategy, spe, jit, watch)
+
+    assert watch.status.steps == watch.status.committed == 52
+    assert same_weights(alone, watched)
+    assert alone_loss == watched_loss
+    assert watched.jit_compile is jit
+
+
+def everything_about(model):
+    return {
+        "weights": [(w.path, tuple(w.shape), w.dtype) for w in model.weights],
+        "optimizer": [(w.path, tuple(w.shape)) for w in model.optimizer.variables],
+        "config": json.dumps(model.get_config(), sort_keys=True, default=str),
+        "compiled": json.dumps(model.get_compile_config(), sort_keys=True, default=str),
+        "jit": model.jit_compile,
+        "attributes": sorted(vars(model)),
+        "layers": [sorted(vars(layer)) for layer in model._flatten_layers()],
+    }
+
+
+def contents_of(file):
+    """Names and bytes of a saved file's parts, which are all there is in it."""
+    with zipfile.ZipFile(file) as parts:
+        contents = {name: parts.read(name) for name in parts.namelist()}
+    # The time of saving, and the memory addresses of shared objects.
+    del contents["metadata.json"]
+    config = re.sub(rb'"shared_object_id": \d+', b"", contents["config.json"])
+    return {**contents, "config.json": config}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_model_and_its_file_are_unchanged(tmp_path, replicas):
+    x, y = unlike_rows(64)
+    strategy = strategy_over(replicas)
+    files = []
+    saver = keras.callbacks.LambdaCallback
+    seen = []
+    for name, watches in (("alone", []), ("watched", [dw.Watch(tmp_path / "run.zarr")])):
+        model, _ = small_model(strategy)
+        during = tmp_path / f"{name}-during.keras"
+        save = saver(on_epoch_end=lambda epoch, logs, m=model, p=during: m.save(p))
+        fit(model, x, y, *watches, save)
+        model.save(tmp_path / f"{name}.keras")
+        seen.append(everything_about(model))
+        files.append((contents_of(during), contents_of(tmp_path / f"{name}.keras")))
+    assert seen[0] == seen[1]
+    assert files[0] == files[1]
+
+
+class Boom(RuntimeError):
+    pass
+
+
+class RaiseAt(keras.callbacks.Callback):
+    def __init__(self, event, error):
+        super().__init__()
+        setattr(self, event, self._raise)
+        self.error = error
+
+    def _raise(self, *args, **kwargs):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        ("on_train_begin", Boom()),
+        ("on_train_batch_end", Boom()),
+        ("on_train_batch_end", KeyboardInterrupt()),
+        ("on_epoch_end", KeyboardInterrupt()),
+        ("on_test_begin", Boom()),
+    ],
+)
+def test_no_trace_is_left_when_fit_raised(tmp_path, event, error):
+    x, y = unlike_rows(64)
+    model, _ = small_model(strategy_over(1))
+    # What Keras itself leaves behind after such an end is not ours.
+    with pytest.raises(type(error)):
+        fit(model, x, y, RaiseAt(event, error), validation_data=(x, y))
+    before, function = everything_about(model), model.train_function
+    watch = dw.Watch(tmp_path / "run.zarr")
+    with pytest.raises(type(error)) as held:
+        fit(model, x, y, watch, RaiseAt(event, error), validation_data=(x, y))
+    assert held.value is error  # a held traceback keeps fit's frame alive
+
+    assert everything_about(model) == before
+    assert model.train_function is function
+    weights = model.get_weights()
+    fit(model, x, y)
+    assert any((a != b).any() for a, b in zip(weights, model.get_weights(), strict=True))
+
+
+def test_rows_of_an_interrupted_fit_are_kept(tmp_path):
+    x, y = unlike_rows(64)
+    model, _ = small_model(strategy_over(2))
+    stop = RaiseAt("on_epoch_end", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, x, y, stop, dw.Watch(tmp_path / "run.zarr"))
+    run = dw.open_run(tmp_path / "run.zarr")
+    assert len(run) == 4
+    # Merged by the host, since no collective is entered after an interrupt.
+    counts = run.to_xarray()["count"].sum("replica")
+    np.testing.assert_array_equal(run.to_xarray(merged=True)["count"], counts)
+
+
+def test_a_training_that_breaks_inside_the_step_keeps_its_own_error(tmp_path):
+    x, y = unlike_rows(64)
+    y[40] = 99  # no such class
+
+    class Checked(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            tf.debugging.assert_less(y_true, 10.0, "no such class")
+            return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, True)
+
+    model, _ = small_model(strategy_over(1))
+    model.compile("sgd", Checked())
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no such class"):
+        fit(model, x, y, dw.Watch(tmp_path / "run.zarr"))
+    assert model.train_function is None
+    # The step that broke may have been recorded before it did.
+    assert len(dw.open_run(tmp_path / "run.zarr")) in (2, 3)
+
+
+def test_a_second_fit_with_another_watch(tmp_path):
+    x, y = unlike_rows(64)
+    model, _ = small_model(strategy_over(1))
+    fit(model, x, y, dw.Watch(tmp_path / "one.zarr"))
+    fit(model, x, y, dw.Watch(tmp_path / "two.zarr"), epochs=2)
+    fit(model, x, y)
+    assert len(dw.open_run(tmp_path / "one.zarr")) == 4
+    second = dw.open_run(tmp_path / "two.zarr").to_xarray()
+    assert list(second.step.values) == list(range(8))
+    # distwatch counts its own steps; the optimizer goes on where it was.
+    assert list(second.iteration.values) == list(range(5, 13))
+
+
+def test_validation_and_predict_do_not_move_the_reference(tmp_path):
+    x, y = unlike_rows(64)
+    rows = []
+    for name, more in (("plain", {}), ("validated", {"validation_data": (x[::-1], y)})):
+        model, _ = small_model(strategy_over(1))
+        predict = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda e, logs, m=model: m.predict(x * 9, verbose=0)
+        )
+        fit(model, x, y, dw.Watch(tmp_path / f"{name}.zarr"), predict, epochs=2, **more)
+        rows.append(dw.open_run(tmp_path / f"{name}.zarr").to_xarray())
+    assert len(rows[0].step) == 8
+    assert rows[0].equals(rows[1])
+
+
+def test_fit_itself_is_restored_with_the_last_watch(tmp_path):
+    gc.collect()
+    watch = dw.Watch(tmp_path / "run.zarr")
+    assert "fit" in vars(keras.Model)
+    del watch
+    gc.collect()
+    assert "fit" not in vars(keras.Model)

@@ -1,0 +1,92 @@
+"""What the training tests share: models, unlike data, and an ear inside the model."""
+
+from __future__ import annotations
+
+import collections
+import types
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from distwatch.testing import mirrored
+
+layers = keras.layers
+
+
+def strategy_over(replicas: int):
+    return mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+
+
+def unlike_rows(rows: int, shape: tuple[int, ...] = (12,), seed: int = 0):
+    """Rows whose mean and spread grow from row to row, so that no two shards are alike."""
+    rng = np.random.default_rng(seed)
+    scale = np.linspace(0.5, 3.0, rows).reshape(-1, *(1 for _ in shape))
+    x = (rng.normal(size=(rows, *shape)) * scale + scale).astype("float32")
+    return x, rng.integers(0, 4, rows)
+
+
+class Ear(layers.Layer):
+    """Passes its input through and notes it, with the replica it came from."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        # In a plain object: Keras replaces dicts and lists by its own.
+        self._notes = types.SimpleNamespace(heard=collections.defaultdict(list))
+
+    @property
+    def heard(self):
+        """Replica number -> what passed, batch by batch."""
+        return self._notes.heard
+
+    def call(self, inputs, training=None):
+        context = tf.distribute.get_replica_context()
+        if not training or context is None or not isinstance(inputs, tf.Tensor):
+            return inputs
+
+        def note(number, values):
+            self.heard[int(number)].append(values.copy())
+            return values
+
+        noted = tf.numpy_function(
+            note, [context.replica_id_in_sync_group, tf.stop_gradient(inputs)], inputs.dtype
+        )
+        # Needed by nobody, but a stateful operation of a traced step always runs.
+        del noted
+        return inputs
+
+
+def small_model(
+    strategy, *, ears: bool = False, spe: int = 1, jit: bool = False, seed: int = 5
+):
+    """Dense, Dense, Dense: returns the model and the ears behind its layers."""
+    keras.utils.clear_session()  # names start from the same numbers again
+    keras.utils.set_random_seed(seed)
+    heard = [Ear(name=f"ear{i}") for i in range(3)] if ears else []
+    with strategy.scope():
+        stack = [keras.Input((12,))]
+        for i, (units, activation) in enumerate([(16, "relu"), (8, "tanh"), (4, None)]):
+            stack.append(layers.Dense(units, activation, name=f"dense_{i}"))
+            stack += heard[i : i + 1]
+        model = keras.Sequential(stack)
+        compile_model(model, spe=spe, jit=jit)
+    return model, heard
+
+
+def compile_model(model, *, spe: int = 1, jit: bool = False):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, steps_per_execution=spe, jit_compile=jit)
+    return model
+
+
+def fit(model, x, y, *callbacks, batch: int = 16, epochs: int = 1, **more):
+    return model.fit(
+        x, y, batch_size=batch, epochs=epochs, verbose=0, shuffle=False,
+        callbacks=list(callbacks), **more,
+    )  # fmt: skip
+
+
+def same_weights(a, b) -> bool:
+    """Bit by bit."""
+    pairs = zip(a.get_weights(), b.get_weights(), strict=True)
+    return all(x.tobytes() == y.tobytes() for x, y in pairs)
