@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
 
         raise BackendError(
             f"distwatch.{name} needs {error.name}, which is not installed: "
-            "pip install 'distwatch[tensorflow]'. Reading runs needs neither."
+            f"pip install {error.name}. Reading runs does without."
         ) from error
     globals()[name] = value
     return value

@@ -13,7 +13,13 @@ from distwatch.config import WatchConfig, read_config, watch_config
 from distwatch.errors import WatcherError, WatchInUseError
 from distwatch.schedules import Schedule, every
 from distwatch.session import Session, Status
-from distwatch.taps import ActivationTaps, WatchedTraining, tell_when_fit_ends
+from distwatch.taps import ActivationTaps, WatchedTraining, tell_of_fit
+
+_REPLACED = (
+    "the model's train function was replaced during the fit (by compile or "
+    "make_train_function), so its steps are no longer heard; give each part of such a "
+    "training a fit and a Watch of its own."
+)
 
 
 class Watch(keras.callbacks.Callback):
@@ -71,7 +77,7 @@ class Watch(keras.callbacks.Callback):
         self._session: Session | None = None
         self._training: WatchedTraining | None = None
         self._last_step = -1
-        tell_when_fit_ends(self)
+        tell_of_fit(self)
 
     @classmethod
     def from_config(cls, path: str | Path) -> Watch:
@@ -93,6 +99,16 @@ class Watch(keras.callbacks.Callback):
         """At which steps it looks; ``watch.schedule.k = 10`` takes effect while training."""
         return self.config.schedule
 
+    def on_fit_called(self, model: keras.Model, arguments: dict[str, Any]) -> None:
+        """Refuse what Keras cannot do, before it fails at it in its own words."""
+        preflight.check_training(model)
+        preflight.check_data(
+            model,
+            arguments.get("x"),
+            batch_size=arguments.get("batch_size"),
+            validation_split=arguments.get("validation_split", 0.0),
+        )
+
     def set_model(self, model: keras.Model) -> None:
         """Put the taps in place: Keras calls this before it makes its train function."""
         if self._training is not None:
@@ -101,7 +117,6 @@ class Watch(keras.callbacks.Callback):
                 "give every fit a Watch of its own."
             )
         super().set_model(model)
-        preflight.check_training(model)
         taps = ActivationTaps(model, self.config.signals, self.config.reference)
         session = Session(
             self.config,
@@ -122,8 +137,10 @@ class Watch(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # With steps_per_execution > 1 Keras names the last batch of each execution.
-        self._current.after_steps(batch - self._last_step)
-        self._last_step = batch
+        steps, self._last_step = batch - self._last_step, batch
+        if self._training is not None and not self._training.in_place:
+            self._current.fail(WatcherError(_REPLACED))
+        self._current.after_steps(steps)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._current.end_epoch()

@@ -89,17 +89,13 @@ def demo(
 
     The digits come with scikit-learn; nothing is downloaded.
     """
-    if store is not None and not overwrite:
-        _refuse_a_run_at(store)
+    # Only the demo's own path is replaced unasked, and even there only a run.
+    replace = overwrite or store is None
+    path = store or DEMO_STORE
+    _check_demo_store(path, replace)
     from distwatch.demo import run_demo
 
-    # Only the demo's own path is replaced unasked, and even there only a run.
-    run_demo(
-        store or DEMO_STORE,
-        replicas=replicas,
-        epochs=epochs,
-        overwrite=overwrite or store is None,
-    )
+    run_demo(path, replicas=replicas, epochs=epochs, overwrite=replace)
 
 
 @app.command(
@@ -156,11 +152,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def _refuse_a_run_at(store: Path) -> None:
+def _check_demo_store(store: Path, replace: bool) -> None:
     """Say before TensorFlow is loaded, in this command's words, what Watch would say."""
     from distwatch.store.writer import is_run
 
-    if store.is_dir() and is_run(store):
+    if not store.exists() or (store.is_dir() and not any(store.iterdir())):
+        return
+    if not is_run(store):
+        raise RunExistsError(
+            f"{store} exists and is no distwatch run, so it is left alone; "
+            "choose another path with --store, or remove it yourself."
+        )
+    if not replace:
         raise RunExistsError(
             f"{store} holds a run already; choose another path, or pass --overwrite "
             "to delete that run first."

@@ -25,6 +25,8 @@ class Digest:
         shape = (len(info.replicas), len(info.signals), len(info.fields))
         #: States over all steps: per replica, shape (replica, signal, field).
         self.totals = merge_axis(ROW, np.zeros((0, *shape)), axis=0)
+        #: Sum of the replicas' spreads over the steps that have one, and their number.
+        self._spreads = np.zeros((2, len(info.signals)))
         self._largest: tuple[float, int, int] | None = None
         self._broken: tuple[int, int, int] | None = None
 
@@ -33,15 +35,19 @@ class Digest:
         if len(block):
             together = np.concatenate([self.totals[None], block.rows])
             self.totals = merge_axis(ROW, together, axis=0)
+            self._add_spreads(block)
             self._find_largest(block)
             self._find_broken(block)
         self.steps += len(block)
         self.lost += block.lost
 
     def replica_spread(self) -> Any:
-        """Largest difference between the replicas' means, per signal: shape (signal,)."""
-        means = ROW.compute(ROW.unpack(self.totals))["mean"]
-        return spread(means, axis=0)
+        """How far the replicas' means lie apart within a step, on average: (signal,).
+
+        Not of the whole run's means: changes from batch to batch cancel in those.
+        """
+        total, steps = self._spreads
+        return np.where(steps > 0, total / np.maximum(steps, 1), np.nan)
 
     def sentences(self) -> list[str]:
         """Say what stands out: what changed most, which replica, what went wrong."""
@@ -49,10 +55,13 @@ class Digest:
             return ["No step was recorded.", self._numbers(), self._lost()]
         return [self._change(), self._replicas(), f"{self._numbers()} {self._lost()}"]
 
+    def _add_spreads(self, block: Block) -> None:
+        apart = spread(ROW.compute(ROW.unpack(block.rows))["mean"], axis=1)
+        self._spreads += [np.nansum(apart, axis=0), (~np.isnan(apart)).sum(axis=0)]
+
     def _find_largest(self, block: Block) -> None:
-        computed = ROW.compute(ROW.unpack(block.merged))
-        counted = np.where(computed["count"] > 0, computed["l1"], np.nan)
-        change = counted / np.maximum(computed["count"], 1)
+        l1, n = (block.merged[..., self.info.fields.index(name)] for name in ("l1", "n"))
+        change = np.where(n > 0, l1 / np.maximum(n, 1), np.nan)
         if np.isnan(change).all():
             return
         step, signal = np.unravel_index(np.nanargmax(change), change.shape)
@@ -91,18 +100,17 @@ class Digest:
         if len(self.info.replicas) < 2:
             return "One replica, so there is none to compare it with."
         apart = self.replica_spread()
-        if np.isnan(apart).all():
-            return "The replicas cannot be compared: no two of them have a mean."
         std = ROW.compute(ROW.unpack(self.totals))["std"]
-        widest = np.nanmax(std, axis=0, initial=0.0, where=~np.isnan(std))
-        relative = np.where(widest > 0, apart / np.maximum(widest, 1e-300), np.nan)
-        ranking = relative if not np.isnan(relative).all() else apart
-        signal = int(np.nanargmax(ranking))
-        replica = int(np.nanargmax(np.where(np.isnan(std[:, signal]), -1, std[:, signal])))
+        if np.isnan(apart).all() or np.isnan(std).all():
+            return "The replicas cannot be compared: there is no step that two of them have."
+        # Signals are of different scales, so each is measured in its own widths.
+        widest = np.maximum(np.nanmax(np.nan_to_num(std), axis=0), np.finfo(float).tiny)
+        signal = int(np.nanargmax(apart / widest))
+        replica = int(np.nanargmax(std[:, signal]))
         return (
-            f"The replicas' means lie furthest apart in {self.info.names[signal]} "
-            f"({apart[signal]:.4g}); replica {self.info.replicas[replica]} spreads most "
-            f"there (std {std[replica, signal]:.4g})."
+            f"The replicas' means lie furthest apart in {self.info.names[signal]} (by "
+            f"{apart[signal]:.4g} in a step); replica {self.info.replicas[replica]} "
+            f"spreads most there (std {std[replica, signal]:.4g})."
         )
 
     def _numbers(self) -> str:

@@ -24,8 +24,7 @@
 
     DistwatchWarning
     ├── WatcherDisabledWarning     watching stopped, training goes on
-    ├── RowsLostWarning            rows are missing from the store, and counted there
-    └── TrainingMayDifferWarning   this run may not be bit-identical to an unwatched one
+    └── RowsLostWarning            rows are missing from the store, and counted there
 
 Errors of the first group are raised before the first training step, so nothing
 that took time is lost by them.
@@ -118,10 +117,6 @@ class WatcherDisabledWarning(DistwatchWarning):
 
 class RowsLostWarning(DistwatchWarning):
     """Rows are missing from the store, and counted there."""
-
-
-class TrainingMayDifferWarning(DistwatchWarning):
-    """This run may not be bit-identical to an unwatched one."""
 
 
 def nearest(word: str, known: list[str], most: int = 3) -> str:

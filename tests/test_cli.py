@@ -27,6 +27,7 @@ def call(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["distwatch", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.delenv("FORCE_COLOR", raising=False)
         with pytest.raises(SystemExit) as end:
             cli.main()
         said = capsys.readouterr()
@@ -259,11 +260,19 @@ def test_demo_end_to_end(tmp_path):
     assert "29 committed" in said.stdout
 
 
-def test_demo_leaves_alone_what_is_no_run(tmp_path):
-    mine = tmp_path / cli.DEMO_STORE
-    mine.mkdir()
-    (mine / "letter.txt").write_text("keep me")
-    ended = command("demo", "--epochs", "1", cwd=tmp_path)
-    assert ended.returncode == cli.REFUSED
-    assert "left alone" in ended.stderr.splitlines()[-1]
-    assert (mine / "letter.txt").read_text() == "keep me"
+@pytest.mark.parametrize(
+    "arguments", [(), ("--store", "mine"), ("--store", "mine", "--overwrite")]
+)
+def test_demo_leaves_alone_what_is_no_run(call, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    letters = [tmp_path / name / "letter.txt" for name in (cli.DEMO_STORE, "mine")]
+    for letter in letters:
+        letter.parent.mkdir()
+        letter.write_text("keep me")
+    assert_refused(call("demo", *arguments), "left alone", "--store")
+    assert [letter.read_text() for letter in letters] == ["keep me"] * 2
+
+
+def test_demo_leaves_a_file_alone(call, tmp_path):
+    (tmp_path / "file").write_text("keep me")
+    assert_refused(call("demo", "--store", tmp_path / "file", "--overwrite"), "left alone")

@@ -77,14 +77,3 @@ def test_one_device_and_two_replicas_see_the_same_activations(printed_and_folder
     one, two = (rows_of(printed_and_folder[0], n) for n in (1, 2))
     for name in ("min", "mean", "max", "std"):
         np.testing.assert_allclose(one[name][0], two[name][0], atol=2e-4)
-
-
-def test_the_program_runs_in_this_process(capsys):
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import three_textbook_ways
-
-        three_textbook_ways.main(["--replicas", "2"])
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    assert "On 2 replicas" in capsys.readouterr().out

@@ -42,7 +42,7 @@ def model_and_fit(watch):
 def test_a_path_that_holds_a_run_already(tmp_path):
     path = tmp_path / "run.zarr"
     model_and_fit(dw.Watch(path))
-    with pytest.raises(RunExistsError, match="holds a run already.*overwrite=True"):
+    with pytest.raises(RunExistsError, match=r"holds a run already.*overwrite=True"):
         model_and_fit(dw.Watch(path))
     assert len(dw.open_run(path)) == 2
     model_and_fit(dw.Watch(path, overwrite=True, signals="dense_1"))
@@ -53,36 +53,37 @@ def test_a_path_that_holds_a_run_already(tmp_path):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_no_run_is_never_deleted(tmp_path, overwrite):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(RunExistsError, match="no distwatch run, so it is left alone"):
+    with pytest.raises(RunExistsError, match=r"no distwatch run, so it is left alone"):
         model_and_fit(dw.Watch(tmp_path, overwrite=overwrite))
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(NotARunError, match="there is no such folder"):
+    with pytest.raises(NotARunError, match=r"there is no such folder"):
         dw.open_run(tmp_path / "nowhere.zarr")
-    with pytest.raises(NotARunError, match="is no distwatch run"):
+    with pytest.raises(NotARunError, match=r"is no distwatch run"):
         dw.open_run(tmp_path)
     zarr.create_group(tmp_path / "other.zarr")
-    with pytest.raises(NotARunError, match="no 'distwatch' attribute"):
+    with pytest.raises(NotARunError, match=r"no 'distwatch' attribute"):
         dw.open_run(tmp_path / "other.zarr")
 
 
 def test_a_store_of_a_newer_format(tmp_path):
     path = tmp_path / "run.zarr"
     zarr.create_group(path, attributes={"distwatch": {"format": 9}})
-    with pytest.raises(FormatVersionError, match="format 9, this distwatch reads format 1"):
+    with pytest.raises(FormatVersionError, match=r"format 9, this distwatch reads format 1"):
         dw.open_run(path)
-    with pytest.raises(RunExistsError, match="holds a run already"):
+    with pytest.raises(RunExistsError, match=r"holds a run already"):
         model_and_fit(dw.Watch(path))
 
 
 def test_an_unknown_signal_pattern_names_the_nearest(tmp_path):
-    with pytest.raises(UnknownSignalError, match="'dnse_1' matches no layer.*'dense_1'"):
+    with pytest.raises(UnknownSignalError, match=r"'dnse_1' matches no layer.*'dense_1'"):
         model_and_fit(dw.Watch(tmp_path / "run.zarr", signals=["dense_0", "dnse_1"]))
     assert not (tmp_path / "run.zarr").exists()
     model_and_fit(dw.Watch(tmp_path / "run.zarr"))
-    with pytest.raises(UnknownSignalError, match="no signal 'dense_1'.*'activation/dense_1'"):
+    nearest = r"no signal 'dense_1'.*'activation/dense_1'"
+    with pytest.raises(UnknownSignalError, match=nearest):
         dw.open_run(tmp_path / "run.zarr")["dense_1"]
 
 
@@ -116,7 +117,7 @@ def test_a_model_without_layers_to_watch(tmp_path):
 
     model = Hidden()
     model.compile("sgd", "mse")
-    with pytest.raises(NothingToWatchError, match="nothing to watch.*Give it a layer"):
+    with pytest.raises(NothingToWatchError, match=r"nothing to watch.*Give it a layer"):
         fit(model, X, Y, dw.Watch(tmp_path / "run.zarr"))
 
 
@@ -126,7 +127,7 @@ def test_an_output_that_cannot_be_compared(tmp_path):
     hidden = keras.ops.cast(positive, "float32")
     model = keras.Model(inputs, keras.layers.Dense(4, name="head")(hidden))
     model.compile("sgd", "sparse_categorical_crossentropy")
-    with pytest.raises(UnwatchableError, match="'positive' was asked for.*dtype bool"):
+    with pytest.raises(UnwatchableError, match=r"'positive' was asked for.*dtype bool"):
         fit(model, X, Y, dw.Watch(tmp_path / "run.zarr", signals="*"))
     fit(model, X, Y, dw.Watch(tmp_path / "two.zarr"))
     assert dw.open_run(tmp_path / "two.zarr").signals == [
@@ -161,7 +162,7 @@ def test_one_watch_in_two_fits_at_once(tmp_path):
     class FitAgain(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             model, _ = small_model(strategy_over(1))
-            with pytest.raises(WatchInUseError, match="give every fit a Watch of its own"):
+            with pytest.raises(WatchInUseError, match=r"give every fit a Watch of its own"):
                 fit(model, X, Y, watch)
             inner_error.append(True)
 
@@ -184,7 +185,7 @@ def test_a_watch_given_to_evaluate_watches_nothing(tmp_path):
 
 def test_a_path_that_cannot_be_written_is_found_before_training(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotWritableError, match="cannot be written"):
+    with pytest.raises(NotWritableError, match=r"cannot be written"):
         model_and_fit(dw.Watch(tmp_path / "file" / "run.zarr"))
     if os.geteuid() == 0:
         # The superuser may write anywhere, so a folder's bits refuse nothing.
@@ -194,13 +195,13 @@ def test_a_path_that_cannot_be_written_is_found_before_training(tmp_path, monkey
         monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     else:
         tmp_path.chmod(0o500)
-    with pytest.raises(NotWritableError, match="Permission denied.*where you may write"):
+    with pytest.raises(NotWritableError, match=r"Permission denied.*where you may write"):
         model_and_fit(dw.Watch(tmp_path / "run.zarr"))
 
 
 def test_another_backend_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(BackendError, match="runs on the 'jax' backend.*KERAS_BACKEND=tensor"):
+    with pytest.raises(BackendError, match=r"runs on the 'jax' backend.*KERAS_BACKEND=tensor"):
         dw.Watch(tmp_path / "run.zarr")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from distwatch.errors import DamagedStoreError, NotARunError
-from distwatch.records import Block, Floats, Ints, RunInfo
+from distwatch.records import Block, Floats, Ints
 from distwatch.store import schema
 
 
@@ -32,14 +33,15 @@ class StoredRun:
         root = _open(self.path, None)
         attributes = schema.check_format(dict(root.attrs), str(path))
         self.created = str(attributes.get("created", ""))
-        self._group = self._segment(root)
+        self._group = self._segment()
         if self._group is None:
-            self.info, self.steps, self.lost = _rowless(attributes), 0, 0
+            self.info = schema.rowless_info(attributes, str(path))
+            self.steps = self.lost = 0
             return
         where = f"{path}/{self._group.path}"
         said = schema.check_format(dict(self._group.attrs), where)
         self.info = schema.run_info(said, where)
-        self.steps, self.lost = int(said["committed"]), int(said["lost"])
+        self.steps, self.lost = schema.progress(said, where)
         self._check_shapes(where)
 
     @property
@@ -50,7 +52,12 @@ class StoredRun:
     @property
     def nbytes(self) -> int:
         """Bytes on disk."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        total = 0
+        for file in self.path.rglob("*"):
+            # A writer may take a temporary file away in between.
+            with contextlib.suppress(FileNotFoundError):
+                total += file.stat().st_size if file.is_file() else 0
+        return total
 
     def coordinate(self, name: str, steps: slice = slice(None)) -> Ints:
         """``step``, ``epoch`` or ``iteration``: shape (step,)."""
@@ -78,8 +85,10 @@ class StoredRun:
                 merged=self.merged(steps),
             )
 
-    def _segment(self, root: zarr.Group) -> zarr.Group | None:
-        names = sorted(name for name in root.group_keys() if name.startswith("worker-"))
+    def _segment(self) -> zarr.Group | None:
+        # A segment without its document was killed before its first commit.
+        committed = self.path.glob("worker-*/zarr.json")
+        names = sorted(document.parent.name for document in committed)
         if len(names) > 1:
             raise DamagedStoreError(
                 f"{self.path} holds {len(names)} segments ({', '.join(names)}); "
@@ -123,20 +132,11 @@ def _open(path: Path, group: str | None) -> zarr.Group:
         raise NotARunError(f"{path} is no distwatch run: there is no such folder.")
     try:
         return zarr.open_group(LocalStore(path, read_only=True), path=group, mode="r")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
+        # Zarr raises many kinds of errors on documents that are not its own.
+        if group is not None:
+            raise schema.damaged(f"{path}/{group}", error) from error
         raise NotARunError(
             f"{path} is no distwatch run ({type(error).__name__}: {error}). "
             "Give the path that was given to Watch."
         ) from error
-
-
-def _rowless(attributes: dict[str, Any]) -> RunInfo:
-    """What is known of a run that has not committed a row."""
-    return RunInfo(
-        signals=(),
-        replicas=(),
-        strategy=str(attributes.get("strategy", "")),
-        window=1,
-        schedule="",
-        versions=dict(attributes.get("versions", {})),
-    )

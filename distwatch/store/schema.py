@@ -77,10 +77,10 @@ def check_format(attributes: dict[str, Any], where: str) -> dict[str, Any]:
 
     Raises:
         NotARunError: they are not there.
-        FormatVersionError: a newer distwatch wrote them.
+        FormatVersionError: another distwatch wrote them.
     """
     ours = attributes.get(ATTRIBUTE)
-    if not isinstance(ours, dict) or not isinstance(ours.get("format"), int):
+    if not isinstance(ours, dict) or type(ours.get("format")) is not int:
         raise NotARunError(
             f"{where} is no distwatch run: it has no {ATTRIBUTE!r} attribute with a "
             "format number. Give the path that was given to Watch."
@@ -88,9 +88,17 @@ def check_format(attributes: dict[str, Any], where: str) -> dict[str, Any]:
     if ours["format"] != FORMAT:
         raise FormatVersionError(
             f"{where} is of store format {ours['format']}, this distwatch reads format "
-            f"{FORMAT}; update it: pip install -U distwatch."
+            f"{FORMAT}; "
+            + (
+                "update it: pip install -U distwatch."
+                if ours["format"] > FORMAT
+                else _NO_FORMAT
+            )
         )
     return ours
+
+
+_NO_FORMAT = "there is no such format, so the store is damaged or not from distwatch."
 
 
 def run_info(attributes: dict[str, Any], where: str) -> RunInfo:
@@ -101,7 +109,10 @@ def run_info(attributes: dict[str, Any], where: str) -> RunInfo:
     """
     try:
         return RunInfo(
-            signals=tuple(Signal(**signal) for signal in attributes["signals"]),
+            signals=tuple(
+                Signal(str(signal["name"]), str(signal["reference"]))
+                for signal in attributes["signals"]
+            ),
             replicas=tuple(int(number) for number in attributes["replicas"]),
             strategy=str(attributes["strategy"]),
             window=int(attributes["window"]),
@@ -111,6 +122,42 @@ def run_info(attributes: dict[str, Any], where: str) -> RunInfo:
             unwatched=dict(attributes["unwatched"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise DamagedStoreError(
-            f"{where}: its description is damaged ({type(error).__name__}: {error})."
-        ) from error
+        raise damaged(where, error) from error
+
+
+def progress(attributes: dict[str, Any], where: str) -> tuple[int, int]:
+    """Read how many steps a segment has committed and lost.
+
+    Raises:
+        DamagedStoreError: one of them is missing or no number.
+    """
+    try:
+        return int(attributes["committed"]), int(attributes["lost"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(where, error) from error
+
+
+def rowless_info(attributes: dict[str, Any], where: str) -> RunInfo:
+    """Read, from the root's attributes, what is known of a run without rows.
+
+    Raises:
+        DamagedStoreError: something is of the wrong kind.
+    """
+    try:
+        return RunInfo(
+            signals=(),
+            replicas=(),
+            strategy=str(attributes.get("strategy", "")),
+            window=1,
+            schedule="",
+            versions=dict(attributes.get("versions", {})),
+        )
+    except (TypeError, ValueError) as error:
+        raise damaged(where, error) from error
+
+
+def damaged(where: str, error: Exception) -> DamagedStoreError:
+    """Say that a description cannot be understood."""
+    return DamagedStoreError(
+        f"{where}: its description is damaged ({type(error).__name__}: {error})."
+    )

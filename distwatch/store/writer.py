@@ -73,7 +73,8 @@ def is_run(path: Path) -> bool:
     """Tell whether a distwatch run, of whatever format, lies at ``path``."""
     try:
         attributes = zarr.open_group(LocalStore(path, read_only=True), mode="r").attrs
-    except (OSError, ValueError, KeyError):
+    except Exception:
+        # Zarr raises many kinds of errors on documents that are not its own.
         return False
     return schema.ATTRIBUTE in attributes
 

@@ -78,9 +78,14 @@ class WatchedTraining:
             del model.__dict__["train_step"]
         self._installed = model.train_function
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the model still trains by the function that is heard."""
+        return self._model.train_function is self._installed
+
     def remove(self) -> None:
         """Put the model's own train function back."""
-        if self._model.train_function is self._installed:
+        if self.in_place:
             self._model.train_function = self._kept
 
     def train_step(self, data: Any) -> Any:

@@ -1,9 +1,10 @@
-"""Telling a Watch that the fit it watches has ended, however it ended.
+"""Telling a Watch that its fit begins, and that it has ended, however it ended.
 
 Keras tells callbacks that training ended, but not that it was interrupted: an
 error in a batch, in another callback or in validation, or Ctrl-C, leaves
-``Model.fit`` without a word to them. So as long as any Watch lives, ``Model.fit``
-is wrapped; with the last Watch the wrapper goes.
+``Model.fit`` without a word to them. Nor does it ask them before it looks at the
+data, where what it cannot do ends in a stack trace. So as long as any Watch lives,
+``Model.fit`` is wrapped; with the last Watch the wrapper goes.
 
 Rejected: a weak reference to Keras's callback list (a held traceback keeps it
 alive), and covering the train function alone (errors in callbacks and in
@@ -13,6 +14,7 @@ validation do not pass through it).
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 import weakref
 from typing import Any, Protocol
@@ -27,16 +29,19 @@ class FitListener(Protocol):
     def model(self) -> Any:
         """The model whose fit it is in, or None."""
 
+    def on_fit_called(self, model: Any, arguments: dict[str, Any]) -> None:
+        """A fit that has it among its callbacks was called; it may refuse by raising."""
+
     def on_fit_raised(self, error: BaseException) -> None:
-        """The fit of that model raised."""
+        """The fit of its model raised."""
 
 
 _lock = threading.RLock()
 _listeners: dict[int, weakref.ref[Any]] = {}
 
 
-def tell_when_fit_ends(listener: FitListener) -> None:
-    """Call ``listener.on_fit_raised`` if a fit of its model raises."""
+def tell_of_fit(listener: FitListener) -> None:
+    """Tell ``listener`` of fits that have it among their callbacks."""
     with _lock:
         _listeners[id(listener)] = weakref.ref(listener)
         weakref.finalize(listener, _forget, id(listener))
@@ -45,18 +50,33 @@ def tell_when_fit_ends(listener: FitListener) -> None:
 
 
 def _covered(fit: Any) -> Any:
+    signature = inspect.signature(fit)
+
     @functools.wraps(fit)
     def fit_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
+        arguments = signature.bind(self, *args, **kwargs).arguments
+        for listener in _among(arguments.get("callbacks")):
+            listener.on_fit_called(self, arguments)
         try:
             return fit(self, *args, **kwargs)
         except BaseException as error:
-            for listener in [reference() for reference in list(_listeners.values())]:
-                if listener is not None and listener.model is self:
+            for listener in _living():
+                if listener.model is self:
                     listener.on_fit_raised(error)
             raise
 
     fit_and_tell.__distwatch__ = True  # type: ignore[attr-defined]
     return fit_and_tell
+
+
+def _living() -> list[Any]:
+    referred = [reference() for reference in list(_listeners.values())]
+    return [listener for listener in referred if listener is not None]
+
+
+def _among(callbacks: Any) -> list[Any]:
+    listed = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
+    return [listener for listener in _living() if any(listener is each for each in listed)]
 
 
 def _forget(listener: int) -> None:

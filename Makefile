@@ -1,0 +1,57 @@
+# Everything runs in a virtual environment of its own, made on first use.
+# Another Python:   make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+SUPPORTED := 3.11 3.12 3.13
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench test-all-pythons
+
+help:
+	@echo 'make demo               train on handwritten digits, watched, and show what changed'
+	@echo 'make test               the whole suite'
+	@echo 'make lint               style, format and types'
+	@echo 'make bench              what watching costs, as watched/unwatched step time'
+	@echo 'make test-all-pythons   the whole suite on each supported Python found here'
+
+demo: $(READY)
+	$(BIN)/distwatch demo
+	@echo 'These commands are in $(BIN): . $(BIN)/activate'
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python tests/benchmarks/step_time.py
+
+test-all-pythons:
+	@for v in $(SUPPORTED); do \
+	  if python$$v -c '' 2>/dev/null; then \
+	    echo "== Python $$v"; \
+	    $(MAKE) test PYTHON=python$$v VENV=.venv-$$v || exit 1; \
+	  else echo "== Python $$v is not here"; fi; \
+	done
+
+# The stamp is written last, so an interrupted set-up is done again; a pyproject.toml
+# that is newer than the stamp is installed anew.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' || \
+	  { echo 'distwatch needs Python 3.11 to 3.13; name one: make PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo '$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv' >&2; exit 1; }
+	@echo 'Setting up $(VENV); this takes a few minutes and happens once.'
+	@$(PYTHON) -m venv $(VENV)
+	@echo '*' > $(VENV)/.gitignore
+	@$(PIP) install --upgrade pip
+	@$(PIP) install -e '.[dev]'
+	@touch $@

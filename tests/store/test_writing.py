@@ -1,0 +1,303 @@
+"""Committed means readable: whole blocks, in order, through every bad end."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from distwatch.errors import DamagedStoreError, NotARunError, StateShapeError, StoreError
+from distwatch.records import Block, RunInfo
+from distwatch.signals import Signal
+from distwatch.statistics import ROW, merge_axis
+from distwatch.store import BackgroundWriter, StoredRun, StoreWriter, claim
+from distwatch.store.schema import SEGMENT, root_attributes
+
+NAME = SEGMENT.format(worker=0, start=0)
+
+
+def info_of(signals=3, replicas=2, window=8):
+    return RunInfo(
+        signals=tuple(Signal(f"activation/layer_{i}") for i in range(signals)),
+        replicas=tuple(range(replicas)),
+        strategy="made up",
+        window=window,
+        schedule="every(1)",
+        versions={},
+    )
+
+
+def block_of(info, start, steps):
+    """Rows that say where they belong, so that a misplaced one is seen."""
+    step = np.arange(start, start + steps)
+    shape = (steps, len(info.replicas), len(info.signals), len(info.fields))
+    place = step[:, None, None, None] * 1000.0 + np.arange(np.prod(shape[1:])).reshape(
+        shape[1:]
+    )
+    rows = np.abs(place) + 1.0
+    return Block(step, step // 10, step + 1, rows, merge_axis(ROW, rows, axis=1))
+
+
+def writer_at(path, info):
+    claim(path, root_attributes(info, "2025-01-01T00:00:00+00:00"))
+    return StoreWriter(path, info, NAME)
+
+
+def assert_holds(path, info, steps):
+    run = StoredRun(path)
+    assert run.steps == steps
+    want = block_of(info, 0, steps)
+    np.testing.assert_array_equal(run.coordinate("step"), want.step)
+    np.testing.assert_array_equal(run.coordinate("epoch"), want.epoch)
+    np.testing.assert_array_equal(run.rows(), want.rows)
+    np.testing.assert_array_equal(run.merged(), want.merged)
+
+
+@pytest.mark.parametrize("signals", [1, 3, 8, 9, 13, 16])
+def test_blocks_of_any_length_come_back(tmp_path, signals):
+    info = info_of(signals)
+    writer = writer_at(tmp_path / "run.zarr", info)
+    start = 0
+    for steps in (3, 8, 1, 20, 5):
+        writer.append(block_of(info, start, steps))
+        start += steps
+        # Only whole chunks are committed before the tail is asked for.
+        assert writer.committed == start // 8 * 8
+        assert StoredRun(tmp_path / "run.zarr").steps == writer.committed
+    writer.close()
+    assert_holds(tmp_path / "run.zarr", info, 37)
+
+
+def test_a_tail_is_replaced_by_its_superset(tmp_path):
+    info = info_of()
+    writer = writer_at(tmp_path / "run.zarr", info)
+    for start in range(0, 12, 3):
+        writer.append(block_of(info, start, 3))
+        writer.commit_tail()
+        assert_holds(tmp_path / "run.zarr", info, start + 3)
+    writer.append(block_of(info, 12, 1))
+    writer.commit_tail(at_once=False)  # the last was a moment ago
+    assert_holds(tmp_path / "run.zarr", info, 12)
+    writer.close()
+    assert_holds(tmp_path / "run.zarr", info, 13)
+
+
+def test_what_is_not_committed_is_not_seen(tmp_path, monkeypatch):
+    info = info_of()
+    writer = writer_at(tmp_path / "run.zarr", info)
+    writer.append(block_of(info, 0, 8))
+
+    def crash(*args):
+        raise OSError("pulled the plug")
+
+    # Every chunk of the second block is written, and then there is no commit.
+    monkeypatch.setattr(writer._store, "commit", crash)
+    with pytest.raises(OSError, match="pulled the plug"):
+        writer.append(block_of(info, 8, 8))
+    assert_holds(tmp_path / "run.zarr", info, 8)
+    assert writer.committed == 8
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    info = info_of()
+    writer = writer_at(tmp_path / "run.zarr", info)
+    writer.append(block_of(info, 0, 16))
+    writer.close()
+    chunk = tmp_path / "run.zarr" / NAME / "rows" / "c.1.0.0.0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 8
+    chunk.write_bytes(content)
+    run = StoredRun(tmp_path / "run.zarr")
+    with pytest.raises(DamagedStoreError, match="'rows' cannot be read"):
+        run.rows()
+    np.testing.assert_array_equal(run.rows(slice(0, 8)), block_of(info, 0, 8).rows)
+
+
+def test_another_shape_is_refused(tmp_path):
+    writer = writer_at(tmp_path / "run.zarr", info_of(replicas=2))
+    with pytest.raises(StateShapeError, match="every replica must watch the same signals"):
+        writer.append(block_of(info_of(replicas=3), 0, 2))
+
+
+def test_a_store_that_contradicts_itself(tmp_path):
+    info = info_of()
+    writer = writer_at(tmp_path / "run.zarr", info)
+    writer.append(block_of(info, 0, 8))
+    group = zarr.open_group(tmp_path / "run.zarr", path=NAME)
+    said = dict(group.attrs["distwatch"])
+    group.attrs["distwatch"] = {**said, "committed": 9}
+    with pytest.raises(DamagedStoreError, match="its group says"):
+        StoredRun(tmp_path / "run.zarr")
+    group.attrs["distwatch"] = {**said, "signals": None}
+    with pytest.raises(DamagedStoreError, match="description is damaged"):
+        StoredRun(tmp_path / "run.zarr")
+
+
+class SlowWriter:
+    """Takes its time, and remembers."""
+
+    def __init__(self, seconds=0.0, fail_at=None):
+        self.seconds, self.fail_at = seconds, fail_at
+        self.blocks, self.lost, self.closed = [], 0, False
+
+    @property
+    def committed(self):
+        return sum(map(len, self.blocks))
+
+    def append(self, block):
+        time.sleep(self.seconds)
+        if len(self.blocks) == self.fail_at:
+            raise OSError("disk full")
+        self.blocks.append(block)
+
+    def commit_tail(self, *, at_once=True):
+        self.tail = at_once
+
+    def count_lost(self, steps):
+        self.lost += steps
+
+    def close(self):
+        self.closed = True
+
+
+def test_background_keeps_order_and_closes():
+    slow = SlowWriter(0.005)
+    background = BackgroundWriter(lambda: slow)
+    info = info_of()
+    for start in range(0, 40, 4):
+        assert background.submit(block_of(info, start, 4))
+    background.commit_tail()
+    background.close()
+    assert [int(block.step[0]) for block in slow.blocks] == list(range(0, 40, 4))
+    assert (slow.closed, slow.tail, background.committed, background.lost) == (
+        True,
+        False,
+        40,
+        0,
+    )
+    assert not [t for t in threading.enumerate() if t.name == "distwatch-writer"]
+
+
+def test_background_drops_whole_blocks_when_full_and_counts_them():
+    slow = SlowWriter(0.2)
+    info = info_of()
+    size = block_of(info, 0, 4).nbytes
+    background = BackgroundWriter(lambda: slow, max_bytes=2 * size, max_wait=0.01)
+    taken = [background.submit(block_of(info, start, 4)) for start in range(0, 40, 4)]
+    background.close()
+    assert taken[:2] == [True, True]
+    assert taken.count(False) >= 5
+    assert background.lost == slow.lost == 4 * taken.count(False)
+    assert background.committed == 4 * taken.count(True)
+
+
+def test_background_waits_for_room_before_it_drops():
+    slow = SlowWriter(0.05)
+    info = info_of()
+    background = BackgroundWriter(lambda: slow, max_bytes=1, max_wait=5.0)
+    assert all(background.submit(block_of(info, start, 4)) for start in range(0, 24, 4))
+    background.close()
+    assert background.lost == 0
+
+
+def test_background_keeps_the_first_error_and_counts_what_it_cost():
+    slow = SlowWriter(0.01, fail_at=2)
+    background = BackgroundWriter(lambda: slow)
+    info = info_of()
+    for start in range(0, 40, 4):
+        background.submit(block_of(info, start, 4))
+    background.close()
+    assert "disk full" in str(background.error)
+    assert background.committed == 8
+    assert background.lost == 32
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_writing import block_of, info_of, writer_at
+info = info_of()
+writer = writer_at(Path({path!r}), info)
+start = 0
+while True:
+    writer.append(block_of(info, start, 3))
+    start += 3
+    if start % 2:
+        writer.commit_tail()
+    print(writer.committed, flush=True)
+"""
+
+
+@pytest.mark.parametrize("round_", range(5))
+def test_kill_at_any_moment(tmp_path, round_):
+    """What was reported as committed is readable after kill -9, and nothing is torn."""
+    path = tmp_path / "run.zarr"
+    script = KILLED.format(tests=str(Path(__file__).parent), path=str(path))
+    command = [sys.executable, "-c", script]
+    reported = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 0.15 + 0.13 * round_
+        for line in process.stdout:
+            reported = int(line)
+            if time.monotonic() > deadline and reported:
+                break
+        process.send_signal(signal.SIGKILL)
+        reported = max([reported, *map(int, process.stdout.read().split())])
+    run = StoredRun(path)
+    assert run.steps >= reported > 0
+    assert_holds(path, info_of(), run.steps)
+
+
+def test_killed_before_the_first_commit(tmp_path):
+    path = tmp_path / "run.zarr"
+    writer_at(path, info_of()).close()
+    (path / NAME / "zarr.json").unlink()
+    run = StoredRun(path)
+    assert (run.steps, run.segment, run.info.strategy) == (0, None, "made up")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"committed": "x"},
+        {"committed": None},
+        {"lost": None},
+        {"replicas": 3},
+        {"signals": [{"name": "a"}]},
+    ],
+)
+def test_a_damaged_description_is_said(tmp_path, change):
+    path = tmp_path / "run.zarr"
+    writer_at(path, info_of()).close()
+    group = zarr.open_group(path, path=NAME)
+    group.attrs["distwatch"] = {**group.attrs["distwatch"], **change}
+    with pytest.raises(DamagedStoreError, match="description is damaged"):
+        StoredRun(path)
+
+
+def test_unknown_keys_are_passed_over(tmp_path):
+    path = tmp_path / "run.zarr"
+    writer_at(path, info_of()).close()
+    group = zarr.open_group(path, path=NAME)
+    said = dict(group.attrs["distwatch"])
+    said["signals"] = [{**signal, "colour": "blue"} for signal in said["signals"]]
+    group.attrs["distwatch"] = {**said, "weather": "fine"}
+    assert StoredRun(path).info.names == info_of().names
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"zarr_format": 3}'])
+def test_metadata_that_is_no_metadata(tmp_path, text):
+    path = tmp_path / "run.zarr"
+    writer_at(path, info_of()).close()
+    (path / NAME / "zarr.json").write_text(text)
+    with pytest.raises(StoreError, match=f"{NAME}"):
+        StoredRun(path)
+    (path / "zarr.json").write_text(text)
+    with pytest.raises(NotARunError, match="is no distwatch run"):
+        StoredRun(path)

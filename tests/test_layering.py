@@ -1,0 +1,122 @@
+"""The map of the house, enforced: imports point down, and the two wings never meet."""
+
+import ast
+from pathlib import Path
+
+import distwatch
+
+ROOT = Path(distwatch.__file__).parent
+
+LEVELS = {
+    "errors": 0,
+    "_array": 0,
+    "statistics": 1,
+    "signals": 1,
+    "schedules": 1,
+    "records": 2,
+    "config": 2,
+    "store": 3,
+    "digest": 3,
+    "kernels": 3,
+    "replicas": 3,
+    "references": 4,
+    "recorder": 5,
+    "taps": 4,
+    "preflight": 4,
+    "session": 6,
+    "layers": 7,
+    "callbacks": 7,
+    "analysis": 4,
+    "demo": 8,
+    "cli": 9,
+    "testing": 8,
+}
+RUNNING = {"kernels", "replicas", "references", "recorder", "taps", "preflight", "session"}
+RUNNING |= {"layers", "callbacks"}
+READING = {"analysis"}
+#: Which room alone may import a library.
+OWNERS = {
+    "zarr": {"store"},
+    "tensorflow": RUNNING | {"_array"},
+    "keras": {"taps", "preflight", "layers", "callbacks", "demo"},
+    "xarray": READING | {"demo"},
+    "pydantic": {"config"},
+    "typer": {"cli"},
+    "rich": {"cli", "demo"},
+}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imports():
+    """Every import in the package: (room, imported module, whether at the top level)."""
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        tree = ast.parse(path.read_text())
+        typing_only = {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            for inner in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if id(node) in typing_only:
+                continue
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module == "distwatch":
+                rooms = [alias.name for alias in node.names if alias.name in LEVELS]
+                names = [f"distwatch.{room}" for room in rooms]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            for name in names:
+                yield parts[0], name
+
+
+def test_every_room_is_on_the_map():
+    rooms = {
+        p.stem for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
+    assert rooms - {"__init__"} == set(LEVELS)
+
+
+def test_imports_point_down():
+    wrong = [
+        (room, name)
+        for room, name in imports()
+        if name.startswith("distwatch.")
+        and room_of(name) != room
+        and LEVELS[room_of(name)] >= LEVELS[room]
+    ]
+    assert wrong == []
+
+
+def test_the_wings_never_meet():
+    wrong = [
+        (room, name)
+        for room, name in imports()
+        if name.startswith("distwatch.")
+        and ((room in RUNNING and room_of(name) in READING)
+             or (room in READING and room_of(name) in RUNNING))
+    ]  # fmt: skip
+    assert wrong == []
+
+
+def test_each_library_has_its_room():
+    wrong = [
+        (room, name)
+        for room, name in imports()
+        if room not in OWNERS.get(name.split(".")[0], {room})
+    ]
+    assert wrong == []
+
+
+def test_nothing_imports_testing():
+    assert [room for room, name in imports() if name.startswith("distwatch.testing")] == [
+        room for room, name in imports() if room == "testing" and "testing" in name
+    ]

@@ -1,0 +1,72 @@
+"""The public face: what it exports, and how light it is."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import distwatch as dw
+from distwatch import errors
+
+
+def imported_by(code: str, *modules: str) -> list[str]:
+    script = f"{code}\nimport sys\nprint(*(m for m in {modules!r} if m in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_importing_distwatch_loads_nothing_large():
+    heavy = ("tensorflow", "keras", "xarray", "zarr", "pydantic", "typer")
+    assert imported_by("import distwatch", *heavy) == []
+
+
+def test_reading_and_the_command_line_never_load_tensorflow():
+    assert imported_by("import distwatch; distwatch.open_run", "tensorflow", "keras") == []
+    assert imported_by("import distwatch.cli", "tensorflow", "keras", "xarray", "zarr") == []
+    assert imported_by("import distwatch.testing", "tensorflow", "keras", "zarr") == []
+    # Watching does load it, so the question can be answered both ways.
+    assert imported_by("import distwatch; distwatch.Watch", "tensorflow") == ["tensorflow"]
+
+
+def test_exported_names():
+    assert set(dw.__all__) == {
+        "Run", "Tracker", "Watch", "at", "every", "first", "logarithmic", "open_run",
+    }  # fmt: skip
+    for name in dw.__all__:
+        assert getattr(dw, name).__doc__, name
+        assert name in dir(dw)
+    with pytest.raises(AttributeError, match="no attribute 'watch'"):
+        _ = dw.watch
+
+
+def test_signatures_are_kept():
+    watch = inspect.signature(dw.Watch).parameters
+    defaults = {name: p.default for name, p in watch.items() if p.default is not p.empty}
+    assert next(iter(watch)) == "store"
+    assert defaults == {
+        "signals": None,
+        "reference": "previous",
+        "schedule": None,
+        "window": 256,
+        "overwrite": False,
+        "strict": False,
+    }
+    tracker = inspect.signature(dw.Tracker).parameters
+    assert tracker["reference"].default == "previous"
+    assert tracker["output"].default == "input"
+
+
+def test_the_error_tree_is_the_one_that_is_drawn():
+    drawn = errors.__doc__ or ""
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if inspect.isclass(kind) and issubclass(kind, (errors.DistwatchError, Warning))
+    ]
+    assert len(kinds) > 15
+    for kind in kinds:
+        assert kind.__name__ in drawn, kind
+        assert kind.__doc__, kind
