@@ -69,11 +69,7 @@ def replicas(pytestconfig: pytest.Config) -> int:
 
 @pytest.fixture
 def strategy(replicas: int) -> Any:
-    """A strategy over all replicas: mirrored, or TensorFlow's default for one."""
-    if replicas == 1:
-        import tensorflow as tf
-
-        return tf.distribute.get_strategy()
+    """A MirroredStrategy over all replicas."""
     from distwatch.testing import mirrored
 
     return mirrored(replicas)

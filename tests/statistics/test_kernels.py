@@ -1,0 +1,171 @@
+"""The look over the deltas inside the graph equals the one on the host."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from distwatch import kernels
+from distwatch.statistics import Passes, measure
+
+random = np.random.default_rng(7)
+normal = random.standard_normal(1000)
+
+#: What a delta can look like, in float32 unless it says otherwise.
+VALUES = {
+    "normal": normal,
+    "matrix": normal.reshape(10, 20, 5),
+    "mean of 1e4 standard deviations": 1e4 + normal,
+    "negative mean of 1e4 standard deviations": -1e4 + normal,
+    "mean of 1e6 standard deviations": 1e4 + 0.01 * normal,
+    "constant": np.full(77, 0.1),
+    "zeros": np.zeros(50),
+    "negative zeros": np.full(3, -0.0),
+    "relu": np.maximum(normal, 0.0),
+    "one far off": np.r_[np.zeros(99), 1e4],
+    "empty": np.zeros((0, 4)),
+    "scalar": np.array(-3.25),
+    "single element": np.array([-3.25]),
+    "NaN": np.r_[normal, np.nan, 0.0],
+    "+inf": np.r_[normal, np.inf],
+    "-inf": np.r_[normal, -np.inf],
+    "both infinities": np.r_[normal, np.inf, -np.inf, -np.inf],
+    "NaN and infinities": np.r_[0.0, 2.0, np.nan, np.inf, -np.inf],
+    "all NaN": np.full(5, np.nan),
+    "all infinite": np.full(5, -np.inf),
+    "many": 3.0 + np.tile(normal, 300),
+    "squares underflow float32": 1e-25 * normal,
+    "most squares underflow float32": 3e-20 * normal,
+    "squares overflow float32": 1e25 * normal,
+    "sum overflows float32": np.full(8, 3e38),
+    "float64": 1e8 + normal.astype(np.float64),
+    "float64, NaN": np.r_[1e8 + normal, np.nan].astype(np.float64),
+    "float64, squares of 1e150": (1e150 * normal).astype(np.float64),
+}
+DENORMAL = np.r_[1e-40, -3e-40, 0.0, 2e-39]
+
+
+def as_delta(name, values):
+    return np.asarray(values, np.float64 if name.startswith("float64") else np.float32)
+
+
+def eagerly(deltas):
+    counts = tf.constant([float(delta.size) for delta in deltas], tf.float64)
+    tensors = [tf.constant(delta) for delta in deltas]
+    return kernels.measure([lambda x=x: x for x in tensors], counts)
+
+
+def in_graph(deltas):
+    """Traced for unknown shapes, as partial batches make them."""
+    signature = [
+        tf.TensorSpec([None] * delta.ndim, tf.as_dtype(delta.dtype)) for delta in deltas
+    ]
+
+    @tf.function(input_signature=signature)
+    def look(*tensors):
+        sizes = [tf.cast(tf.size(x), tf.float64) for x in tensors]
+        # Made anew at each call, as a reference makes a delta.
+        return tuple(kernels.measure([lambda x=x: x + 0 for x in tensors], tf.stack(sizes)))
+
+    return Passes(*look(*(tf.constant(delta) for delta in deltas)))
+
+
+def assert_as_on_the_host(passes, deltas):
+    expected = Passes(*zip(*(measure(delta) for delta in deltas), strict=True))
+    for name, got, want in zip(Passes._fields, passes, expected, strict=True):
+        assert got.dtype == tf.float64
+        assert got.shape == (len(deltas),)
+        for delta, x, y in zip(deltas, got.numpy(), want, strict=True):
+            np.testing.assert_allclose(x, y, rtol(name, delta), atol(name, delta), err_msg=name)
+
+
+EXACT = ("count", "zeros", "nans", "infs", "min", "max")
+
+
+def rtol(name, delta):
+    if name in EXACT:
+        return 0.0
+    return 1e-12 if delta.dtype == np.float64 else 1e-5
+
+
+def atol(name, delta):
+    """The rounding that shows in a mean near zero, and in the spread of equal values."""
+    largest = np.abs(delta[np.isfinite(delta)], dtype=np.float64).max(initial=0.0)
+    if name == "mean":
+        return np.finfo(delta.dtype).eps * largest
+    return delta.size * (2 * np.finfo(np.float64).eps * largest) ** 2 if name == "m2" else 0.0
+
+
+@pytest.mark.parametrize("look", [eagerly, in_graph])
+@pytest.mark.parametrize("name", VALUES)
+def test_one_delta(name, look):
+    deltas = [as_delta(name, VALUES[name])]
+    assert_as_on_the_host(look(deltas), deltas)
+
+
+@pytest.mark.parametrize("look", [eagerly, in_graph])
+def test_all_deltas_at_once(look):
+    deltas = [as_delta(name, values) for name, values in VALUES.items()]
+    assert_as_on_the_host(look(deltas), deltas)
+
+
+@pytest.mark.parametrize("look", [eagerly, in_graph])
+@pytest.mark.parametrize("name", ["NaN", "mean of 1e4 standard deviations", "empty"])
+def test_an_irregular_delta_leaves_its_neighbours_alone(name, look):
+    regular = as_delta("normal", VALUES["normal"])
+    deltas = [regular, as_delta(name, VALUES[name]), 2 * regular]
+    passes = look(deltas)
+    assert_as_on_the_host(passes, deltas)
+    alone = look([regular])
+    assert [column[0].numpy() for column in passes] == [column[0].numpy() for column in alone]
+
+
+@pytest.mark.parametrize("look", [eagerly, in_graph])
+def test_denormals_count_as_the_processor_sees_them(look):
+    passes = look([DENORMAL.astype(np.float32)])
+    assert passes.count.numpy() == [4.0]
+    assert passes.zeros.numpy()[0] in (1.0, 4.0)
+    assert np.all(np.abs(passes.mean) <= 3e-40)
+    assert np.all(passes.m2.numpy() >= 0.0)
+
+
+def test_zeros_are_counted_where_float32_cannot_count():
+    # An odd number of nonzeros above 2**24, of both signs, so that the spread is plain.
+    signs = np.ones(2**24 + 8, np.float32)
+    signs[::2] = -1.0
+    signs[:3] = 0.0
+    assert eagerly([signs]).zeros.numpy() == [3.0]
+
+
+def test_an_irregular_delta_is_made_again_and_a_regular_one_is_not():
+    made = []
+
+    def making(values):
+        def make():
+            made.append(values)
+            return tf.constant(values, tf.float32)
+
+        return make
+
+    regular, irregular = [1.0, -2.0, 0.5], [1e4, 1e4 + 1]
+    kernels.measure([making(regular), making(irregular)], tf.constant([3.0, 2.0], tf.float64))
+    assert made == [regular, irregular, irregular]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "widened"),
+    [
+        (tf.float16, tf.float32),
+        (tf.bfloat16, tf.float32),
+        (tf.float32, tf.float32),
+        (tf.float64, tf.float64),
+        (tf.int32, tf.float64),
+        (tf.bool, tf.float64),
+    ],
+)
+def test_deltas_are_computed_in_a_dtype_that_holds_them(dtype, widened):
+    assert kernels.comparable(tf.ones((2, 3), dtype)).dtype == widened
+
+
+def test_int32_is_exact():
+    largest = tf.constant([2**31 - 1, -(2**31)])
+    assert kernels.comparable(largest).numpy().tolist() == [2**31 - 1, -(2**31)]
