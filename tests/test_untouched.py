@@ -203,11 +203,12 @@ def test_rows_of_an_interrupted_fit_are_kept(tmp_path):
 
 def test_a_training_that_breaks_inside_the_step_keeps_its_own_error(tmp_path):
     x, y = unlike_rows(64)
-    y[40] = 99  # no such class
+    y %= 3
+    y[40] = 3
 
     class Checked(keras.losses.Loss):
         def call(self, y_true, y_pred):
-            tf.debugging.assert_less(y_true, 10.0, "no such class")
+            tf.debugging.assert_less(y_true, 3.0, "no such class")
             return keras.losses.sparse_categorical_crossentropy(y_true, y_pred, True)
 
     model, _ = small_model(strategy_over(1))
