@@ -52,12 +52,15 @@ class StagedStore(WrapperStore[Store]):
         if key not in self._held and not await self.exists(key):
             await self.set(key, value)
 
-    def commit(self, group: str, attributes: dict[str, Any]) -> None:
-        """Show what was written: replace the group's metadata, then its arrays' own.
+    def commit(self, group: str, attributes: dict[str, Any], *, settle: bool) -> None:
+        """Show what was written, by replacing the group's metadata.
 
         Args:
             group: the group's path.
             attributes: the group's attributes, whole.
+            settle: bring the arrays' own documents up to date too. They may lag
+                behind the group's, never lead it, and five more files would make
+                a commit twice as dear.
         """
         self._held.pop(f"{group}/{_METADATA}", None)
         documents = {key: json.loads(value.to_bytes()) for key, value in self._held.items()}
@@ -65,13 +68,13 @@ class StagedStore(WrapperStore[Store]):
             name = key.removeprefix(f"{group}/").removesuffix(f"/{_METADATA}")
             self._arrays[name] = document
         self._put(f"{group}/{_METADATA}", _group_document(attributes, self._arrays))
-        # An array's own document may lag behind the group's, never lead it.
-        for key, document in documents.items():
-            self._put(key, document)
-        self._held.clear()
+        if settle:
+            for key, document in documents.items():
+                self._put(key, document)
+            self._held.clear()
 
     def _put(self, key: str, document: dict[str, Any]) -> None:
-        text = json.dumps(document, indent=1).encode()
+        text = json.dumps(document).encode()
         sync(self._store.set(key, default_buffer_prototype().buffer.from_bytes(text)))
 
 

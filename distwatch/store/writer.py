@@ -107,9 +107,9 @@ class StoreWriter:
         self._tail: list[Block] = []
         self._whole = 0
         self._lost = 0
-        self._committed = -1
+        self._committed = 0
         self._tail_time = time.monotonic()
-        self._commit(0)
+        self._commit(0, settle=True)
 
     @property
     def committed(self) -> int:
@@ -151,11 +151,8 @@ class StoreWriter:
 
     def close(self) -> None:
         """Commit everything."""
-        self._tail = self._tail or []
-        if self._tail:
-            self.commit_tail()
-        else:
-            self._commit(self._whole)
+        self.commit_tail()
+        self._commit(self._committed, settle=True)
         self._store.close()
 
     def _write(self, block: Block) -> None:
@@ -164,11 +161,11 @@ class StoreWriter:
             array.resize((stop, *array.shape[1:]))
             array[start:stop] = getattr(block, name)
 
-    def _commit(self, steps: int) -> None:
+    def _commit(self, steps: int, *, settle: bool = False) -> None:
         attributes = schema.segment_attributes(self._info, steps, self._lost)
         # Where xarray finds the coordinates that are no dims.
         attributes["coordinates"] = "epoch iteration"
-        self._store.commit(self._segment, attributes)
+        self._store.commit(self._segment, attributes, settle=settle)
         self._committed = steps
 
     def _check(self, block: Block) -> None:

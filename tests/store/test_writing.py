@@ -92,7 +92,7 @@ def test_what_is_not_committed_is_not_seen(tmp_path, monkeypatch):
     writer = writer_at(tmp_path / "run.zarr", info)
     writer.append(block_of(info, 0, 8))
 
-    def crash(*args):
+    def crash(*args, **kwargs):
         raise OSError("pulled the plug")
 
     # Every chunk of the second block is written, and then there is no commit.
