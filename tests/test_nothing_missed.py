@@ -53,3 +53,14 @@ def test_eager_training_is_watched_too(tmp_path):
     fit(model, x, y, dw.Watch(tmp_path / "run.zarr"))
     rows = dw.open_run(tmp_path / "run.zarr").to_xarray()
     assert list(rows["count"].sel(signal="activation/dense_0", replica=0)) == [0, 256, 128]
+
+
+def test_a_training_that_ends_without_an_end_of_epoch(tmp_path):
+    class Abrupt(dw.Watch):
+        def on_epoch_end(self, epoch, logs=None):
+            pass
+
+    x, y = unlike_rows(40)
+    model, _ = small_model(strategy_over(1))
+    fit(model, x, y, Abrupt(tmp_path / "run.zarr"))
+    assert len(dw.open_run(tmp_path / "run.zarr")) == 3
