@@ -114,6 +114,7 @@ class Pace:
                 data,
                 epochs=self.rounds + 2,
                 steps_per_epoch=self.steps,
+                shuffle=False,
                 verbose=0,
                 callbacks=[*callbacks[which], Turn(which)],
             )
