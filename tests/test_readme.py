@@ -38,10 +38,7 @@ def test_the_programs_run(tmp_path):
     assert opened.summary() in printed
     assert len(opened) == 15
     # As its comment says.
-    assert (
-        f"run.signals)                             # {', '.join(opened.signals)}"
-        in README.read_text()
-    )
+    assert f"run.signals)  # {', '.join(opened.signals)}" in README.read_text()
     assert len(dw.open_run(tmp_path / "tracked.zarr")) == 5
     assert len(dw.open_run(tmp_path / "sampled.zarr")) == 1
 
