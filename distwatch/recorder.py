@@ -90,7 +90,6 @@ class Recorder:
         capacity: int,
         schedule: Schedule,
     ) -> None:
-        self._replicas = replicas.replica_numbers(strategy)
         self._carrier = tuple(carrier)
         self._references = tuple(references)
         self._capacity = capacity

@@ -233,6 +233,33 @@ def test_a_second_fit_with_another_watch(tmp_path):
     assert list(second.iteration.values) == list(range(5, 13))
 
 
+def test_what_the_owner_put_on_an_instance_stays(tmp_path):
+    """Textbooks patch ``layer.call``; that patch is the owner's, and is heard through."""
+    x, y = unlike_rows(64)
+    model, _ = small_model(strategy_over(1))
+    layer = model.layers[0]
+    original_call, original_step, steps = layer.call, model.train_step, []
+
+    def call(*args, **kwargs):
+        return original_call(*args, **kwargs) * 2.0
+
+    def train_step(data):
+        steps.append(data)
+        return original_step(data)
+
+    layer.__dict__["call"], model.__dict__["train_step"] = call, train_step
+    fit(model, x, y, dw.Watch(tmp_path / "run.zarr", reference="none"))
+    assert layer.__dict__["call"] is call
+    assert model.__dict__["train_step"] is train_step
+    assert steps
+    ours = dw.open_run(tmp_path / "run.zarr")["activation/dense_0"].merged("mean").values[0]
+
+    plain, _ = small_model(strategy_over(1))
+    fit(plain, x, y, dw.Watch(tmp_path / "plain.zarr", reference="none"))
+    its = dw.open_run(tmp_path / "plain.zarr")["activation/dense_0"].merged("mean").values[0]
+    assert ours == pytest.approx(2 * its, rel=1e-5)
+
+
 def test_validation_and_predict_do_not_move_the_reference(tmp_path):
     x, y = unlike_rows(64)
     rows = []

@@ -96,6 +96,8 @@ class ActivationTaps:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._listeners = 0
+        #: What instances had in place of their class's ``call`` before they were covered.
+        self._own: list[Any] = []
         if patterns is not None:
             matching(patterns, [tap.path for tap in self._taps])
 
@@ -170,6 +172,7 @@ class ActivationTaps:
         with self._lock:
             self._listeners += 1
             if self._listeners == 1:
+                self._own = [tap.layer.__dict__.get("call") for tap in self._taps]
                 for tap in self._taps:
                     tap.layer.__dict__["call"] = self._covered(tap)
 
@@ -177,8 +180,8 @@ class ActivationTaps:
         with self._lock:
             self._listeners -= 1
             if self._listeners == 0:
-                for tap in self._taps:
-                    del tap.layer.__dict__["call"]
+                for tap, own in zip(self._taps, self._own, strict=True):
+                    restore(tap.layer, "call", own)
 
     def _covered(self, tap: Tap) -> Callable[..., Any]:
         original = tap.layer.call
@@ -193,6 +196,14 @@ class ActivationTaps:
             return outputs
 
         return call
+
+
+def restore(covered: Any, name: str, own: Any) -> None:
+    """Take a cover off an instance; ``own`` is what its owner had put there, if anything."""
+    if own is None:
+        del covered.__dict__[name]
+    else:
+        covered.__dict__[name] = own
 
 
 _LATE = (

@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
-from distwatch.taps.activation import ActivationTaps, Heard
+from distwatch.taps.activation import ActivationTaps, Heard, restore
 
 Tensor = Any
 
@@ -67,6 +67,7 @@ class WatchedTraining:
         model = self._model
         self._kept = model.train_function
         jit_compile = model._jit_compile
+        own = model.__dict__.get("train_step")
         model.__dict__["train_step"] = self.train_step
         # The step is compiled here, inside, and must not be compiled again around
         # its recording. The private attribute: setting the property has effects.
@@ -75,7 +76,7 @@ class WatchedTraining:
             model.make_train_function(force=True)
         finally:
             model._jit_compile = jit_compile
-            del model.__dict__["train_step"]
+            restore(model, "train_step", own)
         self._installed = model.train_function
 
     @property
