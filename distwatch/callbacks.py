@@ -157,9 +157,12 @@ class Watch(keras.callbacks.Callback):
     def on_predict_begin(self, logs: Any = None) -> None:
         self._release_unless_training()
 
-    def on_fit_raised(self, error: BaseException) -> None:
+    def on_fit_raised(self, model: keras.Model, error: BaseException) -> None:
         """The fit ended by an error or an interrupt: bring home what there is."""
-        if self._training is None or isinstance(error, WatchInUseError):
+        if isinstance(error, WatchInUseError):
+            return
+        if self._training is None:
+            preflight.explain(model, error)
             return
         self._release()
         self._current.abandon()

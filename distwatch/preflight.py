@@ -70,6 +70,23 @@ def check_data(
         )
 
 
+def explain(model: keras.Model, error: BaseException) -> None:
+    """Add a sentence to an error that Keras made of data it could not spread.
+
+    The size of a dataset's first batch is not known before it is drawn, so this one
+    cannot be refused beforehand.
+    """
+    replicas = len(local_devices(model.distribute_strategy))
+    unlike = isinstance(error, tf.errors.InvalidArgumentError) and (
+        "must have the same size and shape" in str(error)
+    )
+    if replicas > 1 and unlike:
+        error.add_note(
+            f"distwatch: Keras cannot spread a first batch over {replicas} replicas "
+            f"that {replicas} does not divide; use another batch size."
+        )
+
+
 _UNEVEN_KINDS = (tf.RaggedTensorSpec, tf.SparseTensorSpec, tf.RaggedTensor, tf.SparseTensor)
 
 

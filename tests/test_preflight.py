@@ -97,6 +97,18 @@ def test_data_that_keras_cannot_spread(tmp_path, data, more, reason):
         )
 
 
+def test_a_first_batch_of_unknown_size_is_explained(tmp_path):
+    def watched():
+        watch = dw.Watch(tmp_path / "run.zarr")
+        data = dense(45).batch(5)
+        small_model(strategy_over(2))[0].fit(data, shuffle=False, callbacks=[watch])
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        failure = thread.submit(watched).exception()
+    assert isinstance(failure, tf.errors.InvalidArgumentError)
+    assert "use another batch size" in failure.__notes__[0]
+
+
 def test_data_that_keras_can_spread(tmp_path):
     data = dense(46).batch(16)
     model, _ = small_model(strategy_over(2))

@@ -25,15 +25,11 @@ import keras
 class FitListener(Protocol):
     """What a Watch offers to be told."""
 
-    @property
-    def model(self) -> Any:
-        """The model whose fit it is in, or None."""
-
     def on_fit_called(self, model: Any, arguments: dict[str, Any]) -> None:
         """A fit that has it among its callbacks was called; it may refuse by raising."""
 
-    def on_fit_raised(self, error: BaseException) -> None:
-        """The fit of its model raised."""
+    def on_fit_raised(self, model: Any, error: BaseException) -> None:
+        """That fit raised."""
 
 
 _lock = threading.RLock()
@@ -55,28 +51,24 @@ def _covered(fit: Any) -> Any:
     @functools.wraps(fit)
     def fit_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
         arguments = signature.bind(self, *args, **kwargs).arguments
-        for listener in _among(arguments.get("callbacks")):
+        listeners = _among(arguments.get("callbacks"))
+        for listener in listeners:
             listener.on_fit_called(self, arguments)
         try:
             return fit(self, *args, **kwargs)
         except BaseException as error:
-            for listener in _living():
-                if listener.model is self:
-                    listener.on_fit_raised(error)
+            for listener in listeners:
+                listener.on_fit_raised(self, error)
             raise
 
     fit_and_tell.__distwatch__ = True  # type: ignore[attr-defined]
     return fit_and_tell
 
 
-def _living() -> list[Any]:
-    referred = [reference() for reference in list(_listeners.values())]
-    return [listener for listener in referred if listener is not None]
-
-
 def _among(callbacks: Any) -> list[Any]:
     listed = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
-    return [listener for listener in _living() if any(listener is each for each in listed)]
+    living = [reference() for reference in list(_listeners.values())]
+    return [each for each in listed if any(each is listener for listener in living)]
 
 
 def _forget(listener: int) -> None:
