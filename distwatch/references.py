@@ -117,7 +117,8 @@ class Previous:
 
     def forget(self) -> None:
         """Have no batches before: nothing is in common with the next."""
-        self._rows.assign(tf.zeros_like(self._rows), read_value=False)
+        with tf.device(self._host):
+            self._rows.assign(tf.zeros_like(self._rows), read_value=False)
 
     def _leading(
         self, x: Tensor, rows: Tensor, batch: Tensor, features: Any

@@ -9,6 +9,7 @@ disable it.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib.metadata
 import platform
@@ -31,7 +32,7 @@ from distwatch.errors import (
 )
 from distwatch.recorder import Drained, Recorder
 from distwatch.records import Block, RunInfo
-from distwatch.store import BackgroundWriter, StoreWriter, claim
+from distwatch.store import BackgroundWriter, StoreWriter, claim, disclaim
 from distwatch.store.schema import SEGMENT, root_attributes
 from distwatch.store.writer import now
 from distwatch.taps import Heard
@@ -169,6 +170,10 @@ class Session:
             except Exception as error:
                 self._disable(error)
         self._close()
+        if self.begun and self._writer is None:
+            # What ended the fit matters more than a folder that cannot be removed.
+            with contextlib.suppress(OSError):
+                disclaim(self._config.store)
 
     def fail(self, error: Exception) -> None:
         """The watching failed: raise before the first step, else warn and stop watching."""

@@ -119,6 +119,8 @@ def test_a_model_without_layers_to_watch(tmp_path):
     model.compile("sgd", "mse")
     with pytest.raises(NothingToWatchError, match=r"nothing to watch.*Give it a layer"):
         fit(model, X, Y, dw.Watch(tmp_path / "run.zarr"))
+    # A fit that ended before its first row leaves the path free for the next.
+    assert not (tmp_path / "run.zarr").exists()
 
 
 def test_an_output_that_cannot_be_compared(tmp_path):

@@ -6,6 +6,6 @@ own, ``reader`` opens what was committed.
 
 from distwatch.store.background import BackgroundWriter
 from distwatch.store.reader import StoredRun
-from distwatch.store.writer import StoreWriter, claim
+from distwatch.store.writer import StoreWriter, claim, disclaim
 
-__all__ = ["BackgroundWriter", "StoreWriter", "StoredRun", "claim"]
+__all__ = ["BackgroundWriter", "StoreWriter", "StoredRun", "claim", "disclaim"]

@@ -48,6 +48,13 @@ def claim(path: Path, attributes: dict[str, Any], *, overwrite: bool = False) ->
         ) from error
 
 
+def disclaim(path: Path) -> None:
+    """Take back a claim on which nothing was written, so that the next fit may claim."""
+    if [child.name for child in path.iterdir()] == ["zarr.json"]:
+        (path / "zarr.json").unlink()
+        path.rmdir()
+
+
 def _make_room(path: Path, overwrite: bool) -> None:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         path.mkdir(parents=True, exist_ok=True)
