@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from distwatch.callbacks import Watch
     from distwatch.layers import Tracker
     from distwatch.schedules import at, every, first, logarithmic
+    from distwatch.signals import (
+        activations,
+        ema,
+        gradients,
+        histogram,
+        inputs,
+        loss,
+        probe,
+        tensors,
+        updates,
+        weights,
+    )
 
 __version__ = "0.1.0"
 
@@ -24,14 +36,43 @@ _HOMES = {
     "Run": "distwatch.analysis",
     "Tracker": "distwatch.layers",
     "Watch": "distwatch.callbacks",
+    "activations": "distwatch.signals",
     "at": "distwatch.schedules",
+    "ema": "distwatch.signals",
     "every": "distwatch.schedules",
     "first": "distwatch.schedules",
+    "gradients": "distwatch.signals",
+    "histogram": "distwatch.signals",
+    "inputs": "distwatch.signals",
     "logarithmic": "distwatch.schedules",
+    "loss": "distwatch.signals",
     "open_run": "distwatch.analysis",
+    "probe": "distwatch.signals",
+    "tensors": "distwatch.signals",
+    "updates": "distwatch.signals",
+    "weights": "distwatch.signals",
 }
 
-__all__ = ["Run", "Tracker", "Watch", "at", "every", "first", "logarithmic", "open_run"]
+__all__ = [
+    "Run",
+    "Tracker",
+    "Watch",
+    "activations",
+    "at",
+    "ema",
+    "every",
+    "first",
+    "gradients",
+    "histogram",
+    "inputs",
+    "logarithmic",
+    "loss",
+    "open_run",
+    "probe",
+    "tensors",
+    "updates",
+    "weights",
+]
 
 
 def __getattr__(name: str) -> Any:

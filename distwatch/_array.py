@@ -19,23 +19,150 @@ class Namespace(Protocol):
 
     def maximum(self, a: Any, b: Any) -> Any: ...
     def minimum(self, a: Any, b: Any) -> Any: ...
+    def where(self, condition: Any, a: Any, b: Any) -> Any: ...
+    def isnan(self, x: Any) -> Any: ...
     def stack(self, arrays: Any, axis: int) -> Any: ...
+    def concat(self, arrays: Any, axis: int) -> Any: ...
+    def sum(self, x: Any) -> Any: ...
+    def flat(self, x: Any) -> Any: ...
+    def floats(self, x: Any) -> Any:
+        """As float64."""
+
+    def sum_of_squares(self, x: Any) -> Any:
+        """Of all elements, as float64."""
+
+    def bits(self, x: Any) -> Any:
+        """The bit pattern of each number, flat, as int64."""
+
+    def positions(self, x: Any) -> Any:
+        """0, 1, 2, ... for each element of a flat array, as int64."""
+
+    def magnitude_bits(self, x: Any) -> tuple[Any, int, int]:
+        """The bit pattern of each absolute value of a float32 or float64 array, flat, as
+        whole numbers; how many of them are the mantissa's, and the exponent's bias."""
+
+    def shifted(self, x: Any, places: int) -> Any:
+        """Whole numbers without their last bits."""
+
+    def bincount(self, index: Any, length: int) -> Any:
+        """How often each of 0 ... length-1 occurs in a flat array, as float64."""
+
+
+#: Bytes of a float -> bits of its mantissa, bias of its exponent.
+_FLOAT_LAYOUT = {4: (23, 127), 8: (52, 1023)}
 
 
 class _NumpyNamespace:
     maximum = staticmethod(np.maximum)
     minimum = staticmethod(np.minimum)
+    where = staticmethod(np.where)
+    isnan = staticmethod(np.isnan)
     stack = staticmethod(np.stack)
+    concat = staticmethod(np.concatenate)
+    sum = staticmethod(np.sum)
+    flat = staticmethod(np.ravel)
+
+    @staticmethod
+    def floats(x: Any) -> Any:
+        return np.asarray(x, np.float64)
+
+    @staticmethod
+    def sum_of_squares(x: Any) -> Any:
+        return np.square(np.asarray(x, np.float64)).sum()
+
+    @staticmethod
+    def bits(x: Any) -> Any:
+        flat = np.ravel(x)
+        if flat.dtype.kind in "iub":
+            return flat.astype(np.int64)
+        return flat.view(f"i{flat.dtype.itemsize}").astype(np.int64)
+
+    @staticmethod
+    def positions(x: Any) -> Any:
+        return np.arange(len(x), dtype=np.int64)
+
+    @staticmethod
+    def magnitude_bits(x: Any) -> tuple[Any, int, int]:
+        flat = np.ravel(np.abs(x))
+        return flat.view(f"i{flat.dtype.itemsize}"), *_FLOAT_LAYOUT[flat.dtype.itemsize]
+
+    @staticmethod
+    def shifted(x: Any, places: int) -> Any:
+        return x >> places
+
+    @staticmethod
+    def bincount(index: Any, length: int) -> Any:
+        return np.bincount(index, minlength=length).astype(np.float64)
 
 
 @functools.cache
 def _tensor_namespace() -> Namespace:
     import tensorflow as tf
 
+    whole = {2: tf.int16, 4: tf.int32, 8: tf.int64}
+
     class TensorNamespace:
         maximum = staticmethod(tf.maximum)
         minimum = staticmethod(tf.minimum)
+        isnan = staticmethod(tf.math.is_nan)
         stack = staticmethod(tf.stack)
+        concat = staticmethod(tf.concat)
+        sum = staticmethod(tf.reduce_sum)
+
+        @staticmethod
+        def where(condition: Any, a: Any, b: Any) -> Any:
+            # A bare number takes the type of the other side, as in NumPy.
+            dtype = (a if is_tensor(a) else b).dtype
+            return tf.where(condition, tf.cast(a, dtype), tf.cast(b, dtype))
+
+        @staticmethod
+        def flat(x: Any) -> Any:
+            return tf.reshape(x, [-1])
+
+        @staticmethod
+        def floats(x: Any) -> Any:
+            return tf.cast(x, tf.float64)
+
+        @staticmethod
+        def sum_of_squares(x: Any) -> Any:
+            # Squares of half-precision weights soon pass 65504; wider ones are summed as
+            # they are, since a cast to float64 would cost a copy.
+            x = tf.convert_to_tensor(x)
+            wide = tf.cast(x, tf.float32) if x.dtype.size == 2 else x
+            return 2.0 * tf.cast(tf.nn.l2_loss(wide), tf.float64)
+
+        @staticmethod
+        def bits(x: Any) -> Any:
+            flat = tf.reshape(x, [-1])
+            if flat.dtype.is_floating:
+                flat = tf.bitcast(flat, whole[flat.dtype.size])
+            return tf.cast(flat, tf.int64)
+
+        @staticmethod
+        def positions(x: Any) -> Any:
+            return tf.range(tf.size(x, out_type=tf.int64))
+
+        @staticmethod
+        def magnitude_bits(x: Any) -> tuple[Any, int, int]:
+            size = x.dtype.size
+            pattern = tf.bitcast(tf.abs(tf.reshape(x, [-1])), whole[size])
+            return pattern, *_FLOAT_LAYOUT[size]
+
+        @staticmethod
+        def shifted(x: Any, places: int) -> Any:
+            return tf.bitwise.right_shift(x, tf.constant(places, x.dtype))
+
+        @staticmethod
+        def bincount(index: Any, length: int) -> Any:
+            # In whole numbers: as floats they would stop counting at 2**24. The raw
+            # operation takes 2.4 ns an element, a segment sum 6.
+            counted = tf.raw_ops.DenseBincount(
+                input=index,
+                size=tf.constant(length, index.dtype),
+                weights=tf.constant([], tf.int32),
+                binary_output=False,
+            )
+            return tf.cast(counted, tf.float64)
 
     return TensorNamespace()
 

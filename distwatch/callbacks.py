@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from distwatch.config import WatchConfig, read_config, watch_config
 from distwatch.errors import WatcherError, WatchInUseError
 from distwatch.schedules import Schedule, every
 from distwatch.session import Session, Status
-from distwatch.taps import ActivationTaps, WatchedTraining, tell_of_fit
+from distwatch.taps import Taps, WatchedTraining, tell_of_fit
 
 _REPLACED = (
     "the model's train function was replaced during the fit (by compile or "
@@ -35,10 +34,13 @@ class Watch(keras.callbacks.Callback):
     Args:
         store: where the run is written; a folder that does not exist yet.
         signals: None for the outermost layers that own weights, every `Tracker`
-            and the model's own output; or glob patterns over layer paths.
-        reference: what a batch is measured against: "previous" (the batch before on
-            the same replica) or "none" (the values themselves).
-        schedule: at which steps to look, for instance ``distwatch.every(10)``.
+            and the model's own output; glob patterns over layer paths; or selectors
+            such as ``distwatch.gradients()``, see `distwatch.signals`.
+        reference: what activations are measured against, unless their selector says:
+            "previous" (the batch before on the same replica), "batch_mean", "first",
+            "ema(0.99)", "neighbour" or "none" (the values themselves).
+        schedule: at which steps to look, for instance ``distwatch.every(10)``, unless
+            a selector says.
         window: how many steps stay on the devices between two drains, and how many
             make a chunk of the store.
         overwrite: delete a run that is at ``store`` already.
@@ -56,7 +58,7 @@ class Watch(keras.callbacks.Callback):
         self,
         store: str | Path,
         *,
-        signals: str | Sequence[str] | None = None,
+        signals: Any = None,
         reference: str = "previous",
         schedule: Schedule | None = None,
         window: int = 256,
@@ -117,7 +119,7 @@ class Watch(keras.callbacks.Callback):
                 "give every fit a Watch of its own."
             )
         super().set_model(model)
-        taps = ActivationTaps(model, self.config.signals, self.config.reference)
+        taps = Taps(model, self.config)
         session = Session(
             self.config,
             model.distribute_strategy,

@@ -7,6 +7,7 @@ Exit codes: 0 all is well, 1 distwatch refused (the reason is one line on stderr
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from distwatch.errors import DistwatchError, RunExistsError
 
 if TYPE_CHECKING:
     from distwatch.store import StoredRun
+    from distwatch.store.reader import StoredTable
 
 #: Where the demo writes when it is not told; this one may be replaced by the next demo.
 DEMO_STORE = Path("distwatch-demo.zarr")
@@ -120,29 +122,42 @@ def info(
 def describe(stored: StoredRun) -> dict[str, Any]:
     """What is known of a run, as plain data: what ``info --json`` prints.
 
-    ``first_step`` and ``last_step`` are None, and there are no signals, where
-    nothing is committed yet.
+    There are no tables where nothing is committed yet, and ``first_step`` and
+    ``last_step`` are None in one without steps. ``committed_steps`` is that of the table
+    that has most, ``lost_steps`` the sum.
     """
     from distwatch.store.schema import FORMAT
 
     about = stored.info
-    step = stored.coordinate("step")
     return {
         "path": str(stored.path),
         "format": FORMAT,
         "created": stored.created,
         "strategy": about.strategy,
         "replicas": list(about.replicas),
-        "signals": [vars(signal) for signal in about.signals],
+        "tables": [_describe_table(table) for table in stored.tables.values()],
         "unwatched": about.unwatched,
-        "schedule": about.schedule,
-        "window": about.window if stored.segment else None,
+        "committed_steps": stored.steps,
+        "lost_steps": stored.lost,
+        "bytes": stored.nbytes,
+        "versions": about.versions,
+    }
+
+
+def _describe_table(stored: StoredTable) -> dict[str, Any]:
+    step = stored.coordinate("step")
+    table = stored.table
+    return {
+        "name": table.name,
+        "signals": [vars(signal) for signal in table.signals],
+        "statistics": [statistic.spec() for statistic in table.statistic.further],
+        "tensor": vars(table.tensor) if table.tensor else None,
+        "schedule": table.schedule,
+        "window": table.window,
         "committed_steps": stored.steps,
         "lost_steps": stored.lost,
         "first_step": int(step[0]) if len(step) else None,
         "last_step": int(step[-1]) if len(step) else None,
-        "bytes": stored.nbytes,
-        "versions": about.versions,
     }
 
 
@@ -178,9 +193,14 @@ def _show(described: dict[str, Any]) -> None:
     for name, value in _facts(described):
         facts.add_row(name, _safe(value))
     console.print(facts)
-    if described["signals"]:
-        rows = [(signal["name"], signal["reference"]) for signal in described["signals"]]
-        console.print(_listing(("signal", "measured against"), rows))
+    if described["tables"]:
+        rows = [
+            (signal["name"], signal["reference"], *_how(table))
+            for table in described["tables"]
+            for signal in table["signals"]
+        ]
+        headings = ("signal", "measured against", "steps", "schedule", "further")
+        console.print(_listing(headings, rows))
     if described["unwatched"]:
         console.print(_listing(("not watched", "why"), list(described["unwatched"].items())))
 
@@ -189,7 +209,9 @@ def _facts(described: dict[str, Any]) -> list[tuple[str, str]]:
     steps, lost = described["committed_steps"], described["lost_steps"]
     extent = f"{steps} committed"
     if steps:
-        extent += f", from {described['first_step']} to {described['last_step']}"
+        tables = [table for table in described["tables"] if table["committed_steps"]]
+        first = min(table["first_step"] for table in tables)
+        extent += f", from {first} to {max(table['last_step'] for table in tables)}"
     replicas = ", ".join(map(str, described["replicas"]))
     versions = ", ".join(f"{name} {is_}" for name, is_ in described["versions"].items())
     return [
@@ -199,14 +221,18 @@ def _facts(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("replicas", replicas or "none has committed a row yet"),
         ("steps", extent),
         ("lost", f"{lost} steps" if lost else "none"),
-        ("schedule", described["schedule"] or "unknown until the first row"),
-        ("window", f"{described['window']} steps" if described["window"] else "unknown"),
         ("size", f"{described['bytes'] / 1e6:,.2f} MB"),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
 
 
-def _listing(headings: tuple[str, str], rows: list[tuple[str, str]]) -> Table:
+def _how(table: dict[str, Any]) -> tuple[str, str, str]:
+    further = [statistic["name"] for statistic in table["statistics"]]
+    further += ["tensor"] if table["tensor"] else []
+    return str(table["committed_steps"]), table["schedule"], ", ".join(further)
+
+
+def _listing(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*map(_safe, row))

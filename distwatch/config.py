@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from distwatch.errors import ConfigError, nearest
 from distwatch.schedules import Schedule, every, from_mapping
-from distwatch.signals import check_patterns, check_reference
+from distwatch.signals import Selector, check_reference, check_selectors
 
 
 class WatchConfig(BaseModel):
@@ -19,7 +19,7 @@ class WatchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     store: Path
-    signals: tuple[str, ...] | None = None
+    signals: tuple[Selector, ...] | None = None
     reference: str = "previous"
     schedule: Schedule = Field(default_factory=lambda: every(1))
     window: int = Field(default=256, strict=True)
@@ -28,8 +28,8 @@ class WatchConfig(BaseModel):
 
     @field_validator("signals", mode="before")
     @classmethod
-    def _check_signals(cls, value: Any) -> tuple[str, ...] | None:
-        return check_patterns(value)
+    def _check_signals(cls, value: Any) -> tuple[Selector, ...] | None:
+        return check_selectors(value)
 
     @field_validator("reference")
     @classmethod

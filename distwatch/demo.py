@@ -79,7 +79,8 @@ def changes(run: Run) -> list[Change]:
     """Read the changes of a run, signal by signal, replica by replica."""
     from distwatch.analysis.run import readable
 
-    total: dict[str, Any] = readable(run.digest().totals)
+    (table,) = run.digest().tables.values()
+    total: dict[str, Any] = readable(table.totals)
     finite = total["count"] - total["nans"] - total["infs"]
     mean = total["l1"] / np.where(finite > 0, finite, np.nan)
     largest = np.maximum(np.abs(total["min"]), np.abs(total["max"]))

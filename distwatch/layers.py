@@ -97,7 +97,7 @@ class _Memory:
             if number not in self._batches:
                 self._batches[number] = Previous([inputs], replicas.replica_device())
         batch = self._batches[number]
-        ((_, common),) = batch.common([inputs])
+        ((_, common),) = batch.pairs([inputs])
         before = tf.reshape(common, [-1])
         # A row without a counterpart is measured against nothing, that is zero.
         missing = tf.zeros([tf.size(inputs) - tf.size(before)], inputs.dtype)

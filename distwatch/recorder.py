@@ -10,8 +10,8 @@ model knows of them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,45 @@ import tensorflow as tf
 
 from distwatch import kernels, replicas
 from distwatch.errors import WatcherError
-from distwatch.records import Floats, Ints
+from distwatch.records import Floats, Ints, Table, Tensors
 from distwatch.references import References
 from distwatch.schedules import Schedule
-from distwatch.statistics import ROW, merge_axis
+from distwatch.statistics import ROW, Seen, merge_axis
+from distwatch.tensor_slots import TensorSlots, collect
 
 Tensor = Any
 
 #: Columns before the statistics: step, the optimizer's iteration.
 _MARKS = 2
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How a table is fed: known when the first step was traced.
+
+    A tensor that is two signals (a last layer's output is also the model's) is taken
+    once; ``carrier[i]`` is the position of signal i's tensor. ``references`` has one
+    entry a tensor.
+    """
+
+    table: Table
+    schedule: Schedule
+    carrier: tuple[int, ...]
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What one step gives a table, inside the graph.
+
+    ``besides`` are the companions of the tensors (see `distwatch.statistics.Seen`). With
+    ``evaluate`` the tensors are only examples of their kind: the real ones are made by
+    it, from a flag that says whether they are needed.
+    """
+
+    tensors: Sequence[Tensor]
+    besides: Sequence[Tensor | None] = ()
+    evaluate: Callable[[Tensor], Sequence[Tensor]] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -43,31 +73,7 @@ class Drained:
     rows: Floats
     merged: Floats
     lost: int
-
-
-class _Ring:
-    """The variables of one replica."""
-
-    def __init__(
-        self, capacity: int, width: int, references: References, schedule: Schedule, device: str
-    ) -> None:
-        self.references = references
-
-        def counter() -> Any:
-            return tf.Variable(0, dtype=tf.int64, trainable=False)
-
-        def rows() -> Any:
-            return tf.Variable(tf.zeros([capacity, width], tf.float64), trainable=False)
-
-        #: Train steps seen, and rows written.
-        self.steps = replicas.on_device(device, counter)
-        self.written = replicas.on_device(device, counter)
-        self.rows = replicas.on_device(device, rows)
-        #: What of the schedule may change while training runs.
-        self.parameters = replicas.on_device(
-            device,
-            lambda: tf.Variable(schedule.parameters, dtype=tf.int64, trainable=False),
-        )
+    tensors: Tensors | None = None
 
 
 class Recorder:
@@ -75,57 +81,118 @@ class Recorder:
 
     Args:
         strategy: the strategy that trains.
-        carrier: for each signal the position of its tensor.
-        references: what each tensor's delta is measured against.
-        capacity: how many steps each ring holds.
-        schedule: at which steps to look.
+        feeds: the tables, and how they are fed.
+        steps_per_execution: how many steps may pass between two looks at the rings.
     """
 
     def __init__(
-        self,
-        strategy: Any,
-        *,
-        carrier: Sequence[int],
-        references: Sequence[str],
-        capacity: int,
-        schedule: Schedule,
+        self, strategy: Any, feeds: Sequence[Feed], *, steps_per_execution: int
     ) -> None:
-        self._carrier = tuple(carrier)
-        self._references = tuple(references)
-        self._capacity = capacity
-        self._schedule = schedule
-        self._merger = replicas.RowMerger(strategy)
+        self.tables = [_TableRecorder(strategy, feed, steps_per_execution) for feed in feeds]
+        self._steps: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def record(self, fed: Sequence[Fed], iteration: Tensor) -> None:
+        """Take one step's tensors, in the train step on one replica."""
+        steps = self._step_counter()
+        step = steps.read_value()
+        for table, given in zip(self.tables, fed, strict=True):
+            table.record(given, step, iteration)
+        steps.assign_add(1, read_value=False)
+
+    def _step_counter(self) -> Any:
+        number = replicas.replica_id()
+        with self._lock:
+            if number not in self._steps:
+                self._steps[number] = replicas.on_device(replicas.replica_device(), _counter)
+            return self._steps[number]
+
+    @property
+    def started(self) -> bool:
+        """Whether a step was traced, so that there are rings to read."""
+        return bool(self._steps)
+
+    def follow_schedules(self) -> None:
+        """Take over changes of the schedules, from the next step on."""
+        for table in self.tables:
+            table.follow_schedule()
+
+
+def _counter() -> Any:
+    return tf.Variable(0, dtype=tf.int64, trainable=False)
+
+
+class _Ring:
+    """The variables of one table on one replica."""
+
+    def __init__(
+        self, feed: Feed, capacity: int, examples: Sequence[Tensor], device: str
+    ) -> None:
+        width = _MARKS + len(feed.carrier) * len(feed.table.statistic.fields)
+        self.references = References(feed.references, examples, device)
+
+        def rows() -> Any:
+            return tf.Variable(tf.zeros([capacity, width], tf.float64), trainable=False)
+
+        #: Rows written.
+        self.written = replicas.on_device(device, _counter)
+        self.rows = replicas.on_device(device, rows)
+        #: What of the schedule may change while training runs.
+        self.parameters = replicas.on_device(
+            device,
+            lambda: tf.Variable(feed.schedule.parameters, dtype=tf.int64, trainable=False),
+        )
+        layout = feed.table.tensor
+        self.slots = TensorSlots(layout, capacity, device) if layout else None
+
+
+class _TableRecorder:
+    """The rings of one table."""
+
+    def __init__(self, strategy: Any, feed: Feed, steps_per_execution: int) -> None:
+        self.table = feed.table
+        self._feed = feed
+        self._statistic = feed.table.statistic
+        # Twice what may come between two drains, so that none is ever overwritten.
+        self._capacity = 2 * max(feed.table.window, steps_per_execution)
+        self._merger = replicas.RowMerger(strategy, self._statistic)
+        self._reducer = replicas.SumOverReplicas(strategy)
         self._rings: dict[int, _Ring] = {}
         self._lock = threading.Lock()
         self._read = 0
-        self._following = schedule.parameters
+        self._following = feed.schedule.parameters
 
     # Inside the graph
 
-    def record(self, tensors: Sequence[Tensor], iteration: Tensor) -> None:
-        """Take one step's tensors, in the train step on one replica."""
-        ring = self._ring(tensors)
-        step = ring.steps.read_value()
+    def record(self, fed: Fed, step: Tensor, iteration: Tensor) -> None:
+        """Take one step's tensors, on one replica."""
+        ring = self._ring(fed.tensors)
+        references = ring.references
         parameters = ring.parameters.read_value()
-        looking = self._schedule.decide(step, parameters)
-        tf.cond(looking, lambda: self._write(ring, tensors, step, iteration), lambda: None)
+        looking = self._feed.schedule.decide(step, parameters)
+        next_looking = self._feed.schedule.decide(step + 1, parameters)
+        if fed.evaluate is not None:
+            fed = Fed(fed.evaluate(_needed(references, looking, next_looking)))
+        tf.cond(looking, lambda: self._write(ring, fed, step, iteration), lambda: None)
         # The reference of a step is the batch before it, never the last one that
         # was looked at; so it is kept on the step before a look, and else forgotten.
-        next_looking = self._schedule.decide(step + 1, parameters)
-        references = ring.references
-        tf.cond(next_looking, lambda: references.keep(tensors), references.forget)
-        ring.steps.assign_add(1, read_value=False)
+        if references.needs_step_before:
+            tf.cond(next_looking, lambda: references.keep(fed.tensors), references.forget)
+        if references.needs_every_step:
+            references.follow(fed.tensors)
 
-    def _write(
-        self, ring: _Ring, tensors: Sequence[Tensor], step: Tensor, iteration: Tensor
-    ) -> None:
-        deltas, counts = ring.references.deltas(tensors)
+    def _write(self, ring: _Ring, fed: Fed, step: Tensor, iteration: Tensor) -> None:
+        deltas, counts = ring.references.deltas(fed.tensors)
         states = ROW.pack(ROW.from_passes(kernels.measure(deltas, counts)))
-        if self._carrier != tuple(range(len(deltas))):
-            states = tf.gather(states, self._carrier)
+        if self._statistic.further:
+            states = tf.concat([states, self._look_further(deltas, fed)], axis=-1)
+        if self._feed.carrier != tuple(range(len(deltas))):
+            states = tf.gather(states, self._feed.carrier)
         marks = tf.cast(tf.stack([step, iteration]), tf.float64)
         row = tf.concat([marks, tf.reshape(states, [-1])], axis=0)
         slot = ring.written.read_value() % self._capacity
+        if ring.slots is not None:
+            ring.slots.write(slot, deltas[0]())
         write = tf.raw_ops.ResourceScatterUpdate(
             resource=ring.rows.handle, indices=slot[None], updates=row[None]
         )
@@ -133,34 +200,35 @@ class Recorder:
         with tf.control_dependencies([write] if write is not None else []):
             ring.written.assign_add(1, read_value=False)
 
-    def _ring(self, tensors: Sequence[Tensor]) -> _Ring:
+    def _look_further(self, deltas: Sequence[Callable[[], Tensor]], fed: Fed) -> Tensor:
+        """The states of the statistics beyond the usual ones: shape (tensor, field)."""
+        besides = fed.besides or [None] * len(deltas)
+        rows = []
+        for delta, signal, beside in zip(deltas, fed.tensors, besides, strict=True):
+            seen = Seen(delta(), signal, beside)
+            packed = [each.pack(each.observe(seen)) for each in self._statistic.further]
+            rows.append(tf.concat(packed, axis=-1))
+        return tf.stack(rows)
+
+    def _ring(self, examples: Sequence[Tensor]) -> _Ring:
         number = replicas.replica_id()
         with self._lock:
             if number not in self._rings:
                 device = replicas.replica_device()
-                references = References(self._references, tensors, device)
-                width = _MARKS + len(self._carrier) * len(ROW.fields)
-                self._rings[number] = _Ring(
-                    self._capacity, width, references, self._schedule, device
-                )
+                self._rings[number] = _Ring(self._feed, self._capacity, examples, device)
             return self._rings[number]
 
     # On the host
 
-    @property
-    def started(self) -> bool:
-        """Whether a step was traced, so that there are rings to read."""
-        return bool(self._rings)
-
     def follow_schedule(self) -> None:
         """Take over a change of the schedule, from the next step on."""
-        if self._schedule.parameters != self._following:
-            self._following = self._schedule.parameters
+        if self._feed.schedule.parameters != self._following:
+            self._following = self._feed.schedule.parameters
             for ring in self._rings.values():
                 ring.parameters.assign(self._following)
 
-    def drain(self, *, together: bool = True) -> Drained:
-        """Bring home the rows written since the last drain.
+    def drain(self, *, together: bool = True) -> Drained | None:
+        """Bring home the rows written since the last drain; None if there are none.
 
         Args:
             together: merge by cross-replica reductions. False on an interrupt or
@@ -178,18 +246,36 @@ class Recorder:
                 "take the same steps."
             )
         # A step that was interrupted may stand on some replicas only.
-        end = min(written)
-        lost = max(0, max(written) - self._read - self._capacity)
-        start = self._read + lost
+        end = min(written, default=0)
+        lost = max(0, max(written, default=0) - self._read - self._capacity)
+        if end == self._read and not lost:
+            return None
+        slots = np.arange(self._read + lost, end) % self._capacity
         self._read = end
-        slots = np.arange(start, end) % self._capacity
         held = [ring.rows.read_value() for ring in rings]
         states = [self._states(rows) for rows in held]
         marks = held[0].numpy()[slots, :_MARKS].astype(np.int64)
         rows = np.stack([state.numpy()[slots] for state in states], axis=1)
-        merged = self._merger(states)[slots] if together else merge_axis(ROW, rows, axis=1)
-        return Drained(marks[:, 0], marks[:, 1], rows, merged, lost)
+        if together:
+            merged = self._merger(states)[slots]
+        else:
+            merged = merge_axis(self._statistic, rows, axis=1)
+        tensors = self._drain_tensors(rings, slots, together)
+        return Drained(marks[:, 0], marks[:, 1], rows, merged, lost, tensors)
 
     def _states(self, ring: Tensor) -> Tensor:
-        shape = [self._capacity, len(self._carrier), len(ROW.fields)]
+        shape = [self._capacity, len(self._feed.carrier), len(self._statistic.fields)]
         return tf.reshape(ring[:, _MARKS:], shape)
+
+    def _drain_tensors(self, rings: list[_Ring], slots: Ints, together: bool) -> Tensors | None:
+        held = [ring.slots.read(slots) for ring in rings if ring.slots is not None]
+        if self.table.tensor is None:
+            return None
+        return collect(held, self.table.tensor, self._reducer if together else None)
+
+
+def _needed(references: References, looking: Tensor, next_looking: Tensor) -> Tensor:
+    """Whether this step's values are needed, by a look or as a reference."""
+    if references.needs_every_step:
+        return tf.constant(True)
+    return tf.logical_or(looking, next_looking) if references.needs_step_before else looking

@@ -9,46 +9,104 @@ import numpy as np
 import numpy.typing as npt
 
 from distwatch.signals import Signal
-from distwatch.statistics import ROW
+from distwatch.statistics import ROW, Row
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class RunInfo:
-    """What is known of a run before its first row."""
+class TensorLayout:
+    """How a table keeps raw deltas: their features, reduction over replicas and dtype."""
 
+    features: tuple[int, ...]
+    reduce: str | None
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Signals that are looked at on the same steps and by the same statistics.
+
+    ``window`` is the number of steps between two drains, and that of a chunk.
+    """
+
+    name: str
     signals: tuple[Signal, ...]
-    replicas: tuple[int, ...]
-    strategy: str
-    window: int
     schedule: str
-    versions: dict[str, str]
-    fields: tuple[str, ...] = ROW.fields
-    #: What could be watched and is not: layer path -> why.
-    unwatched: dict[str, str] = field(default_factory=dict)
+    window: int
+    statistic: Row = ROW
+    #: Of a table of one signal whose raw deltas are kept.
+    tensor: TensorLayout | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The signals' names, in the order of the signal axis."""
         return tuple(signal.name for signal in self.signals)
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the statistic's scalar columns, in the order of the field axis."""
+        return tuple(f for part in self.statistic.parts if not part.wide for f in part.fields)
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known of a run before its first row."""
+
+    tables: tuple[Table, ...]
+    replicas: tuple[int, ...]
+    strategy: str
+    versions: dict[str, str]
+    #: What could be watched and is not: path -> why.
+    unwatched: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The signals of all tables."""
+        return tuple(signal for table in self.tables for signal in table.signals)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(signal.name for signal in self.signals)
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Raw deltas of one signal.
+
+    Shapes: values (n, replica, row, *features), or (n, 1, row, *features) where they are
+    reduced over replicas; valid (n, replica) or (n, 1) says how many rows there are, and
+    what is beyond is NaN.
+    """
+
+    values: npt.NDArray[Any]
+    valid: Ints
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arrays."""
+        return self.values.nbytes + self.valid.nbytes
+
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of some steps on all replicas, and the same merged over replicas.
+    """The rows of some steps of one table on all replicas, and the same merged.
 
-    Shapes: step, epoch, iteration (n,); rows (n, replica, signal, field);
-    merged (n, signal, field). ``iteration`` is the optimizer's count as the step
-    left it, -1 where the model has no optimizer.
+    Shapes: step, epoch, iteration (n,); rows (n, replica, signal, field); merged
+    (n, signal, field), where the fields are all columns of the table's statistic, wide
+    ones too. ``iteration`` is the optimizer's count as the step left it, -1 where the
+    model has no optimizer.
     """
 
+    table: str
     step: Ints
     epoch: Ints
     iteration: Ints
     rows: Floats
     merged: Floats
+    tensors: Tensors | None = None
     #: Rows that were due before or among these steps and are not here.
     lost: int = 0
 
@@ -59,9 +117,11 @@ class Block:
     def nbytes(self) -> int:
         """Bytes of the block's arrays."""
         arrays = (self.step, self.epoch, self.iteration, self.rows, self.merged)
-        return sum(array.nbytes for array in arrays)
+        tensors = self.tensors.nbytes if self.tensors is not None else 0
+        return sum(array.nbytes for array in arrays) + tensors
 
     def __getitem__(self, steps: slice) -> Block:
+        tensors = self.tensors
         return replace(
             self,
             step=self.step[steps],
@@ -69,21 +129,42 @@ class Block:
             iteration=self.iteration[steps],
             rows=self.rows[steps],
             merged=self.merged[steps],
+            tensors=tensors and Tensors(tensors.values[steps], tensors.valid[steps]),
             lost=0,
         )
 
 
 def concatenate(blocks: list[Block]) -> Block:
-    """Join consecutive blocks along the step axis."""
+    """Join consecutive blocks of one table along the step axis."""
 
     def joined(name: str) -> Any:
         return np.concatenate([getattr(block, name) for block in blocks])
 
+    tensors = [block.tensors for block in blocks if block.tensors is not None]
     return Block(
+        table=blocks[0].table,
         step=joined("step"),
         epoch=joined("epoch"),
         iteration=joined("iteration"),
         rows=joined("rows"),
         merged=joined("merged"),
+        tensors=_joined_tensors(tensors) if tensors else None,
         lost=sum(block.lost for block in blocks),
     )
+
+
+def _joined_tensors(tensors: list[Tensors]) -> Tensors:
+    most = max(each.values.shape[2] for each in tensors)
+    return Tensors(
+        np.concatenate([padded(each.values, most) for each in tensors]),
+        np.concatenate([each.valid for each in tensors]),
+    )
+
+
+def padded(values: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """Fill deltas of shape (n, replica, row, ...) up to a number of rows with NaN."""
+    missing = rows - values.shape[2]
+    if not missing:
+        return values
+    widths = [(0, missing) if axis == 2 else (0, 0) for axis in range(values.ndim)]
+    return np.pad(values, widths, constant_values=np.nan)

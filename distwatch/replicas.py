@@ -36,6 +36,11 @@ def replica_id() -> int:
     return int(tf.get_static_value(context.replica_id_in_sync_group))
 
 
+def replica_count() -> int:
+    """How many replicas train together."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
 def replica_device() -> str:
     """The device of the replica that this code runs on; "" if TensorFlow may choose."""
     if isinstance(tf.distribute.get_strategy(), _DEFAULT):
@@ -102,13 +107,7 @@ class RowMerger:
         """Merge one array a replica, each of shape (..., field), to one such array."""
         if len(rows) == 1:
             return np.asarray(rows[0])
-        distributed = self._strategy.experimental_distribute_values_from_function(
-            lambda context: tf.convert_to_tensor(
-                rows[context.replica_id_in_sync_group], tf.float64
-            )
-        )
-        merged = self._strategy.experimental_local_results(self._run(distributed))
-        return np.asarray(merged[0])
+        return np.asarray(_first_result(self._strategy, self._run, rows))
 
     def _on_all_replicas(self, rows: Any) -> Any:
         return self._strategy.run(self._on_one_replica, args=(rows,))
@@ -116,6 +115,33 @@ class RowMerger:
     def _on_one_replica(self, rows: Tensor) -> Tensor:
         state = self._statistic.unpack(rows)
         return self._statistic.pack(self._statistic.across(state, _ReplicaReductions()))
+
+
+class SumOverReplicas:
+    """Adds up arrays over the replicas of a strategy, by one cross-replica reduction."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self._run = tf.function(self._on_all_replicas, reduce_retracing=True)
+
+    def __call__(self, arrays: Sequence[Any]) -> npt.NDArray[np.float64]:
+        """Add one float64 array a replica, all of one shape."""
+        if len(arrays) == 1:
+            return np.asarray(arrays[0])
+        return np.asarray(_first_result(self._strategy, self._run, arrays))
+
+    def _on_all_replicas(self, arrays: Any) -> Any:
+        return self._strategy.run(lambda x: _ReplicaReductions().sum(x), args=(arrays,))
+
+
+def _first_result(strategy: Strategy, run: Callable[[Any], Any], arrays: Sequence[Any]) -> Any:
+    """Hand each replica its array, and return what the first one got out."""
+    distributed = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.convert_to_tensor(
+            arrays[context.replica_id_in_sync_group], tf.float64
+        )
+    )
+    return strategy.experimental_local_results(run(distributed))[0]
 
 
 def merge_rows(

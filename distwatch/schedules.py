@@ -135,6 +135,15 @@ def logarithmic(until: int, per_decade: int = 10) -> At:
     )
 
 
+def schedule_of(every: Schedule | int) -> Schedule:
+    """A schedule as it is, a number k as every k-th step.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    return every if isinstance(every, Schedule) else Every(every)
+
+
 def from_mapping(mapping: dict[str, Any] | str) -> Schedule:
     """Read a schedule as configuration files write it: ``{every: 10}``.
 

@@ -14,6 +14,7 @@ import functools
 import importlib.metadata
 import platform
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -42,7 +43,10 @@ Method = TypeVar("Method", bound=Callable[..., None])
 
 @dataclass(frozen=True)
 class Status:
-    """How the watching goes: counts of steps, and the error that ended it, if one did."""
+    """How the watching goes: counts of steps, and the error that ended it, if one did.
+
+    A step that is looked at by several tables counts in each of them.
+    """
 
     steps: int = 0
     committed: int = 0
@@ -79,14 +83,14 @@ class Session:
         self.begun = False
         self._config = config
         self._strategy = strategy
-        # Twice what may come between two drains, so that none is ever overwritten.
-        self._capacity = 2 * max(config.window, steps_per_execution)
+        self._steps_per_execution = steps_per_execution
         self._recorder: Recorder | None = None
         self._writer: BackgroundWriter | None = None
         self._digest: Digest | None = None
         self._epoch = 0
         self._done = 0
-        self._pending = 0
+        #: Steps since each table's last drain.
+        self._pending: Counter[str] = Counter()
 
     def begin(self) -> None:
         """Claim the store before the first step.
@@ -96,11 +100,9 @@ class Session:
             NotWritableError: it cannot be written.
         """
         described = RunInfo(
-            signals=(),
+            tables=(),
             replicas=replicas.replica_numbers(self._strategy),
             strategy=replicas.describe(self._strategy),
-            window=self._config.window,
-            schedule=str(self._config.schedule),
             versions=versions(),
         )
         claim(
@@ -114,14 +116,11 @@ class Session:
 
     def make_recorder(self, heard: Heard) -> Recorder:
         """Set up for the signals that the first step was heard to put out."""
-        info = replace(self._described, signals=heard.signals, unwatched=heard.unwatched)
+        tables = tuple(feed.table for feed in heard.feeds)
+        info = replace(self._described, tables=tables, unwatched=heard.unwatched)
         self._digest = Digest(info)
         self._recorder = Recorder(
-            self._strategy,
-            carrier=heard.carrier,
-            references=heard.references,
-            capacity=self._capacity,
-            schedule=self._config.schedule,
+            self._strategy, heard.feeds, steps_per_execution=self._steps_per_execution
         )
         return self._recorder
 
@@ -134,29 +133,27 @@ class Session:
     def after_steps(self, steps: int) -> None:
         """Some steps were done: drain the rings when a window is full."""
         self._done += steps
-        self._pending += steps
         if self._recorder is None:
             raise WatcherError(
                 "a training step was done that was not heard: the model's "
                 "make_train_function does not use its train_step."
             )
-        self._recorder.follow_schedule()
-        if self._pending >= self._config.window:
-            self._drain()
+        self._recorder.follow_schedules()
+        for table in self._recorder.tables:
+            self._pending[table.table.name] += steps
+        self._drain(full_only=True)
 
     @_never_the_killer
     def end_epoch(self) -> None:
         """Bring home the epoch's last rows, and commit them if that is due."""
-        if self._pending:
-            self._drain()
+        self._drain()
         if self._writer is not None:
             self._writer.commit_tail()
 
     @_never_the_killer
     def finish(self) -> None:
         """Bring everything home, commit it and close the store."""
-        if self._pending:
-            self._drain()
+        self._drain()
         self._close()
         self._raise_writer_error()
         self._warn_of_lost()
@@ -200,23 +197,31 @@ class Session:
         """What stands out in the run."""
         return self._digest.sentences() if self._digest else []
 
-    def _drain(self, *, together: bool = True) -> None:
+    def _drain(self, *, full_only: bool = False, together: bool = True) -> None:
+        """Bring rows home: of every table, or of those whose window is full."""
         self._raise_writer_error()
-        self._pending = 0
         if self._recorder is None or self._digest is None or not self._recorder.started:
             return
-        block = self._block(self._recorder.drain(together=together))
-        if len(block) or block.lost:
-            self._digest.observe(block)
-            self._open_writer(self._digest.info).submit(block)
+        for table in self._recorder.tables:
+            pending = self._pending[table.table.name]
+            if full_only and pending < table.table.window:
+                continue
+            self._pending[table.table.name] = 0
+            drained = table.drain(together=together)
+            if drained is not None:
+                block = self._block(table.table.name, drained)
+                self._digest.observe(block)
+                self._open_writer(self._digest.info).submit(block)
 
-    def _block(self, drained: Drained) -> Block:
+    def _block(self, table: str, drained: Drained) -> Block:
         return Block(
+            table=table,
             step=drained.step,
             epoch=np.full(len(drained.step), self._epoch, np.int64),
             iteration=drained.iteration,
             rows=drained.rows,
             merged=drained.merged,
+            tensors=drained.tensors,
             lost=drained.lost,
         )
 

@@ -91,12 +91,10 @@ def test_info_says_what_is_in_a_run(call, tmp_path):
         "replicas 0, 1, 2",
         "steps 21 committed, from 0 to 20",
         "lost 4 steps",
-        "schedule every(1)",
-        "window 8 steps",
         "strategy made up, 3 x CPU",
         f"distwatch {dw.__version__}",
-        "activation/dense previous",
-        "activation/dense_1 previous",
+        "activation/dense previous 21 every(1)",
+        "activation/dense_1 previous 21 every(1)",
     ):
         assert part in lines
 
@@ -113,17 +111,26 @@ def test_info_json_is_for_programs(call, tmp_path):
         "format": 1,
         "strategy": "made up, 3 x CPU",
         "replicas": [0, 1, 2],
-        "signals": [
-            {"name": "activation/dense", "reference": "previous"},
-            {"name": "activation/dense_1", "reference": "previous"},
+        "tables": [
+            {
+                "name": "table-00",
+                "signals": [
+                    {"name": "activation/dense", "reference": "previous"},
+                    {"name": "activation/dense_1", "reference": "previous"},
+                ],
+                "statistics": [],
+                "tensor": None,
+                "schedule": "every(1)",
+                "window": 8,
+                "committed_steps": 21,
+                "lost_steps": 4,
+                "first_step": 0,
+                "last_step": 20,
+            }
         ],
         "unwatched": {},
-        "schedule": "every(1)",
-        "window": 8,
         "committed_steps": 21,
         "lost_steps": 4,
-        "first_step": 0,
-        "last_step": 20,
         "bytes": on_disk,
         "versions": {"distwatch": dw.__version__},
     }
@@ -147,7 +154,7 @@ def test_info_of_a_run_without_rows(call, tmp_path):
     assert code == 0
     assert "none has committed a row yet" in out
     said = json.loads(call("info", run.path, "--json")[1])
-    assert (said["committed_steps"], said["last_step"], said["window"]) == (0, None, None)
+    assert (said["committed_steps"], said["tables"]) == (0, [])
 
 
 def test_info_shows_hostile_names_as_they_are(call, tmp_path):
@@ -159,10 +166,8 @@ def test_info_shows_hostile_names_as_they_are(call, tmp_path):
     assert "\x1b" not in out
     assert r"two lines\x1b[31m" in out
     assert "[bold]run[/].zarr" in out
-    names = [
-        signal["name"] for signal in json.loads(call("info", run.path, "--json")[1])["signals"]
-    ]
-    assert names == HOSTILE
+    (table,) = json.loads(call("info", run.path, "--json")[1])["tables"]
+    assert [signal["name"] for signal in table["signals"]] == HOSTILE
 
 
 def test_info_refuses_what_is_no_run(call, tmp_path):

@@ -4,6 +4,7 @@ from pydantic import ValidationError
 from distwatch.config import WatchConfig, read_config, watch_config
 from distwatch.errors import ConfigError
 from distwatch.schedules import every, first
+from distwatch.signals import activations
 
 GOOD = """
 store: run.zarr
@@ -29,7 +30,7 @@ def written(tmp_path):
 def test_a_good_file(written):
     config = read_config(written(GOOD))
     assert config.store.name == "run.zarr"
-    assert config.signals == ("dense_*", "encoder/out")
+    assert config.signals == (activations(["dense_*", "encoder/out"]),)
     assert config.reference == "none"
     assert config.schedule == every(10)
     assert config.window == 64
@@ -49,7 +50,7 @@ def test_only_the_store_is_needed(written):
 
 
 def test_one_pattern_may_stand_alone(written):
-    assert read_config(written("store: a\nsignals: dense")).signals == ("dense",)
+    assert read_config(written("store: a\nsignals: dense")).signals == (activations("dense"),)
 
 
 def test_a_schedule_may_be_made_or_written():
@@ -86,7 +87,7 @@ def test_an_unknown_key_names_the_nearest(written, key, near):
         ("window: many", "window='many'"),
         ("window: 1.5", "window=1.5"),
         ("window: true", "window=True"),
-        ("reference: last", "unknown reference 'last': choose 'previous' or 'none'"),
+        ("reference: last", "unknown reference 'last': choose one of 'previous', 'batch_mean'"),
         ("reference: 3", "reference=3"),
         ("signals: []", "glob strings"),
         ("signals: [1]", "glob strings"),

@@ -23,8 +23,8 @@ def test_is_taken_and_nothing_is_created(path, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_both_uses_are_there():
-    assert {path.name for path in CONFIGS} >= {"minimal.yaml", "sampled.yaml"}
+def test_all_uses_are_there():
+    assert {path.name for path in CONFIGS} >= {"gradients.yaml", "minimal.yaml", "sampled.yaml"}
 
 
 def test_minimal_says_what_watch_does_by_itself():
@@ -35,6 +35,12 @@ def test_minimal_names_every_argument():
     written = (FOLDER / "minimal.yaml").read_text()
     for name in inspect.signature(dw.Watch).parameters:
         assert f"\n{name}:" in written
+
+
+def test_gradients_chooses_five_kinds():
+    signals = dw.Watch.from_config(FOLDER / "gradients.yaml").config.signals
+    weights = dw.weights("*/kernel", every=10, statistics=[dw.histogram(accuracy=0.02)])
+    assert signals == (dw.gradients(), dw.updates(), weights, dw.loss(), dw.inputs())
 
 
 def test_sampled_looks_at_every_tenth_step():

@@ -14,7 +14,7 @@ from distwatch import session
 from distwatch.errors import RowsLostWarning, WatcherDisabledWarning, WriteFailedError
 from distwatch.recorder import Recorder
 from distwatch.store import BackgroundWriter, StoreWriter
-from distwatch.taps import ActivationTaps
+from distwatch.taps import Taps
 
 
 def unwatched(epochs=3):
@@ -85,14 +85,14 @@ def test_an_error_in_a_drain(tmp_path, monkeypatch):
 def test_an_error_in_a_later_step(tmp_path, monkeypatch):
     """In eager training every step is heard in Python anew."""
     watch = dw.Watch(tmp_path / "run.zarr", window=1)
-    original = ActivationTaps.choose
+    original = Taps.choose
 
-    def choose(self, collector):
+    def choose(self, notes):
         if watch.status.steps:
             raise ZeroDivisionError("planted")
-        return original(self, collector)
+        return original(self, notes)
 
-    monkeypatch.setattr(ActivationTaps, "choose", choose)
+    monkeypatch.setattr(Taps, "choose", choose)
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))
     model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)

@@ -6,7 +6,9 @@ import tensorflow as tf
 from training import fit, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
-from distwatch.recorder import Recorder
+from distwatch.recorder import Fed, Feed, Recorder
+from distwatch.records import Table
+from distwatch.signals import Signal
 
 
 @pytest.mark.parametrize(
@@ -30,16 +32,13 @@ def test_every_batch_on_every_replica(tmp_path, replicas, spe, window):
 
 
 def test_a_ring_that_ran_over_says_how_much_it_lost():
-    recorder = Recorder(
-        tf.distribute.get_strategy(),
-        carrier=[0],
-        references=["previous"],
-        capacity=4,
-        schedule=dw.every(1),
-    )
+    table = Table("table-00", (Signal("activation/dense"),), "every(1)", window=2)
+    feed = Feed(table, dw.every(1), carrier=(0,), references=("previous",))
+    recorder = Recorder(tf.distribute.get_strategy(), [feed], steps_per_execution=1)
     for step in range(11):
-        recorder.record([tf.fill([2, 3], float(step**2))], tf.constant(step, tf.int64))
-    drained = recorder.drain()
+        values = tf.fill([2, 3], float(step**2))
+        recorder.record([Fed([values])], tf.constant(step, tf.int64))
+    drained = recorder.tables[0].drain()
     assert drained.lost == 7
     assert list(drained.step) == [7, 8, 9, 10]
     mean = drained.rows[:, 0, 0, 5]

@@ -33,7 +33,9 @@ def test_reading_and_the_command_line_never_load_tensorflow():
 
 def test_exported_names():
     assert set(dw.__all__) == {
-        "Run", "Tracker", "Watch", "at", "every", "first", "logarithmic", "open_run",
+        "Run", "Tracker", "Watch", "activations", "at", "ema", "every", "first", "gradients",
+        "histogram", "inputs", "logarithmic", "loss", "open_run", "probe", "tensors",
+        "updates", "weights",
     }  # fmt: skip
     for name in dw.__all__:
         assert getattr(dw, name).__doc__, name

@@ -90,7 +90,7 @@ def test_an_unknown_signal_pattern_names_the_nearest(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"reference": "last"}, "unknown reference 'last'.*'previous' or 'none'"),
+        ({"reference": "last"}, "unknown reference 'last'.*'previous', .*'none'"),
         ({"window": 0}, "window=0: keep at least 1"),
         ({"window": 2.5}, "window=2.5"),
         ({"signals": []}, "give None for the usual layers"),
@@ -129,7 +129,7 @@ def test_an_output_that_cannot_be_compared(tmp_path):
     hidden = keras.ops.cast(positive, "float32")
     model = keras.Model(inputs, keras.layers.Dense(4, name="head")(hidden))
     model.compile("sgd", "sparse_categorical_crossentropy")
-    with pytest.raises(UnwatchableError, match=r"'positive' was asked for.*dtype bool"):
+    with pytest.raises(UnwatchableError, match=r"/positive' was asked for.*dtype bool"):
         fit(model, X, Y, dw.Watch(tmp_path / "run.zarr", signals="*"))
     fit(model, X, Y, dw.Watch(tmp_path / "two.zarr"))
     assert dw.open_run(tmp_path / "two.zarr").signals == [

@@ -1,13 +1,10 @@
+import re
+
 import pytest
 
+import distwatch as dw
 from distwatch.errors import ConfigError, UnknownSignalError
-from distwatch.signals import (
-    REFERENCES,
-    Signal,
-    check_patterns,
-    check_reference,
-    matching,
-)
+from distwatch.signals import Signal, check_reference, check_selectors, matching
 
 PATHS = ["input", "encoder/dense", "encoder/dense_1", "decoder/dense", "decoder/out[0]"]
 
@@ -50,32 +47,90 @@ def test_no_layer_at_all():
         matching(["dense"], [])
 
 
-def test_patterns_become_a_tuple():
-    assert check_patterns(None) is None
-    assert check_patterns("dense_*") == ("dense_*",)
-    assert check_patterns(["a", "b"]) == ("a", "b")
+@pytest.mark.parametrize(
+    "pattern", ["re:.*dense_?[0-9]*", re.compile(r"(encoder|decoder)/d.*")]
+)
+def test_regular_expressions(pattern):
+    found = ["encoder/dense", "encoder/dense_1", "decoder/dense"]
+    assert matching([pattern], PATHS) == found
 
 
-@pytest.mark.parametrize("bad", [[], (), [1], ["a", None]], ids=str)
-def test_patterns_are_strings(bad):
+def test_a_wrong_regular_expression():
+    with pytest.raises(ConfigError, match="no regular expression"):
+        dw.activations("re:dense_(")
+
+
+def test_strings_are_one_selector_of_activations():
+    assert check_selectors(None) is None
+    assert check_selectors("dense_*") == (dw.activations("dense_*"),)
+    assert check_selectors(["a", "b"]) == (dw.activations(["a", "b"]),)
+    assert check_selectors(dw.loss()) == (dw.loss(),)
+    assert check_selectors(["a", dw.loss(), "b"]) == (dw.activations(["a", "b"]), dw.loss())
+
+
+@pytest.mark.parametrize("bad", [[], (), [1], ["a", None], 5, True, b"dense"], ids=str)
+def test_signals_are_patterns_or_selectors(bad):
     with pytest.raises(ConfigError, match="glob strings"):
-        check_patterns(bad)
+        check_selectors(bad)
 
 
-@pytest.mark.parametrize("bad", [5, True, {"dense": 1}, b"dense"], ids=str)
-def test_patterns_that_are_no_sequence(bad):
-    with pytest.raises(ConfigError, match="glob strings"):
-        check_patterns(bad)
+def test_selectors_in_configuration_files():
+    written = [
+        {"gradients": "dense_*", "every": 10, "statistics": ["histogram"]},
+        {"weights": None, "reference": "ema(0.9)", "every": {"first": 3}},
+        {"updates": ["a", "b"], "statistics": [{"histogram": {"accuracy": 0.01}}]},
+        {"tensors": "dense", "every": 50, "reduce": "mean", "dtype": "float16"},
+        {"loss": True},
+    ]
+    read = check_selectors(written)
+    assert read[0] == dw.gradients("dense_*", every=10, statistics=[dw.histogram()])
+    assert read[1] == dw.weights(reference="ema(0.9)", every=dw.first(3))
+    assert read[2] == dw.updates(["a", "b"], statistics=[dw.histogram(accuracy=0.01)])
+    assert read[3] == dw.tensors("dense", every=50, reduce="mean", dtype="float16")
+    assert read[4] == dw.loss()
 
 
-@pytest.mark.parametrize("reference", REFERENCES)
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"gradient": "a"}, "known: activations"),
+        ({"gradients": "a", "weights": "b"}, "one kind"),
+        ({"gradients": "a", "evry": 3}, "evry"),
+        ({"weights": "a", "statistics": ["histogramm"]}, "histogramm"),
+        ({"weights": "a", "reference": "neighbour"}, "no batch dim"),
+        ({"loss": True, "every": 0}, "whole number"),
+        ({"tensors": "a", "every": 5, "reduce": "max"}, "reduce='max'"),
+        ({"tensors": "a", "every": 5, "dtype": "int8"}, "dtype='int8'"),
+        ({"activations": "a", "outputs": False}, "watch nothing"),
+        ({"gradients": "a", "local": False, "applied": False}, "watch nothing"),
+    ],
+)
+def test_wrong_selectors_say_what_is_wrong(bad, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        check_selectors([bad])
+
+
+def test_further_statistics_are_statistics():
+    with pytest.raises(ConfigError, match=r"\[distwatch.histogram\(\)\]"):
+        dw.weights(statistics=["histogram"])
+
+
+@pytest.mark.parametrize("reference", ["previous", "batch_mean", "first", "ema(0.9)", "none"])
 def test_known_references(reference):
     assert check_reference(reference) == reference
 
 
-def test_an_unknown_reference_names_the_known():
-    with pytest.raises(ConfigError, match="'last': choose 'previous' or 'none'"):
-        check_reference("last")
+def test_a_moving_average_by_name():
+    assert dw.ema(0.99) == "ema(0.99)"
+    for decay in (0, 1, -1, 2):
+        with pytest.raises(ConfigError, match=r"between 0 and 1|unknown reference"):
+            dw.ema(decay)
+
+
+@pytest.mark.parametrize("bad", ["last", "ema", "ema()", "ema(x)"])
+def test_an_unknown_reference_names_the_known(bad):
+    with pytest.raises(ConfigError, match=r"'previous', .*'ema\(0.99\)'|between 0 and 1"):
+        check_reference(bad)
 
 
 def test_a_signal_is_a_value():

@@ -19,8 +19,8 @@ def deltas_of(batches, reference):
     return [now[:rows] - then[:rows] for now, then, rows in triples]
 
 
-def assert_rows_equal(got, deltas):
-    """Compare rows (dims step) with NumPy, to 1e-6 of the mean absolute delta."""
+def assert_rows_equal(got, deltas, size=0.0):
+    """Compare rows (dims step) with NumPy, to 1e-6 of the mean absolute delta or ``size``."""
     for step, delta in enumerate(deltas):
         exact = ROW.compute(ROW.from_passes(measure(delta)))
         row = {name: got[name].values[step] for name in got.data_vars if name in exact}
@@ -29,14 +29,16 @@ def assert_rows_equal(got, deltas):
         if not delta.size:
             assert all(np.isnan(row[n]) for n in ("mean", "std", "min", "max", "l1", "l2"))
             continue
-        scale = np.abs(delta, dtype=np.float64).mean()
+        scale = max(size, np.abs(delta, dtype=np.float64).mean())
         for name in ("mean", "std", "min", "max"):
             assert row[name] == pytest.approx(exact[name], rel=0, abs=1e-6 * scale), (
                 step,
                 name,
             )
         for name in ("l1", "l2"):
-            assert row[name] == pytest.approx(exact[name], rel=1e-6), (step, name)
+            elements = delta.size if name == "l1" else delta.size**0.5
+            allowed = max(1e-6 * exact[name], 1e-6 * size * elements)
+            assert row[name] == pytest.approx(exact[name], rel=0, abs=allowed), (step, name)
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
 from distwatch.digest import Digest, spread
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
-from distwatch.records import RunInfo
+from distwatch.records import RunInfo, Table
 from distwatch.statistics import ROW
-from distwatch.store.reader import StoredRun
+from distwatch.store.reader import StoredRun, StoredTable
 
 #: What a row says of a delta, as people read it.
 STATISTICS = ("count", "mean", "std", "min", "max", "l1", "l2", "zeros", "nans", "infs")
 
 #: NaN, where no two elements could be compared: nothing is known, not zero.
 _KNOWN_IF_COMPARED = ("mean", "std", "min", "max", "l1", "l2")
+
+#: What stands beside ``step``.
+_BESIDE_STEP = ("epoch", "iteration")
 
 
 class Run:
@@ -53,7 +57,7 @@ class Run:
 
     @property
     def lost(self) -> int:
-        """How many steps were due and are not in the store."""
+        """How many steps were due and are not in the store, summed over tables."""
         return self._store.lost
 
     def __len__(self) -> int:
@@ -70,10 +74,20 @@ class Run:
 
         Dims are (step, replica, signal), or (step, signal) if ``merged``; the
         variables are count, mean, std, min, max, l1, l2, zeros, nans and infs of
-        each delta, and ``spread`` if merged: the largest minus the smallest of the
-        replicas' means. ``epoch`` and ``iteration`` stand beside ``step``.
+        each delta, ``ratio`` and ``checksum`` where there are any, and ``spread`` if
+        merged: the largest minus the smallest of the replicas' means. ``epoch`` and
+        ``iteration`` stand beside ``step``.
+
+        Signals that were looked at on different steps are joined on ``step``: where
+        one was not looked at, its values are NaN (and its counts, therefore, floats).
+        ``run[signal]`` has each signal's own steps.
         """
-        return self._dataset(slice(None), self.signals, merged)
+        datasets = [
+            self._dataset(table, slice(None), merged) for table in self._store.tables.values()
+        ]
+        if not datasets:
+            return self._empty(merged)
+        return datasets[0] if len(datasets) == 1 else _joined(datasets)
 
     def __getitem__(self, signal: str) -> SignalView:
         """One signal.
@@ -81,53 +95,122 @@ class Run:
         Raises:
             UnknownSignalError: the run has no such signal; the nearest are named.
         """
-        if signal not in self.signals:
-            raise UnknownSignalError(
-                f"{self.path} has no signal {signal!r}; nearest: "
-                f"{nearest(signal, self.signals)}."
-            )
-        position = self.signals.index(signal)
+        table, position = self._find(signal)
         chosen = slice(position, position + 1)
         return SignalView(
             signal,
-            self._dataset(chosen, [signal], merged=False).isel(signal=0),
-            self._dataset(chosen, [signal], merged=True).isel(signal=0),
+            self._dataset(table, chosen, merged=False).isel(signal=0),
+            self._dataset(table, chosen, merged=True).isel(signal=0),
         )
+
+    def quantile(
+        self, signal: str, q: Any, *, per_step: bool = False, per_replica: bool = False
+    ) -> Any:
+        """Quantiles of a signal that was watched with ``distwatch.histogram()``.
+
+        As ``numpy.quantile`` gives them, to the histogram's declared accuracy; the
+        extremes are exact. NaN are left out.
+
+        Args:
+            signal: its name.
+            q: one probability from 0 to 1, or several.
+            per_step, per_replica: keep these axes apart instead of merging over them.
+
+        Returns:
+            A DataArray of dims (step, replica, quantile), without those that were merged
+            over and without quantile for a single one; a float where none is left.
+
+        Raises:
+            UnknownSignalError: the run has no such signal.
+            ConfigError: it was watched without a histogram, or q is no probability.
+        """
+        table, position = self._find(signal)
+        return quantiles(table, position, q, per_step=per_step, per_replica=per_replica)
+
+    def histogram(self, signal: str, *, merged: bool = True) -> xr.DataArray:
+        """The bucket counts of a signal that was watched with ``distwatch.histogram()``.
+
+        Dims are (step, bucket), or (step, replica, bucket); the coordinate ``bucket`` is
+        the value that a bucket stands for.
+
+        Raises:
+            UnknownSignalError: the run has no such signal.
+            ConfigError: it was watched without a histogram.
+        """
+        table, position = self._find(signal)
+        return bucket_counts(table, position, merged=merged)
+
+    def tensor(self, signal: str) -> xr.DataArray:
+        """The raw deltas of a signal that was watched by ``distwatch.tensors()``.
+
+        Dims are (step, replica, batch, dim_1, ...), with ``reduced`` of size 1 in place
+        of replica where they were reduced. NaN fills up what a batch does not have; the
+        coordinate ``valid`` says how many rows it has.
+
+        Raises:
+            UnknownSignalError: the run has no such signal.
+            ConfigError: it was not watched by tensors, or nothing was kept.
+        """
+        table, _ = self._find(signal)
+        return raw_tensor(table, signal, self.replicas)
 
     def summary(self) -> str:
         """What stands out, in a few plain sentences."""
-        return "\n".join(self.digest().sentences())
+        return "\n".join(self.digest().sentences(lost=self.lost))
 
     def digest(self) -> Digest:
         """The whole run, merged over its steps."""
         digest = Digest(self.info)
         for block in self._store.blocks():
             digest.observe(block)
-        digest.lost = self.lost
         return digest
 
-    def _dataset(self, chosen: slice, names: list[str], merged: bool) -> xr.Dataset:
-        rows = self._store.rows(signals=chosen)
+    def _find(self, signal: str) -> tuple[StoredTable, int]:
+        for table in self._store.tables.values():
+            if signal in table.table.names:
+                return table, table.table.names.index(signal)
+        raise UnknownSignalError(
+            f"{self.path} has no signal {signal!r}; nearest: {nearest(signal, self.signals)}."
+        )
+
+    def _dataset(self, stored: StoredTable, chosen: slice, merged: bool) -> xr.Dataset:
+        rows = stored.rows(signals=chosen)
         dims = ("step", "signal") if merged else ("step", "replica", "signal")
-        states = self._store.merged(signals=chosen) if merged else rows
-        variables = {name: (dims, values) for name, values in readable(states).items()}
+        states = stored.merged(signals=chosen) if merged else rows
+        found = readable(states, stored.table)
+        variables = {name: (dims, values) for name, values in found.items()}
         if merged:
             apart = spread(readable(rows)["mean"], axis=1)
             variables["spread"] = (dims, apart)
         coordinates: dict[str, Any] = {
-            "step": self._store.coordinate("step"),
-            "signal": np.asarray(names, dtype=object if not names else None),
-            "epoch": ("step", self._store.coordinate("epoch")),
-            "iteration": ("step", self._store.coordinate("iteration")),
+            "step": stored.coordinate("step"),
+            "signal": np.asarray(stored.table.names[chosen]),
+            "epoch": ("step", stored.coordinate("epoch")),
+            "iteration": ("step", stored.coordinate("iteration")),
         }
         if not merged:
             coordinates["replica"] = np.asarray(self.replicas, dtype=np.int64)
-        return xr.Dataset(variables, coordinates, attrs=self._attributes())
+        return xr.Dataset(variables, coordinates, attrs=self._attributes(stored))
 
-    def _attributes(self) -> dict[str, Any]:
+    def _empty(self, merged: bool) -> xr.Dataset:
+        """A run without rows."""
+        dims = ("step", "signal") if merged else ("step", "replica", "signal")
+        shape = (0, 0) if merged else (0, len(self.replicas), 0)
+        names = (*STATISTICS, "spread") if merged else STATISTICS
+        coordinates: dict[str, Any] = {
+            "step": np.zeros(0, np.int64),
+            "signal": np.zeros(0, object),
+            "epoch": ("step", np.zeros(0, np.int64)),
+            "iteration": ("step", np.zeros(0, np.int64)),
+        }
+        if not merged:
+            coordinates["replica"] = np.asarray(self.replicas, dtype=np.int64)
+        return xr.Dataset({name: (dims, np.zeros(shape)) for name in names}, coordinates)
+
+    def _attributes(self, stored: StoredTable) -> dict[str, Any]:
         return {
             "strategy": self.info.strategy,
-            "schedule": self.info.schedule,
+            "schedule": stored.table.schedule,
             "lost_steps": self.lost,
         }
 
@@ -173,16 +256,62 @@ def open_run(path: str | Path) -> Run:
     return Run(StoredRun(path))
 
 
-def readable(states: Any) -> dict[str, Any]:
-    """Derive what people read from packed states of shape (..., field)."""
-    computed = ROW.compute(ROW.unpack(states))
+def readable(states: Any, table: Table | None = None) -> dict[str, Any]:
+    """Derive what people read from packed states of shape (..., field).
+
+    Args:
+        states: rows of the usual fields, or of all scalar fields of ``table``.
+        table: whose rows they are; None for the usual fields alone.
+    """
+    usual = len(ROW.fields)
+    computed = ROW.compute(ROW.unpack(states[..., :usual]))
     compared = computed["count"] > 0
-    return {
+    found = {
         name: np.where(compared, computed[name], np.nan)
         if name in _KNOWN_IF_COMPARED
         else computed[name]
         for name in STATISTICS
     }
+    return {**found, **_readable_further(states[..., usual:], table)}
+
+
+def _readable_further(states: Any, table: Table | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    start = 0
+    for statistic in table.statistic.further if table else ():
+        if not statistic.wide:
+            stop = start + len(statistic.fields)
+            found |= statistic.compute(statistic.unpack(states[..., start:stop]))
+            start = stop
+    return found
+
+
+def _joined(datasets: list[xr.Dataset]) -> xr.Dataset:
+    """Datasets of several tables as one, over all their steps."""
+    beside = {
+        name: {
+            int(step): int(value)
+            for part in datasets
+            for step, value in zip(part["step"].values, part[name].values, strict=True)
+        }
+        for name in _BESIDE_STEP
+    }
+    parts = [part.drop_vars(_BESIDE_STEP) for part in datasets]
+    joined = xr.concat(
+        parts,
+        "signal",
+        join="outer",
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        combine_attrs="drop_conflicts",
+    )
+    return joined.assign_coords(
+        {
+            name: ("step", np.asarray([of[int(step)] for step in joined["step"]], np.int64))
+            for name, of in beside.items()
+        }
+    )
 
 
 def _pick(dataset: xr.Dataset, statistic: str) -> xr.DataArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,18 @@ from distwatch.errors import StateShapeError
 from distwatch.statistics.passes import Passes, measure
 
 State = TypeVar("State", bound=tuple[Any, ...])
+
+
+class Seen(NamedTuple):
+    """What a statistic may look at: of one signal, on the host or in the graph.
+
+    ``delta`` is what was measured, ``signal`` the watched value itself, ``beside`` a
+    companion, such as the weight that an update changed.
+    """
+
+    delta: Any
+    signal: Any = None
+    beside: Any = None
 
 
 class Reductions(Protocol):
@@ -54,8 +66,8 @@ class Statistic(ABC, Generic[State]):
         """The state of no values (scalars, which broadcast against any shape)."""
 
     @abstractmethod
-    def from_passes(self, passes: Passes) -> State:
-        """The state of the values that were looked over."""
+    def observe(self, seen: Seen) -> State:
+        """The state of one array of values, of any shape."""
 
     @abstractmethod
     def merge(self, a: State, b: State) -> State:
@@ -68,6 +80,15 @@ class Statistic(ABC, Generic[State]):
     @abstractmethod
     def compute(self, state: State) -> dict[str, npt.NDArray[Any]]:
         """What people read, on the host: name -> array of the state's shape."""
+
+    @property
+    def wide(self) -> bool:
+        """Whether its columns are an array of their own, too many to be named one by one."""
+        return False
+
+    def spec(self) -> dict[str, Any]:
+        """What `from_spec` makes it again from: plain data, with its name."""
+        return {"name": type(self).__name__.lower()}
 
     def flatten(self, state: State) -> tuple[Any, ...]:
         """The state's arrays in the order of ``fields``."""
@@ -82,24 +103,41 @@ class Statistic(ABC, Generic[State]):
         arrays = self.flatten(state)
         return namespace(*arrays).stack(arrays, axis=-1)
 
+    def check_columns(self, packed: Any) -> None:
+        """Raise StateShapeError if the last dim is not one column a field."""
+        if packed.shape[-1] != len(self.fields):
+            # The columns of a histogram are too many to be listed.
+            listed = "" if self.wide else f" ({', '.join(self.fields)})"
+            raise StateShapeError(
+                f"a packed state has {packed.shape[-1]} columns, expected "
+                f"{len(self.fields)}{listed}; both sides must use the same statistics."
+            )
+
     def unpack(self, packed: Any) -> State:
         """Take an array of shape (\\*S, fields) apart into a state.
 
         Raises:
             StateShapeError: the last dim is not one column a field.
         """
-        if packed.shape[-1] != len(self.fields):
-            raise StateShapeError(
-                f"a packed state has {packed.shape[-1]} columns, expected "
-                f"{len(self.fields)} ({', '.join(self.fields)}); "
-                "both sides must use the same statistics."
-            )
+        self.check_columns(packed)
         return self.unflatten(tuple(packed[..., i] for i in range(len(self.fields))))
+
+
+class Summed(Statistic[State]):
+    """A statistic that takes all it needs from the one look that all share."""
+
+    @abstractmethod
+    def from_passes(self, passes: Passes) -> State:
+        """The state of the values that were looked over."""
+
+    def observe(self, seen: Seen) -> State:
+        return self.from_passes(measure(seen.delta))
 
 
 def observe(statistic: Statistic[State], values: npt.ArrayLike) -> State:
     """The state of one array of values, of any shape, on the host."""
-    return statistic.from_passes(measure(values))
+    array = np.asarray(values)
+    return statistic.observe(Seen(array.astype(np.float64), array, array))
 
 
 def merge_axis(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distwatch.statistics.base import Reductions, Statistic
+from distwatch.statistics.base import Reductions, Summed
 from distwatch.statistics.passes import Passes
 
 
@@ -19,7 +19,7 @@ class CountsState(NamedTuple):
     infs: Any
 
 
-class Counts(Statistic[CountsState]):
+class Counts(Summed[CountsState]):
     """Numbers of elements, kept in float64: exact to 2**53."""
 
     fields = CountsState._fields

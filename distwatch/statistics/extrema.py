@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distwatch._array import namespace
-from distwatch.statistics.base import Reductions, Statistic
+from distwatch.statistics.base import Reductions, Summed
 from distwatch.statistics.passes import Passes
 
 
@@ -18,7 +18,7 @@ class ExtremaState(NamedTuple):
     max: Any
 
 
-class Extrema(Statistic[ExtremaState]):
+class Extrema(Summed[ExtremaState]):
     """Minimum and maximum of the finite elements."""
 
     fields = ExtremaState._fields

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distwatch._array import namespace
-from distwatch.statistics.base import Reductions, Statistic
+from distwatch.statistics.base import Reductions, Summed
 from distwatch.statistics.passes import Passes
 
 
@@ -19,7 +19,7 @@ class MomentsState(NamedTuple):
     m2: Any
 
 
-class Moments(Statistic[MomentsState]):
+class Moments(Summed[MomentsState]):
     """Count, mean and centred sum of squares.
 
     Merging follows Chan, Golub & LeVeque, "Updating formulae and a pairwise

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distwatch.statistics.base import Reductions, Statistic
+from distwatch.statistics.base import Reductions, Summed
 from distwatch.statistics.passes import Passes
 
 
@@ -17,7 +17,7 @@ class NormsState(NamedTuple):
     l2sq: Any
 
 
-class Norms(Statistic[NormsState]):
+class Norms(Summed[NormsState]):
     """``l1``, the sum of absolute values, and ``l2``, the Euclidean norm.
 
     The square of the norm is kept, since squares add up and norms do not.

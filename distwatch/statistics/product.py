@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
-from distwatch.statistics.base import Reductions, Statistic
+from distwatch._array import namespace
+from distwatch.statistics.base import Reductions, Seen, Statistic, Summed
 from distwatch.statistics.passes import Passes
 
 States = tuple[Any, ...]
@@ -16,16 +17,21 @@ class Product(Statistic[States]):
 
     def __init__(self, parts: tuple[Statistic[Any], ...]) -> None:
         self.parts = parts
+        self._fields = tuple(field for part in parts for field in part.fields)
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return tuple(field for part in self.parts for field in part.fields)
+        return self._fields
 
     def empty(self) -> States:
         return tuple(part.empty() for part in self.parts)
 
+    def observe(self, seen: Seen) -> States:
+        return tuple(part.observe(seen) for part in self.parts)
+
     def from_passes(self, passes: Passes) -> States:
-        return tuple(part.from_passes(passes) for part in self.parts)
+        """The states of values that were looked over, if all parts are `Summed`."""
+        return tuple(cast(Summed[Any], part).from_passes(passes) for part in self.parts)
 
     def merge(self, a: States, b: States) -> States:
         return tuple(p.merge(x, y) for p, x, y in zip(self.parts, a, b, strict=True))
@@ -45,6 +51,26 @@ class Product(Statistic[States]):
     def unflatten(self, arrays: tuple[Any, ...]) -> States:
         remaining = iter(arrays)
         return tuple(part.unflatten(_take(remaining, part)) for part in self.parts)
+
+    def pack(self, state: States) -> Any:
+        if not self.wide:
+            # One operation in the training step, where a part each would be several.
+            return super().pack(state)
+        packed = [part.pack(s) for part, s in self._pairs(state)]
+        return namespace(*packed).concat(packed, axis=-1)
+
+    def unpack(self, packed: Any) -> States:
+        self.check_columns(packed)
+        states, start = [], 0
+        for part in self.parts:
+            stop = start + len(part.fields)
+            states.append(part.unpack(packed[..., start:stop]))
+            start = stop
+        return tuple(states)
+
+    @property
+    def wide(self) -> bool:
+        return any(part.wide for part in self.parts)
 
     def _pairs(self, state: States) -> Iterator[tuple[Statistic[Any], Any]]:
         return zip(self.parts, state, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -21,7 +21,7 @@ class Writer(Protocol):
     def committed(self) -> int: ...
     def append(self, block: Block) -> None: ...
     def commit_tail(self, *, at_once: bool = True) -> None: ...
-    def count_lost(self, steps: int) -> None: ...
+    def count_lost(self, steps: dict[str, int]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -46,8 +46,10 @@ class BackgroundWriter:
         max_wait: float = MAX_WAIT,
     ) -> None:
         self.error: Exception | None = None
-        #: Steps dropped because the queue was full, or that an error left unwritten.
-        self.lost = 0
+        #: Steps of each table dropped because the queue was full.
+        self._dropped: Counter[str] = Counter()
+        #: Steps that an error left unwritten.
+        self._unwritten = 0
         self._max_bytes = max_bytes
         self._max_wait = max_wait
         self._queue: deque[Block | None] = deque()
@@ -62,6 +64,11 @@ class BackgroundWriter:
         )
         self._thread.start()
 
+    @property
+    def lost(self) -> int:
+        """Steps dropped because the queue was full, or that an error left unwritten."""
+        return self._dropped.total() + self._unwritten
+
     def submit(self, block: Block) -> bool:
         """Hand a block over; False if it was dropped, and counted."""
         with self._changed:
@@ -69,7 +76,7 @@ class BackgroundWriter:
                 lambda: self.error or not self._queue or self._room(block), self._max_wait
             )
             if not fits or self.error:
-                self.lost += len(block) + block.lost
+                self._dropped[block.table] += len(block) + block.lost
                 return False
             self._queue.append(block)
             self._bytes += block.nbytes
@@ -103,7 +110,7 @@ class BackgroundWriter:
             writer = make_writer()
             while self._next(writer):
                 pass
-            writer.count_lost(self.lost)
+            writer.count_lost(self._dropped)
             writer.close()
             self.committed = writer.committed
         except Exception as error:
@@ -132,7 +139,7 @@ class BackgroundWriter:
         with self._changed:
             self.error = error
             self.committed = committed
-            self.lost += self._accepted - committed
+            self._unwritten = self._accepted - committed
             self._queue.clear()
             self._bytes = 0
             self._changed.notify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from distwatch.errors import DamagedStoreError, NotARunError
-from distwatch.records import Block, Floats, Ints
+from distwatch.records import Block, Floats, Ints, RunInfo, Tensors
 from distwatch.store import schema
 
 
@@ -33,21 +34,30 @@ class StoredRun:
         root = _open(self.path, None)
         attributes = schema.check_format(dict(root.attrs), str(path))
         self.created = str(attributes.get("created", ""))
-        self._group = self._segment()
-        if self._group is None:
+        self.tables: dict[str, StoredTable] = {}
+        #: The name of the group that holds the rows; None where none was written.
+        self.segment = self._only_segment()
+        if self.segment is None:
             self.info = schema.rowless_info(attributes, str(path))
-            self.steps = self.lost = 0
             return
-        where = f"{path}/{self._group.path}"
-        said = schema.check_format(dict(self._group.attrs), where)
-        self.info = schema.run_info(said, where)
-        self.steps, self.lost = schema.progress(said, where)
-        self._check_shapes(where)
+        where = f"{path}/{self.segment}"
+        said = schema.check_format(dict(_open(self.path, self.segment).attrs), where)
+        info = schema.segment_info(said, where)
+        for name in schema.table_names(said, where):
+            # A table without its document was killed before its first commit.
+            if (self.path / self.segment / name / "zarr.json").exists():
+                self.tables[name] = StoredTable(self.path, self.segment, name, info)
+        self.info = replace(info, tables=tuple(each.table for each in self.tables.values()))
 
     @property
-    def segment(self) -> str | None:
-        """The name of the group that holds the rows; None where none was written."""
-        return self._group.path if self._group is not None else None
+    def steps(self) -> int:
+        """How many steps are committed in the table that has most."""
+        return max((table.steps for table in self.tables.values()), default=0)
+
+    @property
+    def lost(self) -> int:
+        """How many steps were due and are not there, summed over tables."""
+        return sum(table.lost for table in self.tables.values())
 
     @property
     def nbytes(self) -> int:
@@ -59,33 +69,12 @@ class StoredRun:
                 total += file.stat().st_size if file.is_file() else 0
         return total
 
-    def coordinate(self, name: str, steps: slice = slice(None)) -> Ints:
-        """``step``, ``epoch`` or ``iteration``: shape (step,)."""
-        return np.asarray(self._read(name, (steps,), (0,)), np.int64)
-
-    def rows(self, steps: slice = slice(None), signals: slice = slice(None)) -> Floats:
-        """Per-replica states: shape (step, replica, signal, field)."""
-        shape = (0, len(self.info.replicas), len(self.info.signals), len(self.info.fields))
-        return np.asarray(self._read("rows", (steps, slice(None), signals), shape), np.float64)
-
-    def merged(self, steps: slice = slice(None), signals: slice = slice(None)) -> Floats:
-        """States merged over replicas: shape (step, signal, field)."""
-        shape = (0, len(self.info.signals), len(self.info.fields))
-        return np.asarray(self._read("merged", (steps, signals), shape), np.float64)
-
     def blocks(self) -> Iterator[Block]:
-        """The run in pieces of one chunk each, in order of step."""
-        for start in range(0, self.steps, self.info.window):
-            steps = slice(start, min(start + self.info.window, self.steps))
-            yield Block(
-                step=self.coordinate("step", steps),
-                epoch=self.coordinate("epoch", steps),
-                iteration=self.coordinate("iteration", steps),
-                rows=self.rows(steps),
-                merged=self.merged(steps),
-            )
+        """The run in pieces of one chunk each, table by table, in order of step."""
+        for table in self.tables.values():
+            yield from table.blocks()
 
-    def _segment(self) -> zarr.Group | None:
+    def _only_segment(self) -> str | None:
         # A segment without its document was killed before its first commit.
         committed = self.path.glob("worker-*/zarr.json")
         names = sorted(document.parent.name for document in committed)
@@ -94,35 +83,90 @@ class StoredRun:
                 f"{self.path} holds {len(names)} segments ({', '.join(names)}); "
                 "this distwatch writes and reads one."
             )
-        return _open(self.path, names[0]) if names else None
+        return names[0] if names else None
 
-    def _check_shapes(self, where: str) -> None:
-        for spec in schema.GROWING:
-            sizes = {
-                "step": self.steps,
-                "replica": len(self.info.replicas),
-                "signal": len(self.info.signals),
-                "field": len(self.info.fields),
-            }
-            wanted = tuple(sizes[dim] for dim in spec.dims)
-            got = getattr(self._array(spec.name), "shape", None)
+
+class StoredTable:
+    """One table of a run on disk.
+
+    Args:
+        path: the run's.
+        segment: the name of the segment's group.
+        name: the table's.
+        info: what the segment says.
+
+    Raises:
+        FormatVersionError: a newer distwatch wrote it.
+        DamagedStoreError: it contradicts its own description.
+    """
+
+    def __init__(self, path: Path, segment: str, name: str, info: RunInfo) -> None:
+        self._where = f"{path}/{segment}/{name}"
+        self._info = info
+        self._group = _open(path, f"{segment}/{name}")
+        said = schema.check_format(dict(self._group.attrs), self._where)
+        self.table = schema.table_info(said, name, self._where)
+        self.steps, self.lost = schema.progress(said, self._where)
+        self._check_shapes()
+
+    def coordinate(self, name: str, steps: slice = slice(None)) -> Ints:
+        """``step``, ``epoch`` or ``iteration``: shape (step,)."""
+        return np.asarray(self._read(name, (steps,)), np.int64)
+
+    def rows(self, steps: slice = slice(None), signals: slice = slice(None)) -> Floats:
+        """Per-replica states of scalar fields: shape (step, replica, signal, field)."""
+        return np.asarray(self._read("rows", (steps, slice(None), signals)), np.float64)
+
+    def merged(self, steps: slice = slice(None), signals: slice = slice(None)) -> Floats:
+        """The same merged over replicas: shape (step, signal, field)."""
+        return np.asarray(self._read("merged", (steps, signals)), np.float64)
+
+    def histogram(self, steps: slice = slice(None), signals: slice = slice(None)) -> Ints:
+        """Bucket counts on each replica: shape (step, replica, signal, bucket)."""
+        return np.asarray(self._read("histogram", (steps, slice(None), signals)), np.int64)
+
+    def histogram_merged(
+        self, steps: slice = slice(None), signals: slice = slice(None)
+    ) -> Ints:
+        """The same merged over replicas: shape (step, signal, bucket)."""
+        return np.asarray(self._read("histogram_merged", (steps, signals)), np.int64)
+
+    def tensors(self, steps: slice = slice(None)) -> Tensors | None:
+        """Raw deltas, where the table keeps them and a step was looked at."""
+        if self.table.tensor is None or "tensor" not in self._group:
+            return None
+        return Tensors(self._read("tensor", (steps,)), self._read("valid", (steps,)))
+
+    def blocks(self) -> Iterator[Block]:
+        """The table's scalar fields in pieces of one chunk each, in order of step."""
+        for start in range(0, self.steps, self.table.window):
+            steps = slice(start, min(start + self.table.window, self.steps))
+            yield Block(
+                table=self.table.name,
+                step=self.coordinate("step", steps),
+                epoch=self.coordinate("epoch", steps),
+                iteration=self.coordinate("iteration", steps),
+                rows=self.rows(steps),
+                merged=self.merged(steps),
+            )
+
+    def _check_shapes(self) -> None:
+        for spec in schema.growing(self._info, self.table):
+            wanted = (self.steps, *spec.sizes)
+            got = getattr(self._group.get(spec.name), "shape", None)
             if got != wanted:
                 raise DamagedStoreError(
-                    f"{where}: array {spec.name!r} is of shape {got}, its group says "
+                    f"{self._where}: array {spec.name!r} is of shape {got}, its group says "
                     f"{wanted}; the store was changed by something else than distwatch."
                 )
 
-    def _array(self, name: str) -> Any:
-        return self._group.get(name) if self._group is not None else None
-
-    def _read(self, name: str, where: tuple[slice, ...], empty: tuple[int, ...]) -> Any:
-        if self._group is None:
-            return np.zeros(empty)
+    def _read(self, name: str, where: tuple[slice, ...]) -> Any:
+        array: Any = self._group[name]
         try:
-            return np.asarray(self._array(name)[where])
+            return np.asarray(array[where])
         except (ValueError, RuntimeError, OSError) as error:
             raise DamagedStoreError(
-                f"{self.path}/{self.segment}: array {name!r} cannot be read at "
+                f"{self._where}: array {name!r} cannot be read at "
                 f"{where[0]} ({type(error).__name__}: {error}); a chunk is damaged."
             ) from error
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from distwatch.errors import DamagedStoreError, FormatVersionError, NotARunError
-from distwatch.records import RunInfo
+from distwatch.records import RunInfo, Table, TensorLayout
 from distwatch.signals import Signal
+from distwatch.statistics import from_spec
 
 FORMAT = 1
 
@@ -18,27 +22,85 @@ ATTRIBUTE = "distwatch"
 SEGMENT = "worker-{worker:04d}-start-{start:04d}"
 
 
+#: Inner chunks of ``rows`` and ``merged`` span at most this many signals, so that
+#: one signal's history is read without the others.
+SIGNALS_PER_CHUNK = 8
+
+
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array that grows along ``step``: its dims, dtype and fill."""
+    """One array that grows along ``step``, its first dim.
+
+    ``sizes`` are those of the other dims, ``shard`` and ``chunk`` of all dims.
+    """
 
     name: str
     dims: tuple[str, ...]
+    sizes: tuple[int, ...]
+    shard: tuple[int, ...]
+    chunk: tuple[int, ...]
     dtype: str
     fill: float
 
 
-GROWING = (
-    ArraySpec("step", ("step",), "int64", -1),
-    ArraySpec("epoch", ("step",), "int64", -1),
-    ArraySpec("iteration", ("step",), "int64", -1),
-    ArraySpec("rows", ("step", "replica", "signal", "field"), "float64", float("nan")),
-    ArraySpec("merged", ("step", "signal", "field"), "float64", float("nan")),
-)
+def growing(info: RunInfo, table: Table) -> Iterator[ArraySpec]:
+    """The arrays of a table that grow along ``step``, but for its raw tensors."""
+    sizes = {
+        "step": table.window,
+        "replica": len(info.replicas),
+        "signal": len(table.signals),
+        "field": len(table.fields),
+        "bucket": len(bucket_labels(table)),
+    }
 
-#: Inner chunks of ``rows`` and ``merged`` span at most this many signals, so that
-#: one signal's history is read without the others.
-SIGNALS_PER_CHUNK = 8
+    def spec(name: str, dims: str, dtype: str, fill: float) -> ArraySpec:
+        names = tuple(dims.split())
+        shard = tuple(sizes[dim] for dim in names)
+        chunk = tuple(
+            _divisor(size, SIGNALS_PER_CHUNK) if dim == "signal" else size
+            for dim, size in zip(names, shard, strict=True)
+        )
+        return ArraySpec(name, names, shard[1:], shard, chunk, dtype, fill)
+
+    yield from (spec(name, "step", "int64", -1) for name in ("step", "epoch", "iteration"))
+    yield spec("rows", "step replica signal field", "float64", float("nan"))
+    yield spec("merged", "step signal field", "float64", float("nan"))
+    if sizes["bucket"]:
+        yield spec("histogram", "step replica signal bucket", "int64", -1)
+        yield spec("histogram_merged", "step signal bucket", "int64", -1)
+
+
+def tensor_arrays(info: RunInfo, layout: TensorLayout, rows: int) -> Iterator[ArraySpec]:
+    """The arrays of raw tensors: one chunk a step and replica."""
+    replicas = 1 if layout.reduce else len(info.replicas)
+    axis = "reduced" if layout.reduce else "replica"
+    dims = tuple(f"dim_{i}" for i in range(1, 1 + len(layout.features)))
+    chunk = (1, 1, rows, *layout.features)
+    yield ArraySpec(
+        "tensor",
+        ("step", axis, "batch", *dims),
+        (replicas, rows, *layout.features),
+        chunk,
+        chunk,
+        layout.dtype,
+        float("nan"),
+    )
+    valid = (1, replicas)
+    yield ArraySpec("valid", ("step", axis), (replicas,), valid, valid, "int64", -1)
+
+
+def bucket_labels(table: Table) -> Any:
+    """The value that each bucket of the table's histogram stands for; none without one."""
+    histogram = table.statistic.histogram
+    return np.zeros(0) if histogram is None else histogram.centres
+
+
+def _divisor(size: int, most: int) -> int:
+    """The largest divisor of ``size`` up to ``most``.
+
+    Inner chunks have to divide a shard exactly, or every write reads it first.
+    """
+    return max(n for n in range(1, min(size, most) + 1) if size % n == 0)
 
 
 def root_attributes(info: RunInfo, created: str) -> dict[str, Any]:
@@ -53,22 +115,36 @@ def root_attributes(info: RunInfo, created: str) -> dict[str, Any]:
     }
 
 
-def segment_attributes(info: RunInfo, committed: int, lost: int) -> dict[str, Any]:
-    """What a segment's group says; replacing it commits ``committed`` rows a replica."""
+def segment_attributes(info: RunInfo) -> dict[str, Any]:
+    """What a segment's group says; its tables say the rest."""
+    return {
+        ATTRIBUTE: {
+            "format": FORMAT,
+            "tables": [table.name for table in info.tables],
+            "replicas": list(info.replicas),
+            "strategy": info.strategy,
+            "versions": info.versions,
+            "unwatched": info.unwatched,
+        }
+    }
+
+
+def table_attributes(table: Table, committed: int, lost: int) -> dict[str, Any]:
+    """What a table's group says; replacing it commits ``committed`` steps."""
     return {
         ATTRIBUTE: {
             "format": FORMAT,
             "committed": committed,
             "lost": lost,
-            "window": info.window,
-            "schedule": info.schedule,
-            "signals": [asdict(signal) for signal in info.signals],
-            "replicas": list(info.replicas),
-            "fields": list(info.fields),
-            "strategy": info.strategy,
-            "versions": info.versions,
-            "unwatched": info.unwatched,
-        }
+            "window": table.window,
+            "schedule": table.schedule,
+            "signals": [asdict(signal) for signal in table.signals],
+            "fields": list(table.fields),
+            "statistics": [statistic.spec() for statistic in table.statistic.further],
+            "tensor": asdict(table.tensor) if table.tensor else None,
+        },
+        # Where xarray finds the coordinates that are no dims.
+        "coordinates": "epoch iteration",
     }
 
 
@@ -101,32 +177,74 @@ def check_format(attributes: dict[str, Any], where: str) -> dict[str, Any]:
 _NO_FORMAT = "there is no such format, so the store is damaged or not from distwatch."
 
 
-def run_info(attributes: dict[str, Any], where: str) -> RunInfo:
-    """Read a run's description from a segment's attributes.
+def segment_info(attributes: dict[str, Any], where: str) -> RunInfo:
+    """Read what a segment's group says; its tables are read one by one.
 
     Raises:
         DamagedStoreError: something is missing or of the wrong kind.
     """
     try:
         return RunInfo(
-            signals=tuple(
-                Signal(str(signal["name"]), str(signal["reference"]))
-                for signal in attributes["signals"]
-            ),
+            tables=(),
             replicas=tuple(int(number) for number in attributes["replicas"]),
             strategy=str(attributes["strategy"]),
-            window=int(attributes["window"]),
-            schedule=str(attributes["schedule"]),
             versions=dict(attributes["versions"]),
-            fields=tuple(map(str, attributes["fields"])),
             unwatched=dict(attributes["unwatched"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(where, error) from error
 
 
+def table_names(attributes: dict[str, Any], where: str) -> list[str]:
+    """The names of a segment's tables.
+
+    Raises:
+        DamagedStoreError: they are missing, or no names of groups.
+    """
+    names = attributes.get("tables")
+    listed = isinstance(names, list) and all(
+        isinstance(name, str) and name and not set(name) & set("/\\") and name != ".."
+        for name in names
+    )
+    if not listed:
+        raise damaged(where, ValueError(f"tables={names!r}"))
+    return list(names or [])
+
+
+def table_info(attributes: dict[str, Any], name: str, where: str) -> Table:
+    """Read a table's description from its attributes.
+
+    Raises:
+        DamagedStoreError: something is missing or of the wrong kind.
+    """
+    try:
+        table = Table(
+            name=name,
+            signals=tuple(
+                Signal(str(signal["name"]), str(signal["reference"]))
+                for signal in attributes["signals"]
+            ),
+            schedule=str(attributes["schedule"]),
+            window=int(attributes["window"]),
+            statistic=from_spec(attributes["statistics"]),
+            tensor=_layout(attributes["tensor"]),
+        )
+        if table.fields != tuple(attributes["fields"]):
+            raise ValueError(f"fields={attributes['fields']!r}, expected {table.fields}")
+        return table
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(where, error) from error
+
+
+def _layout(written: Any) -> TensorLayout | None:
+    if written is None:
+        return None
+    features = tuple(int(size) for size in written["features"])
+    return TensorLayout(features, written["reduce"], str(written["dtype"]))
+
+
 def progress(attributes: dict[str, Any], where: str) -> tuple[int, int]:
-    """Read how many steps a segment has committed and lost.
+    """Read how many steps a table has committed and lost.
 
     Raises:
         DamagedStoreError: one of them is missing or no number.
@@ -145,11 +263,9 @@ def rowless_info(attributes: dict[str, Any], where: str) -> RunInfo:
     """
     try:
         return RunInfo(
-            signals=(),
+            tables=(),
             replicas=(),
             strategy=str(attributes.get("strategy", "")),
-            window=1,
-            schedule="",
             versions=dict(attributes.get("versions", {})),
         )
     except (TypeError, ValueError) as error:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
 from zarr.storage import LocalStore
 
 from distwatch.errors import NotWritableError, RunExistsError, StateShapeError
-from distwatch.records import Block, RunInfo, concatenate
+from distwatch.records import Block, RunInfo, Table, concatenate
 from distwatch.store import schema
 from distwatch.store.staging import StagedStore
 
@@ -92,11 +93,7 @@ def now() -> str:
 
 
 class StoreWriter:
-    """Appends blocks to one segment of a run; each is there whole or not at all.
-
-    A block is written as whole chunks of ``info.window`` steps; what is left over
-    waits in memory as the tail, until it fills a chunk or is committed as a part
-    of one, to be replaced by a superset later.
+    """Appends blocks to one segment of a run, each to its table.
 
     Args:
         path: a claimed path.
@@ -105,12 +102,68 @@ class StoreWriter:
     """
 
     def __init__(self, path: Path, info: RunInfo, segment: str) -> None:
+        self._store = LocalStore(path)
+        attributes = schema.segment_attributes(info)
+        zarr.create_group(self._store, path=segment, attributes=attributes, zarr_format=3)
+        self._tables = {
+            table.name: TableWriter(self._store, info, table, f"{segment}/{table.name}")
+            for table in info.tables
+        }
+
+    @property
+    def committed(self) -> int:
+        """Steps that a reader sees, and will see after a crash, summed over tables."""
+        return sum(table.committed for table in self._tables.values())
+
+    def append(self, block: Block) -> None:
+        """Take a block, and commit every whole chunk that it completes.
+
+        Raises:
+            StateShapeError: the block's shape is not that of its table.
+        """
+        self._tables[block.table].append(block)
+
+    def commit_tail(self, *, at_once: bool = True) -> None:
+        """Commit the steps that fill no chunk yet (unless that was done just now)."""
+        for table in self._tables.values():
+            table.commit_tail(at_once=at_once)
+
+    def count_lost(self, steps: dict[str, int]) -> None:
+        """Declare steps of tables that will never come."""
+        for name, lost in steps.items():
+            self._tables[name].count_lost(lost)
+
+    def close(self) -> None:
+        """Commit everything."""
+        for table in self._tables.values():
+            table.close()
+        self._store.close()
+
+
+class TableWriter:
+    """Appends blocks to one table; each is there whole or not at all.
+
+    A block is written as whole chunks of ``table.window`` steps; what is left over
+    waits in memory as the tail, until it fills a chunk or is committed as a part
+    of one, to be replaced by a superset later.
+
+    Args:
+        store: where the run is.
+        info: what the run holds.
+        table: what this table holds.
+        group: the path of the table's group.
+    """
+
+    def __init__(self, store: Store, info: RunInfo, table: Table, group: str) -> None:
         self._info = info
-        self._segment = segment
-        self._store = StagedStore(LocalStore(path))
-        self._group = zarr.create_group(self._store, path=segment, zarr_format=3)
-        self._arrays = {spec.name: _create(self._group, spec, info) for spec in schema.GROWING}
-        _create_labels(self._group, info)
+        self._table = table
+        self._path = group
+        self._store = StagedStore(store)
+        self._group = zarr.create_group(self._store, path=group, zarr_format=3)
+        self._arrays = {
+            spec.name: _create(self._group, spec) for spec in schema.growing(info, table)
+        }
+        _create_labels(self._group, info, table)
         self._tail: list[Block] = []
         self._whole = 0
         self._lost = 0
@@ -127,13 +180,13 @@ class StoreWriter:
         """Take a block, and commit every whole chunk that it completes.
 
         Raises:
-            StateShapeError: the block's shape is not that of this run.
+            StateShapeError: the block's shape is not that of this table.
         """
         self._check(block)
         self._lost += block.lost
         self._tail.append(block)
         waiting = concatenate(self._tail)
-        window = self._info.window
+        window = self._table.window
         whole = len(waiting) // window * window
         if whole:
             self._write(waiting[:whole])
@@ -160,84 +213,96 @@ class StoreWriter:
         """Commit everything."""
         self.commit_tail()
         self._commit(self._committed, settle=True)
-        self._store.close()
 
     def _write(self, block: Block) -> None:
         start, stop = self._whole, self._whole + len(block)
-        for name, array in self._arrays.items():
-            array.resize((stop, *array.shape[1:]))
-            array[start:stop] = getattr(block, name)
+        for name, values in self._values(block).items():
+            array = self._arrays[name]
+            # A table of raw tensors grows along its batches, too.
+            sizes = np.maximum(array.shape[1:], values.shape[1:])
+            array.resize((stop, *(int(size) for size in sizes)))
+            array[(slice(start, stop), *(slice(size) for size in values.shape[1:]))] = values
+
+    def _values(self, block: Block) -> dict[str, Any]:
+        """The values of each array of the table, for the steps of a block."""
+        scalars = len(self._table.fields)
+        values: dict[str, Any] = {
+            "step": block.step,
+            "epoch": block.epoch,
+            "iteration": block.iteration,
+            "rows": block.rows[..., :scalars],
+            "merged": block.merged[..., :scalars],
+        }
+        if "histogram" in self._arrays:
+            values["histogram"] = block.rows[..., scalars:].astype(np.int64)
+            values["histogram_merged"] = block.merged[..., scalars:].astype(np.int64)
+        if self._table.tensor is not None and block.tensors is not None:
+            self._make_room_for_tensors(block.tensors.values.shape[2])
+            values["tensor"] = block.tensors.values
+            values["valid"] = block.tensors.valid
+        return values
+
+    def _make_room_for_tensors(self, rows: int) -> None:
+        """How many rows a batch has is known when the first one comes."""
+        if self._table.tensor is not None and "tensor" not in self._arrays:
+            for spec in schema.tensor_arrays(self._info, self._table.tensor, max(rows, 1)):
+                self._arrays[spec.name] = _create(self._group, spec)
 
     def _commit(self, steps: int, *, settle: bool = False) -> None:
-        attributes = schema.segment_attributes(self._info, steps, self._lost)
-        # Where xarray finds the coordinates that are no dims.
-        attributes["coordinates"] = "epoch iteration"
-        self._store.commit(self._segment, attributes, settle=settle)
+        attributes = schema.table_attributes(self._table, steps, self._lost)
+        self._store.commit(self._path, attributes, settle=settle)
         self._committed = steps
 
     def _check(self, block: Block) -> None:
-        signals, fields = len(self._info.signals), len(self._info.fields)
+        signals, fields = len(self._table.signals), len(self._table.statistic.fields)
         wanted = (len(block), len(self._info.replicas), signals, fields)
         if block.rows.shape != wanted or block.merged.shape != (len(block), signals, fields):
             raise StateShapeError(
                 f"a block of shape {block.rows.shape} (merged {block.merged.shape}) came "
-                f"for a run of shape {wanted}; every replica must watch the same signals."
+                f"for a table of shape {wanted}; every replica must watch the same signals."
             )
 
 
-def _create(group: zarr.Group, spec: schema.ArraySpec, info: RunInfo) -> Any:
-    """Create one growing array: shards of a window of steps, checksums inside."""
-    sizes = {
-        "step": info.window,
-        "replica": len(info.replicas),
-        "signal": len(info.signals),
-        "field": len(info.fields),
-    }
-    shard = tuple(sizes[dim] for dim in spec.dims)
-    chunk = tuple(
-        _divisor(size, schema.SIGNALS_PER_CHUNK) if dim == "signal" else size
-        for dim, size in zip(spec.dims, shard, strict=True)
-    )
+def _create(group: zarr.Group, spec: schema.ArraySpec) -> Any:
+    """Create one growing array, checksums inside; shards where its chunks are smaller."""
     rank = len(spec.dims)
+    size = np.dtype(spec.dtype).itemsize
     return group.create_array(
         spec.name,
-        shape=(0, *shard[1:]),
-        chunks=chunk,
-        shards=shard if chunk != shard else None,
+        shape=(0, *spec.sizes),
+        chunks=spec.chunk,
+        shards=spec.shard if spec.chunk != spec.shard else None,
         dtype=spec.dtype,
         fill_value=spec.fill,
         # Time runs fastest, so that neighbours are alike and compress.
         filters=[TransposeCodec(order=(*range(1, rank), 0))] if rank > 1 else None,
-        compressors=[BloscCodec(cname="lz4", shuffle="shuffle", typesize=8), Crc32cCodec()],
+        compressors=[
+            BloscCodec(cname="lz4", shuffle="shuffle", typesize=size),
+            Crc32cCodec(),
+        ],
         dimension_names=spec.dims,
         chunk_key_encoding={"name": "default", "separator": "."},
         config={"write_empty_chunks": True},
     )
 
 
-def _create_labels(group: zarr.Group, info: RunInfo) -> None:
+def _create_labels(group: zarr.Group, info: RunInfo, table: Table) -> None:
     labels: dict[str, Any] = {
         "replica": np.asarray(info.replicas, np.int64),
-        "signal": list(info.names),
-        "field": list(info.fields),
+        "signal": np.asarray(table.names, object),
+        "field": np.asarray(table.fields, object),
+        "bucket": schema.bucket_labels(table),
     }
     for name, values in labels.items():
-        kind = "int64" if name == "replica" else "string"
+        if name == "bucket" and not len(values):
+            continue
         array = group.create_array(
             name,
             shape=(len(values),),
             chunks=(max(1, len(values)),),
-            dtype=kind,
+            dtype="string" if values.dtype == object else str(values.dtype),
             compressors=[Crc32cCodec()],
             dimension_names=(name,),
             config={"write_empty_chunks": True},
         )
-        array[:] = np.asarray(values, dtype=np.int64 if kind == "int64" else object)
-
-
-def _divisor(size: int, most: int) -> int:
-    """The largest divisor of ``size`` up to ``most``.
-
-    Inner chunks have to divide a shard exactly, or every write reads it first.
-    """
-    return max(n for n in range(1, min(size, most) + 1) if size % n == 0)
+        array[:] = values

@@ -19,7 +19,9 @@ import keras
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
-from distwatch.taps.activation import ActivationTaps, Heard, restore
+from distwatch.recorder import Fed
+from distwatch.taps.covers import restore
+from distwatch.taps.plan import Given, Heard, Taps
 
 Tensor = Any
 
@@ -27,7 +29,7 @@ Tensor = Any
 class StepRecorder(Protocol):
     """What takes the tensors of a step, on each replica, inside the graph."""
 
-    def record(self, tensors: list[Tensor], iteration: Tensor) -> None: ...
+    def record(self, fed: list[Fed], iteration: Tensor) -> None: ...
 
 
 class WatchedTraining:
@@ -35,7 +37,7 @@ class WatchedTraining:
 
     Args:
         model: the compiled model.
-        taps: what listens to its layers.
+        taps: what listens to it.
         recorder: makes, from what the first step was heard to put out, the
             recorder that takes every step's tensors.
         failed: told of an error in the watching of a step; it may raise.
@@ -44,7 +46,7 @@ class WatchedTraining:
     def __init__(
         self,
         model: keras.Model,
-        taps: ActivationTaps,
+        taps: Taps,
         recorder: Callable[[Heard], StepRecorder],
         failed: Callable[[Exception], None],
     ) -> None:
@@ -91,39 +93,39 @@ class WatchedTraining:
 
     def train_step(self, data: Any) -> Any:
         """One step on one replica, heard and recorded."""
-        result, tensors = self._forward(data)
+        result, given = self._forward(data)
         try:
-            self._record(tensors)
+            self._record(given)
         except Exception as error:
             self._failed(error)
         return result
 
-    def _hear(self, data: Any) -> tuple[Any, list[Tensor]]:
-        with self._taps.listening() as collector:
+    def _hear(self, data: Any) -> tuple[Any, Given]:
+        with self._taps.listening(data) as notes:
             result = self._step(data)
         try:
-            heard, tensors = self._taps.choose(collector)
+            heard, given = self._taps.choose(notes)
             self._settle(heard)
         except Exception as error:
             self._failed(error)
-            tensors = []
-        return result, tensors
+            given = []
+        return result, given
 
     def _settle(self, heard: Heard) -> None:
         if self._heard is None:
             self._heard = heard
             self._recorder = self._make_recorder(heard)
-        elif heard.signals != self._heard.signals or heard.carrier != self._heard.carrier:
-            changed = set(heard.signals) ^ set(self._heard.signals)
-            names = ", ".join(sorted(signal.name for signal in changed)) or "shared tensors"
+        elif heard.names != self._heard.names or heard.carriers != self._heard.carriers:
+            changed = set(heard.names) ^ set(self._heard.names)
+            names = ", ".join(sorted(changed)) or "shared tensors"
             raise WatcherError(
                 "the model called other layers in a later trace of its train step than "
                 f"in the first ({names} differ); only a fixed set of signals can be kept."
             )
 
-    def _record(self, tensors: list[Tensor]) -> None:
-        if self._recorder is not None and tensors:
-            self._recorder.record(tensors, self._iteration())
+    def _record(self, given: Given) -> None:
+        if self._recorder is not None and given:
+            self._recorder.record(self._taps.fed(given), self._iteration())
 
     def _iteration(self) -> Tensor:
         optimizer = getattr(self._model, "optimizer", None)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import distwatch
-from distwatch.records import Block, RunInfo
+from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis, observe
 from distwatch.store import StoreWriter, claim
@@ -63,18 +63,17 @@ def fake_run(
     Raises:
         RunExistsError: something is at ``path`` already.
     """
+    table = Table("table-00", tuple(Signal(name) for name in signals), "every(1)", window)
     info = RunInfo(
-        signals=tuple(Signal(name) for name in signals),
+        tables=(table,),
         replicas=tuple(range(replicas)),
         strategy=f"made up, {replicas} x CPU",
-        window=window,
-        schedule="every(1)",
         versions={"distwatch": distwatch.__version__},
     )
     run = FakeRun(Path(path), info, _deltas(info, steps, seed))
     claim(run.path, root_attributes(info, now()))
     writer = StoreWriter(run.path, info, SEGMENT.format(worker=0, start=0))
-    writer.count_lost(lost)
+    writer.count_lost({table.name: lost})
     for start in range(0, steps, window):
         writer.append(_block(run, range(start, min(start + window, steps))))
     writer.close()
@@ -102,6 +101,7 @@ def _block(run: FakeRun, steps: range) -> Block:
         rows[i, replica, signal] = ROW.pack(state)
     step = np.asarray(steps, np.int64)
     return Block(
+        table=run.info.tables[0].name,
         step=step,
         epoch=step // 10,
         iteration=step + 1,

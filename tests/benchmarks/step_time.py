@@ -1,12 +1,13 @@
 """What watching costs: watched over unwatched step time, interleaved, as a median ratio.
 
     python tests/benchmarks/step_time.py [--models mlp,wide,cnn] [--replicas 1,2] [--rounds 15]
+                                         [--signals usual,gradients,...|all]
 
-Each case trains two equal models, one of them watched (every layer with weights,
-exact statistics, every batch), in short turns that alternate; a turn is a whole
-``fit`` of one model, with its drains and its writing inside the measured time.
-The figure is the median over rounds of the ratio within a round, so that a machine
-that speeds up or slows down does not show.
+Each case trains two equal models, one of them watched (by default every layer with
+weights; exact statistics, every batch unless the case says otherwise), in short turns
+that alternate; a turn is a whole ``fit`` of one model, with its drains and its writing
+inside the measured time. The figure is the median over rounds of the ratio within a
+round, so that a machine that speeds up or slows down does not show.
 """
 
 from __future__ import annotations
@@ -60,7 +61,39 @@ def cnn() -> tuple[keras.Model, tuple[int, ...], int, int]:
 MODELS = {"mlp": mlp, "wide": wide, "cnn": cnn}
 
 
-def measure(name: str, replicas: int, rounds: int, folder: Path) -> tuple[float, float]:
+def watched_by(kind: str, x: np.ndarray) -> list | None:
+    """What a Watch is given: name of a case -> signals."""
+    fixed = x[:32]
+    cases = {
+        "usual": lambda: None,
+        "values": lambda: [dw.activations(reference="none")],
+        "first": lambda: [dw.activations(reference="first")],
+        "batch_mean": lambda: [dw.activations(reference="batch_mean")],
+        "ema": lambda: [dw.activations(reference="ema(0.99)")],
+        "neighbour": lambda: [dw.activations(reference="neighbour")],
+        "histogram": lambda: [dw.activations(statistics=[dw.histogram()])],
+        "histogram/10": lambda: [dw.activations(statistics=[dw.histogram()], every=10)],
+        "gradients": lambda: [dw.gradients()],
+        "weights": lambda: [dw.weights()],
+        "updates": lambda: [dw.updates()],
+        "inputs": lambda: [dw.inputs()],
+        "loss": lambda: [dw.loss()],
+        "probe/50": lambda: [dw.probe(fixed)],
+        "tensors/50": lambda: [dw.tensors("output", every=50, reduce="mean")],
+        "light": lambda: [dw.gradients(), dw.updates(), dw.loss(), dw.inputs()],
+    }
+    return cases[kind]()
+
+
+SIGNALS = (
+    "usual,values,first,batch_mean,ema,neighbour,histogram,histogram/10,gradients,weights,"
+    "updates,inputs,loss,probe/50,tensors/50,light"
+)
+
+
+def measure(
+    name: str, replicas: int, rounds: int, folder: Path, signals: str
+) -> tuple[float, float]:
     """Return the median ratio and the median unwatched step in milliseconds."""
     strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
     models = []
@@ -76,7 +109,8 @@ def measure(name: str, replicas: int, rounds: int, folder: Path) -> tuple[float,
     y = rng.integers(0, 10, batch * 8)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch).repeat()
     pace = Pace(rounds, steps)
-    watch = dw.Watch(folder / f"{name}-{replicas}.zarr")
+    store = folder / f"{name}-{replicas}-{signals.replace('/', '-')}.zarr"
+    watch = dw.Watch(store, signals=watched_by(signals, x))
     # One fit each, in step with one another: compiling and opening the store stay
     # outside the measured turns, drains and writing inside.
     return pace.race(models, data, [[], [watch]])
@@ -137,14 +171,22 @@ def main() -> None:
     parser.add_argument("--models", default="mlp,wide,cnn")
     parser.add_argument("--replicas", default="1,2")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--signals", default="usual", help="cases, or all of them")
     chosen = parser.parse_args()
+    cases = (SIGNALS if chosen.signals == "all" else chosen.signals).split(",")
     virtual_devices(2)
-    print(f"{'model':6} {'replicas':>8} {'ms/step':>8} {'watched/unwatched':>18}")
+    print(
+        f"{'model':6} {'replicas':>8} {'signals':12} {'ms/step':>8} {'watched/unwatched':>18}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen.models.split(","):
             for replicas in map(int, chosen.replicas.split(",")):
-                ratio, ms = measure(name, replicas, chosen.rounds, Path(folder))
-                print(f"{name:6} {replicas:8} {ms:8.2f} {ratio:18.3f}", flush=True)
+                for signals in cases:
+                    ratio, ms = measure(name, replicas, chosen.rounds, Path(folder), signals)
+                    print(
+                        f"{name:6} {replicas:8} {signals:12} {ms:8.2f} {ratio:18.3f}",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from distwatch.testing.fake import fake_run
 
 FORMAT = Path(dw.__file__).parent / "store" / "FORMAT.md"
 SEGMENT = "worker-0000-start-0000"
+TABLE = f"{SEGMENT}/table-00"
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_changes_equal_numpy(shown, fake):
 
 
 def test_merged_states_are_by_the_rules_of_the_table(fake):
-    ds = xr.open_zarr(fake.path / SEGMENT)
+    ds = xr.open_zarr(fake.path / TABLE)
     rows, merged = (ds[name].to_dataset("field") for name in ("rows", "merged"))
     for name in ("count", "zeros", "nans", "infs", "n", "l1", "l2sq"):
         np.testing.assert_allclose(rows[name].sum("replica"), merged[name], rtol=1e-12)
@@ -86,7 +87,7 @@ def test_merged_states_are_by_the_rules_of_the_table(fake):
 
 
 def test_the_state_of_no_elements(fake):
-    ds = xr.open_zarr(fake.path / SEGMENT)
+    ds = xr.open_zarr(fake.path / TABLE)
     idle = ds["rows"].sel(step=4, replica=2).isel(signal=0).to_series()
     infinite = {"min": np.inf, "max": -np.inf}
     assert idle.to_dict() == {field: infinite.get(field, 0.0) for field in idle.index}
@@ -106,7 +107,7 @@ def test_the_state_of_no_elements(fake):
     ],
 )
 def test_arrays_are_as_the_table_says(fake, name, dims, dtype, fill):
-    array = document(fake, SEGMENT, name)
+    array = document(fake, TABLE, name)
     assert array["dimension_names"] == dims
     assert array["data_type"] == dtype
     assert array["fill_value"] == fill
@@ -116,7 +117,7 @@ def test_arrays_are_as_the_table_says(fake, name, dims, dtype, fill):
 
 
 def test_chunks_and_codecs(fake):
-    rows = document(fake, SEGMENT, "rows")
+    rows = document(fake, TABLE, "rows")
     assert rows["chunk_grid"]["configuration"]["chunk_shape"] == [8, 3, 12, 11]
     (sharding,) = rows["codecs"]
     assert sharding["name"] == "sharding_indexed"
@@ -124,28 +125,30 @@ def test_chunks_and_codecs(fake):
     inner = sharding["configuration"]["codecs"]
     assert [codec["name"] for codec in inner] == ["transpose", "bytes", "blosc", "crc32c"]
     assert inner[0]["configuration"]["order"] == [1, 2, 3, 0]
-    step = document(fake, SEGMENT, "step")
+    step = document(fake, TABLE, "step")
     assert [codec["name"] for codec in step["codecs"]] == ["bytes", "blosc", "crc32c"]
-    assert document(fake, SEGMENT, "merged")["codecs"][0]["name"] == "sharding_indexed"
-    files = {p.name for p in (fake.path / SEGMENT / "rows").iterdir()}
+    assert document(fake, TABLE, "merged")["codecs"][0]["name"] == "sharding_indexed"
+    files = {p.name for p in (fake.path / TABLE / "rows").iterdir()}
     assert files == {"zarr.json", "c.0.0.0.0", "c.1.0.0.0", "c.2.0.0.0"}
 
 
 def test_up_to_eight_signals_are_no_shards(tmp_path):
     fake = fake_run(tmp_path / "small.zarr")
-    codecs = [codec["name"] for codec in document(fake, SEGMENT, "rows")["codecs"]]
+    codecs = [codec["name"] for codec in document(fake, TABLE, "rows")["codecs"]]
     assert codecs == ["transpose", "bytes", "blosc", "crc32c"]
 
 
 def test_attributes_are_those_of_the_tables(fake):
     root = document(fake)["attributes"]["distwatch"]
-    segment = document(fake, SEGMENT)["attributes"]
+    segment = document(fake, SEGMENT)["attributes"]["distwatch"]
+    table = document(fake, TABLE)["attributes"]
     assert set(root) == {"format", "created", "strategy", "versions"}
-    assert segment["coordinates"] == "epoch iteration"
-    ours = segment["distwatch"]
+    assert segment["tables"] == ["table-00"]
+    assert table["coordinates"] == "epoch iteration"
+    ours = table["distwatch"]
     assert (ours["format"], ours["committed"], ours["lost"], ours["window"]) == (1, 21, 2, 8)
     text = FORMAT.read_text()
-    for key in (*root, *ours):
+    for key in (*root, *segment, *ours):
         assert f"`{key}`" in text
     assert f"format {schema.FORMAT}" in text.splitlines()[0]
 
@@ -154,16 +157,16 @@ def test_the_group_document_alone_decides(fake):
     """Arrays' own documents may lag: nothing that a reader sees depends on them."""
     before = dw.open_run(fake.path).to_xarray()
     for name in ("rows", "merged", "step", "epoch", "iteration"):
-        path = fake.path / SEGMENT / name / "zarr.json"
-        lagging = document(fake, SEGMENT, name)
+        path = fake.path / TABLE / name / "zarr.json"
+        lagging = document(fake, TABLE, name)
         lagging["shape"][0] = 8
         path.write_text(json.dumps(lagging))
     xr.testing.assert_identical(dw.open_run(fake.path).to_xarray(), before)
-    assert xr.open_zarr(fake.path / SEGMENT).sizes["step"] == 21
+    assert xr.open_zarr(fake.path / TABLE).sizes["step"] == 21
 
 
 def test_plain_zarr_reads_it_too(fake):
-    group = zarr.open_group(fake.path / SEGMENT, mode="r")
+    group = zarr.open_group(fake.path / TABLE, mode="r")
     assert group["rows"].shape == (21, 3, 12, 11)
     fields = list(group["field"][:])
     counts = group["rows"][..., fields.index("count")]
@@ -173,5 +176,5 @@ def test_plain_zarr_reads_it_too(fake):
 
 def test_fields_are_those_of_the_table(fake):
     text = FORMAT.read_text()
-    for field in fake.info.fields:
+    for field in fake.info.tables[0].fields:
         assert re.search(rf"^\| .*`{field}`.* \|", text, re.MULTILINE)

@@ -12,22 +12,23 @@ import pytest
 import zarr
 
 from distwatch.errors import DamagedStoreError, NotARunError, StateShapeError, StoreError
-from distwatch.records import Block, RunInfo
+from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
 from distwatch.store import BackgroundWriter, StoredRun, StoreWriter, claim
 from distwatch.store.schema import SEGMENT, root_attributes
+from distwatch.store.staging import StagedStore
 
 NAME = SEGMENT.format(worker=0, start=0)
+TABLE = "table-00"
 
 
 def info_of(signals=3, replicas=2, window=8):
+    chosen = tuple(Signal(f"activation/layer_{i}") for i in range(signals))
     return RunInfo(
-        signals=tuple(Signal(f"activation/layer_{i}") for i in range(signals)),
+        tables=(Table(TABLE, chosen, "every(1)", window),),
         replicas=tuple(range(replicas)),
         strategy="made up",
-        window=window,
-        schedule="every(1)",
         versions={},
     )
 
@@ -35,12 +36,12 @@ def info_of(signals=3, replicas=2, window=8):
 def block_of(info, start, steps):
     """Rows that say where they belong, so that a misplaced one is seen."""
     step = np.arange(start, start + steps)
-    shape = (steps, len(info.replicas), len(info.signals), len(info.fields))
+    shape = (steps, len(info.replicas), len(info.signals), len(ROW.fields))
     place = step[:, None, None, None] * 1000.0 + np.arange(np.prod(shape[1:])).reshape(
         shape[1:]
     )
     rows = np.abs(place) + 1.0
-    return Block(step, step // 10, step + 1, rows, merge_axis(ROW, rows, axis=1))
+    return Block(TABLE, step, step // 10, step + 1, rows, merge_axis(ROW, rows, axis=1))
 
 
 def writer_at(path, info):
@@ -49,7 +50,7 @@ def writer_at(path, info):
 
 
 def assert_holds(path, info, steps):
-    run = StoredRun(path)
+    run = StoredRun(path).tables[TABLE]
     assert run.steps == steps
     want = block_of(info, 0, steps)
     np.testing.assert_array_equal(run.coordinate("step"), want.step)
@@ -96,7 +97,7 @@ def test_what_is_not_committed_is_not_seen(tmp_path, monkeypatch):
         raise OSError("pulled the plug")
 
     # Every chunk of the second block is written, and then there is no commit.
-    monkeypatch.setattr(writer._store, "commit", crash)
+    monkeypatch.setattr(StagedStore, "commit", crash)
     with pytest.raises(OSError, match="pulled the plug"):
         writer.append(block_of(info, 8, 8))
     assert_holds(tmp_path / "run.zarr", info, 8)
@@ -108,10 +109,10 @@ def test_every_flipped_bit_is_found(tmp_path):
     writer = writer_at(tmp_path / "run.zarr", info)
     writer.append(block_of(info, 0, 16))
     writer.close()
-    chunk = tmp_path / "run.zarr" / NAME / "rows" / "c.1.0.0.0"
+    chunk = tmp_path / "run.zarr" / NAME / TABLE / "rows" / "c.1.0.0.0"
     whole = chunk.read_bytes()
     rng = np.random.default_rng(0)
-    run = StoredRun(tmp_path / "run.zarr")
+    run = StoredRun(tmp_path / "run.zarr").tables[TABLE]
     for bit in rng.choice(8 * len(whole), 60, replace=False):
         content = bytearray(whole)
         content[bit // 8] ^= 1 << (bit % 8)
@@ -132,7 +133,7 @@ def test_a_store_that_contradicts_itself(tmp_path):
     info = info_of()
     writer = writer_at(tmp_path / "run.zarr", info)
     writer.append(block_of(info, 0, 8))
-    group = zarr.open_group(tmp_path / "run.zarr", path=NAME)
+    group = zarr.open_group(tmp_path / "run.zarr", path=f"{NAME}/{TABLE}")
     said = dict(group.attrs["distwatch"])
     group.attrs["distwatch"] = {**said, "committed": 9}
     with pytest.raises(DamagedStoreError, match="its group says"):
@@ -163,7 +164,7 @@ class SlowWriter:
         self.tail = at_once
 
     def count_lost(self, steps):
-        self.lost += steps
+        self.lost += sum(steps.values())
 
     def close(self):
         self.closed = True
@@ -267,19 +268,25 @@ def test_killed_before_the_first_commit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("of", "change"),
     [
-        {"committed": "x"},
-        {"committed": None},
-        {"lost": None},
-        {"replicas": 3},
-        {"signals": [{"name": "a"}]},
+        (f"{NAME}/{TABLE}", {"committed": "x"}),
+        (f"{NAME}/{TABLE}", {"committed": None}),
+        (f"{NAME}/{TABLE}", {"lost": None}),
+        (f"{NAME}/{TABLE}", {"signals": [{"name": "a"}]}),
+        (f"{NAME}/{TABLE}", {"fields": ["a"]}),
+        (f"{NAME}/{TABLE}", {"statistics": [{"name": "magic"}]}),
+        (f"{NAME}/{TABLE}", {"tensor": {"features": "x"}}),
+        (NAME, {"replicas": 3}),
+        (NAME, {"tables": 3}),
+        (NAME, {"tables": ["../.."]}),
+        (NAME, {"unwatched": 3}),
     ],
 )
-def test_a_damaged_description_is_said(tmp_path, change):
+def test_a_damaged_description_is_said(tmp_path, of, change):
     path = tmp_path / "run.zarr"
     writer_at(path, info_of()).close()
-    group = zarr.open_group(path, path=NAME)
+    group = zarr.open_group(path, path=of)
     group.attrs["distwatch"] = {**group.attrs["distwatch"], **change}
     with pytest.raises(DamagedStoreError, match="description is damaged"):
         StoredRun(path)
@@ -288,7 +295,7 @@ def test_a_damaged_description_is_said(tmp_path, change):
 def test_unknown_keys_are_passed_over(tmp_path):
     path = tmp_path / "run.zarr"
     writer_at(path, info_of()).close()
-    group = zarr.open_group(path, path=NAME)
+    group = zarr.open_group(path, path=f"{NAME}/{TABLE}")
     said = dict(group.attrs["distwatch"])
     said["signals"] = [{**signal, "colour": "blue"} for signal in said["signals"]]
     group.attrs["distwatch"] = {**said, "weather": "fine"}

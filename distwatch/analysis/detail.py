@@ -1,0 +1,91 @@
+"""What a run knows of single values: histograms, their quantiles, raw tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from distwatch.errors import ConfigError
+from distwatch.statistics import ROW, LogHistogram, merge_axis
+from distwatch.store.reader import StoredTable
+
+
+def quantiles(
+    stored: StoredTable, position: int, q: Any, *, per_step: bool, per_replica: bool
+) -> Any:
+    """See `distwatch.Run.quantile`."""
+    histogram = _histogram_of(stored, position)
+    probabilities = np.asarray(q, np.float64)
+    if probabilities.ndim > 1 or not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ConfigError(f"quantile q={q!r}: give probabilities from 0 to 1.")
+    counts, extremes = _states(stored, position, per_replica)
+    dims = ["step"]
+    coordinates: dict[str, Any] = {"step": stored.coordinate("step")}
+    if per_replica:
+        dims.append("replica")
+        coordinates["replica"] = np.arange(counts.shape[1])
+    if not per_step:
+        counts, extremes = counts.sum(axis=0), merge_axis(ROW, extremes, axis=0)
+        del dims[0], coordinates["step"]
+    low, high = (extremes[..., ROW.fields.index(name)] for name in ("min", "max"))
+    found = histogram.quantile(counts, low, high, probabilities)
+    if probabilities.ndim:
+        dims.append("quantile")
+        coordinates["quantile"] = probabilities
+    if not dims:
+        return float(found)
+    return xr.DataArray(found, coordinates, dims)
+
+
+def bucket_counts(stored: StoredTable, position: int, *, merged: bool) -> xr.DataArray:
+    """See `distwatch.Run.histogram`."""
+    histogram = _histogram_of(stored, position)
+    counts, _ = _states(stored, position, not merged)
+    dims = ("step", "bucket") if merged else ("step", "replica", "bucket")
+    coordinates = {"step": stored.coordinate("step"), "bucket": histogram.centres}
+    return xr.DataArray(counts, coordinates, dims)
+
+
+def raw_tensor(stored: StoredTable, signal: str, replicas: list[int]) -> xr.DataArray:
+    """See `distwatch.Run.tensor`."""
+    layout = stored.table.tensor
+    if layout is None:
+        raise ConfigError(
+            f"{signal} was not watched by distwatch.tensors(...), so only its statistics "
+            "are there."
+        )
+    tensors = stored.tensors()
+    if tensors is None:
+        raise ConfigError(f"{signal}: no step was looked at yet, so there is no tensor.")
+    axis = "reduced" if layout.reduce else "replica"
+    features = [f"dim_{i}" for i in range(1, 1 + len(layout.features))]
+    coordinates: dict[str, Any] = {
+        "step": stored.coordinate("step"),
+        "valid": (("step", axis), tensors.valid),
+    }
+    if not layout.reduce:
+        coordinates["replica"] = replicas
+    dims = ("step", axis, "batch", *features)
+    return xr.DataArray(tensors.values, coordinates, dims, name=signal)
+
+
+def _histogram_of(stored: StoredTable, position: int) -> LogHistogram:
+    histogram = stored.table.statistic.histogram
+    if histogram is None:
+        raise ConfigError(
+            f"{stored.table.names[position]} was watched without a histogram: give its "
+            "selector statistics=[distwatch.histogram()]."
+        )
+    return histogram
+
+
+def _states(stored: StoredTable, position: int, per_replica: bool) -> tuple[Any, Any]:
+    """Bucket counts and the usual row of one signal, replica by replica or merged."""
+    one = slice(position, position + 1)
+    usual = len(ROW.fields)
+    if per_replica:
+        counts, rows = stored.histogram(signals=one), stored.rows(signals=one)
+        return counts[:, :, 0], rows[:, :, 0, :usual]
+    return stored.histogram_merged(signals=one)[:, 0], stored.merged(signals=one)[:, 0, :usual]

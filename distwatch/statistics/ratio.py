@@ -1,0 +1,50 @@
+"""How large a change is beside what was changed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distwatch._array import namespace
+from distwatch.statistics.base import Reductions, Seen, Statistic
+
+
+class RatioState(NamedTuple):
+    """Sums of squares of a change and of the weight that it changed."""
+
+    change_l2sq: Any
+    weight_l2sq: Any
+
+
+class Ratio(Statistic[RatioState]):
+    """``ratio``, the update-to-weight ratio: the norm of a change over that of its weight.
+
+    The weight is what stands beside the change (`Seen.beside`), as it was before. Merged
+    over steps or replicas it is the ratio of the norms of all of them together. NaN where
+    the weight is zero, or nothing stands beside the change.
+    """
+
+    fields = RatioState._fields
+
+    def empty(self) -> RatioState:
+        return RatioState(0.0, 0.0)
+
+    def observe(self, seen: Seen) -> RatioState:
+        xp = namespace(seen.delta)
+        beside = np.zeros(0) if seen.beside is None else seen.beside
+        return RatioState(xp.sum_of_squares(seen.delta), xp.sum_of_squares(beside))
+
+    def merge(self, a: RatioState, b: RatioState) -> RatioState:
+        return RatioState(a.change_l2sq + b.change_l2sq, a.weight_l2sq + b.weight_l2sq)
+
+    def across(self, state: RatioState, reductions: Reductions) -> RatioState:
+        return self.unpack(reductions.sum(self.pack(state)))
+
+    def compute(self, state: RatioState) -> dict[str, Any]:
+        weight = np.asarray(state.weight_l2sq, np.float64)
+        some = weight > 0
+        # A training that diverged has infinite norms: their ratio is NaN, and no warning.
+        with np.errstate(invalid="ignore", over="ignore"):
+            ratio = np.sqrt(state.change_l2sq / np.where(some, weight, 1.0))
+        return {"ratio": np.where(some, ratio, np.nan)}

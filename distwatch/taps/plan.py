@@ -1,0 +1,240 @@
+"""From selectors to tables: what is looked at together, and what feeds it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+
+from distwatch import signals
+from distwatch.config import WatchConfig
+from distwatch.errors import ConfigError, NothingToWatchError
+from distwatch.recorder import Fed, Feed
+from distwatch.records import Table, TensorLayout
+from distwatch.signals import Selector, Signal
+from distwatch.statistics import Checksum, Ratio, with_row
+from distwatch.taps.listening import Listener
+from distwatch.taps.notes import Notes
+from distwatch.taps.probing import evaluator
+from distwatch.taps.selecting import Picked, Selecting
+from distwatch.taps.tree import places
+
+Tensor = Any
+
+#: A ring takes at most this much of a replica's memory; wide rows are drained more often.
+RING_BYTES = 32 * 2**20
+
+#: Raw deltas are drained this often, in steps.
+_TENSOR_WINDOW = 8
+
+#: What a kind is looked at by, beside what was asked for.
+_OWN_STATISTICS: dict[type[Selector], tuple[Any, ...]] = {
+    signals.Updates: (Ratio(),),
+    signals.Inputs: (Checksum(),),
+}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The signals of one train step, table by table."""
+
+    feeds: tuple[Feed, ...]
+    unwatched: dict[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The signals' names."""
+        return [name for feed in self.feeds for name in feed.table.names]
+
+    @property
+    def carriers(self) -> list[tuple[int, ...]]:
+        """Which signals share tensors."""
+        return [feed.carrier for feed in self.feeds]
+
+
+@dataclass
+class _Group:
+    """Signals that will make a table."""
+
+    selector: Selector
+    schedule: Any
+    statistics: tuple[Any, ...]
+    picked: list[Picked]
+    signals: list[Signal]
+
+
+#: What a traced step gives: for each table its tensors and their companions.
+Given = list[tuple[list[Tensor], list[Tensor | None]]]
+
+
+class Taps:
+    """Where the signals of a model are picked up while it trains.
+
+    Args:
+        model: the compiled model.
+        config: what to watch.
+
+    Raises:
+        UnknownSignalError: a pattern matches nothing.
+        UnwatchableError: Keras hides what is asked for.
+    """
+
+    def __init__(self, model: keras.Model, config: WatchConfig) -> None:
+        self._model = model
+        self._config = config
+        self._selectors = config.signals or (signals.activations(),)
+        self._unwatched: dict[str, str] = {}
+        self._selecting = Selecting(model, self._unwatched)
+        for selector in self._selectors:
+            self._selecting.check(selector)
+        kinds = (signals.Gradients, signals.Updates)
+        self._listener = Listener(
+            model,
+            self._selecting.heard_places,
+            optimizer=any(isinstance(selector, kinds) for selector in self._selectors),
+        )
+        self._evaluators: list[Callable[[Tensor], Sequence[Tensor]] | None] = []
+
+    @contextlib.contextmanager
+    def listening(self, data: Any) -> Iterator[Notes]:
+        """Hear one train step on ``data``, on this thread."""
+        with self._listener.listening() as notes:
+            notes.data = data
+            yield notes
+
+    def choose(self, notes: Notes) -> tuple[Heard, Given]:
+        """Name the signals among what was heard, and give their tensors.
+
+        This comes after the step was traced, when every layer is built and it is
+        known which of them own weights.
+
+        Raises:
+            NothingToWatchError: nothing that is to be watched was heard.
+            UnwatchableError: something that was named cannot be watched.
+            ConfigError: a signal is chosen twice in the same way.
+        """
+        self._note_late_layers()
+        groups = [group for group in self._groups(notes) if group.signals]
+        if not groups:
+            raise NothingToWatchError(_nothing(self._model, self._unwatched))
+        fed = [self._feed(number, group) for number, group in enumerate(groups)]
+        self._evaluators = [self._evaluator(group) for group in groups]
+        heard = Heard(tuple(feed for feed, _ in fed), self._unwatched)
+        return heard, [tensors for _, tensors in fed]
+
+    def fed(self, given: Given) -> list[Fed]:
+        """What the recorder takes, in the graph where it records."""
+        return [
+            Fed(tensors, besides, evaluate)
+            for (tensors, besides), evaluate in zip(given, self._evaluators, strict=True)
+        ]
+
+    def _groups(self, notes: Notes) -> list[_Group]:
+        groups: dict[Any, _Group] = {}
+        names: dict[str, str] = {}
+        for selector in self._selectors:
+            schedule = selector.schedule or self._config.schedule
+            own = _OWN_STATISTICS.get(type(selector), ())
+            statistics = (*own, *selector.statistics)
+            for picked in self._selecting.pick(selector, notes):
+                reference = self._reference(selector, picked)
+                name = _free_name(picked.name, reference, names)
+                names[name] = reference
+                # Schedules may change one by one, so equal ones are not the same.
+                key = (id(schedule), statistics, _apart(selector, name))
+                group = groups.setdefault(key, _Group(selector, schedule, statistics, [], []))
+                group.picked.append(picked)
+                group.signals.append(Signal(name, reference))
+        return list(groups.values())
+
+    def _reference(self, selector: Selector, picked: Picked) -> str:
+        return selector.reference or picked.reference or self._config.reference
+
+    def _feed(
+        self, number: int, group: _Group
+    ) -> tuple[Feed, tuple[list[Tensor], list[Tensor | None]]]:
+        positions: dict[tuple[int, str], int] = {}
+        tensors: list[Tensor] = []
+        besides: list[Tensor | None] = []
+        references: list[str] = []
+        carrier: list[int] = []
+        for picked, signal in zip(group.picked, group.signals, strict=True):
+            key = (id(picked.tensor), signal.reference)
+            if key not in positions:
+                positions[key] = len(tensors)
+                tensors.append(picked.tensor)
+                besides.append(picked.beside)
+                references.append(signal.reference)
+            carrier.append(positions[key])
+        table = self._table(number, group)
+        feed = Feed(table, group.schedule, tuple(carrier), tuple(references))
+        return feed, (tensors, besides)
+
+    def _table(self, number: int, group: _Group) -> Table:
+        table = Table(
+            name=f"table-{number:02d}",
+            signals=tuple(group.signals),
+            schedule=str(group.schedule),
+            window=self._config.window,
+            statistic=with_row(group.statistics),
+            tensor=_layout(group),
+        )
+        row = 8 * (2 + len(table.signals) * len(table.statistic.fields))
+        window = min(self._config.window, max(1, RING_BYTES // (2 * row)))
+        return replace(table, window=min(window, _TENSOR_WINDOW) if table.tensor else window)
+
+    def _evaluator(self, group: _Group) -> Callable[[Tensor], Sequence[Tensor]] | None:
+        if not isinstance(group.selector, signals.Probe):
+            return None
+        return evaluator(self._model, group.selector, group.picked, self._listener)
+
+    def _note_late_layers(self) -> None:
+        known = {place.path for place in self._selecting.places}
+        for place in places(self._model):
+            if place.path not in known:
+                self._unwatched[place.path] = _LATE
+
+
+_LATE = (
+    "made while the first step was traced; build the model (call it once on a batch) "
+    "before fit to watch it"
+)
+
+
+def _apart(selector: Selector, name: str) -> Any:
+    """What keeps a signal out of the table of others."""
+    if isinstance(selector, signals.Probe):
+        return id(selector)
+    return name if isinstance(selector, signals.Tensors) else None
+
+
+def _layout(group: _Group) -> TensorLayout | None:
+    selector = group.selector
+    if not isinstance(selector, signals.Tensors):
+        return None
+    features = tuple(int(size) for size in group.picked[0].tensor.shape[1:])
+    return TensorLayout(features, selector.reduce, selector.dtype)
+
+
+def _free_name(name: str, reference: str, taken: dict[str, str]) -> str:
+    """The first of two signals of one name keeps it, the next one says its reference."""
+    if name not in taken:
+        return name
+    other = f"{name}@{reference}"
+    if taken[name] == reference or other in taken:
+        raise ConfigError(
+            f"{name} is chosen twice against the reference {reference!r}: give one selector "
+            "all of its statistics, or another reference."
+        )
+    return other
+
+
+def _nothing(model: keras.Model, unwatched: dict[str, str]) -> str:
+    reasons = "".join(f"; {path}: {why}" for path, why in unwatched.items())
+    return (
+        f"model {model.name!r} has nothing to watch{reasons}. Give it a layer with "
+        "weights or a distwatch.Tracker, or name layers in signals=[...]."
+    )

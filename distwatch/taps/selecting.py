@@ -1,0 +1,255 @@
+"""From what was heard to signals: each kind of selector picks its tensors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from distwatch import signals
+from distwatch.errors import UnwatchableError
+from distwatch.replicas import replica_id
+from distwatch.signals import Selector, matching
+from distwatch.taps.listening import value_of
+from distwatch.taps.notes import Applied, Notes
+from distwatch.taps.tree import leaves, parts, places, usual, weight_paths
+
+Tensor = Any
+
+
+class Picked(NamedTuple):
+    """One signal's name, the tensor that carries it, and its companion."""
+
+    name: str
+    tensor: Tensor
+    beside: Tensor | None = None
+    #: What the tapped layer itself wants to be measured against.
+    reference: str | None = None
+
+
+class Selecting:
+    """Picks the signals of a model's train step.
+
+    Args:
+        model: the compiled model.
+        unwatched: filled with what could be watched and is not: path -> why.
+    """
+
+    def __init__(self, model: keras.Model, unwatched: dict[str, str]) -> None:
+        self._model = model
+        self._unwatched = unwatched
+        self.places = places(model)
+        self.heard_places = [place for place in self.places if not place.in_loop]
+        self._pick: dict[type[Selector], Callable[[Any, Notes], Iterator[Picked]]] = {
+            signals.Activations: self._activations,
+            signals.Tensors: self._tensors,
+            signals.Probe: self._probe,
+            signals.Gradients: self._gradients,
+            signals.Weights: self._weights,
+            signals.Updates: self._updates,
+            signals.Inputs: self._inputs,
+            signals.Loss: self._loss,
+        }
+
+    def check(self, selector: Selector) -> None:
+        """Refuse, before the first step, what is known to be impossible.
+
+        Raises:
+            UnknownSignalError: a pattern matches nothing.
+            UnwatchableError: Keras hides what is asked for.
+        """
+        if isinstance(selector, (signals.Activations, signals.Tensors, signals.Probe)):
+            if selector.patterns is not None:
+                matching(selector.patterns, [place.path for place in self.heard_places])
+            return
+        if isinstance(selector, (signals.Gradients, signals.Updates)):
+            self._check_optimizer(selector)
+        if isinstance(selector, signals.Weights) and self._model.built:
+            self._chosen_weights(selector, ("weight",))
+
+    def pick(self, selector: Selector, notes: Notes) -> list[Picked]:
+        """The signals that a selector chooses, in the order of the model.
+
+        Raises:
+            UnknownSignalError: a pattern matches nothing.
+            UnwatchableError: something that was named cannot be watched.
+        """
+        return [
+            picked
+            for picked in self._pick[type(selector)](selector, notes)
+            if self._watchable(picked, selector)
+        ]
+
+    def _watchable(self, picked: Picked, selector: Selector) -> bool:
+        why = _unwatchable(picked.tensor)
+        if why is None:
+            return True
+        if selector.patterns is not None:
+            raise UnwatchableError(
+                f"{picked.name!r} was asked for but cannot be watched: {why}. "
+                "Choose others, or leave the pattern out to pass over it."
+            )
+        self._unwatched[picked.name.partition("/")[2] or picked.name] = why
+        return False
+
+    # Layers
+
+    def _activations(self, selector: signals.Activations, notes: Notes) -> Iterator[Picked]:
+        for place in self._chosen_places(selector):
+            calls = notes.calls.get(place.path, [])
+            if not calls:
+                self._unwatched[place.path] = "not called in the train step's own graph"
+            if selector.outputs:
+                values = [c.inputs if place.inputs_reference else c.outputs for c in calls]
+                for name, leaf in leaves(place.path, values):
+                    reference = place.inputs_reference
+                    yield Picked(f"activation/{name}", leaf, reference=reference)
+            if selector.inputs:
+                for name, leaf in leaves(place.path, [call.inputs for call in calls]):
+                    yield Picked(f"activation_input/{name}", leaf)
+
+    def _tensors(self, selector: signals.Tensors, notes: Notes) -> Iterator[Picked]:
+        for place in self._chosen_places(selector):
+            calls = [call.outputs for call in notes.calls.get(place.path, [])]
+            for name, leaf in leaves(place.path, calls):
+                if isinstance(leaf, tf.Tensor) and not leaf.shape[1:].is_fully_defined():
+                    raise UnwatchableError(
+                        f"tensors({name!r}): the size of its features varies "
+                        f"({leaf.shape}), so it has no place in one array; watch it by "
+                        "distwatch.activations, or give it a fixed size."
+                    )
+                yield Picked(f"tensor/{name}", leaf)
+
+    def _probe(self, selector: signals.Probe, notes: Notes) -> Iterator[Picked]:
+        for place in self._chosen_places(selector):
+            calls = [call.outputs for call in notes.calls.get(place.path, [])]
+            for name, leaf in leaves(place.path, calls):
+                yield Picked(f"probe/{name}", leaf)
+
+    def _chosen_places(self, selector: Selector) -> list[Any]:
+        if selector.patterns is None:
+            chosen = usual(self._model)
+            return [place for place in self.heard_places if id(place.layer) in chosen]
+        paths = [place.path for place in self.heard_places]
+        named = set(matching(selector.patterns, paths))
+        return [place for place in self.heard_places if place.path in named]
+
+    # Weights and what happens to them
+
+    def _weights(self, selector: signals.Weights, notes: Notes) -> Iterator[Picked]:
+        for path, variable in self._chosen_weights(selector, ("weight",)).items():
+            yield Picked(f"weight/{path}", value_of(variable))
+
+    def _updates(self, selector: signals.Updates, notes: Notes) -> Iterator[Picked]:
+        for path, applied, i in self._applied(selector, notes, ("update",)):
+            before = applied.before[i]
+            yield Picked(f"update/{path}", applied.after[i] - before, beside=before)
+
+    def _gradients(self, selector: signals.Gradients, notes: Notes) -> Iterator[Picked]:
+        kinds = ("gradient_local", "gradient", "gradient_clipped")
+        applied_kind = "gradient_clipped" if _clips(self._model.optimizer) else "gradient"
+        for path, applied, i in self._applied(selector, notes, kinds):
+            if applied.local[i] is None:
+                self._unwatched[path] = "no gradient of the loss reaches it"
+                continue
+            if selector.local:
+                yield Picked(f"gradient_local/{path}", applied.local[i])
+            if selector.applied:
+                reduced = applied.reduced.get(id(applied.variables[i].value))
+                if reduced is None:
+                    raise UnwatchableError(_HIDDEN.format(_name(self._model.optimizer)))
+                yield Picked(f"{applied_kind}/{path}", _on_first_replica(reduced))
+
+    def _applied(
+        self, selector: Selector, notes: Notes, kinds: tuple[str, ...]
+    ) -> Iterator[tuple[str, Applied, int]]:
+        """The variables that the optimizer was given: path, what it did, position."""
+        if not notes.applied:
+            raise UnwatchableError(
+                f"{selector.kind}: the model's train_step does not call the apply method of "
+                "its optimizer, so there is nothing to hear."
+            )
+        chosen = self._chosen_weights(selector, kinds)
+        path_of = {id(variable): path for path, variable in chosen.items()}
+        for number, applied in enumerate(notes.applied):
+            for i, variable in enumerate(applied.variables):
+                if id(variable) in path_of:
+                    again = f"#{number}" if number else ""
+                    yield path_of[id(variable)] + again, applied, i
+
+    def _chosen_weights(self, selector: Selector, kinds: tuple[str, ...]) -> dict[str, Any]:
+        named = weight_paths(self._model)
+        if selector.patterns is None:
+            return named
+        paths = matching(selector.patterns, list(named), kinds=kinds, of="weight")
+        return {path: named[path] for path in paths}
+
+    def _check_optimizer(self, selector: Selector) -> None:
+        optimizer = getattr(self._model, "optimizer", None)
+        if optimizer is None:
+            raise UnwatchableError(f"{selector.kind}: the model has no optimizer.")
+        if self._model.built:
+            self._chosen_weights(selector, ("gradient_local", "gradient", "update"))
+        applied = isinstance(selector, signals.Gradients) and selector.applied
+        if applied and _hides_applied(optimizer):
+            raise UnwatchableError(_HIDDEN.format(_name(optimizer)))
+
+    # The batch
+
+    def _inputs(self, selector: signals.Inputs, notes: Notes) -> Iterator[Picked]:
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(notes.data)
+        for name, leaf in parts("input", x):
+            yield Picked(name, leaf)
+
+    def _loss(self, selector: signals.Loss, notes: Notes) -> Iterator[Picked]:
+        if not notes.losses:
+            raise UnwatchableError(
+                "loss: the model's train_step does not call compute_loss in its own graph, "
+                "so there is nothing to hear."
+            )
+        for name, loss in leaves("loss", notes.losses):
+            yield Picked(name, loss)
+
+
+_HIDDEN = (
+    "gradients: under {} Keras adds up the replicas' gradients inside a condition, where "
+    "they cannot be seen; watch distwatch.gradients(applied=False), the local ones, "
+    "whose mean over replicas is what is applied."
+)
+
+
+def _hides_applied(optimizer: Any) -> bool:
+    return bool(
+        isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        or getattr(optimizer, "gradient_accumulation_steps", None)
+    )
+
+
+def _name(optimizer: Any) -> str:
+    if getattr(optimizer, "gradient_accumulation_steps", None):
+        return "gradient accumulation"
+    return type(optimizer).__name__
+
+
+def _clips(optimizer: Any) -> bool:
+    limits = ("clipnorm", "global_clipnorm", "clipvalue")
+    return any(getattr(optimizer, name, None) is not None for name in limits)
+
+
+def _on_first_replica(x: Tensor) -> Tensor:
+    """What is equal on all replicas is looked at once: the others hand over no rows."""
+    flat = tf.reshape(x, [-1]) if not x.shape.rank else x
+    return x if replica_id() == 0 else flat[:0]
+
+
+def _unwatchable(leaf: Any) -> str | None:
+    """Say why a tensor cannot be watched, or None if it can."""
+    if not isinstance(leaf, tf.Tensor):
+        return f"it is a {type(leaf).__name__}, only dense tensors can be compared"
+    if not (leaf.dtype.is_floating or leaf.dtype.is_integer):
+        return f"it is of dtype {leaf.dtype.name}, not of numbers"
+    if leaf.shape.rank is None:
+        return "the number of its dims is unknown"
+    return None

@@ -1,0 +1,114 @@
+"""The layers and weights of a model, each under the path that its signals are named by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+#: Layers that run their inner layer inside a loop, out of reach: they stand for it.
+STAND_FOR_INNER = (keras.layers.RNN, keras.layers.TimeDistributed)
+
+#: The path under which the model's own output is known.
+OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer and where it is."""
+
+    layer: keras.layers.Layer
+    path: str
+    #: A layer inside a loop cannot be heard.
+    in_loop: bool = False
+
+    @property
+    def inputs_reference(self) -> str | None:
+        """A layer that wants its *inputs* watched (a Tracker) says against what."""
+        return getattr(self.layer, "watched_reference", None)
+
+
+def places(model: keras.Model) -> list[Place]:
+    """All layers below a model in its own order, and last the model itself."""
+    found: list[Place] = []
+    seen = {id(model)}
+
+    def descend(layer: keras.layers.Layer, prefix: str, in_loop: bool) -> None:
+        for inner in layer._layers:
+            if id(inner) in seen or isinstance(inner, keras.layers.InputLayer):
+                continue
+            seen.add(id(inner))
+            path = _free(prefix + inner.name, [place.path for place in found])
+            found.append(Place(inner, path, in_loop))
+            descend(inner, path + "/", in_loop or isinstance(inner, STAND_FOR_INNER))
+
+    descend(model, "", False)
+    found.append(Place(model, _free(OUTPUT, [place.path for place in found])))
+    return found
+
+
+def usual(model: keras.Model) -> set[int]:
+    """Ids of the layers that are watched by default.
+
+    The outermost layers that own weights directly (one that runs its inner layer
+    in a loop stands for it), every Tracker, and the model.
+    """
+
+    def descend(layer: keras.layers.Layer) -> Iterator[int]:
+        for inner in layer._layers:
+            wanted = (
+                bool(inner._trainable_variables or inner._non_trainable_variables)
+                or (isinstance(inner, STAND_FOR_INNER) and bool(inner.weights))
+                or hasattr(inner, "watched_reference")
+            )
+            if wanted:
+                yield id(inner)
+            else:
+                yield from descend(inner)
+
+    return {id(model), *descend(model)}
+
+
+def weight_paths(model: keras.Model) -> dict[str, Any]:
+    """Path -> variable, for each weight of numbers with a fraction, in the model's order.
+
+    A path is the layer's and the variable's name: ``encoder/dense_1/kernel``.
+    """
+    owners: dict[int, str] = {}
+    for place in places(model):
+        prefix = "" if place.layer is model else place.path + "/"
+        for variable in (
+            *place.layer._trainable_variables,
+            *place.layer._non_trainable_variables,
+        ):
+            owners.setdefault(id(variable), prefix + variable.name)
+    named: dict[str, Any] = {}
+    for variable in model.weights:
+        if keras.backend.is_float_dtype(variable.dtype):
+            path = owners.get(id(variable), variable.path)
+            named[_free(path, list(named))] = variable
+    return named
+
+
+def leaves(path: str, calls: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Name each tensor of each call: ``lstm``, ``lstm#1`` (second call), ``lstm:0``."""
+    for number, values in enumerate(calls):
+        name = f"{path}#{number}" if number else path
+        yield from parts(name, values)
+
+
+def parts(name: str, values: Any) -> Iterator[tuple[str, Any]]:
+    """Name each tensor of a nested structure: ``name:0``, ``name:key.0``."""
+    if not keras.tree.is_nested(values):
+        yield name, values
+        return
+    for keys, leaf in keras.tree.flatten_with_path(values):
+        yield f"{name}:{'.'.join(map(str, keys))}", leaf
+
+
+def _free(path: str, taken: list[str]) -> str:
+    """Two layers of one name in one place become ``name`` and ``name~2``."""
+    candidates = [path] + [f"{path}~{n}" for n in range(2, len(taken) + 3)]
+    return next(candidate for candidate in candidates if candidate not in taken)
