@@ -88,7 +88,7 @@ class Recorder:
     def __init__(
         self, strategy: Any, feeds: Sequence[Feed], *, steps_per_execution: int
     ) -> None:
-        self.tables = [_TableRecorder(strategy, feed, steps_per_execution) for feed in feeds]
+        self.tables = [TableRecorder(strategy, feed, steps_per_execution) for feed in feeds]
         self._steps: dict[int, Any] = {}
         self._lock = threading.Lock()
 
@@ -146,7 +146,7 @@ class _Ring:
         self.slots = TensorSlots(layout, capacity, device) if layout else None
 
 
-class _TableRecorder:
+class TableRecorder:
     """The rings of one table."""
 
     def __init__(self, strategy: Any, feed: Feed, steps_per_execution: int) -> None:

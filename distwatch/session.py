@@ -203,8 +203,9 @@ class Session:
         if self._recorder is None or self._digest is None or not self._recorder.started:
             return
         for table in self._recorder.tables:
-            pending = self._pending[table.table.name]
-            if full_only and pending < table.table.window:
+            # A step that was interrupted is not counted, but may have been recorded.
+            wanted = int(together) if not full_only else table.table.window
+            if self._pending[table.table.name] < wanted:
                 continue
             self._pending[table.table.name] = 0
             drained = table.drain(together=together)

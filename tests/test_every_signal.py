@@ -50,10 +50,8 @@ def trained(kind, strategy, spe, *callbacks):
     ("kind", "replicas", "spe"),
     [
         ("functional", 1, 1),
-        ("functional", 2, 1),
-        ("functional", 2, 7),
         ("convolutional", 2, 7),
-        ("convolutional", 4, 1),
+        ("unbuilt", 4, 1),
         ("subclassed", 1, 7),
     ],
 )
@@ -117,14 +115,13 @@ def oracle(batches, reference, decay=0.8):
 def test_every_reference_equals_numpy(tmp_path, replicas, reference):
     x, y = unlike_rows(42)
     model, ears = small_model(strategy_over(replicas), ears=True)
-    selector = dw.activations("dense_*", reference=reference)
-    sampled = dw.activations("dense_0", reference=reference, every=3, statistics=[])
+    selector = dw.activations("dense_[01]", reference=reference)
     watch = dw.Watch(tmp_path / "run.zarr", signals=[selector], window=4)
     fit(model, x, y, watch, epochs=3)
 
     run = dw.open_run(tmp_path / "run.zarr")
     rows, merged = run.to_xarray(), run.to_xarray(merged=True)
-    for layer, ear in enumerate(ears):
+    for layer, ear in enumerate(ears[:2]):
         signal = f"activation/dense_{layer}"
         each = [oracle(ear.heard[replica], reference) for replica in range(replicas)]
         # Means are rounded at their own size, which is not that of their difference.
@@ -136,13 +133,18 @@ def test_every_reference_equals_numpy(tmp_path, replicas, reference):
         ]
         assert_rows_equal(merged.sel(signal=signal), together, size)
 
-    model, ears = small_model(strategy_over(replicas), ears=True)
-    fit(model, x, y, dw.Watch(tmp_path / "sampled.zarr", signals=[sampled]), epochs=3)
-    rows = dw.open_run(tmp_path / "sampled.zarr").to_xarray().isel(signal=0)
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_sampled_steps_have_the_same_references(tmp_path, reference):
+    x, y = unlike_rows(42)
+    model, ears = small_model(strategy_over(2), ears=True)
+    sampled = dw.activations("dense_0", reference=reference, every=3)
+    fit(model, x, y, dw.Watch(tmp_path / "run.zarr", signals=[sampled]), epochs=3)
+    rows = dw.open_run(tmp_path / "run.zarr").to_xarray().isel(signal=0)
     assert list(rows.step.values) == [0, 3, 6]
-    for replica in range(replicas):
+    size = float(np.abs(ears[0].heard[0][0]).mean()) if reference in ROUNDED else 0.0
+    for replica in range(2):
         every = oracle(ears[0].heard[replica], reference)
-        size = float(np.abs(ears[0].heard[0][0]).mean()) if reference in ROUNDED else 0.0
         assert_rows_equal(rows.sel(replica=replica), every[::3], size)
 
 
@@ -313,7 +315,7 @@ def test_tensors_in_half_precision_and_larger_batches_later(tmp_path):
     )
     chosen = dw.tensors("dense_0", every=1, reference="none", dtype="float16")
     watch = dw.Watch(tmp_path / "run.zarr", signals=[chosen], window=2)
-    model.fit(data, verbose=0, shuffle=False, callbacks=[watch])
+    model.fit(data, verbose=0, shuffle=False, steps_per_epoch=3, callbacks=[watch])
     assert watch.status.error is None
     tensor = dw.open_run(tmp_path / "run.zarr").tensor("tensor/dense_0")
     assert (tensor.dtype, tensor.sizes["batch"]) == (np.float16, 40)

@@ -12,7 +12,7 @@ from training import fit, same_weights, small_model, strategy_over, unlike_rows
 import distwatch as dw
 from distwatch import session
 from distwatch.errors import RowsLostWarning, WatcherDisabledWarning, WriteFailedError
-from distwatch.recorder import Recorder
+from distwatch.recorder import Recorder, TableRecorder
 from distwatch.store import BackgroundWriter, StoreWriter
 from distwatch.taps import Taps
 
@@ -65,7 +65,7 @@ def test_strict_raises_instead(tmp_path, monkeypatch):
 
 def test_an_error_in_a_drain(tmp_path, monkeypatch):
     drains = []
-    original = Recorder.drain
+    original = TableRecorder.drain
 
     def drain(self, **kwargs):
         drains.append(kwargs)
@@ -73,7 +73,7 @@ def test_an_error_in_a_drain(tmp_path, monkeypatch):
             raise ZeroDivisionError("planted")
         return original(self, **kwargs)
 
-    monkeypatch.setattr(Recorder, "drain", drain)
+    monkeypatch.setattr(TableRecorder, "drain", drain)
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))
     with pytest.warns(WatcherDisabledWarning, match="after 6 steps.*Error: planted"):

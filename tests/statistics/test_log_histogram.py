@@ -91,7 +91,7 @@ def assert_accurate(got, values, q, histogram=HISTOGRAM):
     want = (1 - weight) * low_ + weight * high_
     bound = (1 - weight) * np.abs(low_) + weight * np.abs(high_)
     bound = histogram.relative_accuracy * bound * (1 + 1e-9) + histogram.smallest
-    assert np.all(np.abs(np.where(finite, got, 0.0) - want) <= bound)
+    assert np.all(np.abs(np.where(finite, got, 0.0) - np.where(finite, want, 0.0)) <= bound)
     np.testing.assert_array_equal(got[alone & ~finite], low[alone & ~finite])
     if np.isfinite(values).all():
         np.testing.assert_allclose(want, np.quantile(values, q), rtol=1e-9, atol=1e-300)
