@@ -470,10 +470,12 @@ def _check_patterns(patterns: Patterns) -> tuple[Pattern, ...] | None:
 
 def _check_statistics(statistics: Further) -> tuple[Statistic[Any], ...]:
     listed = tuple(statistics) if isinstance(statistics, Sequence) else (statistics,)
-    if not all(isinstance(each, Statistic) for each in listed):
+    # Only these: a store has to be able to say what it holds, and ratios and checksums
+    # mean something for the signals alone that have them anyway.
+    if not all(isinstance(each, LogHistogram) for each in listed):
         raise ConfigError(
-            f"statistics={statistics!r}: list further statistics, such as "
-            "[distwatch.histogram()]; moments, extremes and norms are always there."
+            f"statistics={statistics!r}: give [distwatch.histogram()]; moments, extremes and "
+            "norms are always there."
         )
     if len(listed) != len({type(each) for each in listed}):
         raise ConfigError(f"statistics={statistics!r}: each kind can be there once.")
@@ -523,6 +525,9 @@ def _from_mapping(mapping: dict[str, Any]) -> Selector:
 
 def _statistic(written: Any) -> Statistic[Any]:
     """``histogram``, or ``{histogram: {accuracy: 0.01}}``."""
-    name, more = (written, {}) if isinstance(written, str) else next(iter(written.items()))
+    spec = {written: None} if isinstance(written, str) else written
+    if not isinstance(spec, dict) or len(spec) != 1:
+        raise ConfigError(f"statistic {written!r}: name one statistic, such as histogram.")
+    ((name, more),) = spec.items()
     (statistic,) = from_spec([{"name": name, **(more or {})}]).further
     return statistic

@@ -97,6 +97,8 @@ def test_selectors_in_configuration_files():
         ({"gradients": "a", "weights": "b"}, "one kind"),
         ({"gradients": "a", "evry": 3}, "evry"),
         ({"weights": "a", "statistics": ["histogramm"]}, "histogramm"),
+        ({"weights": "a", "statistics": ["ratio"]}, "give [distwatch.histogram()]"),
+        ({"weights": "a", "statistics": [3]}, "name one statistic"),
         ({"weights": "a", "reference": "neighbour"}, "no batch dim"),
         ({"loss": True, "every": 0}, "whole number"),
         ({"tensors": "a", "every": 5, "reduce": "max"}, "reduce='max'"),
