@@ -1,0 +1,46 @@
+"""What a delta can be measured against, by name."""
+
+from __future__ import annotations
+
+import re
+
+from distwatch.errors import ConfigError
+
+#: What a delta can be measured against; ``ema`` takes its decay: ``ema(0.99)``.
+REFERENCES = ("previous", "batch_mean", "first", "ema", "neighbour", "none")
+
+#: References that compare the rows of a batch, of which a weight has none.
+OF_BATCHES = ("batch_mean", "neighbour")
+
+_EMA = re.compile(r"ema\((?P<decay>[0-9.eE+-]+)\)")
+
+
+def ema(decay: float) -> str:
+    """The reference ``ema(decay)``: an exponential moving average of the batches.
+
+    Raises:
+        ConfigError: the decay is not between 0 and 1.
+    """
+    return check_reference(f"ema({decay})")
+
+
+def check_reference(reference: str) -> str:
+    """Return ``reference`` if it is a known one.
+
+    Raises:
+        ConfigError: it is not; the message names those that are.
+    """
+    found = _EMA.fullmatch(reference)
+    if found is None and (reference not in REFERENCES or reference == "ema"):
+        known = ", ".join(repr(name) for name in REFERENCES).replace("'ema'", "'ema(0.99)'")
+        raise ConfigError(f"unknown reference {reference!r}: choose one of {known}.")
+    if found is not None and not _between_0_and_1(found["decay"]):
+        raise ConfigError(f"{reference}: the decay is a number between 0 and 1, such as 0.99.")
+    return reference
+
+
+def _between_0_and_1(number: str) -> bool:
+    try:
+        return 0.0 < float(number) < 1.0
+    except ValueError:
+        return False
