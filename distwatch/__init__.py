@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distwatch.analysis import Run, open_run
     from distwatch.callbacks import Watch
     from distwatch.layers import Tracker
+    from distwatch.loops import watching
     from distwatch.schedules import at, every, first, logarithmic
     from distwatch.signals import (
         activations,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         updates,
         weights,
     )
+    from distwatch.traps import preflight
 
 __version__ = "0.1.0"
 
@@ -47,9 +49,11 @@ _HOMES = {
     "logarithmic": "distwatch.schedules",
     "loss": "distwatch.signals",
     "open_run": "distwatch.analysis",
+    "preflight": "distwatch.traps",
     "probe": "distwatch.signals",
     "tensors": "distwatch.signals",
     "updates": "distwatch.signals",
+    "watching": "distwatch.loops",
     "weights": "distwatch.signals",
 }
 
@@ -68,9 +72,11 @@ __all__ = [
     "logarithmic",
     "loss",
     "open_run",
+    "preflight",
     "probe",
     "tensors",
     "updates",
+    "watching",
     "weights",
 ]
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from distwatch import preflight
 from distwatch.config import WatchConfig, read_config, watch_config
-from distwatch.errors import WatcherError, WatchInUseError
+from distwatch.errors import ConfigError, WatcherError, WatchInUseError
+from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.schedules import Schedule, every
 from distwatch.session import Session, Status
-from distwatch.taps import Taps, WatchedTraining, tell_of_fit
+from distwatch.taps import HeardFunction, Steps, Taps, of_model, tell_of_fit
+from distwatch.traps import check_backend, check_data, check_training, explain
 
 _REPLACED = (
     "the model's train function was replaced during the fit (by compile or "
@@ -45,6 +49,10 @@ class Watch(keras.callbacks.Callback):
             make a chunk of the store.
         overwrite: delete a run that is at ``store`` already.
         strict: let an error in the watching end the training.
+        phases: what is recorded, each phase apart: "train" (``fit``), "test" (validation
+            inside ``fit``, or ``evaluate`` if the Watch is among its callbacks), "predict"
+            and "train_on_batch" (see `attached`). References never cross from one phase
+            into another.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -64,9 +72,10 @@ class Watch(keras.callbacks.Callback):
         window: int = 256,
         overwrite: bool = False,
         strict: bool = False,
+        phases: Sequence[str] = ("train",),
     ) -> None:
         super().__init__()
-        preflight.check_backend()
+        check_backend()
         self.config = watch_config(
             store=store,
             signals=signals,
@@ -75,10 +84,14 @@ class Watch(keras.callbacks.Callback):
             window=window,
             overwrite=overwrite,
             strict=strict,
+            phases=phases,
         )
         self._session: Session | None = None
-        self._training: WatchedTraining | None = None
-        self._last_step = -1
+        #: What is heard now, in the order in which it was put in place.
+        self._functions: list[HeardFunction] = []
+        self._method = "fit"
+        #: The last batch of each phase in this epoch.
+        self._last: dict[str, int] = {}
         tell_of_fit(self)
 
     @classmethod
@@ -101,10 +114,43 @@ class Watch(keras.callbacks.Callback):
         """At which steps it looks; ``watch.schedule.k = 10`` takes effect while training."""
         return self.config.schedule
 
-    def on_fit_called(self, model: keras.Model, arguments: dict[str, Any]) -> None:
+    @contextlib.contextmanager
+    def attached(self, model: keras.Model) -> Iterator[Watch]:
+        """Watch what ``model.train_on_batch`` does inside a ``with`` block.
+
+        >>> watch = Watch("run.zarr", phases=["train_on_batch"])   # doctest: +SKIP
+        >>> with watch.attached(model):                            # doctest: +SKIP
+        ...     for x, y in batches:
+        ...         model.train_on_batch(x, y)
+
+        Raises:
+            ConfigError: the phase "train_on_batch" was not asked for.
+        """
+        if TRAIN_ON_BATCH not in self.config.phases:
+            raise ConfigError(
+                f"this Watch records {', '.join(self.config.phases)}; make it with "
+                'phases=["train_on_batch"] to attach it.'
+            )
+        check_training(model)
+        self._method = TRAIN_ON_BATCH
+        self.set_model(model)
+        try:
+            self._current.begin()
+            yield self
+        except BaseException:
+            self._release()
+            self._current.abandon()
+            raise
+        self._current.finish()
+        self._release()
+
+    def on_called(self, method: str, model: keras.Model, arguments: dict[str, Any]) -> None:
         """Refuse what Keras cannot do, before it fails at it in its own words."""
-        preflight.check_training(model)
-        preflight.check_data(
+        self._method = method
+        if not self._asked:
+            return
+        check_training(model)
+        check_data(
             model,
             arguments.get("x"),
             batch_size=arguments.get("batch_size"),
@@ -112,59 +158,78 @@ class Watch(keras.callbacks.Callback):
         )
 
     def set_model(self, model: keras.Model) -> None:
-        """Put the taps in place: Keras calls this before it makes its train function."""
-        if self._training is not None:
+        """Put the taps in place: Keras calls this before it makes its functions."""
+        if self._functions:
             raise WatchInUseError(
                 f"this Watch ({self.config.store}) is in a fit already; "
                 "give every fit a Watch of its own."
             )
         super().set_model(model)
-        taps = Taps(model, self.config)
-        session = Session(
+        self._last = {}
+        if not self._asked:
+            return
+        self._session = session = Session(
             self.config,
             model.distribute_strategy,
             steps_per_execution=model.steps_per_execution,
+            phases=self._asked,
         )
-        self._training = WatchedTraining(model, taps, session.make_recorder, session.fail)
-        self._training.install()
-        self._session = session
+        subject = of_model(model)
+        taps = {phase: Taps(subject, self.config, phase) for phase in self._asked}
+        for phase in self._asked:
+            recorder = functools.partial(session.make_recorder, phase=phase)
+            steps = Steps(taps[phase], recorder, session.fail)
+            # No callback tells of batches that are trained on by hand.
+            done = functools.partial(session.after_steps, 1, phase)
+            by_hand = phase == TRAIN_ON_BATCH
+            function = HeardFunction(model, phase, steps, done=done if by_hand else None)
+            function.install()
+            self._functions.append(function)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Claim the store, so that a path that cannot be written ends fit here."""
-        self._current.begin()
+        self._begin()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._last_step = -1
-        self._current.begin_epoch(epoch)
+        self._last.pop(TRAIN, None)
+        if self._asked:
+            self._current.begin_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # With steps_per_execution > 1 Keras names the last batch of each execution.
-        steps, self._last_step = batch - self._last_step, batch
-        if self._training is not None and not self._training.in_place:
-            self._current.fail(WatcherError(_REPLACED))
-        self._current.after_steps(steps)
+        self._after_batch(TRAIN, batch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._current.end_epoch()
+        if self._asked:
+            self._current.end_epoch()
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._current.finish()
-        self._release()
-        if self.params.get("verbose", 1):
-            print("\n".join(self._current.sentences()))
+        self._finish()
 
     def on_test_begin(self, logs: Any = None) -> None:
-        self._release_unless_training()
+        self._last.pop(TEST, None)
+        if self._method == "evaluate":
+            self._begin()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._after_batch(TEST, batch)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        if self._method == "evaluate":
+            self._finish()
 
     def on_predict_begin(self, logs: Any = None) -> None:
-        self._release_unless_training()
+        self._begin()
 
-    def on_fit_raised(self, model: keras.Model, error: BaseException) -> None:
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._after_batch(PREDICT, batch)
+
+    def on_predict_end(self, logs: Any = None) -> None:
+        self._finish()
+
+    def on_raised(self, model: keras.Model, error: BaseException) -> None:
         """The fit ended by an error or an interrupt: bring home what there is."""
-        if isinstance(error, WatchInUseError):
-            return
-        if self._training is None:
-            preflight.explain(model, error)
+        if not self._functions:
+            explain(model, error)
             return
         self._release()
         self._current.abandon()
@@ -177,13 +242,44 @@ class Watch(keras.callbacks.Callback):
             )
         return self._session
 
-    def _release_unless_training(self) -> None:
-        # evaluate() and predict() set callbacks up as fit does; there is nothing to
-        # watch in them.
-        if self._session is not None and not self._session.begun:
-            self._release()
+    @property
+    def _asked(self) -> tuple[str, ...]:
+        """The phases that were asked for and happen in the method that was called."""
+        happens = _HAPPENS[self._method]
+        return tuple(phase for phase in self.config.phases if phase in happens)
+
+    def _begin(self) -> None:
+        if self._asked:
+            self._current.begin()
+
+    def _after_batch(self, phase: str, batch: int) -> None:
+        if phase not in self._asked:
+            return
+        # With steps_per_execution > 1 Keras names the last batch of each execution.
+        steps, self._last[phase] = batch - self._last.get(phase, -1), batch
+        # Of two functions in one place the later one stands before the other.
+        on_top = {function.name: function for function in self._functions}
+        if not all(function.in_place for function in on_top.values()):
+            self._current.fail(WatcherError(_REPLACED))
+        self._current.after_steps(steps, phase)
+
+    def _finish(self) -> None:
+        if not self._asked:
+            return
+        self._current.finish()
+        self._release()
+        if self.params.get("verbose", 1):
+            print("\n".join(self._current.sentences()))
 
     def _release(self) -> None:
-        if self._training is not None:
-            self._training.remove()
-            self._training = None
+        while self._functions:
+            self._functions.pop().remove()
+
+
+#: Method of a model -> the phases that happen in it with the Watch among its callbacks.
+_HAPPENS = {
+    "fit": (TRAIN, TEST, TRAIN_ON_BATCH),
+    "evaluate": (TEST,),
+    "predict": (PREDICT,),
+    TRAIN_ON_BATCH: (TRAIN_ON_BATCH,),
+}

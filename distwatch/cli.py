@@ -23,7 +23,7 @@ from distwatch.errors import DistwatchError, RunExistsError
 
 if TYPE_CHECKING:
     from distwatch.store import StoredRun
-    from distwatch.store.reader import StoredTable
+    from distwatch.store.joining import ReadableTable
 
 #: Where the demo writes when it is not told; this one may be replaced by the next demo.
 DEMO_STORE = Path("distwatch-demo.zarr")
@@ -102,17 +102,22 @@ def demo(
 
 @app.command(
     epilog="Examples:\n\n  distwatch info run.zarr\n\n  distwatch info run.zarr --json"
+    "\n\n  distwatch info run.zarr --phase test"
 )
 def info(
     run: Annotated[Path, typer.Argument(help="The path that was given to Watch.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, for programs.")
     ] = False,
+    phase: Annotated[
+        str | None,
+        typer.Option(help="train, test, predict or train_on_batch; train if there is one."),
+    ] = None,
 ) -> None:
     """Show what is in a run: signals, replicas, steps, versions, size."""
     from distwatch.store import StoredRun
 
-    described = describe(StoredRun(run))
+    described = describe(StoredRun(run, phase))
     if as_json:
         typer.echo(json.dumps(described, indent=2))
     else:
@@ -134,6 +139,9 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "format": FORMAT,
         "created": stored.created,
         "strategy": about.strategy,
+        "phase": about.phase,
+        "phases": stored.phases,
+        "workers": about.workers,
         "replicas": list(about.replicas),
         "tables": [_describe_table(table) for table in stored.tables.values()],
         "unwatched": about.unwatched,
@@ -144,7 +152,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
     }
 
 
-def _describe_table(stored: StoredTable) -> dict[str, Any]:
+def _describe_table(stored: ReadableTable) -> dict[str, Any]:
     step = stored.coordinate("step")
     table = stored.table
     return {
@@ -218,12 +226,19 @@ def _facts(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("run", described["path"]),
         ("created", described["created"] or "unknown"),
         ("strategy", described["strategy"]),
+        ("phase", _phase(described)),
         ("replicas", replicas or "none has committed a row yet"),
         ("steps", extent),
         ("lost", f"{lost} steps" if lost else "none"),
         ("size", f"{described['bytes'] / 1e6:,.2f} MB"),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
+
+
+def _phase(described: dict[str, Any]) -> str:
+    others = [phase for phase in described["phases"] if phase != described["phase"]]
+    more = f" (also recorded, see --phase: {', '.join(others)})" if others else ""
+    return f"{described['phase']}{more}"
 
 
 def _how(table: dict[str, Any]) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from distwatch.errors import ConfigError, nearest
+from distwatch.records import PHASES, TRAIN
 from distwatch.schedules import Schedule, every, from_mapping
 from distwatch.signals import Selector, check_reference, check_selectors
 
@@ -25,6 +26,7 @@ class WatchConfig(BaseModel):
     window: int = Field(default=256, strict=True)
     overwrite: bool = Field(default=False, strict=True)
     strict: bool = Field(default=False, strict=True)
+    phases: tuple[str, ...] = (TRAIN,)
 
     @field_validator("signals", mode="before")
     @classmethod
@@ -40,6 +42,17 @@ class WatchConfig(BaseModel):
     @classmethod
     def _read_schedule(cls, value: Any) -> Schedule:
         return value if isinstance(value, Schedule) else from_mapping(value)
+
+    @field_validator("phases")
+    @classmethod
+    def _check_phases(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for phase in value:
+            if phase not in PHASES:
+                close = nearest(phase, list(PHASES), most=1)
+                raise ConfigError(f"unknown phase {phase!r}; nearest: {close}.")
+        if not value or len(set(value)) < len(value):
+            raise ConfigError(f"phases={list(value)}: name at least one, and each once.")
+        return value
 
     @field_validator("window")
     @classmethod

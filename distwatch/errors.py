@@ -24,7 +24,8 @@
 
     DistwatchWarning
     ├── WatcherDisabledWarning     watching stopped, training goes on
-    └── RowsLostWarning            rows are missing from the store, and counted there
+    ├── RowsLostWarning            rows are missing from the store, and counted there
+    └── KnownTrapWarning           Keras does something wrongly in this training
 
 Errors of the first group are raised before the first training step, so nothing
 that took time is lost by them.
@@ -117,6 +118,10 @@ class WatcherDisabledWarning(DistwatchWarning):
 
 class RowsLostWarning(DistwatchWarning):
     """Rows are missing from the store, and counted there."""
+
+
+class KnownTrapWarning(DistwatchWarning):
+    """A known fault of Keras changes the results of this training."""
 
 
 def nearest(word: str, known: list[str], most: int = 3) -> str:

@@ -15,6 +15,10 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
+#: The phases that a run may have. Each has steps and references of its own.
+TRAIN, TEST, PREDICT, TRAIN_ON_BATCH = PHASES = ("train", "test", "predict", "train_on_batch")
+
+
 @dataclass(frozen=True)
 class TensorLayout:
     """How a table keeps raw deltas: their features, reduction over replicas and dtype."""
@@ -60,6 +64,11 @@ class RunInfo:
     versions: dict[str, str]
     #: What could be watched and is not: path -> why.
     unwatched: dict[str, str] = field(default_factory=dict)
+    #: What the model was doing: see `PHASES`.
+    phase: str = TRAIN
+    #: The process that these replicas are of, and how many trained together.
+    worker: int = 0
+    workers: int = 1
 
     @property
     def signals(self) -> tuple[Signal, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,15 +44,37 @@ def replica_count() -> int:
 
 def replica_device() -> str:
     """The device of the replica that this code runs on; "" if TensorFlow may choose."""
-    if isinstance(tf.distribute.get_strategy(), _DEFAULT):
-        return ""
-    (device,) = tf.nest.flatten(tf.distribute.get_replica_context().devices)
-    return str(device)
+    strategy = tf.distribute.get_strategy()
+    # The replica context's own list of devices is empty on all workers but the first.
+    return local_devices(strategy)[replica_numbers(strategy).index(replica_id())]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which of the processes that train together this is."""
+
+    number: int
+    count: int
+
+
+def worker_of(strategy: Strategy) -> Worker:
+    """Which worker this process is; the only one, unless the strategy spans several."""
+    extended = strategy.extended
+    if getattr(extended, "_num_workers", 1) == 1:
+        return Worker(0, 1)
+    return Worker(int(extended._id_in_cluster), int(extended._num_workers))
 
 
 def replica_numbers(strategy: Strategy) -> tuple[int, ...]:
     """The global numbers of this process's replicas."""
-    return tuple(range(len(local_devices(strategy))))
+    local = len(local_devices(strategy))
+    first = worker_of(strategy).number * local
+    return tuple(range(first, first + local))
+
+
+def total_replicas(strategy: Strategy) -> int:
+    """How many replicas train together under a strategy, on all workers."""
+    return int(strategy.num_replicas_in_sync)
 
 
 def local_devices(strategy: Strategy) -> tuple[str, ...]:
@@ -62,13 +85,22 @@ def local_devices(strategy: Strategy) -> tuple[str, ...]:
 
 
 def describe(strategy: Strategy) -> str:
-    """A strategy in a few words: ``MirroredStrategy over 2 x CPU``."""
+    """A strategy in a few words: ``MirroredStrategy over 2 x CPU``, for each worker."""
     if isinstance(strategy, _DEFAULT):
         return "default strategy"
     devices = [tf.DeviceSpec.from_string(d).device_type for d in local_devices(strategy)]
     counts = {kind: devices.count(kind) for kind in dict.fromkeys(devices)}
     listed = " + ".join(f"{n} x {kind}" for kind, n in counts.items())
-    return f"{type(strategy).__name__} over {listed}"
+    workers = worker_of(strategy).count
+    spread = f"{workers} workers of {listed}" if workers > 1 else listed
+    return f"{kind_of(strategy)} over {spread}"
+
+
+def kind_of(strategy: Strategy) -> str:
+    """The name by which a strategy is known."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return "MultiWorkerMirroredStrategy"  # Its class has another name.
+    return type(strategy).__name__
 
 
 class _ReplicaReductions:
@@ -141,7 +173,24 @@ def _first_result(strategy: Strategy, run: Callable[[Any], Any], arrays: Sequenc
             arrays[context.replica_id_in_sync_group], tf.float64
         )
     )
-    return strategy.experimental_local_results(run(distributed))[0]
+    return local_part(strategy, run(distributed))
+
+
+def local_part(strategy: Strategy, value: Any) -> Any:
+    """What the first replica of this process has of a distributed value."""
+    return strategy.experimental_local_results(value)[0]
+
+
+def sum_over_workers(strategy: Strategy, number: int) -> int:
+    """Add up one whole number a worker, below 2**50; every worker has to call this."""
+    first = replica_numbers(strategy)[0]
+
+    def given(context: Any) -> Tensor:
+        mine = number if context.replica_id_in_sync_group == first else 0
+        return tf.constant(mine, tf.float64)
+
+    numbers = strategy.experimental_distribute_values_from_function(given)
+    return round(float(strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)))
 
 
 def merge_rows(

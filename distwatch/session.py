@@ -1,9 +1,8 @@
 """One watched training, from its first batch to its closed store.
 
-The session owns what lives as long as one fit: the recorder on the devices, the
-writer on its thread and the digest. It also keeps the law that a watcher never
-kills a training: until the first step is done its errors raise, afterwards they
-disable it.
+The session owns what lives as long as one fit: the claim on the store and the
+recordings, one a phase. It also keeps the law that a watcher never kills a training:
+until the first step is done its errors raise, afterwards they disable it.
 """
 
 from __future__ import annotations
@@ -13,32 +12,32 @@ import contextlib
 import functools
 import importlib.metadata
 import platform
+import secrets
 import warnings
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
-
-import numpy as np
 
 from distwatch import replicas
 from distwatch.config import WatchConfig
-from distwatch.digest import Digest
 from distwatch.errors import (
-    DistwatchError,
+    NotWritableError,
     RowsLostWarning,
+    RunExistsError,
     WatcherDisabledWarning,
-    WatcherError,
-    WriteFailedError,
 )
-from distwatch.recorder import Drained, Recorder
-from distwatch.records import Block, RunInfo
-from distwatch.store import BackgroundWriter, StoreWriter, claim, disclaim
-from distwatch.store.schema import SEGMENT, root_attributes
+from distwatch.recorder import Recorder
+from distwatch.recording import Recording, describe
+from distwatch.records import TRAIN
+from distwatch.store import claim, disclaim, is_claimed
+from distwatch.store.schema import root_attributes
 from distwatch.store.writer import now
 from distwatch.taps import Heard
 
 Method = TypeVar("Method", bound=Callable[..., None])
+
+#: Seconds that a shared folder may take until a worker sees what another one wrote.
+_SHARED_FOLDER_WAIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -76,98 +75,93 @@ class Session:
         config: what to watch and where to write it.
         strategy: the strategy that trains.
         steps_per_execution: how many steps pass between two looks at the rings.
+        phases: what is recorded, each apart from the others.
     """
 
-    def __init__(self, config: WatchConfig, strategy: Any, *, steps_per_execution: int) -> None:
+    def __init__(
+        self,
+        config: WatchConfig,
+        strategy: Any,
+        *,
+        steps_per_execution: int,
+        phases: tuple[str, ...] = (TRAIN,),
+    ) -> None:
         self.error: Exception | None = None
         self.begun = False
         self._config = config
         self._strategy = strategy
-        self._steps_per_execution = steps_per_execution
-        self._recorder: Recorder | None = None
-        self._writer: BackgroundWriter | None = None
-        self._digest: Digest | None = None
-        self._epoch = 0
         self._done = 0
-        #: Steps since each table's last drain.
-        self._pending: Counter[str] = Counter()
+        self._recordings = {
+            phase: Recording(
+                config,
+                describe(strategy, versions(), phase),
+                strategy,
+                steps_per_execution=steps_per_execution,
+            )
+            for phase in phases
+        }
 
     def begin(self) -> None:
         """Claim the store before the first step.
 
         Raises:
             RunExistsError: something is there already.
-            NotWritableError: it cannot be written.
+            NotWritableError: it cannot be written, by one of the workers.
         """
-        described = RunInfo(
-            tables=(),
-            replicas=replicas.replica_numbers(self._strategy),
-            strategy=replicas.describe(self._strategy),
-            versions=versions(),
-        )
-        claim(
-            self._config.store,
-            root_attributes(described, now()),
-            overwrite=self._config.overwrite,
-        )
-        self._described = described
+        # Random, so that no worker takes a run that lay there before for this one.
+        run = secrets.randbits(50) or 1
+        worker = replicas.worker_of(self._strategy)
+        if worker.count == 1:
+            self._claim(run)
+        else:
+            self._claim_for_all(worker.number, run)
         self.begun = True
         atexit.register(self.abandon)
 
-    def make_recorder(self, heard: Heard) -> Recorder:
+    def make_recorder(self, heard: Heard, phase: str = TRAIN) -> Recorder:
         """Set up for the signals that the first step was heard to put out."""
-        tables = tuple(feed.table for feed in heard.feeds)
-        info = replace(self._described, tables=tables, unwatched=heard.unwatched)
-        self._digest = Digest(info)
-        self._recorder = Recorder(
-            self._strategy, heard.feeds, steps_per_execution=self._steps_per_execution
-        )
-        return self._recorder
+        return self._recordings[phase].make_recorder(heard.feeds, heard.unwatched)
 
     @_never_the_killer
     def begin_epoch(self, epoch: int) -> None:
         """Rows from here on are of this epoch."""
-        self._epoch = epoch
+        for recording in self._recordings.values():
+            recording.begin_epoch(epoch)
 
     @_never_the_killer
-    def after_steps(self, steps: int) -> None:
+    def after_steps(self, steps: int, phase: str = TRAIN) -> None:
         """Some steps were done: drain the rings when a window is full."""
         self._done += steps
-        if self._recorder is None:
-            raise WatcherError(
-                "a training step was done that was not heard: the model's "
-                "make_train_function does not use its train_step."
-            )
-        self._recorder.follow_schedules()
-        for table in self._recorder.tables:
-            self._pending[table.table.name] += steps
-        self._drain(full_only=True)
+        self._recordings[phase].after_steps(steps)
 
     @_never_the_killer
     def end_epoch(self) -> None:
         """Bring home the epoch's last rows, and commit them if that is due."""
-        self._drain()
-        if self._writer is not None:
-            self._writer.commit_tail()
+        for recording in self._recordings.values():
+            recording.drain()
+            recording.commit_tail()
 
     @_never_the_killer
     def finish(self) -> None:
         """Bring everything home, commit it and close the store."""
-        self._drain()
+        for recording in self._recordings.values():
+            recording.drain_rest(together=True)
         self._close()
-        self._raise_writer_error()
+        for recording in self._recordings.values():
+            recording.raise_writer_error()
         self._warn_of_lost()
 
     def abandon(self) -> None:
         """Training was interrupted: bring home what there is, without collectives."""
         atexit.unregister(self.abandon)
-        if self.error is None and self._recorder is not None:
-            try:
-                self._drain(together=False)
-            except Exception as error:
-                self._disable(error)
+        for recording in self._recordings.values():
+            if self.error is None:
+                try:
+                    recording.drain_rest(together=False)
+                except Exception as error:
+                    self._disable(error)
         self._close()
-        if self.begun and self._writer is None:
+        if self.begun and not any(each.written for each in self._recordings.values()):
             # What ended the fit matters more than a folder that cannot be removed.
             with contextlib.suppress(OSError):
                 disclaim(self._config.store)
@@ -184,70 +178,67 @@ class Session:
     @property
     def status(self) -> Status:
         """How it goes."""
-        writer, digest = self._writer, self._digest
-        lost = (writer.lost if writer else 0) + (digest.lost if digest else 0)
+        recordings = self._recordings.values()
         return Status(
-            steps=digest.steps if digest else 0,
-            committed=writer.committed if writer else 0,
-            lost=lost,
+            steps=sum(recording.steps for recording in recordings),
+            committed=sum(recording.committed for recording in recordings),
+            lost=sum(recording.lost for recording in recordings),
             error=self.error,
         )
 
     def sentences(self) -> list[str]:
-        """What stands out in the run."""
-        return self._digest.sentences() if self._digest else []
+        """What stands out in the run, phase by phase."""
+        lines = []
+        for phase, recording in self._recordings.items():
+            told = recording.sentences()
+            if phase != TRAIN and told:
+                lines.append(f"Phase {phase}:")
+            lines += told
+        return lines
 
-    def _drain(self, *, full_only: bool = False, together: bool = True) -> None:
-        """Bring rows home: of every table, or of those whose window is full."""
-        self._raise_writer_error()
-        if self._recorder is None or self._digest is None or not self._recorder.started:
-            return
-        for table in self._recorder.tables:
-            # A step that was interrupted is not counted, but may have been recorded.
-            wanted = int(together) if not full_only else table.table.window
-            if self._pending[table.table.name] < wanted:
-                continue
-            self._pending[table.table.name] = 0
-            drained = table.drain(together=together)
-            if drained is not None:
-                block = self._block(table.table.name, drained)
-                self._digest.observe(block)
-                self._open_writer(self._digest.info).submit(block)
-
-    def _block(self, table: str, drained: Drained) -> Block:
-        return Block(
-            table=table,
-            step=drained.step,
-            epoch=np.full(len(drained.step), self._epoch, np.int64),
-            iteration=drained.iteration,
-            rows=drained.rows,
-            merged=drained.merged,
-            tensors=drained.tensors,
-            lost=drained.lost,
+    def _claim(self, run: int) -> None:
+        first = next(iter(self._recordings))
+        described = describe(self._strategy, versions(), first)
+        claim(
+            self._config.store,
+            root_attributes(described, now(), f"{run:x}"),
+            overwrite=self._config.overwrite,
         )
 
-    def _open_writer(self, info: RunInfo) -> BackgroundWriter:
-        if self._writer is None:
-            segment = SEGMENT.format(worker=0, start=0)
-            make = functools.partial(StoreWriter, self._config.store, info, segment)
-            self._writer = BackgroundWriter(make)
-        return self._writer
+    def _claim_for_all(self, worker: int, run: int) -> None:
+        """Claim on the first worker, and go on only if every worker sees the claim.
+
+        All of them come through here before their first step, so that none is left
+        waiting for one that was refused.
+        """
+        refusal: Exception | None = None
+        if worker == 0:
+            try:
+                self._claim(run)
+            except Exception as error:
+                refusal = error
+        mine = run if worker == 0 and refusal is None else 0
+        claimed = replicas.sum_over_workers(self._strategy, mine)
+        if refusal is not None:
+            raise refusal
+        store = self._config.store
+        if not claimed:
+            raise RunExistsError(
+                f"{store} was refused by worker 0, which says why; no worker is watched."
+            )
+        seen = is_claimed(store, f"{claimed:x}", wait=_SHARED_FOLDER_WAIT)
+        blind = replicas.sum_over_workers(self._strategy, 0 if seen else 1)
+        if blind:
+            raise NotWritableError(
+                f"{store}: {blind} of the workers cannot see or write it (this one "
+                f"{'can' if seen else 'cannot'}); give Watch a path in a folder that all "
+                "workers share."
+            )
 
     def _close(self) -> None:
         atexit.unregister(self.abandon)
-        if self._writer is not None:
-            self._writer.close()
-
-    def _raise_writer_error(self) -> None:
-        error = self._writer.error if self._writer else None
-        if error is None:
-            return
-        if isinstance(error, DistwatchError):
-            raise error
-        raise WriteFailedError(
-            f"{self._config.store} could not be written ({type(error).__name__}: {error}); "
-            f"{self.status.committed} steps are committed and stay readable."
-        ) from error
+        for recording in self._recordings.values():
+            recording.close()
 
     def _disable(self, error: Exception) -> None:
         self.error = error

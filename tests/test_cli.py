@@ -110,6 +110,9 @@ def test_info_json_is_for_programs(call, tmp_path):
         "path": str(run.path),
         "format": 1,
         "strategy": "made up, 3 x CPU",
+        "phase": "train",
+        "phases": ["train"],
+        "workers": 1,
         "replicas": [0, 1, 2],
         "tables": [
             {

@@ -151,4 +151,5 @@ def test_fields_are_the_documented_ones():
         "window",
         "overwrite",
         "strict",
+        "phases",
     }

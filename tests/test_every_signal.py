@@ -5,13 +5,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import xarray as xr
+from models import KINDS
 from test_truth import assert_rows_equal
-from test_untouched import KINDS, compile_model
-from training import Ear, fit, same_weights, small_model, strategy_over, unlike_rows
+from training import (
+    Ear,
+    compile_model,
+    fit,
+    same_weights,
+    small_model,
+    strategy_over,
+    unlike_rows,
+)
 
 import distwatch as dw
 from distwatch.errors import ConfigError, UnwatchableError
 from distwatch.statistics import Checksum, observe
+
+# On two replicas these models run into known faults of Keras, and a Watch says so.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"
+)
 
 layers = keras.layers
 
@@ -51,7 +64,7 @@ def trained(kind, strategy, spe, *callbacks):
     [
         ("functional", 1, 1),
         ("convolutional", 2, 7),
-        ("unbuilt", 4, 1),
+        ("sequential", 4, 1),
         ("subclassed", 1, 7),
     ],
 )

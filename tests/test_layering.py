@@ -14,32 +14,35 @@ LEVELS = {
     "schedules": 1,
     "signals": 2,
     "records": 3,
-    "config": 3,
+    "config": 4,
     "store": 4,
     "digest": 4,
     "kernels": 4,
     "replicas": 4,
     "references": 5,
     "tensor_slots": 5,
-    "preflight": 5,
+    "compat": 5,
+    "traps": 6,
     "recorder": 6,
     "taps": 7,
+    "recording": 7,
     "session": 8,
     "layers": 9,
     "callbacks": 9,
+    "loops": 9,
     "analysis": 5,
     "demo": 10,
     "cli": 11,
     "testing": 10,
 }
 RUNNING = {"kernels", "replicas", "references", "tensor_slots", "recorder", "taps"}
-RUNNING |= {"preflight", "session", "layers", "callbacks"}
+RUNNING |= {"traps", "compat", "recording", "session", "layers", "callbacks", "loops"}
 READING = {"analysis"}
 #: Which room alone may import a library.
 OWNERS = {
     "zarr": {"store"},
     "tensorflow": RUNNING | {"_array"},
-    "keras": {"taps", "preflight", "layers", "callbacks", "demo"},
+    "keras": {"taps", "traps", "compat", "layers", "callbacks", "demo"},
     "xarray": READING | {"demo"},
     "pydantic": {"config"},
     "typer": {"cli"},

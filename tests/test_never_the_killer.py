@@ -10,7 +10,7 @@ import pytest
 from training import fit, same_weights, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
-from distwatch import session
+from distwatch import recording
 from distwatch.errors import RowsLostWarning, WatcherDisabledWarning, WriteFailedError
 from distwatch.recorder import Recorder, TableRecorder
 from distwatch.store import BackgroundWriter, StoreWriter
@@ -139,7 +139,7 @@ def test_a_slow_disk_drops_whole_blocks_and_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(StoreWriter, "append", append)
     small = functools.partial(BackgroundWriter, max_bytes=1, max_wait=0.01)
-    monkeypatch.setattr(session, "BackgroundWriter", small)
+    monkeypatch.setattr(recording, "BackgroundWriter", small)
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))
     watch = dw.Watch(tmp_path / "run.zarr", window=2)

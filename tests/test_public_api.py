@@ -34,8 +34,8 @@ def test_reading_and_the_command_line_never_load_tensorflow():
 def test_exported_names():
     assert set(dw.__all__) == {
         "Run", "Tracker", "Watch", "activations", "at", "ema", "every", "first", "gradients",
-        "histogram", "inputs", "logarithmic", "loss", "open_run", "probe", "tensors",
-        "updates", "weights",
+        "histogram", "inputs", "logarithmic", "loss", "open_run", "preflight", "probe",
+        "tensors", "updates", "watching", "weights",
     }  # fmt: skip
     for name in dw.__all__:
         assert getattr(dw, name).__doc__, name
@@ -55,6 +55,7 @@ def test_signatures_are_kept():
         "window": 256,
         "overwrite": False,
         "strict": False,
+        "phases": ("train",),
     }
     tracker = inspect.signature(dw.Tracker).parameters
     assert tracker["reference"].default == "previous"

@@ -1,129 +1,21 @@
 """Law 3: a watched training is the training it would have been, bit by bit."""
 
 import gc
-import json
-import re
-import zipfile
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from training import compile_model, fit, same_weights, small_model, strategy_over, unlike_rows
+from training import (
+    contents_of,
+    everything_about,
+    fit,
+    small_model,
+    strategy_over,
+    unlike_rows,
+)
 
 import distwatch as dw
-
-layers = keras.layers
-
-
-def sequential_without_input():
-    return keras.Sequential([layers.Dense(16, "relu"), layers.Dense(4)])
-
-
-def functional_with_everything():
-    shared = layers.Dense(12, "relu")
-    inputs = keras.Input((12,))
-    x = shared(shared(inputs))
-    x = layers.BatchNormalization()(x)
-    x = layers.Dropout(0.3, seed=4)(x)
-    inner = keras.Sequential([keras.Input((12,)), layers.Dense(8, "relu")], name="inner")
-    return keras.Model(inputs, layers.Dense(4)(inner(x)))
-
-
-def convolutional():
-    return keras.Sequential(
-        [
-            keras.Input((12,)),
-            layers.Reshape((12, 1)),
-            layers.Conv1D(8, 3, activation="relu"),
-            layers.BatchNormalization(),
-            layers.Dropout(0.25, seed=9),
-            layers.Conv1D(8, 3, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(4),
-        ]
-    )
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.blocks = [layers.Dense(16, "relu"), layers.LSTM(6)]
-        self.head = layers.Dense(4)
-
-    def call(self, inputs, training=None):
-        x = self.blocks[0](inputs)
-        x = self.blocks[1](tf.reshape(x, [-1, 4, 4]))
-        return self.head(x)
-
-
-KINDS = {
-    "unbuilt": sequential_without_input,
-    "functional": functional_with_everything,
-    "convolutional": convolutional,
-    "subclassed": Subclassed,
-}
-
-
-def trained(kind, strategy, spe, jit, *callbacks):
-    keras.utils.set_random_seed(11)
-    with strategy.scope():
-        model = compile_model(KINDS[kind](), spe=spe, jit=jit)
-    # 13 batches an epoch, the last one short: 52 steps.
-    x, y = unlike_rows(200)
-    history = fit(model, x, y, *callbacks, epochs=4)
-    return model, history.history["loss"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "replicas", "spe", "jit"),
-    [
-        ("unbuilt", 1, 1, False),
-        ("unbuilt", 1, 7, False),
-        ("unbuilt", 1, 1, True),
-        ("functional", 1, 7, False),
-        ("functional", 1, 1, True),
-        ("functional", 2, 1, False),
-        ("functional", 2, 7, False),
-        ("convolutional", 1, 1, False),
-        ("convolutional", 2, 7, False),
-        ("subclassed", 1, 1, False),
-        ("subclassed", 2, 1, False),
-        ("unbuilt", 4, 1, False),
-    ],
-)
-def test_weights_are_bit_identical(tmp_path, kind, replicas, spe, jit):
-    strategy = strategy_over(replicas)
-    alone, alone_loss = trained(kind, strategy, spe, jit)
-    watch = dw.Watch(tmp_path / "run.zarr", window=8)
-    watched, watched_loss = trained(kind, strategy, spe, jit, watch)
-
-    assert watch.status.steps == watch.status.committed == 52
-    assert same_weights(alone, watched)
-    assert alone_loss == watched_loss
-    assert watched.jit_compile is jit
-
-
-def everything_about(model):
-    return {
-        "weights": [(w.path, tuple(w.shape), w.dtype) for w in model.weights],
-        "optimizer": [(w.path, tuple(w.shape)) for w in model.optimizer.variables],
-        "config": json.dumps(model.get_config(), sort_keys=True, default=str),
-        "compiled": json.dumps(model.get_compile_config(), sort_keys=True, default=str),
-        "jit": model.jit_compile,
-        "attributes": sorted(vars(model)),
-        "layers": [sorted(vars(layer)) for layer in model._flatten_layers()],
-    }
-
-
-def contents_of(file):
-    """Names and bytes of a saved file's parts, which are all there is in it."""
-    with zipfile.ZipFile(file) as parts:
-        contents = {name: parts.read(name) for name in parts.namelist()}
-    # The time of saving, and the memory addresses of shared objects.
-    del contents["metadata.json"]
-    config = re.sub(rb'"shared_object_id": \d+', b"", contents["config.json"])
-    return {**contents, "config.json": config}
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

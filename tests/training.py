@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import collections
+import json
+import re
 import types
+import zipfile
 
 import keras
 import numpy as np
@@ -90,3 +93,25 @@ def same_weights(a, b) -> bool:
     """Bit by bit."""
     pairs = zip(a.get_weights(), b.get_weights(), strict=True)
     return all(x.tobytes() == y.tobytes() for x, y in pairs)
+
+
+def everything_about(model):
+    return {
+        "weights": [(w.path, tuple(w.shape), w.dtype) for w in model.weights],
+        "optimizer": [(w.path, tuple(w.shape)) for w in model.optimizer.variables],
+        "config": json.dumps(model.get_config(), sort_keys=True, default=str),
+        "compiled": json.dumps(model.get_compile_config(), sort_keys=True, default=str),
+        "jit": model.jit_compile,
+        "attributes": sorted(vars(model)),
+        "layers": [sorted(vars(layer)) for layer in model._flatten_layers()],
+    }
+
+
+def contents_of(file):
+    """Names and bytes of a saved file's parts, which are all there is in it."""
+    with zipfile.ZipFile(file) as parts:
+        contents = {name: parts.read(name) for name in parts.namelist()}
+    # The time of saving, and the memory addresses of shared objects.
+    del contents["metadata.json"]
+    config = re.sub(rb'"shared_object_id": \d+', b"", contents["config.json"])
+    return {**contents, "config.json": config}

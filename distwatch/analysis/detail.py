@@ -9,11 +9,11 @@ import xarray as xr
 
 from distwatch.errors import ConfigError
 from distwatch.statistics import ROW, LogHistogram, merge_axis
-from distwatch.store.reader import StoredTable
+from distwatch.store.joining import ReadableTable
 
 
 def quantiles(
-    stored: StoredTable, position: int, q: Any, *, per_step: bool, per_replica: bool
+    stored: ReadableTable, position: int, q: Any, *, per_step: bool, per_replica: bool
 ) -> Any:
     """See `distwatch.Run.quantile`."""
     histogram = _histogram_of(stored, position)
@@ -25,7 +25,7 @@ def quantiles(
     coordinates: dict[str, Any] = {"step": stored.coordinate("step")}
     if per_replica:
         dims.append("replica")
-        coordinates["replica"] = np.arange(counts.shape[1])
+        coordinates["replica"] = np.asarray(stored.replicas)
     if not per_step:
         counts, extremes = counts.sum(axis=0), merge_axis(ROW, extremes, axis=0)
         del dims[0], coordinates["step"]
@@ -39,16 +39,18 @@ def quantiles(
     return xr.DataArray(found, coordinates, dims)
 
 
-def bucket_counts(stored: StoredTable, position: int, *, merged: bool) -> xr.DataArray:
+def bucket_counts(stored: ReadableTable, position: int, *, merged: bool) -> xr.DataArray:
     """See `distwatch.Run.histogram`."""
     histogram = _histogram_of(stored, position)
     counts, _ = _states(stored, position, not merged)
     dims = ("step", "bucket") if merged else ("step", "replica", "bucket")
     coordinates = {"step": stored.coordinate("step"), "bucket": histogram.centres}
+    if not merged:
+        coordinates["replica"] = np.asarray(stored.replicas)
     return xr.DataArray(counts, coordinates, dims)
 
 
-def raw_tensor(stored: StoredTable, signal: str, replicas: list[int]) -> xr.DataArray:
+def raw_tensor(stored: ReadableTable, signal: str) -> xr.DataArray:
     """See `distwatch.Run.tensor`."""
     layout = stored.table.tensor
     if layout is None:
@@ -66,12 +68,12 @@ def raw_tensor(stored: StoredTable, signal: str, replicas: list[int]) -> xr.Data
         "valid": (("step", axis), tensors.valid),
     }
     if not layout.reduce:
-        coordinates["replica"] = replicas
+        coordinates["replica"] = np.asarray(stored.replicas)
     dims = ("step", axis, "batch", *features)
     return xr.DataArray(tensors.values, coordinates, dims, name=signal)
 
 
-def _histogram_of(stored: StoredTable, position: int) -> LogHistogram:
+def _histogram_of(stored: ReadableTable, position: int) -> LogHistogram:
     histogram = stored.table.statistic.histogram
     if histogram is None:
         raise ConfigError(
@@ -81,7 +83,7 @@ def _histogram_of(stored: StoredTable, position: int) -> LogHistogram:
     return histogram
 
 
-def _states(stored: StoredTable, position: int, per_replica: bool) -> tuple[Any, Any]:
+def _states(stored: ReadableTable, position: int, per_replica: bool) -> tuple[Any, Any]:
     """Bucket counts and the usual row of one signal, replica by replica or merged."""
     one = slice(position, position + 1)
     usual = len(ROW.fields)

@@ -13,7 +13,8 @@ from distwatch.digest import Digest, spread
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.records import RunInfo, Table
 from distwatch.statistics import ROW
-from distwatch.store.reader import StoredRun, StoredTable
+from distwatch.store.joining import ReadableTable
+from distwatch.store.reader import StoredRun
 
 #: What a row says of a delta, as people read it.
 STATISTICS = ("count", "mean", "std", "min", "max", "l1", "l2", "zeros", "nans", "infs")
@@ -56,6 +57,16 @@ class Run:
         return list(self.info.replicas)
 
     @property
+    def phase(self) -> str:
+        """What the model was doing: "train", "test", "predict" or "train_on_batch"."""
+        return self.info.phase
+
+    @property
+    def phases(self) -> list[str]:
+        """The phases that were recorded; ``open_run(path, phase=...)`` opens one."""
+        return self._store.phases
+
+    @property
     def lost(self) -> int:
         """How many steps were due and are not in the store, summed over tables."""
         return self._store.lost
@@ -81,6 +92,9 @@ class Run:
         Signals that were looked at on different steps are joined on ``step``: where
         one was not looked at, its values are NaN (and its counts, therefore, floats).
         ``run[signal]`` has each signal's own steps.
+
+        So it is, too, where a worker stopped before the others: its replicas are NaN
+        there, and what is merged is merged over the others.
         """
         datasets = [
             self._dataset(table, slice(None), merged) for table in self._store.tables.values()
@@ -152,11 +166,11 @@ class Run:
             ConfigError: it was not watched by tensors, or nothing was kept.
         """
         table, _ = self._find(signal)
-        return raw_tensor(table, signal, self.replicas)
+        return raw_tensor(table, signal)
 
     def summary(self) -> str:
         """What stands out, in a few plain sentences."""
-        return "\n".join(self.digest().sentences(lost=self.lost))
+        return "\n".join([*self.digest().sentences(lost=self.lost), *self._stopped()])
 
     def digest(self) -> Digest:
         """The whole run, merged over its steps."""
@@ -165,7 +179,26 @@ class Run:
             digest.observe(block)
         return digest
 
-    def _find(self, signal: str) -> tuple[StoredTable, int]:
+    def _stopped(self) -> list[str]:
+        """Say which workers left rows of fewer steps than others, or none."""
+        ends = [
+            (segment.info, max((table.steps for table in segment.tables.values()), default=0))
+            for segment in self._store.segments
+        ]
+        lines = [
+            f"Worker {info.worker} (replica{'s' * (len(info.replicas) != 1)} "
+            f"{', '.join(map(str, info.replicas))}) left only {steps} of {len(self)} steps; "
+            "what is merged is merged without it from there."
+            for info, steps in ends
+            if steps < len(self)
+        ]
+        if ends and len(ends) < self.info.workers:
+            lines.append(
+                f"{self.info.workers - len(ends)} of {self.info.workers} workers left no rows."
+            )
+        return lines
+
+    def _find(self, signal: str) -> tuple[ReadableTable, int]:
         for table in self._store.tables.values():
             if signal in table.table.names:
                 return table, table.table.names.index(signal)
@@ -173,12 +206,17 @@ class Run:
             f"{self.path} has no signal {signal!r}; nearest: {nearest(signal, self.signals)}."
         )
 
-    def _dataset(self, stored: StoredTable, chosen: slice, merged: bool) -> xr.Dataset:
+    def _dataset(self, stored: ReadableTable, chosen: slice, merged: bool) -> xr.Dataset:
         rows = stored.rows(signals=chosen)
         dims = ("step", "signal") if merged else ("step", "replica", "signal")
         states = stored.merged(signals=chosen) if merged else rows
         found = readable(states, stored.table)
         variables = {name: (dims, values) for name, values in found.items()}
+        if not merged and not (present := stored.present()).all():
+            variables = {
+                name: (dims, np.where(present[..., None], values, np.nan))
+                for name, values in found.items()
+            }
         if merged:
             apart = spread(readable(rows)["mean"], axis=1)
             variables["spread"] = (dims, apart)
@@ -189,7 +227,7 @@ class Run:
             "iteration": ("step", stored.coordinate("iteration")),
         }
         if not merged:
-            coordinates["replica"] = np.asarray(self.replicas, dtype=np.int64)
+            coordinates["replica"] = np.asarray(stored.replicas, dtype=np.int64)
         return xr.Dataset(variables, coordinates, attrs=self._attributes(stored))
 
     def _empty(self, merged: bool) -> xr.Dataset:
@@ -207,7 +245,7 @@ class Run:
             coordinates["replica"] = np.asarray(self.replicas, dtype=np.int64)
         return xr.Dataset({name: (dims, np.zeros(shape)) for name in names}, coordinates)
 
-    def _attributes(self, stored: StoredTable) -> dict[str, Any]:
+    def _attributes(self, stored: ReadableTable) -> dict[str, Any]:
         return {
             "strategy": self.info.strategy,
             "schedule": stored.table.schedule,
@@ -243,17 +281,20 @@ class SignalView:
         return _pick(self._merged, statistic)
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, *, phase: str | None = None) -> Run:
     """Open a run for analysis; this never imports TensorFlow.
 
     Args:
         path: what was given to Watch.
+        phase: "train", "test", "predict" or "train_on_batch"; None for "train", or for
+            the only phase that was recorded. Phases are never mixed.
 
     Raises:
         NotARunError: there is no run.
         FormatVersionError: a newer distwatch wrote it.
+        ConfigError: the run has no such phase.
     """
-    return Run(StoredRun(path))
+    return Run(StoredRun(path, phase))
 
 
 def readable(states: Any, table: Table | None = None) -> dict[str, Any]:

@@ -6,15 +6,17 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 from zarr.storage import LocalStore
 
-from distwatch.errors import DamagedStoreError, NotARunError
-from distwatch.records import Block, Floats, Ints, RunInfo, Tensors
+from distwatch.errors import ConfigError, DamagedStoreError, NotARunError
+from distwatch.records import PHASES, TRAIN, Block, Floats, Ints, RunInfo, Table, Tensors
 from distwatch.store import schema
+from distwatch.store.joining import JoinedTable, ReadableTable, blocks
 
 
 class StoredRun:
@@ -22,32 +24,32 @@ class StoredRun:
 
     Args:
         path: what was given to Watch.
+        phase: which phase's rows; None for "train", or the only one that there is.
 
     Raises:
         NotARunError: there is no run.
         FormatVersionError: a newer distwatch wrote it.
         DamagedStoreError: it contradicts its own description.
+        ConfigError: the run has no such phase.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, phase: str | None = None) -> None:
         self.path = Path(path)
         root = _open(self.path, None)
         attributes = schema.check_format(dict(root.attrs), str(path))
         self.created = str(attributes.get("created", ""))
-        self.tables: dict[str, StoredTable] = {}
-        #: The name of the group that holds the rows; None where none was written.
-        self.segment = self._only_segment()
-        if self.segment is None:
+        found = self._segments()
+        #: The phases that have rows.
+        self.phases = [phase for phase in PHASES if any(s.info.phase == phase for s in found)]
+        chosen = self._choose(phase)
+        #: What each worker wrote, in the order of their replicas.
+        self.segments = [segment for segment in found if segment.info.phase == chosen]
+        self.tables = _joined(self.segments, str(path))
+        tables = tuple(each.table for each in self.tables.values())
+        if self.segments:
+            self.info = _joined_info([segment.info for segment in self.segments], tables)
+        else:
             self.info = schema.rowless_info(attributes, str(path))
-            return
-        where = f"{path}/{self.segment}"
-        said = schema.check_format(dict(_open(self.path, self.segment).attrs), where)
-        info = schema.segment_info(said, where)
-        for name in schema.table_names(said, where):
-            # A table without its document was killed before its first commit.
-            if (self.path / self.segment / name / "zarr.json").exists():
-                self.tables[name] = StoredTable(self.path, self.segment, name, info)
-        self.info = replace(info, tables=tuple(each.table for each in self.tables.values()))
 
     @property
     def steps(self) -> int:
@@ -72,18 +74,63 @@ class StoredRun:
     def blocks(self) -> Iterator[Block]:
         """The run in pieces of one chunk each, table by table, in order of step."""
         for table in self.tables.values():
-            yield from table.blocks()
+            yield from blocks(table)
 
-    def _only_segment(self) -> str | None:
+    def _choose(self, phase: str | None) -> str:
+        if phase is None:
+            return self.phases[0] if self.phases else TRAIN
+        if phase not in self.phases:
+            has = ", ".join(self.phases) or "no rows"
+            raise ConfigError(f"{self.path} has no phase {phase!r}; it has: {has}.")
+        return phase
+
+    def _segments(self) -> list[_Segment]:
         # A segment without its document was killed before its first commit.
         committed = self.path.glob("worker-*/zarr.json")
-        names = sorted(document.parent.name for document in committed)
-        if len(names) > 1:
-            raise DamagedStoreError(
-                f"{self.path} holds {len(names)} segments ({', '.join(names)}); "
-                "this distwatch writes and reads one."
-            )
-        return names[0] if names else None
+        found = [_read_segment(self.path, each.parent.name) for each in sorted(committed)]
+        begun = [segment for segment in found if segment is not None]
+        return sorted(begun, key=lambda segment: segment.info.worker)
+
+
+class _Segment(NamedTuple):
+    """What one worker wrote of one phase."""
+
+    name: str
+    info: RunInfo
+    tables: dict[str, StoredTable]
+
+
+def _read_segment(path: Path, name: str) -> _Segment | None:
+    where = f"{path}/{name}"
+    said = schema.check_format(dict(_open(path, name).attrs), where)
+    info = schema.segment_info(said, where)
+    names = schema.table_names(said, where)
+    # All tables are made before the first row is committed to any of them.
+    if not all((path / name / table / "zarr.json").exists() for table in names):
+        return None
+    tables = {table: StoredTable(path, name, table, info) for table in names}
+    return _Segment(name, info, tables)
+
+
+def _joined(segments: list[_Segment], where: str) -> dict[str, ReadableTable]:
+    if len(segments) == 1:
+        return dict(segments[0].tables)
+    if len({tuple(segment.tables) for segment in segments}) > 1:
+        raise DamagedStoreError(f"{where}: its workers wrote different tables.")
+    names = segments[0].tables if segments else ()
+    return {
+        name: JoinedTable([segment.tables[name] for segment in segments], where)
+        for name in names
+    }
+
+
+def _joined_info(infos: list[RunInfo], tables: tuple[Table, ...]) -> RunInfo:
+    return replace(
+        infos[0],
+        tables=tables,
+        replicas=tuple(number for info in infos for number in info.replicas),
+        unwatched={path: why for info in infos for path, why in info.unwatched.items()},
+    )
 
 
 class StoredTable:
@@ -106,8 +153,14 @@ class StoredTable:
         self._group = _open(path, f"{segment}/{name}")
         said = schema.check_format(dict(self._group.attrs), self._where)
         self.table = schema.table_info(said, name, self._where)
+        self.replicas = info.replicas
         self.steps, self.lost = schema.progress(said, self._where)
         self._check_shapes()
+
+    def present(self, steps: slice = slice(None)) -> npt.NDArray[np.bool_]:
+        """Whether a replica's row is there, which they all are: shape (step, replica)."""
+        start, stop, _ = steps.indices(self.steps)
+        return np.ones((stop - start, len(self.replicas)), bool)
 
     def coordinate(self, name: str, steps: slice = slice(None)) -> Ints:
         """``step``, ``epoch`` or ``iteration``: shape (step,)."""
@@ -136,19 +189,6 @@ class StoredTable:
         if self.table.tensor is None or "tensor" not in self._group:
             return None
         return Tensors(self._read("tensor", (steps,)), self._read("valid", (steps,)))
-
-    def blocks(self) -> Iterator[Block]:
-        """The table's scalar fields in pieces of one chunk each, in order of step."""
-        for start in range(0, self.steps, self.table.window):
-            steps = slice(start, min(start + self.table.window, self.steps))
-            yield Block(
-                table=self.table.name,
-                step=self.coordinate("step", steps),
-                epoch=self.coordinate("epoch", steps),
-                iteration=self.coordinate("iteration", steps),
-                rows=self.rows(steps),
-                merged=self.merged(steps),
-            )
 
     def _check_shapes(self) -> None:
         for spec in schema.growing(self._info, self.table):

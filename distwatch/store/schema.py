@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distwatch.errors import DamagedStoreError, FormatVersionError, NotARunError
-from distwatch.records import RunInfo, Table, TensorLayout
+from distwatch.records import TRAIN, RunInfo, Table, TensorLayout
 from distwatch.signals import Signal
 from distwatch.statistics import from_spec
 
@@ -17,9 +17,6 @@ FORMAT = 1
 
 #: The one attribute that everything of ours stands under, at the root and in a segment.
 ATTRIBUTE = "distwatch"
-
-#: The group of one worker's rows since one start.
-SEGMENT = "worker-{worker:04d}-start-{start:04d}"
 
 
 #: Inner chunks of ``rows`` and ``merged`` span at most this many signals, so that
@@ -103,13 +100,25 @@ def _divisor(size: int, most: int) -> int:
     return max(n for n in range(1, min(size, most) + 1) if size % n == 0)
 
 
-def root_attributes(info: RunInfo, created: str) -> dict[str, Any]:
-    """What the root group says of a run before its first row."""
+def segment_name(info: RunInfo) -> str:
+    """The group of one worker's rows of one phase since one start."""
+    name = f"worker-{info.worker:04d}-start-0000"
+    return name if info.phase == TRAIN else f"{name}-{info.phase}"
+
+
+def root_attributes(info: RunInfo, created: str, run: str = "") -> dict[str, Any]:
+    """What the root group says of a run before its first row.
+
+    ``run`` is a name of its own for each run, by which workers know that they write
+    to the same one.
+    """
     return {
         ATTRIBUTE: {
             "format": FORMAT,
+            "run": run,
             "created": created,
             "strategy": info.strategy,
+            "workers": info.workers,
             "versions": info.versions,
         }
     }
@@ -121,6 +130,9 @@ def segment_attributes(info: RunInfo) -> dict[str, Any]:
         ATTRIBUTE: {
             "format": FORMAT,
             "tables": [table.name for table in info.tables],
+            "phase": info.phase,
+            "worker": info.worker,
+            "workers": info.workers,
             "replicas": list(info.replicas),
             "strategy": info.strategy,
             "versions": info.versions,
@@ -190,6 +202,9 @@ def segment_info(attributes: dict[str, Any], where: str) -> RunInfo:
             strategy=str(attributes["strategy"]),
             versions=dict(attributes["versions"]),
             unwatched=dict(attributes["unwatched"]),
+            phase=str(attributes["phase"]),
+            worker=int(attributes["worker"]),
+            workers=int(attributes["workers"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(where, error) from error
@@ -267,6 +282,7 @@ def rowless_info(attributes: dict[str, Any], where: str) -> RunInfo:
             replicas=(),
             strategy=str(attributes.get("strategy", "")),
             versions=dict(attributes.get("versions", {})),
+            workers=int(attributes.get("workers", 1)),
         )
     except (TypeError, ValueError) as error:
         raise damaged(where, error) from error

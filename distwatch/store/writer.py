@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 import shutil
 import time
 import uuid
@@ -47,6 +49,27 @@ def claim(path: Path, attributes: dict[str, Any], *, overwrite: bool = False) ->
             f"{path} cannot be written ({error.strerror or error}); "
             "give Watch a path in a folder where you may write."
         ) from error
+
+
+def is_claimed(path: Path, run: str, *, wait: float) -> bool:
+    """Whether another process has claimed ``path`` for a run, and this one may write it.
+
+    Args:
+        path: what that process claimed.
+        run: the run's name, as in its root attributes.
+        wait: seconds that a shared folder may take until it shows the claim.
+    """
+    until = time.monotonic() + wait
+    while True:
+        try:
+            document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+            if document["attributes"][schema.ATTRIBUTE]["run"] == run:
+                return os.access(path, os.W_OK)
+        except (OSError, ValueError, KeyError):
+            pass  # Not there yet, or half of it.
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.05)
 
 
 def disclaim(path: Path) -> None:
@@ -98,11 +121,11 @@ class StoreWriter:
     Args:
         path: a claimed path.
         info: what the rows hold.
-        segment: the name of the segment's group.
     """
 
-    def __init__(self, path: Path, info: RunInfo, segment: str) -> None:
+    def __init__(self, path: Path, info: RunInfo) -> None:
         self._store = LocalStore(path)
+        segment = schema.segment_name(info)
         attributes = schema.segment_attributes(info)
         zarr.create_group(self._store, path=segment, attributes=attributes, zarr_format=3)
         self._tables = {

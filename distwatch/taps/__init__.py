@@ -1,13 +1,25 @@
 """Where signals are picked up: the only room that knows Keras's train step.
 
-``tree`` names layers and weights, ``listening`` hears a step (with ``covers`` and
-``notes``), ``selecting`` picks signals out of what was heard, ``probing`` runs a fixed
-batch, ``plan`` puts signals in tables, ``train_step`` puts the listening into a model's
-train function, ``fit_calls`` tells a Watch of the fits it is in.
+``subject`` is what is trained, ``tree`` names its layers and weights, ``listening`` hears
+a step (with ``covers`` and ``notes``), ``selecting`` picks signals out of what was heard,
+``probing`` runs a fixed batch, ``plan`` puts signals in tables, ``steps`` hears and records
+one step, ``functions`` puts that into a model's train function, ``fit_calls`` tells a Watch
+of the fits it is in.
 """
 
 from distwatch.taps.fit_calls import tell_of_fit
+from distwatch.taps.functions import HeardFunction
 from distwatch.taps.plan import Heard, Taps
-from distwatch.taps.train_step import WatchedTraining
+from distwatch.taps.steps import Steps
+from distwatch.taps.subject import Subject, of_loop, of_model
 
-__all__ = ["Heard", "Taps", "WatchedTraining", "tell_of_fit"]
+__all__ = [
+    "Heard",
+    "HeardFunction",
+    "Steps",
+    "Subject",
+    "Taps",
+    "of_loop",
+    "of_model",
+    "tell_of_fit",
+]

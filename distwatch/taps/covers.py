@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 
 class Covered(NamedTuple):
     """A method to be covered, and what makes the cover out of the original."""
@@ -39,8 +41,10 @@ class Covers:
             if self._listeners == 1:
                 self._own = [c.target.__dict__.get(c.name) for c in self._covered]
                 for each in self._covered:
-                    original = getattr(each.target, each.name)
-                    each.target.__dict__[each.name] = each.make(original)
+                    cover = each.make(getattr(each.target, each.name))
+                    # A loop of one's own may call it in code that AutoGraph rewrites.
+                    unconverted = tf.autograph.experimental.do_not_convert(cover)
+                    each.target.__dict__[each.name] = unconverted
         try:
             yield
         finally:

@@ -3,8 +3,9 @@
 Keras tells callbacks that training ended, but not that it was interrupted: an
 error in a batch, in another callback or in validation, or Ctrl-C, leaves
 ``Model.fit`` without a word to them. Nor does it ask them before it looks at the
-data, where what it cannot do ends in a stack trace. So as long as any Watch lives,
-``Model.fit`` is wrapped; with the last Watch the wrapper goes.
+data, where what it cannot do ends in a stack trace; nor does it say for which of its
+methods it sets them up. So as long as any Watch lives, ``Model.fit``, ``evaluate`` and
+``predict`` are wrapped; with the last Watch the wrappers go.
 
 Rejected: a weak reference to Keras's callback list (a held traceback keeps it
 alive), and covering the train function alone (errors in callbacks and in
@@ -25,55 +26,69 @@ import keras
 class FitListener(Protocol):
     """What a Watch offers to be told."""
 
-    def on_fit_called(self, model: Any, arguments: dict[str, Any]) -> None:
-        """A fit that has it among its callbacks was called; it may refuse by raising."""
+    def on_called(self, method: str, model: Any, arguments: dict[str, Any]) -> None:
+        """A method that has it among its callbacks was called; it may refuse by raising."""
 
-    def on_fit_raised(self, model: Any, error: BaseException) -> None:
-        """That fit raised."""
+    def on_raised(self, model: Any, error: BaseException) -> None:
+        """That method raised."""
 
+
+_METHODS = ("fit", "evaluate", "predict")
 
 _lock = threading.RLock()
 _listeners: dict[int, weakref.ref[Any]] = {}
+#: Those that a call is going on for: the evaluation inside a fit is a part of the fit.
+_engaged: set[int] = set()
 
 
 def tell_of_fit(listener: FitListener) -> None:
-    """Tell ``listener`` of fits that have it among their callbacks."""
+    """Tell ``listener`` of calls that have it among their callbacks."""
     with _lock:
         _listeners[id(listener)] = weakref.ref(listener)
         weakref.finalize(listener, _forget, id(listener))
-        if "fit" not in keras.Model.__dict__:
-            keras.Model.fit = _covered(keras.Model.fit)
+        for method in _METHODS:
+            if method not in keras.Model.__dict__:
+                setattr(keras.Model, method, _covered(getattr(keras.Model, method), method))
 
 
-def _covered(fit: Any) -> Any:
-    signature = inspect.signature(fit)
+def _covered(original: Any, method: str) -> Any:
+    signature = inspect.signature(original)
 
-    @functools.wraps(fit)
-    def fit_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(original)
+    def call_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
         arguments = signature.bind(self, *args, **kwargs).arguments
-        listeners = _among(arguments.get("callbacks"))
-        for listener in listeners:
-            listener.on_fit_called(self, arguments)
+        listeners = _engage(arguments.get("callbacks"))
         try:
-            return fit(self, *args, **kwargs)
-        except BaseException as error:
             for listener in listeners:
-                listener.on_fit_raised(self, error)
-            raise
+                listener.on_called(method, self, arguments)
+            try:
+                return original(self, *args, **kwargs)
+            except BaseException as error:
+                for listener in listeners:
+                    listener.on_raised(self, error)
+                raise
+        finally:
+            _engaged.difference_update(map(id, listeners))
 
-    fit_and_tell.__distwatch__ = True  # type: ignore[attr-defined]
-    return fit_and_tell
+    call_and_tell.__distwatch__ = True  # type: ignore[attr-defined]
+    return call_and_tell
 
 
-def _among(callbacks: Any) -> list[Any]:
+def _engage(callbacks: Any) -> list[Any]:
+    """The listeners among the callbacks that no call is going on for, from now on taken."""
     listed = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
-    living = [reference() for reference in list(_listeners.values())]
-    return [each for each in listed if any(each is listener for listener in living)]
+    with _lock:
+        living = {id(each()) for each in _listeners.values()} - {id(None)}
+        engaged = [each for each in listed if id(each) in living - _engaged]
+        _engaged.update(map(id, engaged))
+    return engaged
 
 
 def _forget(listener: int) -> None:
     with _lock:
         _listeners.pop(listener, None)
-        ours = hasattr(keras.Model.__dict__.get("fit"), "__distwatch__")
-        if ours and not _listeners:
-            del keras.Model.fit
+        if _listeners:
+            return
+        for method in _METHODS:
+            if hasattr(keras.Model.__dict__.get(method), "__distwatch__"):
+                delattr(keras.Model, method)

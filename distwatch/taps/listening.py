@@ -23,21 +23,22 @@ import tensorflow as tf
 from distwatch.replicas import replica_count
 from distwatch.taps.covers import Covered, Covers
 from distwatch.taps.notes import Applied, Notes, current_graph
+from distwatch.taps.subject import Subject
 from distwatch.taps.tree import Place
 
 Tensor = Any
 
 
 class Listener:
-    """Hears the train steps of a model, each thread its own."""
+    """Hears the steps of what is trained, each thread its own."""
 
-    def __init__(self, model: keras.Model, places: list[Place], *, optimizer: bool) -> None:
+    def __init__(self, subject: Subject, places: list[Place], *, optimizers: bool) -> None:
         self._local = threading.local()
         covered = [Covered(p.layer, "call", self._hear_layer(p.path)) for p in places]
-        covered.append(Covered(model, "compute_loss", self._hear_loss))
+        covered += [Covered(m, "compute_loss", self._hear_loss) for m in subject.models]
         # Weights are read around the optimizer, which is not free: only if asked for.
-        if optimizer:
-            covered += self._on_optimizer(model.optimizer)
+        for optimizer in subject.optimizers if optimizers else ():
+            covered += self._on_optimizer(optimizer)
         self._covers = Covers(covered)
 
     def _on_optimizer(self, optimizer: Any) -> list[Covered]:
@@ -103,7 +104,9 @@ class Listener:
                 result = original(grads, trainable_variables)
                 after = [value_of(variable) for variable in variables]
                 reduced, self._notes.reduced = self._notes.reduced, {}
-                self._notes.applied.append(Applied(variables, local, before, after, reduced))
+                self._notes.applied.append(
+                    Applied(optimizer, variables, local, before, after, reduced)
+                )
                 return result
 
             return apply

@@ -19,8 +19,9 @@ class Call(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """One time that the optimizer was given gradients."""
+    """One time that an optimizer was given gradients."""
 
+    optimizer: Any
     #: Keras variables, and one entry each in the other lists.
     variables: list[Any]
     #: Gradients of this replica's own loss, or None.
@@ -64,3 +65,16 @@ class Notes:
 def current_graph() -> Any:
     """The graph that is being traced; None in eager mode."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def compiled_by_xla() -> bool:
+    """Whether what is traced now is going to be compiled by XLA as a whole."""
+    graph = current_graph()
+    while graph is not None:
+        context = graph._get_control_flow_context()
+        while context is not None:
+            if context.IsXLAContext():
+                return True
+            context = context.outer_context
+        graph = getattr(graph, "outer_graph", None)
+    return False

@@ -13,13 +13,14 @@ from distwatch import signals
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError
 from distwatch.recorder import Fed, Feed
-from distwatch.records import Table, TensorLayout
+from distwatch.records import PREDICT, TEST, TRAIN, Table, TensorLayout
 from distwatch.signals import Selector, Signal
 from distwatch.statistics import Checksum, Ratio, with_row
 from distwatch.taps.listening import Listener
 from distwatch.taps.notes import Notes
 from distwatch.taps.probing import evaluator
 from distwatch.taps.selecting import Picked, Selecting
+from distwatch.taps.subject import Subject
 from distwatch.taps.tree import places
 
 Tensor = Any
@@ -39,7 +40,7 @@ _OWN_STATISTICS: dict[type[Selector], tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Heard:
-    """The signals of one train step, table by table."""
+    """The signals of one step, table by table."""
 
     feeds: tuple[Feed, ...]
     unwatched: dict[str, str]
@@ -71,30 +72,32 @@ Given = list[tuple[list[Tensor], list[Tensor | None]]]
 
 
 class Taps:
-    """Where the signals of a model are picked up while it trains.
+    """Where the signals of a step are picked up.
 
     Args:
-        model: the compiled model.
+        subject: what is trained.
         config: what to watch.
+        phase: in which steps.
 
     Raises:
         UnknownSignalError: a pattern matches nothing.
         UnwatchableError: Keras hides what is asked for.
+        NothingToWatchError: nothing that was chosen happens in this phase.
     """
 
-    def __init__(self, model: keras.Model, config: WatchConfig) -> None:
-        self._model = model
+    def __init__(self, subject: Subject, config: WatchConfig, phase: str = TRAIN) -> None:
+        self.subject = subject
         self._config = config
-        self._selectors = config.signals or (signals.activations(),)
+        self._selectors = _in_phase(config.signals or (signals.activations(),), phase)
         self._unwatched: dict[str, str] = {}
-        self._selecting = Selecting(model, self._unwatched)
+        self._selecting = Selecting(subject, self._unwatched)
         for selector in self._selectors:
             self._selecting.check(selector)
         kinds = (signals.Gradients, signals.Updates)
         self._listener = Listener(
-            model,
+            subject,
             self._selecting.heard_places,
-            optimizer=any(isinstance(selector, kinds) for selector in self._selectors),
+            optimizers=any(isinstance(selector, kinds) for selector in self._selectors),
         )
         self._evaluators: list[Callable[[Tensor], Sequence[Tensor]] | None] = []
 
@@ -119,7 +122,7 @@ class Taps:
         self._note_late_layers()
         groups = [group for group in self._groups(notes) if group.signals]
         if not groups:
-            raise NothingToWatchError(_nothing(self._model, self._unwatched))
+            raise NothingToWatchError(_nothing(self.subject.root, self._unwatched))
         fed = [self._feed(number, group) for number, group in enumerate(groups)]
         self._evaluators = [self._evaluator(group) for group in groups]
         heard = Heard(tuple(feed for feed, _ in fed), self._unwatched)
@@ -189,18 +192,39 @@ class Taps:
     def _evaluator(self, group: _Group) -> Callable[[Tensor], Sequence[Tensor]] | None:
         if not isinstance(group.selector, signals.Probe):
             return None
-        return evaluator(self._model, group.selector, group.picked, self._listener)
+        return evaluator(self.subject.root, group.selector, group.picked, self._listener)
 
     def _note_late_layers(self) -> None:
         known = {place.path for place in self._selecting.places}
-        for place in places(self._model):
+        for place in places(self.subject.root):
             if place.path not in known:
                 self._unwatched[place.path] = _LATE
 
 
+#: What there is to see where nothing is trained.
+_IN_INFERENCE = {
+    TEST: (signals.Activations, signals.Tensors, signals.Inputs, signals.Loss),
+    PREDICT: (signals.Activations, signals.Tensors, signals.Inputs),
+}
+
+
+def _in_phase(selectors: tuple[Selector, ...], phase: str) -> tuple[Selector, ...]:
+    kinds = _IN_INFERENCE.get(phase)
+    if kinds is None:
+        return selectors
+    chosen = tuple(selector for selector in selectors if isinstance(selector, kinds))
+    if not chosen:
+        named = ", ".join(selector.kind for selector in selectors)
+        raise NothingToWatchError(
+            f"phase {phase!r}: none of the chosen signals ({named}) happens in it; add "
+            "distwatch.activations(), or leave the phase out."
+        )
+    return chosen
+
+
 _LATE = (
     "made while the first step was traced; build the model (call it once on a batch) "
-    "before fit to watch it"
+    "before training to watch it"
 )
 
 
@@ -232,7 +256,7 @@ def _free_name(name: str, reference: str, taken: dict[str, str]) -> str:
     return other
 
 
-def _nothing(model: keras.Model, unwatched: dict[str, str]) -> str:
+def _nothing(model: keras.layers.Layer, unwatched: dict[str, str]) -> str:
     reasons = "".join(f"; {path}: {why}" for path, why in unwatched.items())
     return (
         f"model {model.name!r} has nothing to watch{reasons}. Give it a layer with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from distwatch.replicas import replica_id
 from distwatch.signals import Selector, matching
 from distwatch.taps.listening import value_of
 from distwatch.taps.notes import Applied, Notes
+from distwatch.taps.subject import Subject
 from distwatch.taps.tree import leaves, parts, places, usual, weight_paths
 
 Tensor = Any
@@ -30,17 +32,18 @@ class Picked(NamedTuple):
 
 
 class Selecting:
-    """Picks the signals of a model's train step.
+    """Picks the signals of a step.
 
     Args:
-        model: the compiled model.
+        subject: what is trained.
         unwatched: filled with what could be watched and is not: path -> why.
     """
 
-    def __init__(self, model: keras.Model, unwatched: dict[str, str]) -> None:
-        self._model = model
+    def __init__(self, subject: Subject, unwatched: dict[str, str]) -> None:
+        self._subject = subject
+        self._model = subject.root
         self._unwatched = unwatched
-        self.places = places(model)
+        self.places = places(subject.root)
         self.heard_places = [place for place in self.places if not place.in_loop]
         self._pick: dict[type[Selector], Callable[[Any, Notes], Iterator[Picked]]] = {
             signals.Activations: self._activations,
@@ -100,7 +103,7 @@ class Selecting:
         for place in self._chosen_places(selector):
             calls = notes.calls.get(place.path, [])
             if not calls:
-                self._unwatched[place.path] = "not called in the train step's own graph"
+                self._unwatched[place.path] = "not called in the step's own graph"
             if selector.outputs:
                 values = [c.inputs if place.inputs_reference else c.outputs for c in calls]
                 for name, leaf in leaves(place.path, values):
@@ -149,7 +152,6 @@ class Selecting:
 
     def _gradients(self, selector: signals.Gradients, notes: Notes) -> Iterator[Picked]:
         kinds = ("gradient_local", "gradient", "gradient_clipped")
-        applied_kind = "gradient_clipped" if _clips(self._model.optimizer) else "gradient"
         for path, applied, i in self._applied(selector, notes, kinds):
             if applied.local[i] is None:
                 self._unwatched[path] = "no gradient of the loss reaches it"
@@ -159,8 +161,9 @@ class Selecting:
             if selector.applied:
                 reduced = applied.reduced.get(id(applied.variables[i].value))
                 if reduced is None:
-                    raise UnwatchableError(_HIDDEN.format(_name(self._model.optimizer)))
-                yield Picked(f"{applied_kind}/{path}", _on_first_replica(reduced))
+                    raise UnwatchableError(_HIDDEN.format(_name(applied.optimizer)))
+                kind = "gradient_clipped" if _clips(applied.optimizer) else "gradient"
+                yield Picked(f"{kind}/{path}", _on_first_replica(reduced))
 
     def _applied(
         self, selector: Selector, notes: Notes, kinds: tuple[str, ...]
@@ -168,14 +171,17 @@ class Selecting:
         """The variables that the optimizer was given: path, what it did, position."""
         if not notes.applied:
             raise UnwatchableError(
-                f"{selector.kind}: the model's train_step does not call the apply method of "
-                "its optimizer, so there is nothing to hear."
+                f"{selector.kind}: the train step does not call the apply method of an "
+                "optimizer that is known, so there is nothing to hear."
             )
         chosen = self._chosen_weights(selector, kinds)
         path_of = {id(variable): path for path, variable in chosen.items()}
-        for number, applied in enumerate(notes.applied):
+        times: Counter[int] = Counter()
+        for applied in notes.applied:
             for i, variable in enumerate(applied.variables):
                 if id(variable) in path_of:
+                    number = times[id(variable)]
+                    times[id(variable)] += 1
                     again = f"#{number}" if number else ""
                     yield path_of[id(variable)] + again, applied, i
 
@@ -187,14 +193,15 @@ class Selecting:
         return {path: named[path] for path in paths}
 
     def _check_optimizer(self, selector: Selector) -> None:
-        optimizer = getattr(self._model, "optimizer", None)
-        if optimizer is None:
+        optimizers = self._subject.optimizers
+        if not optimizers:
             raise UnwatchableError(f"{selector.kind}: the model has no optimizer.")
         if self._model.built:
             self._chosen_weights(selector, ("gradient_local", "gradient", "update"))
         applied = isinstance(selector, signals.Gradients) and selector.applied
-        if applied and _hides_applied(optimizer):
-            raise UnwatchableError(_HIDDEN.format(_name(optimizer)))
+        for optimizer in optimizers if applied else ():
+            if _hides_applied(optimizer):
+                raise UnwatchableError(_HIDDEN.format(_name(optimizer)))
 
     # The batch
 
@@ -206,8 +213,9 @@ class Selecting:
     def _loss(self, selector: signals.Loss, notes: Notes) -> Iterator[Picked]:
         if not notes.losses:
             raise UnwatchableError(
-                "loss: the model's train_step does not call compute_loss in its own graph, "
-                "so there is nothing to hear."
+                "loss: the step does not call compute_loss of the model in its own graph, "
+                "so there is nothing to hear; in a loop of your own, hand it over by "
+                "watch.loss(...)."
             )
         for name, loss in leaves("loss", notes.losses):
             yield Picked(name, loss)

@@ -14,7 +14,7 @@ from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis, observe
 from distwatch.store import StoreWriter, claim
-from distwatch.store.schema import SEGMENT, root_attributes
+from distwatch.store.schema import root_attributes
 from distwatch.store.writer import now
 
 Floats = npt.NDArray[np.float64]
@@ -72,7 +72,7 @@ def fake_run(
     )
     run = FakeRun(Path(path), info, _deltas(info, steps, seed))
     claim(run.path, root_attributes(info, now()))
-    writer = StoreWriter(run.path, info, SEGMENT.format(worker=0, start=0))
+    writer = StoreWriter(run.path, info)
     writer.count_lost({table.name: lost})
     for start in range(0, steps, window):
         writer.append(_block(run, range(start, min(start + window, steps))))

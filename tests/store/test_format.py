@@ -142,7 +142,7 @@ def test_attributes_are_those_of_the_tables(fake):
     root = document(fake)["attributes"]["distwatch"]
     segment = document(fake, SEGMENT)["attributes"]["distwatch"]
     table = document(fake, TABLE)["attributes"]
-    assert set(root) == {"format", "created", "strategy", "versions"}
+    assert set(root) == {"format", "run", "created", "strategy", "workers", "versions"}
     assert segment["tables"] == ["table-00"]
     assert table["coordinates"] == "epoch iteration"
     ours = table["distwatch"]

@@ -16,10 +16,10 @@ from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
 from distwatch.store import BackgroundWriter, StoredRun, StoreWriter, claim
-from distwatch.store.schema import SEGMENT, root_attributes
+from distwatch.store.schema import root_attributes
 from distwatch.store.staging import StagedStore
 
-NAME = SEGMENT.format(worker=0, start=0)
+NAME = "worker-0000-start-0000"
 TABLE = "table-00"
 
 
@@ -46,7 +46,7 @@ def block_of(info, start, steps):
 
 def writer_at(path, info):
     claim(path, root_attributes(info, "2025-01-01T00:00:00+00:00"))
-    return StoreWriter(path, info, NAME)
+    return StoreWriter(path, info)
 
 
 def assert_holds(path, info, steps):
@@ -264,7 +264,7 @@ def test_killed_before_the_first_commit(tmp_path):
     writer_at(path, info_of()).close()
     (path / NAME / "zarr.json").unlink()
     run = StoredRun(path)
-    assert (run.steps, run.segment, run.info.strategy) == (0, None, "made up")
+    assert (run.steps, run.segments, run.info.strategy) == (0, [], "made up")
 
 
 @pytest.mark.parametrize(

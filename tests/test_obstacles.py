@@ -9,7 +9,6 @@ from training import fit, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
 from distwatch.errors import UnsupportedTrainingError
-from distwatch.preflight import obstacles
 
 
 def with_collectives():
@@ -129,7 +128,7 @@ def test_default_collectives_are_fine_one_step_at_a_time(tmp_path):
 def test_one_device_strategy(tmp_path):
     x, y = unlike_rows(48)
     model, _ = small_model(tf.distribute.OneDeviceStrategy("CPU:1"), spe=2)
-    assert list(obstacles(model)) == []
+    assert dw.preflight(model) == []
     fit(model, x, y, dw.Watch(tmp_path / "run.zarr"))
     run = dw.open_run(tmp_path / "run.zarr")
     assert len(run) == 3

@@ -1,0 +1,187 @@
+"""One phase of a watched training: its rings, its digest and its part of the store."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from distwatch import replicas
+from distwatch.config import WatchConfig
+from distwatch.digest import Digest
+from distwatch.errors import DistwatchError, WatcherError, WriteFailedError
+from distwatch.recorder import Drained, Feed, Recorder, TableRecorder
+from distwatch.records import Block, RunInfo
+from distwatch.store import BackgroundWriter, StoreWriter
+
+
+class Recording:
+    """The way of one phase's rows, from the rings on the devices to the store.
+
+    Args:
+        config: what to watch and where to write it.
+        info: what is known before the first step.
+        strategy: the strategy that trains.
+        steps_per_execution: how many steps pass between two looks at the rings.
+    """
+
+    def __init__(
+        self, config: WatchConfig, info: RunInfo, strategy: Any, *, steps_per_execution: int
+    ) -> None:
+        self._config = config
+        self._info = info
+        self._strategy = strategy
+        self._steps_per_execution = steps_per_execution
+        self._recorder: Recorder | None = None
+        self._writer: BackgroundWriter | None = None
+        self._digest: Digest | None = None
+        self._epoch = 0
+        #: Steps since each table's last drain.
+        self._pending: Counter[str] = Counter()
+
+    def make_recorder(self, feeds: Sequence[Feed], unwatched: dict[str, str]) -> Recorder:
+        """Set up for the signals that the first step was heard to put out."""
+        tables = tuple(feed.table for feed in feeds)
+        self._info = replace(self._info, tables=tables, unwatched=unwatched)
+        self._digest = Digest(self._info)
+        self._recorder = Recorder(
+            self._strategy, feeds, steps_per_execution=self._steps_per_execution
+        )
+        return self._recorder
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Rows from here on are of this epoch."""
+        self._epoch = epoch
+
+    def after_steps(self, steps: int) -> None:
+        """Some steps were done: drain those rings whose window is full.
+
+        Raises:
+            WatcherError: they were not heard.
+            WriteFailedError: what was brought home before could not be written.
+        """
+        if self._recorder is None:
+            raise WatcherError(
+                "a step was done that was not heard: the model's functions do not use "
+                "its train_step, test_step or predict_step."
+            )
+        self._recorder.follow_schedules()
+        self.raise_writer_error()
+        for table in self._recorder.tables:
+            self._pending[table.table.name] += steps
+            if self._pending[table.table.name] >= table.table.window:
+                self._bring_home(table, together=True)
+
+    def drain(self) -> None:
+        """Bring home the rows of all steps that were done since the last drain."""
+        self.raise_writer_error()
+        for table in self._started():
+            if self._pending[table.table.name]:
+                self._bring_home(table, together=True)
+
+    def drain_rest(self, *, together: bool) -> None:
+        """Bring home what is left, also of steps that nobody said were done.
+
+        Args:
+            together: merge by cross-replica reductions, see `TableRecorder.drain`.
+        """
+        self.raise_writer_error()
+        for table in self._started():
+            self._bring_home(table, together=together)
+
+    def commit_tail(self) -> None:
+        """Commit what fills no chunk yet, if that is due."""
+        if self._writer is not None:
+            self._writer.commit_tail()
+
+    def close(self) -> None:
+        """Write and commit everything that was brought home."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def raise_writer_error(self) -> None:
+        """Pass on what went wrong on the writer's thread."""
+        error = self._writer.error if self._writer else None
+        if error is None:
+            return
+        if isinstance(error, DistwatchError):
+            raise error
+        raise WriteFailedError(
+            f"{self._config.store} could not be written ({type(error).__name__}: {error}); "
+            f"{self.committed} steps are committed and stay readable."
+        ) from error
+
+    @property
+    def written(self) -> bool:
+        """Whether anything was brought home to be written."""
+        return self._writer is not None
+
+    @property
+    def steps(self) -> int:
+        """Steps brought home, summed over tables."""
+        return self._digest.steps if self._digest else 0
+
+    @property
+    def committed(self) -> int:
+        """Steps that a reader sees, summed over tables."""
+        return self._writer.committed if self._writer else 0
+
+    @property
+    def lost(self) -> int:
+        """Steps that are missing, summed over tables."""
+        writer, digest = self._writer, self._digest
+        return (writer.lost if writer else 0) + (digest.lost if digest else 0)
+
+    def sentences(self) -> list[str]:
+        """What stands out."""
+        return self._digest.sentences() if self._digest else []
+
+    def _started(self) -> list[TableRecorder]:
+        """The tables that have rings to read: a step was traced."""
+        return self._recorder.tables if self._recorder and self._recorder.started else []
+
+    def _bring_home(self, table: TableRecorder, *, together: bool) -> None:
+        self._pending[table.table.name] = 0
+        # No collective of ours goes from worker to worker: one whose watching was ended
+        # by an error would leave the others, and so the training, waiting for ever.
+        drained = table.drain(together=together and self._info.workers == 1)
+        if drained is not None and self._digest is not None:
+            block = self._block(table.table.name, drained)
+            self._digest.observe(block)
+            self._open_writer(self._digest.info).submit(block)
+
+    def _block(self, table: str, drained: Drained) -> Block:
+        return Block(
+            table=table,
+            step=drained.step,
+            epoch=np.full(len(drained.step), self._epoch, np.int64),
+            iteration=drained.iteration,
+            rows=drained.rows,
+            merged=drained.merged,
+            tensors=drained.tensors,
+            lost=drained.lost,
+        )
+
+    def _open_writer(self, info: RunInfo) -> BackgroundWriter:
+        if self._writer is None:
+            make = functools.partial(StoreWriter, self._config.store, info)
+            self._writer = BackgroundWriter(make)
+        return self._writer
+
+
+def describe(strategy: Any, versions: dict[str, str], phase: str) -> RunInfo:
+    """What is known of a phase before its first step."""
+    worker = replicas.worker_of(strategy)
+    return RunInfo(
+        tables=(),
+        replicas=replicas.replica_numbers(strategy),
+        strategy=replicas.describe(strategy),
+        versions=versions,
+        phase=phase,
+        worker=worker.number,
+        workers=worker.count,
+    )

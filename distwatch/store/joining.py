@@ -1,0 +1,166 @@
+"""Tables of one run that several workers wrote, read as one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from distwatch.errors import DamagedStoreError
+from distwatch.records import Block, Floats, Ints, Table, Tensors, padded
+from distwatch.statistics import merge_axis, with_row
+from distwatch.store import schema
+
+_ALL = slice(None)
+
+
+class ReadableTable(Protocol):
+    """What is read of a table, whoever wrote it."""
+
+    table: Table
+    replicas: tuple[int, ...]
+    steps: int
+    lost: int
+
+    def present(self, steps: slice = _ALL) -> npt.NDArray[np.bool_]:
+        """Whether a replica's row is there: shape (step, replica)."""
+
+    def coordinate(self, name: str, steps: slice = _ALL) -> Ints:
+        """``step``, ``epoch`` or ``iteration``: shape (step,)."""
+
+    def rows(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
+        """Per-replica states of scalar fields: shape (step, replica, signal, field)."""
+
+    def merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
+        """The same merged over replicas: shape (step, signal, field)."""
+
+    def histogram(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
+        """Bucket counts on each replica: shape (step, replica, signal, bucket)."""
+
+    def histogram_merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
+        """The same merged over replicas: shape (step, signal, bucket)."""
+
+    def tensors(self, steps: slice = _ALL) -> Tensors | None:
+        """Raw deltas, where the table keeps them and a step was looked at."""
+
+
+def blocks(stored: ReadableTable) -> Iterator[Block]:
+    """A table's scalar fields in pieces of one chunk each, in order of step."""
+    window = stored.table.window
+    for start in range(0, stored.steps, window):
+        steps = slice(start, min(start + window, stored.steps))
+        yield Block(
+            table=stored.table.name,
+            step=stored.coordinate("step", steps),
+            epoch=stored.coordinate("epoch", steps),
+            iteration=stored.coordinate("iteration", steps),
+            rows=stored.rows(steps),
+            merged=stored.merged(steps),
+        )
+
+
+class JoinedTable:
+    """One table, of which each worker wrote the rows of its own replicas.
+
+    Its steps are those that any worker has. Where a worker has no row (it was killed
+    before the others ended), its replicas hold the state of no elements and are not
+    `present`, and what is merged is merged over the others.
+
+    Args:
+        parts: the workers' tables, in the order of their replicas.
+        where: the run, for messages.
+
+    Raises:
+        DamagedStoreError: they do not describe the same signals.
+    """
+
+    def __init__(self, parts: Sequence[ReadableTable], where: str) -> None:
+        self.table = parts[0].table
+        described = [schema.table_attributes(part.table, 0, 0) for part in parts]
+        if any(each != described[0] for each in described):
+            raise DamagedStoreError(
+                f"{where}/{self.table.name}: the workers watched different signals, "
+                "which no distwatch does."
+            )
+        self._parts = parts
+        self.replicas = tuple(number for part in parts for number in part.replicas)
+        self.lost = max(part.lost for part in parts)
+        steps = [part.coordinate("step") for part in parts]
+        self._step = functools.reduce(np.union1d, steps)
+        self.steps = len(self._step)
+        #: Where each part's rows stand among all steps.
+        self._places = [np.searchsorted(self._step, each) for each in steps]
+        further = tuple(f for f in self.table.statistic.further if not f.wide)
+        self._scalars = with_row(further)
+
+    def present(self, steps: slice = _ALL) -> npt.NDArray[np.bool_]:
+        each = self._of_each(lambda part, s: part.present(s), steps, missing=False)
+        return np.concatenate(each, axis=1)
+
+    def coordinate(self, name: str, steps: slice = _ALL) -> Ints:
+        # What one worker lacks another one has.
+        least = np.iinfo(np.int64).min
+        each = self._of_each(lambda part, s: part.coordinate(name, s), steps, missing=least)
+        return np.asarray(np.max(each, axis=0))
+
+    def rows(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
+        empty = self._no_elements
+        each = self._of_each(lambda part, s: part.rows(s, signals), steps, missing=empty)
+        return np.concatenate(each, axis=1)
+
+    def merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
+        empty = self._no_elements
+        each = self._of_each(lambda part, s: part.merged(s, signals), steps, missing=empty)
+        return np.asarray(merge_axis(self._scalars, np.stack(each), axis=0))
+
+    def histogram(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
+        each = self._of_each(lambda part, s: part.histogram(s, signals), steps, missing=0)
+        return np.concatenate(each, axis=1)
+
+    def histogram_merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
+        each = self._of_each(
+            lambda part, s: part.histogram_merged(s, signals), steps, missing=0
+        )
+        return np.asarray(np.sum(each, axis=0))
+
+    def tensors(self, steps: slice = _ALL) -> Tensors | None:
+        kept = {id(part): part.tensors() for part in self._parts}
+        there = {key: each for key, each in kept.items() if each is not None}
+        if len(there) < len(self._parts):
+            return None
+        most = max(each.values.shape[2] for each in there.values())
+
+        def values(part: ReadableTable, steps: slice) -> Any:
+            return padded(there[id(part)].values[steps], most)
+
+        def valid(part: ReadableTable, steps: slice) -> Any:
+            return there[id(part)].valid[steps]
+
+        return Tensors(
+            np.concatenate(self._of_each(values, steps, missing=np.nan), axis=1),
+            np.concatenate(self._of_each(valid, steps, missing=0), axis=1),
+        )
+
+    @property
+    def _no_elements(self) -> Floats:
+        """The state of no elements: shape (field,)."""
+        none = np.zeros((0, len(self._scalars.fields)))
+        return np.asarray(merge_axis(self._scalars, none, axis=0))
+
+    def _of_each(
+        self, read: Callable[[ReadableTable, slice], Any], steps: slice, *, missing: Any
+    ) -> list[npt.NDArray[Any]]:
+        """What each part has, put at its steps among all; ``missing`` at the others."""
+        start, stop, _ = steps.indices(self.steps)
+        spread = []
+        for part, place in zip(self._parts, self._places, strict=True):
+            low, high = (int(i) for i in np.searchsorted(place, [start, stop]))
+            values = read(part, slice(low, high))
+            out = np.empty((stop - start, *values.shape[1:]), values.dtype)
+            out[...] = missing
+            out[place[low:high] - start] = values
+            spread.append(out)
+        return spread

@@ -1,0 +1,84 @@
+"""What is trained: a model or several, and the optimizers that train them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+
+from distwatch.errors import ConfigError
+
+
+class Subject:
+    """A model, or several side by side, with the optimizers that train them.
+
+    Args:
+        root: what stands above all layers.
+        models: what computes losses.
+        optimizers: each heard at its ``apply``.
+    """
+
+    def __init__(
+        self, root: keras.layers.Layer, models: Sequence[Any], optimizers: Iterable[Any]
+    ) -> None:
+        self.root = root
+        self.models = tuple(models)
+        self.optimizers = tuple({id(each): each for each in optimizers}.values())
+
+    @property
+    def iterations(self) -> Any:
+        """The first optimizer's count of its steps; None without an optimizer."""
+        return self.optimizers[0].iterations if self.optimizers else None
+
+
+def of_model(model: keras.Model) -> Subject:
+    """A model as ``fit`` trains it, with all optimizers that it has as attributes."""
+    own = [getattr(model, "optimizer", None), *vars(model).values()]
+    optimizers = [each for each in own if isinstance(each, keras.optimizers.Optimizer)]
+    return Subject(model, [model], optimizers)
+
+
+def of_loop(models: Any, optimizers: Any) -> Subject:
+    """What a loop of one's own trains: one model or several, one optimizer or several.
+
+    Raises:
+        ConfigError: something else was given, or two models have one name.
+    """
+    listed = _listed(models, keras.Model, "model")
+    chosen = _listed(optimizers, keras.optimizers.Optimizer, "optimizer")
+    if not listed:
+        raise ConfigError("watching(model): give a keras.Model, or a list of them.")
+    if len(listed) == 1:
+        return Subject(listed[0], listed, chosen or of_model(listed[0]).optimizers)
+    names = [model.name for model in listed]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"watching(models): their names are {names}; give each a name of its own, by "
+            "which its signals are called."
+        )
+    return Subject(_SideBySide(listed), listed, chosen)
+
+
+def _listed(given: Any, kind: Any, word: str) -> list[Any]:
+    listed = [] if given is None else list(given) if _is_list(given) else [given]
+    for each in listed:
+        if not isinstance(each, kind):
+            raise ConfigError(
+                f"watching: expected a Keras {word} or a list of them, found a "
+                f"{type(each).__name__}."
+            )
+    return listed
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, (list, tuple))
+
+
+class _SideBySide(keras.layers.Layer):
+    """Several models under one root; each model's name begins its signals' paths."""
+
+    def __init__(self, models: list[Any]) -> None:
+        super().__init__(name="models")
+        self._models = models
+        self.built = all(model.built for model in models)

@@ -1,0 +1,143 @@
+"""Laws 2 and 3 wherever Keras trains: strategy x kind of model x mode.
+
+The suite tries a few; ``make matrix`` tries all of them.
+"""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from models import KINDS
+from training import contents_of, everything_about, fit, same_weights, unlike_rows
+
+import distwatch as dw
+from distwatch.testing import mirrored
+
+# On two replicas these models run into known faults of Keras, and a Watch says so.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"
+)
+
+STRATEGIES = {
+    "default": (tf.distribute.get_strategy, 1),
+    "one_device": (lambda: tf.distribute.OneDeviceStrategy("CPU:1"), 1),
+    "mirrored_2": (lambda: mirrored(2), 2),
+    "mirrored_4": (lambda: mirrored(4), 4),
+    "mirrored_8": (lambda: mirrored(8), 8),
+}
+
+#: Mode -> steps_per_execution, dtype policy, jit_compile.
+MODES = {
+    "plain": (1, "float32", False),
+    "spe_7": (7, "float32", False),
+    "mixed_bfloat16": (1, "mixed_bfloat16", False),
+    "mixed_float16": (1, "mixed_float16", False),
+    "jit": (1, "float32", True),
+}
+
+#: What Keras cannot do is refused, see test_obstacles.py.
+ALL = [
+    combination
+    for combination in itertools.product(STRATEGIES, KINDS, MODES)
+    if combination[2] != "jit" or not combination[0].startswith("mirrored")
+]
+
+#: Every strategy, kind and mode at least twice.
+SOME = [
+    ("default", "sequential", "plain"),
+    ("default", "subclassed", "jit"),
+    ("default", "functional", "jit"),
+    ("default", "shared", "mixed_float16"),
+    ("one_device", "nested", "spe_7"),
+    ("one_device", "convolutional", "mixed_bfloat16"),
+    ("mirrored_2", "functional", "plain"),
+    ("mirrored_2", "convolutional", "spe_7"),
+    ("mirrored_2", "subclassed", "mixed_float16"),
+    ("mirrored_4", "sequential", "spe_7"),
+    ("mirrored_4", "shared", "plain"),
+    ("mirrored_8", "nested", "mixed_bfloat16"),
+    ("mirrored_8", "sequential", "plain"),
+]
+
+ROWS, BATCH, EPOCHS = 197, 16, 4  # 13 batches an epoch, the last one of 5 rows
+STEPS = 13 * EPOCHS
+
+
+def pytest_generate_tests(metafunc):
+    if "combination" in metafunc.fixturenames:
+        chosen = ALL if metafunc.config.getoption("--whole-matrix") else SOME
+        metafunc.parametrize("combination", chosen, ids="-".join)
+
+
+@pytest.fixture(autouse=True)
+def float32_again():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def make(strategy, kind, mode):
+    spe, policy, jit = MODES[mode]
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(11)
+    keras.config.set_dtype_policy(policy)
+    with strategy.scope():
+        model = KINDS[kind]()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, steps_per_execution=spe, jit_compile=jit)
+    return model
+
+
+def trained(strategy, kind, mode, file, *callbacks):
+    model = make(strategy, kind, mode)
+    history = fit(model, *unlike_rows(ROWS), *callbacks, batch=BATCH, epochs=EPOCHS)
+    model.save(file)
+    return model, history.history["loss"]
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_laws(tmp_path, combination):
+    of, kind, mode = combination
+    make_strategy, replicas = STRATEGIES[of]
+    strategy = make_strategy()
+    watch = dw.Watch(tmp_path / "run.zarr", window=8)
+    alone, losses = trained(strategy, kind, mode, tmp_path / "alone.keras")
+    model, watched_losses = trained(strategy, kind, mode, tmp_path / "watched.keras", watch)
+
+    # Training untouched.
+    assert same_weights(alone, model)
+    assert losses == watched_losses
+    for ours, its in zip(model.optimizer.variables, alone.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(its))
+    before = everything_about(model)
+    assert before == everything_about(alone)
+    assert contents_of(tmp_path / "alone.keras") == contents_of(tmp_path / "watched.keras")
+
+    # Nothing missed.
+    rows = dw.open_run(tmp_path / "run.zarr").to_xarray()
+    np.testing.assert_array_equal(rows.step, np.arange(STEPS))
+    assert (rows.sizes["replica"], rows.lost_steps) == (replicas, 0)
+    counts = rows["count"].sum("replica").sel(signal="activation/output")
+    # Rows that both batches have, replica by replica, times four outputs.
+    full, last = 16, sum(min(16 // replicas, n) for n in shares(5, replicas))
+    expected = [0, *([full] * 11), last] + [last, *([full] * 11), last] * (EPOCHS - 1)
+    np.testing.assert_array_equal(counts, 4 * np.asarray(expected))
+
+    # Nothing is left behind, also by an interrupted fit, and the next one is watched too.
+    interrupted = dw.Watch(tmp_path / "interrupted.zarr")
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, *unlike_rows(48), interrupted, Interrupt(), batch=BATCH)
+    assert everything_about(model) == before
+    fit(model, *unlike_rows(48), dw.Watch(tmp_path / "again.zarr"), batch=BATCH)
+    assert len(dw.open_run(tmp_path / "again.zarr")) == 3
+
+
+def shares(rows, replicas):
+    """How Keras spreads a short batch: evenly, and what does not divide goes first."""
+    each = -(-rows // replicas)
+    return [max(0, min(each, rows - each * replica)) for replica in range(replicas)]

@@ -1,0 +1,135 @@
+"""One of two workers that train together, as a process of its own.
+
+    TF_CONFIG=... python worker.py HOW FOLDER
+
+HOW is ``loop`` (a strategy.run loop), ``fit`` (the mended fit), ``unmended`` (fit as it is),
+or ``killed`` (the loop, in which worker 1 is killed at step KILLED_AT). What the worker saw
+is left in FOLDER.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from training import Ear, unlike_rows
+
+import distwatch as dw
+from distwatch.compat import multiworker_fit
+
+layers = keras.layers
+
+#: A last batch of 10 is there, so that workers have fewer rows than before.
+ROWS, BATCH, EPOCHS, WINDOW = 90, 16, 2, 4
+KILLED_AT = 7
+
+SIGNALS = (dw.activations(), dw.gradients(), dw.inputs(), dw.loss())
+
+
+def number() -> int:
+    return json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+
+
+def make_model(strategy):
+    keras.utils.set_random_seed(5)
+    ear = Ear(name="ear")
+    with strategy.scope():
+        model = keras.Sequential(
+            [keras.Input((12,)), layers.Dense(8, "tanh", name="hidden"), ear, layers.Dense(4)]
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, metrics=["accuracy"])
+    return model, ear
+
+
+def make_data():
+    options = tf.data.Options()
+    by_element = tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = by_element
+    data = tf.data.Dataset.from_tensor_slices(unlike_rows(ROWS))
+    return data.batch(BATCH).with_options(options)
+
+
+def by_fit(strategy, store, how):
+    model, ear = make_model(strategy)
+    watch = dw.Watch(store, signals=SIGNALS, window=WINDOW)
+    with contextlib.nullcontext() if how == "unmended" else multiworker_fit():
+        history = model.fit(
+            make_data(),
+            epochs=EPOCHS,
+            shuffle=False,
+            verbose=0,
+            callbacks=[watch],
+            validation_data=make_data(),
+        )
+        model.predict(make_data(), verbose=0)
+    return model, ear, {"loss": history.history["loss"], "steps": watch.status.committed}
+
+
+def by_loop(strategy, store, how):
+    model, ear = make_model(strategy)
+    optimizer = model.optimizer
+    losses = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
+    data = strategy.experimental_distribute_dataset(make_data())
+    with dw.watching(
+        model, optimizer, store, strategy=strategy, signals=SIGNALS, window=WINDOW
+    ) as watch:
+
+        @watch.wrap
+        def train_step(x, y):
+            with tf.GradientTape() as tape:
+                each = losses(y, model(x, training=True))
+                loss = tf.nn.compute_average_loss(each, global_batch_size=BATCH)
+            watch.loss(tf.reduce_mean(each))
+            weights = model.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+
+        @tf.function
+        def distributed(x, y):
+            strategy.run(train_step, args=(x, y))
+
+        step = 0
+        for epoch in range(EPOCHS):
+            watch.begin_epoch(epoch)
+            for x, y in data:
+                if how == "killed" and number() == 1 and step == KILLED_AT:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                distributed(x, y)
+                watch.after_step()
+                step += 1
+    return model, ear, {"loss": [], "steps": watch.status.committed}
+
+
+def main(how: str, folder: Path) -> None:
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    train = by_fit if how in ("fit", "unmended") else by_loop
+    told = folder / f"worker-{number()}.json"
+    try:
+        model, ear, said = train(strategy, folder / "run.zarr", how)
+    except Exception as error:
+        told.write_text(json.dumps({"error": f"{type(error).__name__}: {error}"}))
+        # Without TensorFlow's own end, which waits for a worker that may be gone.
+        sys.stderr.flush()
+        os._exit(1)
+    told.write_text(json.dumps({"error": None, **said}))
+    weights = {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
+    heard = {
+        f"heard_{replica}_{i}": batch
+        for replica, batches in ear.heard.items()
+        for i, batch in enumerate(batches)
+    }
+    np.savez(folder / f"worker-{number()}.npz", **weights, **heard)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
