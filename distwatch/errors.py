@@ -35,6 +35,10 @@ that took time is lost by them.
 class DistwatchError(Exception):
     """The root: ``except DistwatchError`` catches everything distwatch raises."""
 
+    # By this AutoGraph knows that it can pass an error on as what it is; one with an
+    # __init__ of its own it would turn into its own StagingError.
+    __init__ = Exception.__init__
+
 
 class SetupError(DistwatchError):
     """The call, the model or the configuration has to change."""

@@ -24,6 +24,7 @@ on the host of a GPU).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -166,9 +167,31 @@ def _mended(
     delta: Callable[[], Tensor], plain: Tensor, unsquared: Tensor, irregular: Tensor
 ) -> Tensor:
     def look_again() -> Tensor:
-        return tf.cond(unsquared, lambda: _masked(delta()), lambda: _centred(delta(), plain))
+        flat = tf.reshape(delta(), [-1])
+        look = _look_again if tf.executing_eagerly() else _shared(flat.dtype)
+        return look(flat, plain, unsquared)
 
     return tf.cond(irregular, look_again, lambda: plain)
+
+
+@functools.cache
+def _shared(dtype: tf.DType) -> Any:
+    """`_look_again` as one function for all signals, which is traced but once."""
+    signature = [
+        tf.TensorSpec([None], dtype),
+        tf.TensorSpec([len(Passes._fields)], tf.float64),
+        tf.TensorSpec([], tf.bool),
+    ]
+    return tf.function(
+        _look_again,
+        input_signature=signature,
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
+
+
+def _look_again(delta: Tensor, plain: Tensor, unsquared: Tensor) -> Tensor:
+    return tf.cond(unsquared, lambda: _masked(delta), lambda: _centred(delta, plain))
 
 
 def _centred(delta: Tensor, plain: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from distwatch.errors import WatcherError
 from distwatch.records import Floats, Ints, Table, Tensors
 from distwatch.references import References
 from distwatch.schedules import Schedule
-from distwatch.statistics import ROW, Seen, merge_axis
+from distwatch.statistics import ROW, Row, Seen, merge_axis
 from distwatch.tensor_slots import TensorSlots, collect
 
 Tensor = Any
@@ -88,7 +88,8 @@ class Recorder:
     def __init__(
         self, strategy: Any, feeds: Sequence[Feed], *, steps_per_execution: int
     ) -> None:
-        self.tables = [TableRecorder(strategy, feed, steps_per_execution) for feed in feeds]
+        mergers = _Mergers(strategy)
+        self.tables = [TableRecorder(mergers, feed, steps_per_execution) for feed in feeds]
         self._steps: dict[int, Any] = {}
         self._lock = threading.Lock()
 
@@ -146,17 +147,33 @@ class _Ring:
         self.slots = TensorSlots(layout, capacity, device) if layout else None
 
 
+class _Mergers:
+    """What reduces over replicas, shared by tables, so that each is traced but once."""
+
+    def __init__(self, strategy: Any) -> None:
+        self._strategy = strategy
+        self._merging: dict[str, replicas.RowMerger] = {}
+        self.summing = replicas.SumOverReplicas(strategy)
+
+    def of(self, statistic: Row) -> replicas.RowMerger:
+        """What merges rows of a statistic."""
+        parts = str([part.spec() for part in statistic.further])
+        if parts not in self._merging:
+            self._merging[parts] = replicas.RowMerger(self._strategy, statistic)
+        return self._merging[parts]
+
+
 class TableRecorder:
     """The rings of one table."""
 
-    def __init__(self, strategy: Any, feed: Feed, steps_per_execution: int) -> None:
+    def __init__(self, mergers: _Mergers, feed: Feed, steps_per_execution: int) -> None:
         self.table = feed.table
         self._feed = feed
         self._statistic = feed.table.statistic
         # Twice what may come between two drains, so that none is ever overwritten.
         self._capacity = 2 * max(feed.table.window, steps_per_execution)
-        self._merger = replicas.RowMerger(strategy, self._statistic)
-        self._reducer = replicas.SumOverReplicas(strategy)
+        self._merger = mergers.of(self._statistic)
+        self._reducer = mergers.summing
         self._rings: dict[int, _Ring] = {}
         self._lock = threading.Lock()
         self._read = 0

@@ -66,8 +66,9 @@ class Recording:
         """
         if self._recorder is None:
             raise WatcherError(
-                "a step was done that was not heard: the model's functions do not use "
-                "its train_step, test_step or predict_step."
+                "a step was done that was not heard: the model's make_train_function does "
+                "not use its train_step, or a loop of your own does not use "
+                "watch.wrap(train_step)."
             )
         self._recorder.follow_schedules()
         self.raise_writer_error()
