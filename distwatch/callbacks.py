@@ -16,7 +16,7 @@ from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.schedules import Schedule, every
 from distwatch.session import Session, Status
 from distwatch.taps import HeardFunction, Steps, Taps, of_model, tell_of_fit
-from distwatch.traps import check_backend, check_data, check_training, explain
+from distwatch.traps import check_backend, check_fit, check_train_on_batch, explain
 
 _REPLACED = (
     "the model's train function was replaced during the fit (by compile or "
@@ -131,7 +131,7 @@ class Watch(keras.callbacks.Callback):
                 f"this Watch records {', '.join(self.config.phases)}; make it with "
                 'phases=["train_on_batch"] to attach it.'
             )
-        check_training(model)
+        check_train_on_batch(model)
         self._method = TRAIN_ON_BATCH
         self.set_model(model)
         try:
@@ -149,13 +149,7 @@ class Watch(keras.callbacks.Callback):
         self._method = method
         if not self._asked:
             return
-        check_training(model)
-        check_data(
-            model,
-            arguments.get("x"),
-            batch_size=arguments.get("batch_size"),
-            validation_split=arguments.get("validation_split", 0.0),
-        )
+        check_fit(model, arguments, trains=method == "fit")
 
     def set_model(self, model: keras.Model) -> None:
         """Put the taps in place: Keras calls this before it makes its functions."""

@@ -31,13 +31,18 @@ Errors of the first group are raised before the first training step, so nothing
 that took time is lost by them.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 
 class DistwatchError(Exception):
     """The root: ``except DistwatchError`` catches everything distwatch raises."""
 
-    # By this AutoGraph knows that it can pass an error on as what it is; one with an
-    # __init__ of its own it would turn into its own StagingError.
-    __init__ = Exception.__init__
+    if not TYPE_CHECKING:
+        # By this AutoGraph knows that it can pass an error on as what it is; one with an
+        # __init__ of its own it would turn into its own StagingError.
+        __init__ = Exception.__init__
 
 
 class SetupError(DistwatchError):

@@ -77,6 +77,11 @@ def total_replicas(strategy: Strategy) -> int:
     return int(strategy.num_replicas_in_sync)
 
 
+def is_distributed(variable: Any) -> bool:
+    """Whether a TensorFlow variable has a copy on each replica."""
+    return hasattr(variable, "values")
+
+
 def local_devices(strategy: Strategy) -> tuple[str, ...]:
     """The devices of this process's replicas; "" where TensorFlow chooses one."""
     if isinstance(strategy, _DEFAULT):

@@ -7,23 +7,23 @@ results without a word, so they are said. ``batches`` is about the data.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 
 from distwatch.errors import BackendError, KnownTrapWarning, UnsupportedTrainingError
-from distwatch.replicas import total_replicas
+from distwatch.replicas import is_distributed, total_replicas
 from distwatch.traps import hazards, obstacles
-from distwatch.traps.batches import check_data, explain
+from distwatch.traps.batches import check_data, data_hazards, explain
 from distwatch.traps.kinds import Trap
 
 __all__ = [
     "Trap",
     "check_backend",
-    "check_data",
+    "check_fit",
     "check_loop",
-    "check_training",
+    "check_train_on_batch",
     "explain",
     "preflight",
 ]
@@ -36,7 +36,7 @@ def preflight(model: keras.Model, strategy: Any = None) -> list[Trap]:
     ...     print(trap)
 
     A `Watch` refuses those that are fatal, and warns of the others, before the first
-    step.
+    step. It also looks at the data that ``fit`` is given.
 
     Args:
         model: a compiled model.
@@ -48,9 +48,15 @@ def preflight(model: keras.Model, strategy: Any = None) -> list[Trap]:
     """
     check_backend()
     chosen = model.distribute_strategy if strategy is None else strategy
-    optimizers = [model.optimizer] if getattr(model, "optimizer", None) else []
-    fatal = [*obstacles.of_fit(model, chosen), *obstacles.of_optimizers(optimizers, chosen)]
-    return [*fatal, *_hazards([model], optimizers, chosen)]
+    optimizer = getattr(model, "optimizer", None)
+    optimizers = [] if optimizer is None else [optimizer]
+    fatal = [
+        *obstacles.of_fit(model, chosen),
+        *obstacles.of_scope([model], chosen),
+        *obstacles.of_optimizers(optimizers, chosen),
+    ]
+    losses = keras.tree.flatten(getattr(model, "loss", None))
+    return [*fatal, *_hazards([model], optimizers, losses, chosen)]
 
 
 def check_backend() -> None:
@@ -66,13 +72,39 @@ def check_backend() -> None:
         )
 
 
-def check_training(model: keras.Model) -> None:
+def check_fit(model: keras.Model, arguments: dict[str, Any], *, trains: bool) -> None:
     """Refuse a ``fit`` that Keras cannot do, and warn of what it does wrongly.
+
+    Args:
+        model: the compiled model.
+        arguments: what ``fit`` is given.
+        trains: False for ``evaluate`` and ``predict``, which run into fewer.
 
     Raises:
         UnsupportedTrainingError: with the reason and the remedy.
     """
-    _tell(preflight(model))
+    traps = preflight(model)
+    _refuse(traps)
+    data = {
+        "batch_size": arguments.get("batch_size"),
+        "validation_split": arguments.get("validation_split", 0.0),
+    }
+    check_data(model, arguments.get("x"), **data)
+    if trains:
+        _warn([*traps, *data_hazards(model, arguments.get("x"), **data)])
+
+
+def check_train_on_batch(model: keras.Model) -> None:
+    """The same for ``train_on_batch``.
+
+    Raises:
+        UnsupportedTrainingError: with the reason and the remedy.
+    """
+    traps = preflight(model)
+    if total_replicas(model.distribute_strategy) > 1:
+        traps.append(hazards.of_train_on_batch())
+    _refuse(traps)
+    _warn(traps)
 
 
 def check_loop(models: Sequence[Any], optimizers: Sequence[Any], strategy: Any) -> None:
@@ -82,31 +114,37 @@ def check_loop(models: Sequence[Any], optimizers: Sequence[Any], strategy: Any) 
         UnsupportedTrainingError: with the reason and the remedy.
     """
     check_backend()
-    fatal = [
-        *obstacles.of_strategy(strategy),
-        *obstacles.of_optimizers(optimizers, strategy),
-    ]
-    _tell([*fatal, *_hazards(models, optimizers, strategy)])
+    _refuse(obstacles.of_strategy(strategy))
+    _refuse(obstacles.of_scope(models, strategy))
+    _refuse(obstacles.of_optimizers(optimizers, strategy))
+    _warn(list(_hazards(models, optimizers, [], strategy)))
 
 
-def _hazards(models: Sequence[Any], optimizers: Sequence[Any], strategy: Any) -> list[Trap]:
+def _hazards(
+    models: Sequence[Any], optimizers: Sequence[Any], losses: Sequence[Any], strategy: Any
+) -> Iterator[Trap]:
     if total_replicas(strategy) < 2:
-        return []
-    layers: Iterable[Any] = (
-        layer for model in models for layer in model._flatten_layers(include_self=False)
-    )
-    return [*hazards.of_layers(layers), *hazards.of_optimizers(optimizers)]
+        return
+    layers = [layer for model in models for layer in model._flatten_layers(include_self=False)]
+    yield from hazards.of_layers(layers)
+    yield from hazards.of_optimizers(optimizers)
+    yield from hazards.of_losses(losses)
+    yield from hazards.of_scopes(optimizers, is_distributed)
 
 
-def _tell(traps: Sequence[Trap]) -> None:
+def _refuse(traps: Iterator[Trap] | Sequence[Trap]) -> None:
     for trap in traps:
         if trap.fatal:
             raise UnsupportedTrainingError(str(trap))
-    if traps:
-        listed = "\n".join(f"- {trap}" for trap in traps)
-        warnings.warn(
-            "this training runs into known faults of Keras (distwatch.preflight tells of the "
-            f"evidence):\n{listed}",
-            KnownTrapWarning,
-            stacklevel=4,
-        )
+
+
+def _warn(traps: Sequence[Trap]) -> None:
+    if not traps:
+        return
+    listed = "\n".join(f"- {trap}" for trap in traps)
+    warnings.warn(
+        "this training runs into known faults of Keras (distwatch.preflight tells of the "
+        f"evidence):\n{listed}",
+        KnownTrapWarning,
+        stacklevel=5,
+    )

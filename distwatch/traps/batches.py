@@ -1,4 +1,4 @@
-"""Data that Keras cannot spread over replicas, refused or explained."""
+"""Data that Keras cannot spread over replicas, or not rightly: refused, said, explained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import keras
 import tensorflow as tf
 
 from distwatch.errors import UnsupportedTrainingError
-from distwatch.replicas import local_devices
+from distwatch.replicas import local_devices, total_replicas
+from distwatch.traps import hazards
+from distwatch.traps.kinds import Trap
 
 _UNEVEN_KINDS = (tf.RaggedTensorSpec, tf.SparseTensorSpec, tf.RaggedTensor, tf.SparseTensor)
 
@@ -42,6 +44,19 @@ def check_data(
             f"Keras cannot spread a first batch of {rows} rows over {replicas} replicas: "
             f"use a batch size that {replicas} divides (a shorter last batch is fine)."
         )
+
+
+def data_hazards(
+    model: keras.Model, x: Any, *, batch_size: int | None, validation_split: float
+) -> list[Trap]:
+    """What the data makes go wrong quietly; the arguments are those of `check_data`."""
+    replicas = total_replicas(model.distribute_strategy)
+    if replicas < 2:
+        return []
+    leaves = keras.tree.flatten(x)
+    shape = getattr(leaves[0], "shape", None) if leaves and x is not None else None
+    rows = int(shape[0] * (1.0 - validation_split)) if shape and shape[0] else None
+    return list(hazards.of_data(x, rows, batch_size or 32, replicas))
 
 
 def explain(model: keras.Model, error: BaseException) -> None:

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from distwatch.compat import multiworker_fit_is_mended
-from distwatch.replicas import kind_of, local_devices, worker_of
+from distwatch.replicas import is_distributed, kind_of, local_devices, total_replicas, worker_of
 from distwatch.traps.kinds import Trap
 
 
@@ -47,6 +47,23 @@ def of_strategy(strategy: Any) -> Iterator[Trap]:
             "use MirroredStrategy or MultiWorkerMirroredStrategy",
             fatal=True,
         )
+
+
+def of_scope(models: Iterable[Any], strategy: Any) -> Iterator[Trap]:
+    """Models that were not made under the strategy that is to train them."""
+    if total_replicas(strategy) < 2:
+        return
+    for model in models:
+        if not all(is_distributed(variable.value) for variable in model.variables):
+            yield Trap(
+                "scope",
+                f"model {model.name!r} was made outside the scope of the {kind_of(strategy)} "
+                "that is to train it",
+                "its optimizer ends in a bare AssertionError, or each replica's writes are "
+                "added up in one variable",
+                "make the model and its optimizer under strategy.scope()",
+                fatal=True,
+            )
 
 
 def of_optimizers(optimizers: Iterable[Any], strategy: Any) -> Iterator[Trap]:

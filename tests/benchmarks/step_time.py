@@ -91,11 +91,15 @@ SIGNALS = (
 )
 
 
+def strategy_over(replicas: int) -> tf.distribute.Strategy:
+    return mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+
+
 def measure(
-    name: str, replicas: int, rounds: int, folder: Path, signals: str
+    name: str, strategy: tf.distribute.Strategy, rounds: int, folder: Path, signals: str
 ) -> tuple[float, float]:
     """Return the median ratio and the median unwatched step in milliseconds."""
-    strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
     models = []
     for _ in range(2):
         keras.utils.set_random_seed(7)
@@ -182,7 +186,8 @@ def main() -> None:
         for name in chosen.models.split(","):
             for replicas in map(int, chosen.replicas.split(",")):
                 for signals in cases:
-                    ratio, ms = measure(name, replicas, chosen.rounds, Path(folder), signals)
+                    strategy = strategy_over(replicas)
+                    ratio, ms = measure(name, strategy, chosen.rounds, Path(folder), signals)
                     print(
                         f"{name:6} {replicas:8} {signals:12} {ms:8.2f} {ratio:18.3f}",
                         flush=True,

@@ -1,0 +1,141 @@
+"""A GAN with two optimizers: how the discriminator's opinion of forged digits moves.
+
+    python examples/programs/gan.py [--replicas 2] [--store RUN]
+
+Keras's "GAN overriding Model.train_step", on scikit-learn's digits. The layers of both inner
+models are watched. The discriminator is called twice in a step: on forged and real digits
+together (``discriminator``), then on forged ones alone (``discriminator#1``).
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from keras import ops
+from sklearn.datasets import load_digits
+
+import distwatch as dw
+from distwatch.testing import mirrored, virtual_devices
+
+layers = keras.layers
+
+BATCH, NOISE = 64, 16
+
+
+def make_data() -> tf.data.Dataset:
+    images = (load_digits().images / 16).astype("float32")[..., None]
+    return tf.data.Dataset.from_tensor_slices(images).batch(BATCH)
+
+
+class GAN(keras.Model):
+    def __init__(self, discriminator, generator):
+        super().__init__()
+        self.discriminator = discriminator
+        self.generator = generator
+        self.seed_generator = keras.random.SeedGenerator(4)
+        self.d_loss_tracker = keras.metrics.Mean("d_loss")
+        self.g_loss_tracker = keras.metrics.Mean("g_loss")
+        # Both networks are, and there is no call by which Keras could build the rest.
+        self.built = True
+
+    @property
+    def metrics(self):
+        return [self.d_loss_tracker, self.g_loss_tracker]
+
+    def compile(self, d_optimizer, g_optimizer, loss_fn):
+        super().compile()
+        self.d_optimizer = d_optimizer
+        self.g_optimizer = g_optimizer
+        self.loss_fn = loss_fn
+
+    def train_step(self, real):
+        rows = ops.shape(real)[0]
+        noise = keras.random.normal((rows, NOISE), seed=self.seed_generator)
+        digits = ops.concatenate([self.generator(noise), real])
+        is_real = ops.concatenate([ops.zeros((rows, 1)), ops.ones((rows, 1))])
+
+        with tf.GradientTape() as tape:
+            d_loss = self.loss_fn(is_real, self.discriminator(digits))
+        self.learn(self.discriminator, self.d_optimizer, tape, d_loss)
+
+        with tf.GradientTape() as tape:
+            verdict = self.discriminator(self.generator(noise))
+            g_loss = self.loss_fn(ops.ones((rows, 1)), verdict)
+        self.learn(self.generator, self.g_optimizer, tape, g_loss)
+
+        # For the optimizers, Keras has divided both by the number of replicas.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self.d_loss_tracker.update_state(d_loss * replicas)
+        self.g_loss_tracker.update_state(g_loss * replicas)
+        return {tracker.name: tracker.result() for tracker in self.metrics}
+
+    @staticmethod
+    def learn(network, optimizer, tape, loss):
+        gradients = tape.gradient(loss, network.trainable_weights)
+        optimizer.apply(gradients, network.trainable_weights)
+
+
+def make_model() -> keras.Model:
+    discriminator = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, strides=2, activation="leaky_relu", name="strokes"),
+            layers.Flatten(),
+            layers.Dense(1, name="verdict"),
+        ],
+        name="discriminator",
+    )
+    generator = keras.Sequential(
+        [
+            keras.Input((NOISE,)),
+            layers.Dense(4 * 4 * 8, activation="leaky_relu", name="sketch"),
+            layers.Reshape((4, 4, 8)),
+            layers.Conv2DTranspose(1, 4, 2, "same", activation="sigmoid", name="digit"),
+        ],
+        name="generator",
+    )
+    return GAN(discriminator, generator)
+
+
+def train(store, *, replicas=1, watched=True, epochs=1):
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(4)
+    strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    with strategy.scope():
+        model = make_model()
+        model.compile(
+            d_optimizer=keras.optimizers.Adam(0.003),
+            g_optimizer=keras.optimizers.Adam(0.003),
+            loss_fn=keras.losses.BinaryCrossentropy(from_logits=True),
+        )
+    verdicts = dw.activations("discriminator", reference="none")
+    watch = [dw.Watch(store, signals=[dw.activations(), verdicts])] if watched else []
+    fitted = model.fit(make_data(), epochs=epochs, shuffle=False, verbose=0, callbacks=watch)
+    return model, fitted.history
+
+
+def show(run: dw.Run) -> None:
+    print(run.summary())
+    for call, shown in (("", "all"), ("#1", "forged")):
+        verdict = run[f"activation/discriminator{call}"].merged("mean").to_numpy()
+        print(
+            f"verdict on {shown} digits: {verdict[0]:+.2f} at first, {verdict[-1]:+.2f} later"
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--store", type=Path, help="keep the run here")
+    chosen = parser.parse_args(arguments)
+    virtual_devices(chosen.replicas)
+    with tempfile.TemporaryDirectory() as temporary:
+        store = chosen.store or Path(temporary, "run.zarr")
+        train(store, replicas=chosen.replicas)
+        show(dw.open_run(store))
+
+
+if __name__ == "__main__":
+    main()

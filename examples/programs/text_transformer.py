@@ -1,0 +1,103 @@
+"""Text classification with a transformer: custom layers, and a bias that cannot learn.
+
+    python examples/programs/text_transformer.py [--replicas 2] [--store RUN]
+
+Keras's "Text classification with Transformer", on made-up reviews: words below 100 are
+praise, the others are not, and the class is which of them prevail. Inside the block, the
+gradients of the attention's biases are watched. That of the keys' bias is zero but for
+rounding: it adds the same to all scores of a query, and softmax takes that out again.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+import distwatch as dw
+from distwatch.testing import mirrored, virtual_devices
+
+layers = keras.layers
+
+BATCH, WORDS, LENGTH, WIDTH = 32, 200, 24, 16
+
+
+def make_data() -> tf.data.Dataset:
+    reviews = np.random.default_rng(2).integers(0, WORDS, (950, LENGTH))
+    praise = ((reviews < WORDS // 2).mean(axis=1) > 0.5).astype("int32")
+    return tf.data.Dataset.from_tensor_slices((reviews, praise)).batch(BATCH)
+
+
+class TokenAndPositionEmbedding(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.tokens = layers.Embedding(WORDS, WIDTH, name="tokens")
+        self.positions = layers.Embedding(LENGTH, WIDTH, name="positions")
+
+    def call(self, words):
+        return self.tokens(words) + self.positions(ops.arange(ops.shape(words)[-1]))
+
+
+class TransformerBlock(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(2, WIDTH, name="attention")
+        self.norm = layers.LayerNormalization(name="norm")
+        self.widen = layers.Dense(2 * WIDTH, activation="relu", name="widen")
+        self.narrow = layers.Dense(WIDTH, name="narrow")
+        self.norm_again = layers.LayerNormalization(name="norm_again")
+        self.dropout = layers.Dropout(0.1)
+
+    def call(self, x, training=None):
+        attended = self.dropout(self.attention(x, x), training=training)
+        x = self.norm(x + attended)
+        fed_forward = self.dropout(self.narrow(self.widen(x)), training=training)
+        return self.norm_again(x + fed_forward)
+
+
+def make_model() -> keras.Model:
+    words = keras.Input((LENGTH,), dtype="int32")
+    x = TokenAndPositionEmbedding(name="embedding")(words)
+    x = TransformerBlock(name="block")(x)
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(words, layers.Dense(2, activation="softmax", name="verdict")(x))
+
+
+def train(store, *, replicas=1, watched=True, epochs=1):
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(2)
+    strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    with strategy.scope():
+        model = make_model()
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    signals = [dw.activations(), dw.gradients("block/attention/*/bias", applied=False)]
+    watch = [dw.Watch(store, signals=signals)] if watched else []
+    fitted = model.fit(make_data(), epochs=epochs, shuffle=False, verbose=0, callbacks=watch)
+    return model, fitted.history
+
+
+def show(run: dw.Run) -> None:
+    print(run.summary())
+    for name in ("query", "key", "value"):
+        gradient = run[f"gradient_local/block/attention/{name}/bias"]
+        largest = float(gradient.per_replica("l2").max())
+        print(f"largest gradient of the attention's {name} bias: {largest:.1e}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--store", type=Path, help="keep the run here")
+    chosen = parser.parse_args(arguments)
+    virtual_devices(chosen.replicas)
+    with tempfile.TemporaryDirectory() as temporary:
+        store = chosen.store or Path(temporary, "run.zarr")
+        train(store, replicas=chosen.replicas)
+        show(dw.open_run(store))
+
+
+if __name__ == "__main__":
+    main()
