@@ -10,13 +10,15 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SUPPORTED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench test-all-pythons
+.PHONY: help demo test lint bench gpu-check matrix test-all-pythons
 
 help:
 	@echo 'make demo               train on handwritten digits, watched, and show what changed'
 	@echo 'make test               the whole suite'
 	@echo 'make lint               style, format and types'
 	@echo 'make bench              what watching costs, as watched/unwatched step time'
+	@echo 'make gpu-check          truth, untouched training and cost on the GPUs of this machine'
+	@echo 'make matrix             every strategy x model kind x mode (half an hour or so)'
 	@echo 'make test-all-pythons   the whole suite on each supported Python found here'
 
 demo: $(READY)
@@ -33,6 +35,12 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/step_time.py
+
+gpu-check: $(READY)
+	$(BIN)/python tests/gpu_check.py
+
+matrix: $(READY)
+	$(BIN)/python -m pytest -n 2 tests/test_matrix.py --whole-matrix
 
 test-all-pythons:
 	@for v in $(SUPPORTED); do \

@@ -1,23 +1,19 @@
 """A variational autoencoder with a train step of its own: where its codes lie.
 
-    python examples/programs/autoencoder.py [--replicas 2] [--store RUN]
+    python examples/programs/autoencoder.py [--replicas 2] [--epochs 1] [--store RUN]
 
 Keras's "Variational AutoEncoder", on scikit-learn's digits. Layers and gradients are watched
 inside a custom ``train_step``. The divergence pulls the codes, which the decoder is given,
 towards a standard normal distribution, of which 90% lie between -1.64 and 1.64.
 """
 
-import argparse
-import tempfile
-from pathlib import Path
-
 import keras
 import tensorflow as tf
 from keras import ops
+from running import fresh_strategy, run
 from sklearn.datasets import load_digits
 
 import distwatch as dw
-from distwatch.testing import mirrored, virtual_devices
 
 layers = keras.layers
 
@@ -73,9 +69,7 @@ def make_model() -> keras.Model:
 
 
 def train(store, *, replicas=1, watched=True, epochs=1):
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(3)
-    strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    strategy = fresh_strategy(replicas, seed=3)
     with strategy.scope():
         model = make_model()
         model.compile(keras.optimizers.Adam(0.01))
@@ -88,24 +82,12 @@ def train(store, *, replicas=1, watched=True, epochs=1):
     return model, fitted.history
 
 
-def show(run: dw.Run) -> None:
-    print(run.summary())
-    ends = run.quantile("activation_input/decoder", [0.05, 0.95], per_step=True).to_numpy()
+def show(watched: dw.Run) -> None:
+    print(watched.summary())
+    ends = watched.quantile("activation_input/decoder", [0.05, 0.95], per_step=True).to_numpy()
     for when, (low, high) in (("first", ends[0]), ("last", ends[-1])):
         print(f"90% of the {when} batch's codes lie between {low:.2f} and {high:.2f}")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--store", type=Path, help="keep the run here")
-    chosen = parser.parse_args(arguments)
-    virtual_devices(chosen.replicas)
-    with tempfile.TemporaryDirectory() as temporary:
-        store = chosen.store or Path(temporary, "run.zarr")
-        train(store, replicas=chosen.replicas)
-        show(dw.open_run(store))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, train, show)

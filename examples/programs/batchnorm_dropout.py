@@ -1,23 +1,19 @@
 """BatchNormalization on replicas: moving statistics that drift apart.
 
-    python examples/programs/batchnorm_dropout.py [--replicas 2] [--store RUN]
+    python examples/programs/batchnorm_dropout.py [--replicas 2] [--epochs 1] [--store RUN]
 
 Trained weights stay the same on all replicas. Moving means and variances do not: each replica
 follows its own part of the batches, here low digits on the first replica and high ones on the
 last, and what Keras saves is the first one's. ``synchronized=True`` would follow all.
 """
 
-import argparse
-import tempfile
-from pathlib import Path
-
 import keras
 import numpy as np
 import tensorflow as tf
+from running import fresh_strategy, run
 from sklearn.datasets import load_digits
 
 import distwatch as dw
-from distwatch.testing import mirrored, virtual_devices
 
 layers = keras.layers
 
@@ -49,9 +45,7 @@ def make_model() -> keras.Model:
 
 
 def train(store, *, replicas=1, watched=True, epochs=1):
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(5)
-    strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    strategy = fresh_strategy(replicas, seed=5)
     with strategy.scope():
         model = make_model()
         model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -61,24 +55,12 @@ def train(store, *, replicas=1, watched=True, epochs=1):
     return model, fitted.history
 
 
-def show(run: dw.Run) -> None:
-    print(run.summary())
+def show(watched: dw.Run) -> None:
+    print(watched.summary())
     for weight in ("norm/moving_mean", "norm/moving_variance", "second/kernel"):
-        apart = run[f"weight/{weight}"].merged("spread").to_numpy()
+        apart = watched[f"weight/{weight}"].merged("spread").to_numpy()
         print(f"{weight:20} lies {apart[0]:.3f} apart after a step, {apart[-1]:.3f} at last")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--store", type=Path, help="keep the run here")
-    chosen = parser.parse_args(arguments)
-    virtual_devices(chosen.replicas)
-    with tempfile.TemporaryDirectory() as temporary:
-        store = chosen.store or Path(temporary, "run.zarr")
-        train(store, replicas=chosen.replicas)
-        show(dw.open_run(store))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, train, show)

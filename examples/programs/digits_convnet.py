@@ -1,22 +1,18 @@
 """A convnet on handwritten digits: how much its layers change, and how fast they learn.
 
-    python examples/programs/digits_convnet.py [--replicas 2] [--store RUN]
+    python examples/programs/digits_convnet.py [--replicas 2] [--epochs 1] [--store RUN]
 
 Keras's "Simple MNIST convnet", on scikit-learn's digits of 8 x 8 pixels. Beside the change
 of each layer's output it watches what the optimizer does to the kernels. The norm of an
 update over that of the weight is near 1e-3 where a layer learns at a healthy speed.
 """
 
-import argparse
-import tempfile
-from pathlib import Path
-
 import keras
 import tensorflow as tf
+from running import fresh_strategy, run
 from sklearn.datasets import load_digits
 
 import distwatch as dw
-from distwatch.testing import mirrored, virtual_devices
 
 layers = keras.layers
 
@@ -45,9 +41,7 @@ def make_model() -> keras.Model:
 
 
 def train(store, *, replicas=1, watched=True, epochs=1):
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(1)
-    strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    strategy = fresh_strategy(replicas, seed=1)
     with strategy.scope():
         model = make_model()
         model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -57,24 +51,12 @@ def train(store, *, replicas=1, watched=True, epochs=1):
     return model, fitted.history
 
 
-def show(run: dw.Run) -> None:
-    print(run.summary())
+def show(watched: dw.Run) -> None:
+    print(watched.summary())
     for kernel in ("conv2d", "conv2d_1", "dense"):
-        ratio = run[f"update/{kernel}/kernel"].merged("ratio").to_numpy()
+        ratio = watched[f"update/{kernel}/kernel"].merged("ratio").to_numpy()
         print(f"{kernel:9} learns at {ratio[0]:.1e} of itself a step, later {ratio[-1]:.1e}")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--store", type=Path, help="keep the run here")
-    chosen = parser.parse_args(arguments)
-    virtual_devices(chosen.replicas)
-    with tempfile.TemporaryDirectory() as temporary:
-        store = chosen.store or Path(temporary, "run.zarr")
-        train(store, replicas=chosen.replicas)
-        show(dw.open_run(store))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, train, show)

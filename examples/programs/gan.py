@@ -1,23 +1,19 @@
 """A GAN with two optimizers: how the discriminator's opinion of forged digits moves.
 
-    python examples/programs/gan.py [--replicas 2] [--store RUN]
+    python examples/programs/gan.py [--replicas 2] [--epochs 1] [--store RUN]
 
 Keras's "GAN overriding Model.train_step", on scikit-learn's digits. The layers of both inner
 models are watched. The discriminator is called twice in a step: on forged and real digits
 together (``discriminator``), then on forged ones alone (``discriminator#1``).
 """
 
-import argparse
-import tempfile
-from pathlib import Path
-
 import keras
 import tensorflow as tf
 from keras import ops
+from running import fresh_strategy, run
 from sklearn.datasets import load_digits
 
 import distwatch as dw
-from distwatch.testing import mirrored, virtual_devices
 
 layers = keras.layers
 
@@ -100,9 +96,7 @@ def make_model() -> keras.Model:
 
 
 def train(store, *, replicas=1, watched=True, epochs=1):
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(4)
-    strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    strategy = fresh_strategy(replicas, seed=4)
     with strategy.scope():
         model = make_model()
         model.compile(
@@ -116,26 +110,14 @@ def train(store, *, replicas=1, watched=True, epochs=1):
     return model, fitted.history
 
 
-def show(run: dw.Run) -> None:
-    print(run.summary())
+def show(watched: dw.Run) -> None:
+    print(watched.summary())
     for call, shown in (("", "all"), ("#1", "forged")):
-        verdict = run[f"activation/discriminator{call}"].merged("mean").to_numpy()
+        verdict = watched[f"activation/discriminator{call}"].merged("mean").to_numpy()
         print(
             f"verdict on {shown} digits: {verdict[0]:+.2f} at first, {verdict[-1]:+.2f} later"
         )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--store", type=Path, help="keep the run here")
-    chosen = parser.parse_args(arguments)
-    virtual_devices(chosen.replicas)
-    with tempfile.TemporaryDirectory() as temporary:
-        store = chosen.store or Path(temporary, "run.zarr")
-        train(store, replicas=chosen.replicas)
-        show(dw.open_run(store))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, train, show)

@@ -1,6 +1,6 @@
 """A masked LSTM on sequences of any length: every batch has another shape.
 
-    python examples/programs/masked_lstm.py [--replicas 2] [--store RUN]
+    python examples/programs/masked_lstm.py [--replicas 2] [--epochs 1] [--store RUN]
 
 Sequences are padded with zeros up to the longest of their batch, and the LSTM skips the
 padding. What it puts out is compared from batch to batch. Sequences of another length have
@@ -8,16 +8,12 @@ no places in common, so inputs and embeddings are watched as they are; they tell
 of each batch was padding.
 """
 
-import argparse
-import tempfile
-from pathlib import Path
-
 import keras
 import numpy as np
 import tensorflow as tf
+from running import fresh_strategy, run
 
 import distwatch as dw
-from distwatch.testing import mirrored, virtual_devices
 
 layers = keras.layers
 
@@ -46,9 +42,7 @@ def make_model() -> keras.Model:
 
 
 def train(store, *, replicas=1, watched=True, epochs=1):
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(6)
-    strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    strategy = fresh_strategy(replicas, seed=6)
     with strategy.scope():
         model = make_model()
         model.compile("adam", "sparse_categorical_crossentropy")
@@ -59,25 +53,13 @@ def train(store, *, replicas=1, watched=True, epochs=1):
     return model, fitted.history
 
 
-def show(run: dw.Run) -> None:
-    print(run.summary())
-    words, padding = (run["input"].merged(name).to_numpy() for name in ("count", "zeros"))
+def show(watched: dw.Run) -> None:
+    print(watched.summary())
+    words, padding = (watched["input"].merged(name).to_numpy() for name in ("count", "zeros"))
     share = padding / words
     print(f"words in a batch, padding included: {words.min()} to {words.max()}")
     print(f"share of padding: {share.min():.0%} to {share.max():.0%}")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--store", type=Path, help="keep the run here")
-    chosen = parser.parse_args(arguments)
-    virtual_devices(chosen.replicas)
-    with tempfile.TemporaryDirectory() as temporary:
-        store = chosen.store or Path(temporary, "run.zarr")
-        train(store, replicas=chosen.replicas)
-        show(dw.open_run(store))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, train, show)

@@ -1,6 +1,6 @@
 """Text classification with a transformer: custom layers, and a bias that cannot learn.
 
-    python examples/programs/text_transformer.py [--replicas 2] [--store RUN]
+    python examples/programs/text_transformer.py [--replicas 2] [--epochs 1] [--store RUN]
 
 Keras's "Text classification with Transformer", on made-up reviews: words below 100 are
 praise, the others are not, and the class is which of them prevail. Inside the block, the
@@ -8,17 +8,13 @@ gradients of the attention's biases are watched. That of the keys' bias is zero 
 rounding: it adds the same to all scores of a query, and softmax takes that out again.
 """
 
-import argparse
-import tempfile
-from pathlib import Path
-
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from running import fresh_strategy, run
 
 import distwatch as dw
-from distwatch.testing import mirrored, virtual_devices
 
 layers = keras.layers
 
@@ -67,9 +63,7 @@ def make_model() -> keras.Model:
 
 
 def train(store, *, replicas=1, watched=True, epochs=1):
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(2)
-    strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+    strategy = fresh_strategy(replicas, seed=2)
     with strategy.scope():
         model = make_model()
         model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -79,25 +73,13 @@ def train(store, *, replicas=1, watched=True, epochs=1):
     return model, fitted.history
 
 
-def show(run: dw.Run) -> None:
-    print(run.summary())
+def show(watched: dw.Run) -> None:
+    print(watched.summary())
     for name in ("query", "key", "value"):
-        gradient = run[f"gradient_local/block/attention/{name}/bias"]
+        gradient = watched[f"gradient_local/block/attention/{name}/bias"]
         largest = float(gradient.per_replica("l2").max())
         print(f"largest gradient of the attention's {name} bias: {largest:.1e}")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--store", type=Path, help="keep the run here")
-    chosen = parser.parse_args(arguments)
-    virtual_devices(chosen.replicas)
-    with tempfile.TemporaryDirectory() as temporary:
-        store = chosen.store or Path(temporary, "run.zarr")
-        train(store, replicas=chosen.replicas)
-        show(dw.open_run(store))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, train, show)
