@@ -37,11 +37,11 @@ MODES = {
     "jit": (1, "float32", True),
 }
 
-#: What Keras cannot do is refused, see test_obstacles.py.
+#: With XLA Keras trains on the first device only: unwatched, all others fail.
 ALL = [
     combination
     for combination in itertools.product(STRATEGIES, KINDS, MODES)
-    if combination[2] != "jit" or not combination[0].startswith("mirrored")
+    if combination[2] != "jit" or combination[0] == "default"
 ]
 
 #: Every strategy, kind and mode at least twice.
@@ -85,7 +85,12 @@ def make(strategy, kind, mode):
     with strategy.scope():
         model = KINDS[kind]()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss, steps_per_execution=spe, jit_compile=jit)
+        optimizer = keras.optimizers.Adam()
+        if policy == "mixed_float16":
+            # Keras's own would begin with a scale at which these data overflow, which is a
+            # known fault on several replicas.
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=256.0)
+        model.compile(optimizer, loss, steps_per_execution=spe, jit_compile=jit)
     return model
 
 
@@ -112,6 +117,7 @@ def test_laws(tmp_path, combination):
     # Training untouched.
     assert same_weights(alone, model)
     assert losses == watched_losses
+    assert np.isfinite(losses).all()
     for ours, its in zip(model.optimizer.variables, alone.optimizer.variables, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(its))
     before = everything_about(model)

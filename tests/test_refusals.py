@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import zarr
-from training import fit, small_model, strategy_over, unlike_rows
+from training import fit, same_weights, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
 from distwatch.errors import (
@@ -136,6 +136,29 @@ def test_an_output_that_cannot_be_compared(tmp_path):
         "activation/head",
         "activation/output",
     ]
+
+
+def test_a_model_that_was_not_built_can_be_fitted_after_a_refusal(tmp_path):
+    """Its variables are made in the trace that is refused."""
+
+    def unbuilt():
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(5)
+        positive = keras.layers.Lambda(lambda x: x > 0, name="positive")
+        number = keras.layers.Lambda(lambda x: keras.ops.cast(x, "float32"))
+        stack = [positive, number, keras.layers.Dense(4)]
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model = keras.Sequential(stack)
+        model.compile("adam", loss, metrics=["accuracy"])
+        return model
+
+    model = unbuilt()
+    with pytest.raises(UnwatchableError, match="/positive' was asked for"):
+        fit(model, X, Y, dw.Watch(tmp_path / "run.zarr", signals="*"))
+    history = fit(model, X, Y, epochs=2).history
+    never_refused = unbuilt()
+    assert fit(never_refused, X, Y, epochs=2).history == history
+    assert same_weights(model, never_refused)
 
 
 def test_what_is_passed_over_is_said(tmp_path):

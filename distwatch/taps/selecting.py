@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from distwatch import signals
 from distwatch.errors import UnwatchableError
-from distwatch.replicas import replica_id
+from distwatch.replicas import replica_id, worker_of
 from distwatch.signals import Selector, matching
 from distwatch.taps.listening import value_of
 from distwatch.taps.notes import Applied, Notes
@@ -114,6 +114,11 @@ class Selecting:
                     yield Picked(f"activation_input/{name}", leaf)
 
     def _tensors(self, selector: signals.Tensors, notes: Notes) -> Iterator[Picked]:
+        if selector.reduce and worker_of(tf.distribute.get_strategy()).count > 1:
+            raise UnwatchableError(
+                f"tensors(reduce={selector.reduce!r}): each worker reduces over its own "
+                "replicas only; leave reduce out to keep the tensors of all of them."
+            )
         for place in self._chosen_places(selector):
             calls = [call.outputs for call in notes.calls.get(place.path, [])]
             for name, leaf in leaves(place.path, calls):
@@ -257,7 +262,7 @@ def _unwatchable(leaf: Any) -> str | None:
     if not isinstance(leaf, tf.Tensor):
         return f"it is a {type(leaf).__name__}, only dense tensors can be compared"
     if not (leaf.dtype.is_floating or leaf.dtype.is_integer):
-        return f"it is of dtype {leaf.dtype.name}, not of numbers"
+        return f"it is of dtype {leaf.dtype.name}, not of real numbers"
     if leaf.shape.rank is None:
         return "the number of its dims is unknown"
     return None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from distwatch.errors import ConfigError
 
@@ -30,6 +31,16 @@ class Subject:
     def iterations(self) -> Any:
         """The first optimizer's count of its steps; None without an optimizer."""
         return self.optimizers[0].iterations if self.optimizers else None
+
+    def is_being_made(self) -> bool:
+        """Whether variables wait for the end of the current trace to get their values."""
+        variables = [*self.root.variables]
+        for model in self.models:
+            variables += model.metrics_variables
+        for optimizer in self.optimizers:
+            variables += optimizer.variables
+        with tf.init_scope():
+            return not all(variable.value.is_initialized() for variable in variables)
 
 
 def of_model(model: keras.Model) -> Subject:
