@@ -24,6 +24,7 @@ from distwatch.errors import (
     UnwatchableError,
     WatchInUseError,
 )
+from distwatch.replicas import Worker
 
 X, Y = unlike_rows(32)
 
@@ -136,6 +137,13 @@ def test_an_output_that_cannot_be_compared(tmp_path):
         "activation/head",
         "activation/output",
     ]
+
+
+def test_tensors_are_not_reduced_over_one_worker_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("distwatch.taps.selecting.worker_of", lambda strategy: Worker(0, 2))
+    reduced = dw.tensors("dense_1", every=2, reduce="mean")
+    with pytest.raises(UnwatchableError, match="over its own replicas only; leave reduce out"):
+        model_and_fit(dw.Watch(tmp_path / "run.zarr", signals=[reduced]))
 
 
 def test_a_model_that_was_not_built_can_be_fitted_after_a_refusal(tmp_path):

@@ -201,7 +201,8 @@ def tensors(
         patterns: over layer paths; None as in `activations`.
         every: at which steps: a schedule, or a number k for every k-th.
         reduce: None keeps each replica's; "mean" or "sum" reduces over replicas, row by
-            row over those replicas that have the row, and keeps the result alone.
+            row over those replicas that have the row, and keeps the result alone. It is
+            refused on several workers, each of which knows its own replicas only.
         dtype: what is stored, "float32" or "float16" (which ends at 65504).
         reference: as in `activations`.
 

@@ -1,0 +1,159 @@
+"""Workers' segments are read as one run, whatever each of them left."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import distwatch as dw
+from distwatch.errors import DamagedStoreError
+from distwatch.records import Block, RunInfo, Table, TensorLayout, Tensors
+from distwatch.signals import Signal
+from distwatch.statistics import LogHistogram, merge_axis, observe, with_row
+from distwatch.store import StoredRun, StoreWriter, claim
+from distwatch.store.schema import root_attributes
+
+STATISTIC = with_row((LogHistogram(),))
+SIGNALS = (Signal("activation/a"), Signal("activation/b"))
+TABLE = Table("table-00", SIGNALS, "every(1)", 4, STATISTIC)
+RAW = Table(
+    "table-01", (Signal("tensor/a"),), "every(1)", 4, tensor=TensorLayout((3,), None, "float32")
+)
+ALL = RunInfo((TABLE, RAW), (0, 1, 2, 3), "made up", {}, workers=2)
+
+
+def delta(step, replica, signal):
+    """Unequal numbers of rows, of means far apart; replica 2 has none at step 3."""
+    rows = 0 if (step, replica) == (3, 2) else 1 + (step + replica) % 3
+    rng = np.random.default_rng([step, replica, signal])
+    return rng.normal(10.0 * replica - step, 1.0, (rows, 3))
+
+
+def block(table, replicas, steps):
+    step = np.asarray(list(steps))
+    rows = [
+        [
+            [_packed(table.statistic, delta(s, r, i)) for i in range(len(table.signals))]
+            for r in replicas
+        ]
+        for s in steps
+    ]
+    rows = np.asarray(rows)
+    merged = merge_axis(table.statistic, rows, axis=1)
+    tensors = _tensors(replicas, steps) if table.tensor else None
+    return Block(table.name, step, step // 4, step + 1, rows, merged, tensors)
+
+
+def _packed(statistic, values):
+    return statistic.pack(observe(statistic, values))
+
+
+def _tensors(replicas, steps):
+    deltas = [[delta(s, r, 0) for r in replicas] for s in steps]
+    valid = np.asarray([[len(each) for each in row] for row in deltas])
+    values = np.full((*valid.shape, max(1, valid.max()), 3), np.nan, np.float32)
+    for where in np.ndindex(valid.shape):
+        values[where][: valid[where]] = deltas[where[0]][where[1]]
+    return Tensors(values, valid)
+
+
+def write(path, *parts, tables=(TABLE, RAW)):
+    """Each part: the worker, its replicas and its steps."""
+    claim(path, root_attributes(ALL, "2026-01-01T00:00:00+00:00"))
+    for worker, replicas, steps in parts:
+        info = replace(ALL, tables=tables, worker=worker, replicas=replicas)
+        writer = StoreWriter(path, info)
+        for table in tables:
+            writer.append(block(table, replicas, steps))
+        writer.close()
+    return StoredRun(path)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    info = replace(ALL, workers=1)
+    claim(tmp_path / "whole.zarr", root_attributes(info, "2026-01-01T00:00:00+00:00"))
+    writer = StoreWriter(tmp_path / "whole.zarr", info)
+    for table in (TABLE, RAW):
+        writer.append(block(table, info.replicas, range(10)))
+    writer.close()
+    return StoredRun(tmp_path / "whole.zarr")
+
+
+READS = ("rows", "merged", "histogram", "histogram_merged")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_workers_read_as_one(tmp_path, whole, order):
+    parts = [(0, (0, 1), range(10)), (1, (2, 3), range(10))][::order]
+    joined = write(tmp_path / "run.zarr", *parts)
+    assert joined.info.replicas == (0, 1, 2, 3)
+    for steps in (slice(None), slice(3, 9), slice(9, None), slice(4, 4)):
+        ours, its = joined.tables["table-00"], whole.tables["table-00"]
+        for name in READS:
+            wanted = getattr(its, name)(steps)
+            np.testing.assert_allclose(getattr(ours, name)(steps), wanted, rtol=1e-12)
+        for name in ("step", "epoch", "iteration"):
+            np.testing.assert_array_equal(
+                ours.coordinate(name, steps), its.coordinate(name, steps)
+            )
+        assert ours.present(steps).all()
+        got, wanted = (t.tables["table-01"].tensors(steps) for t in (joined, whole))
+        np.testing.assert_array_equal(got.values, wanted.values)
+        np.testing.assert_array_equal(got.valid, wanted.valid)
+
+
+def test_a_worker_that_lags_or_begins_late(tmp_path, whole):
+    parts = (0, (0, 1), range(2, 10)), (1, (2, 3), range(6))
+    joined = write(tmp_path / "run.zarr", *parts).tables["table-00"]
+    np.testing.assert_array_equal(joined.coordinate("step"), range(10))
+    np.testing.assert_array_equal(joined.coordinate("iteration"), range(1, 11))
+    first, second = (slice(2, 10), slice(0, 2)), (slice(0, 6), slice(2, 4))
+    there = joined.present()
+    assert [there[where].all() for where in (first, second)] == [True, True]
+    assert there.sum() == 2 * 8 + 2 * 6
+    rows, wanted = joined.rows(), whole.tables["table-00"].rows()
+    for where in (first, second):
+        np.testing.assert_array_equal(rows[where], wanted[where])
+    # Merged over those that are there.
+    for step in range(10):
+        here = wanted[step][there[step]][..., : rows.shape[-1]]
+        alone = merge_axis(with_row(()), here, axis=0)
+        np.testing.assert_allclose(joined.merged(slice(step, step + 1))[0], alone, rtol=1e-12)
+
+    run = dw.open_run(tmp_path / "run.zarr")
+    counts = run["activation/a"].per_replica("count")
+    np.testing.assert_array_equal(~counts.isnull(), there)
+    assert "Worker 1 (replicas 2, 3) left only 6 of 10 steps" in run.summary()
+
+
+def test_a_worker_without_rows_is_as_one_that_never_was(tmp_path, whole):
+    joined = write(tmp_path / "run.zarr", (0, (0, 1), range(10)))
+    np.testing.assert_array_equal(
+        joined.tables["table-00"].rows(), whole.tables["table-00"].rows()[:, :2]
+    )
+
+
+def test_workers_that_tell_of_different_things_are_not_joined(tmp_path):
+    other = replace(TABLE, signals=SIGNALS[::-1])
+    claim(tmp_path / "run.zarr", root_attributes(ALL, "2026-01-01T00:00:00+00:00"))
+    for worker, table in enumerate((TABLE, other)):
+        replicas = (2 * worker, 2 * worker + 1)
+        info = replace(ALL, tables=(table,), worker=worker, replicas=replicas)
+        writer = StoreWriter(tmp_path / "run.zarr", info)
+        writer.append(block(table, replicas, range(4)))
+        writer.close()
+    with pytest.raises(DamagedStoreError, match="watched different signals"):
+        StoredRun(tmp_path / "run.zarr")
+
+
+def test_workers_with_other_tables_are_not_joined(tmp_path):
+    claim(tmp_path / "run.zarr", root_attributes(ALL, "2026-01-01T00:00:00+00:00"))
+    for worker, tables in enumerate([(TABLE,), (TABLE, RAW)]):
+        info = replace(ALL, tables=tables, worker=worker, replicas=(worker,))
+        writer = StoreWriter(tmp_path / "run.zarr", info)
+        for table in tables:
+            writer.append(block(table, (worker,), range(4)))
+        writer.close()
+    with pytest.raises(DamagedStoreError, match="wrote different tables"):
+        StoredRun(tmp_path / "run.zarr")
