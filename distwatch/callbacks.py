@@ -13,7 +13,7 @@ import keras
 from distwatch.config import WatchConfig, read_config, watch_config
 from distwatch.errors import ConfigError, WatcherError, WatchInUseError
 from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
-from distwatch.schedules import Schedule, every
+from distwatch.schedules import Schedule
 from distwatch.session import Session, Status
 from distwatch.taps import HeardFunction, Steps, Taps, of_model, tell_of_fit
 from distwatch.traps import check_backend, check_fit, check_train_on_batch, explain
@@ -48,6 +48,9 @@ class Watch(keras.callbacks.Callback):
         window: how many steps stay on the devices between two drains, and how many
             make a chunk of the store.
         overwrite: delete a run that is at ``store`` already.
+        resume: continue a run that is at ``store`` already, after a crash or with Keras's
+            ``BackupAndRestore``: from the step that the restored optimizer's count tells,
+            in place of what was recorded from there on. Without a run there, begin one.
         strict: let an error in the watching end the training.
         phases: what is recorded, each phase apart: "train" (``fit``), "test" (validation
             inside ``fit``, or ``evaluate`` if the Watch is among its callbacks), "predict"
@@ -71,6 +74,7 @@ class Watch(keras.callbacks.Callback):
         schedule: Schedule | None = None,
         window: int = 256,
         overwrite: bool = False,
+        resume: bool = False,
         strict: bool = False,
         phases: Sequence[str] = ("train",),
     ) -> None:
@@ -80,9 +84,10 @@ class Watch(keras.callbacks.Callback):
             store=store,
             signals=signals,
             reference=reference,
-            schedule=every(1) if schedule is None else schedule,
+            schedule=schedule,
             window=window,
             overwrite=overwrite,
+            resume=resume,
             strict=strict,
             phases=phases,
         )

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from distwatch.errors import ConfigError, nearest
 from distwatch.records import PHASES, TRAIN
@@ -25,6 +32,7 @@ class WatchConfig(BaseModel):
     schedule: Schedule = Field(default_factory=lambda: every(1))
     window: int = Field(default=256, strict=True)
     overwrite: bool = Field(default=False, strict=True)
+    resume: bool = Field(default=False, strict=True)
     strict: bool = Field(default=False, strict=True)
     phases: tuple[str, ...] = (TRAIN,)
 
@@ -41,6 +49,8 @@ class WatchConfig(BaseModel):
     @field_validator("schedule", mode="before")
     @classmethod
     def _read_schedule(cls, value: Any) -> Schedule:
+        if value is None:
+            return every(1)
         return value if isinstance(value, Schedule) else from_mapping(value)
 
     @field_validator("phases")
@@ -53,6 +63,12 @@ class WatchConfig(BaseModel):
         if not value or len(set(value)) < len(value):
             raise ConfigError(f"phases={list(value)}: name at least one, and each once.")
         return value
+
+    @model_validator(mode="after")
+    def _check_what_becomes_of_a_run(self) -> WatchConfig:
+        if self.overwrite and self.resume:
+            raise ConfigError("overwrite and resume: a run is either deleted or continued.")
+        return self
 
     @field_validator("window")
     @classmethod

@@ -25,6 +25,7 @@
     DistwatchWarning
     ├── WatcherDisabledWarning     watching stopped, training goes on
     ├── RowsLostWarning            rows are missing from the store, and counted there
+    ├── RowsReplacedWarning        a resumed training begins anew and replaces all rows
     └── KnownTrapWarning           Keras does something wrongly in this training
 
 Errors of the first group are raised before the first training step, so nothing
@@ -127,6 +128,10 @@ class WatcherDisabledWarning(DistwatchWarning):
 
 class RowsLostWarning(DistwatchWarning):
     """Rows are missing from the store, and counted there."""
+
+
+class RowsReplacedWarning(DistwatchWarning):
+    """A resumed training begins anew, so that it replaces all rows of its run."""
 
 
 class KnownTrapWarning(DistwatchWarning):

@@ -15,7 +15,6 @@ import tensorflow as tf
 from distwatch.config import WatchConfig, watch_config
 from distwatch.errors import ConfigError, UnsupportedTrainingError
 from distwatch.replicas import in_replica
-from distwatch.schedules import Schedule, every
 from distwatch.session import Session, Status
 from distwatch.taps import Steps, Subject, Taps, of_loop
 from distwatch.taps.notes import Notes, compiled_by_xla
@@ -34,13 +33,8 @@ def watching(
     store: str | Path | None = None,
     *,
     strategy: Any = None,
-    signals: Any = None,
-    reference: str = "previous",
-    schedule: Schedule | None = None,
-    window: int = 256,
-    overwrite: bool = False,
-    strict: bool = False,
     steps_per_execution: int = 1,
+    **options: Any,
 ) -> Watching:
     """Watch a training loop of one's own.
 
@@ -67,9 +61,9 @@ def watching(
         optimizer: what trains it, or a list; None if no gradients or updates are watched.
         store: where the run is written; a folder that does not exist yet.
         strategy: what ``strategy.run`` is called on; None for the current one.
-        signals, reference, schedule, window, overwrite, strict: as in `Watch`.
         steps_per_execution: how many steps are done, at most, between two calls of
             ``watch.after_step``.
+        options: as in `Watch`: ``signals=...``, ``schedule=...``, ``window=...`` and so on.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -83,15 +77,9 @@ def watching(
         raise ConfigError('watching(model, optimizer, "run.zarr"): say where to write the run.')
     if steps_per_execution < 1:
         raise ConfigError(f"steps_per_execution={steps_per_execution}: it is at least 1.")
-    config = watch_config(
-        store=store,
-        signals=signals,
-        reference=reference,
-        schedule=every(1) if schedule is None else schedule,
-        window=window,
-        overwrite=overwrite,
-        strict=strict,
-    )
+    if "phases" in options:
+        raise ConfigError("watching(phases=...): a loop of your own has the phase train only.")
+    config = watch_config(store=store, **options)
     strategy = tf.distribute.get_strategy() if strategy is None else strategy
     subject = of_loop(model, optimizer)
     check_loop(subject.models, subject.optimizers, strategy)

@@ -9,6 +9,7 @@ model knows of them.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -83,13 +84,20 @@ class Recorder:
         strategy: the strategy that trains.
         feeds: the tables, and how they are fed.
         steps_per_execution: how many steps may pass between two looks at the rings.
+        first_step: what the first step is counted as.
     """
 
     def __init__(
-        self, strategy: Any, feeds: Sequence[Feed], *, steps_per_execution: int
+        self,
+        strategy: Any,
+        feeds: Sequence[Feed],
+        *,
+        steps_per_execution: int,
+        first_step: int = 0,
     ) -> None:
         mergers = _Mergers(strategy)
         self.tables = [TableRecorder(mergers, feed, steps_per_execution) for feed in feeds]
+        self._first_step = first_step
         self._steps: dict[int, Any] = {}
         self._lock = threading.Lock()
 
@@ -105,7 +113,8 @@ class Recorder:
         number = replicas.replica_id()
         with self._lock:
             if number not in self._steps:
-                self._steps[number] = replicas.on_device(replicas.replica_device(), _counter)
+                counter = functools.partial(_counter, self._first_step)
+                self._steps[number] = replicas.on_device(replicas.replica_device(), counter)
             return self._steps[number]
 
     @property
@@ -119,8 +128,8 @@ class Recorder:
             table.follow_schedule()
 
 
-def _counter() -> Any:
-    return tf.Variable(0, dtype=tf.int64, trainable=False)
+def _counter(first: int = 0) -> Any:
+    return tf.Variable(first, dtype=tf.int64, trainable=False)
 
 
 class _Ring:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +13,16 @@ import numpy as np
 from distwatch import replicas
 from distwatch.config import WatchConfig
 from distwatch.digest import Digest
-from distwatch.errors import DistwatchError, WatcherError, WriteFailedError
-from distwatch.recorder import Drained, Feed, Recorder, TableRecorder
-from distwatch.records import Block, RunInfo
-from distwatch.store import BackgroundWriter, StoreWriter
+from distwatch.errors import (
+    DistwatchError,
+    RowsReplacedWarning,
+    WatcherError,
+    WriteFailedError,
+)
+from distwatch.recorder import Drained, Recorder, TableRecorder
+from distwatch.records import Block, Origin, RunInfo
+from distwatch.store import BackgroundWriter, StoreWriter, origin_of, steps_of
+from distwatch.taps import Heard
 
 
 class Recording:
@@ -43,15 +49,45 @@ class Recording:
         #: Steps since each table's last drain.
         self._pending: Counter[str] = Counter()
 
-    def make_recorder(self, feeds: Sequence[Feed], unwatched: dict[str, str]) -> Recorder:
-        """Set up for the signals that the first step was heard to put out."""
-        tables = tuple(feed.table for feed in feeds)
-        self._info = replace(self._info, tables=tables, unwatched=unwatched)
+    def make_recorder(self, heard: Heard, start: int) -> Recorder:
+        """Set up for the signals that the first step was heard to put out.
+
+        Args:
+            heard: those signals.
+            start: which start of the run this is.
+
+        Raises:
+            ConfigError: this does not continue what the run holds.
+        """
+        self._info = replace(
+            self._info,
+            tables=tuple(feed.table for feed in heard.feeds),
+            unwatched=heard.unwatched,
+            origin=Origin(start, 0, heard.iteration),
+        )
+        if start:
+            origin = origin_of(self._config.store, self._info)
+            self._info = replace(self._info, origin=origin)
+            self._warn_of_replaced(origin)
         self._digest = Digest(self._info)
         self._recorder = Recorder(
-            self._strategy, feeds, steps_per_execution=self._steps_per_execution
+            self._strategy,
+            heard.feeds,
+            steps_per_execution=self._steps_per_execution,
+            first_step=self._info.origin.step,
         )
         return self._recorder
+
+    def _warn_of_replaced(self, origin: Origin) -> None:
+        steps = steps_of(self._config.store, self._info)
+        if origin.step == 0 and steps:
+            warnings.warn(
+                f"the training begins anew (the optimizer's count is {origin.iteration}), so "
+                f"all {steps} steps of {self._config.store} are replaced; was the model meant "
+                "to be restored first?",
+                RowsReplacedWarning,
+                stacklevel=2,
+            )
 
     def begin_epoch(self, epoch: int) -> None:
         """Rows from here on are of this epoch."""

@@ -55,6 +55,17 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a start begins: a training that ended too early may be started again."""
+
+    start: int = 0
+    #: Its first step, as distwatch counts the phase's batches.
+    step: int = 0
+    #: The optimizer's count before that step; -1 without an optimizer.
+    iteration: int = -1
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """What is known of a run before its first row."""
 
@@ -69,6 +80,8 @@ class RunInfo:
     #: The process that these replicas are of, and how many trained together.
     worker: int = 0
     workers: int = 1
+    #: Since when these rows were written.
+    origin: Origin = Origin()
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -157,12 +170,13 @@ def concatenate(blocks: list[Block]) -> Block:
         iteration=joined("iteration"),
         rows=joined("rows"),
         merged=joined("merged"),
-        tensors=_joined_tensors(tensors) if tensors else None,
+        tensors=joined_tensors(tensors) if tensors else None,
         lost=sum(block.lost for block in blocks),
     )
 
 
-def _joined_tensors(tensors: list[Tensors]) -> Tensors:
+def joined_tensors(tensors: list[Tensors]) -> Tensors:
+    """Join raw deltas along the step axis, filled up to the longest batch with NaN."""
     most = max(each.values.shape[2] for each in tensors)
     return Tensors(
         np.concatenate([padded(each.values, most) for each in tensors]),

@@ -29,7 +29,7 @@ from distwatch.errors import (
 from distwatch.recorder import Recorder
 from distwatch.recording import Recording, describe
 from distwatch.records import TRAIN
-from distwatch.store import claim, disclaim, is_claimed
+from distwatch.store import claim, disclaim, is_claimed, next_start, run_name, sweep
 from distwatch.store.schema import root_attributes
 from distwatch.store.writer import now
 from distwatch.taps import Heard
@@ -91,6 +91,8 @@ class Session:
         self._config = config
         self._strategy = strategy
         self._done = 0
+        #: Which start of the run this is.
+        self._start = 0
         self._recordings = {
             phase: Recording(
                 config,
@@ -113,6 +115,7 @@ class Session:
         worker = replicas.worker_of(self._strategy)
         if worker.count == 1:
             self._claim(run)
+            self._start = self._next_start()
         else:
             self._claim_for_all(worker.number, run)
         self.begun = True
@@ -120,7 +123,7 @@ class Session:
 
     def make_recorder(self, heard: Heard, phase: str = TRAIN) -> Recorder:
         """Set up for the signals that the first step was heard to put out."""
-        return self._recordings[phase].make_recorder(heard.feeds, heard.unwatched)
+        return self._recordings[phase].make_recorder(heard, self._start)
 
     @_never_the_killer
     def begin_epoch(self, epoch: int) -> None:
@@ -196,14 +199,20 @@ class Session:
             lines += told
         return lines
 
-    def _claim(self, run: int) -> None:
+    def _claim(self, run: int) -> int:
+        """Claim the path for a run, or take up the run that is there; returns its name."""
+        store = self._config.store
+        if self._config.resume and (there := run_name(store)):
+            sweep(store)
+            return int(there, 16)
         first = next(iter(self._recordings))
         described = describe(self._strategy, versions(), first)
-        claim(
-            self._config.store,
-            root_attributes(described, now(), f"{run:x}"),
-            overwrite=self._config.overwrite,
-        )
+        attributes = root_attributes(described, now(), f"{run:x}")
+        claim(store, attributes, overwrite=self._config.overwrite)
+        return run
+
+    def _next_start(self) -> int:
+        return next_start(self._config.store) if self._config.resume else 0
 
     def _claim_for_all(self, worker: int, run: int) -> None:
         """Claim on the first worker, and go on only if every worker sees the claim.
@@ -212,13 +221,15 @@ class Session:
         waiting for one that was refused.
         """
         refusal: Exception | None = None
+        mine = start = 0
         if worker == 0:
             try:
-                self._claim(run)
+                mine = self._claim(run)
+                start = self._next_start()
             except Exception as error:
-                refusal = error
-        mine = run if worker == 0 and refusal is None else 0
+                refusal, mine = error, 0
         claimed = replicas.sum_over_workers(self._strategy, mine)
+        self._start = replicas.sum_over_workers(self._strategy, start)
         if refusal is not None:
             raise refusal
         store = self._config.store

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -24,6 +24,17 @@ _KNOWN_IF_COMPARED = ("mean", "std", "min", "max", "l1", "l2")
 
 #: What stands beside ``step``.
 _BESIDE_STEP = ("epoch", "iteration")
+
+
+class SegmentFacts(NamedTuple):
+    """What one worker wrote since one start."""
+
+    name: str
+    worker: int
+    start: int
+    #: It takes the place of all that earlier starts of this worker have from here on.
+    first_step: int
+    steps: int
 
 
 class Run:
@@ -65,6 +76,20 @@ class Run:
     def phases(self) -> list[str]:
         """The phases that were recorded; ``open_run(path, phase=...)`` opens one."""
         return self._store.phases
+
+    @property
+    def segments(self) -> list[SegmentFacts]:
+        """What the run is put together from: a segment for each worker and each start."""
+        return [
+            SegmentFacts(
+                each.name,
+                each.info.worker,
+                each.info.origin.start,
+                each.info.origin.step,
+                each.steps,
+            )
+            for each in self._store.segments
+        ]
 
     @property
     def lost(self) -> int:
@@ -181,10 +206,7 @@ class Run:
 
     def _stopped(self) -> list[str]:
         """Say which workers left rows of fewer steps than others, or none."""
-        ends = [
-            (segment.info, max((table.steps for table in segment.tables.values()), default=0))
-            for segment in self._store.segments
-        ]
+        ends = [(worker.info, worker.steps) for worker in self._store.workers]
         lines = [
             f"Worker {info.worker} (replica{'s' * (len(info.replicas) != 1)} "
             f"{', '.join(map(str, info.replicas))}) left only {steps} of {len(self)} steps; "

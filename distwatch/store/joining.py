@@ -1,7 +1,8 @@
-"""Tables of one run that several workers wrote, read as one."""
+"""Tables of one run that several starts and several workers wrote, read as one."""
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distwatch.errors import DamagedStoreError
-from distwatch.records import Block, Floats, Ints, Table, Tensors, padded
+from distwatch.records import Block, Floats, Ints, Table, Tensors, joined_tensors, padded
 from distwatch.statistics import merge_axis, with_row
 from distwatch.store import schema
 
@@ -60,6 +61,87 @@ def blocks(stored: ReadableTable) -> Iterator[Block]:
             rows=stored.rows(steps),
             merged=stored.merged(steps),
         )
+
+
+class ContinuedTable:
+    """One table that a worker wrote in several starts, one after another.
+
+    A start replaces all steps of earlier ones from its own first step on: it took up the
+    training again from there.
+
+    Args:
+        parts: the table of each start, in their order.
+        firsts: the first step of each.
+        where: the run, for messages.
+
+    Raises:
+        DamagedStoreError: they do not describe the same signals.
+    """
+
+    def __init__(
+        self, parts: Sequence[ReadableTable], firsts: Sequence[int], where: str
+    ) -> None:
+        if len({(part.table.signals, part.table.fields, part.replicas) for part in parts}) > 1:
+            raise DamagedStoreError(
+                f"{where}/{parts[0].table.name}: a later start watched other signals or "
+                "replicas than the first, which no distwatch does."
+            )
+        self.table = parts[-1].table
+        self.replicas = parts[-1].replicas
+        self.lost = sum(part.lost for part in parts)
+        self._parts = parts
+        #: How many steps of each part still count.
+        self.kept = [
+            _place_of(part, min(firsts[number + 1 :], default=None))
+            for number, part in enumerate(parts)
+        ]
+        self.steps = sum(self.kept)
+
+    def present(self, steps: slice = _ALL) -> npt.NDArray[np.bool_]:
+        return np.concatenate(self._of_each(lambda part, s: part.present(s), steps))
+
+    def coordinate(self, name: str, steps: slice = _ALL) -> Ints:
+        return np.concatenate(self._of_each(lambda part, s: part.coordinate(name, s), steps))
+
+    def rows(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
+        return np.concatenate(self._of_each(lambda part, s: part.rows(s, signals), steps))
+
+    def merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
+        return np.concatenate(self._of_each(lambda part, s: part.merged(s, signals), steps))
+
+    def histogram(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
+        return np.concatenate(self._of_each(lambda part, s: part.histogram(s, signals), steps))
+
+    def histogram_merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
+        each = self._of_each(lambda part, s: part.histogram_merged(s, signals), steps)
+        return np.concatenate(each)
+
+    def tensors(self, steps: slice = _ALL) -> Tensors | None:
+        each = self._of_each(lambda part, s: part.tensors(s), steps)
+        kept = [tensors for tensors in each if tensors is not None]
+        return joined_tensors(kept) if kept else None
+
+    def _of_each(self, read: Callable[[ReadableTable, slice], Any], steps: slice) -> list[Any]:
+        """What each part has of some steps; at least one of them, be it of no steps."""
+        start, stop, _ = steps.indices(self.steps)
+        found, before = [], 0
+        for part, kept in zip(self._parts, self.kept, strict=True):
+            low, high = max(start - before, 0), min(stop - before, kept)
+            if low < high:
+                found.append(read(part, slice(low, high)))
+            before += kept
+        return found or [read(self._parts[-1], slice(0, 0))]
+
+
+def _place_of(part: ReadableTable, step: int | None) -> int:
+    """Where the first step is that is not below ``step``; behind the last one for None."""
+    if step is None:
+        return part.steps
+
+    def at(place: int) -> int:
+        return int(part.coordinate("step", slice(place, place + 1))[0])
+
+    return bisect.bisect_left(range(part.steps), step, key=at)
 
 
 class JoinedTable:

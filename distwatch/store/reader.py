@@ -16,7 +16,7 @@ from zarr.storage import LocalStore
 from distwatch.errors import ConfigError, DamagedStoreError, NotARunError
 from distwatch.records import PHASES, TRAIN, Block, Floats, Ints, RunInfo, Table, Tensors
 from distwatch.store import schema
-from distwatch.store.joining import JoinedTable, ReadableTable, blocks
+from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 
 
 class StoredRun:
@@ -35,19 +35,20 @@ class StoredRun:
 
     def __init__(self, path: str | Path, phase: str | None = None) -> None:
         self.path = Path(path)
-        root = _open(self.path, None)
-        attributes = schema.check_format(dict(root.attrs), str(path))
+        attributes = root_of(self.path)
         self.created = str(attributes.get("created", ""))
-        found = self._segments()
+        found = read_segments(self.path)
         #: The phases that have rows.
         self.phases = [phase for phase in PHASES if any(s.info.phase == phase for s in found)]
         chosen = self._choose(phase)
-        #: What each worker wrote, in the order of their replicas.
+        #: What was written of this phase: by each worker, since each start.
         self.segments = [segment for segment in found if segment.info.phase == chosen]
-        self.tables = _joined(self.segments, str(path))
+        #: The same, the starts of each worker read as one.
+        self.workers = continued(self.segments, str(path))
+        self.tables = _joined(self.workers, str(path))
         tables = tuple(each.table for each in self.tables.values())
-        if self.segments:
-            self.info = _joined_info([segment.info for segment in self.segments], tables)
+        if self.workers:
+            self.info = _joined_info([worker.info for worker in self.workers], tables)
         else:
             self.info = schema.rowless_info(attributes, str(path))
 
@@ -84,23 +85,57 @@ class StoredRun:
             raise ConfigError(f"{self.path} has no phase {phase!r}; it has: {has}.")
         return phase
 
-    def _segments(self) -> list[_Segment]:
-        # A segment without its document was killed before its first commit.
-        committed = self.path.glob("worker-*/zarr.json")
-        found = [_read_segment(self.path, each.parent.name) for each in sorted(committed)]
-        begun = [segment for segment in found if segment is not None]
-        return sorted(begun, key=lambda segment: segment.info.worker)
 
-
-class _Segment(NamedTuple):
-    """What one worker wrote of one phase."""
+class Segment(NamedTuple):
+    """What one worker wrote of one phase since one start."""
 
     name: str
     info: RunInfo
     tables: dict[str, StoredTable]
 
+    @property
+    def steps(self) -> int:
+        """How many steps are committed in the table that has most."""
+        return max((table.steps for table in self.tables.values()), default=0)
 
-def _read_segment(path: Path, name: str) -> _Segment | None:
+
+class Worker(NamedTuple):
+    """What one worker wrote of one phase, since its first start."""
+
+    info: RunInfo
+    tables: dict[str, ReadableTable]
+
+    @property
+    def steps(self) -> int:
+        """How many steps it has in the table that has most."""
+        return max((table.steps for table in self.tables.values()), default=0)
+
+
+def root_of(path: Path) -> dict[str, Any]:
+    """What the root group says of a run.
+
+    Raises:
+        NotARunError: there is no run.
+        FormatVersionError: a newer distwatch wrote it.
+    """
+    return schema.check_format(dict(_open(path, None).attrs), str(path))
+
+
+def read_segments(path: Path) -> list[Segment]:
+    """All segments of a run that have rows, by worker and start.
+
+    Raises:
+        FormatVersionError: a newer distwatch wrote one.
+        DamagedStoreError: one contradicts its own description.
+    """
+    # A segment without its document was killed before its first commit.
+    committed = path.glob("worker-*/zarr.json")
+    found = [_read_segment(path, each.parent.name) for each in sorted(committed)]
+    begun = [segment for segment in found if segment is not None]
+    return sorted(begun, key=lambda each: (each.info.worker, each.info.origin.start))
+
+
+def _read_segment(path: Path, name: str) -> Segment | None:
     where = f"{path}/{name}"
     said = schema.check_format(dict(_open(path, name).attrs), where)
     info = schema.segment_info(said, where)
@@ -109,19 +144,44 @@ def _read_segment(path: Path, name: str) -> _Segment | None:
     if not all((path / name / table / "zarr.json").exists() for table in names):
         return None
     tables = {table: StoredTable(path, name, table, info) for table in names}
-    return _Segment(name, info, tables)
+    return Segment(name, info, tables)
 
 
-def _joined(segments: list[_Segment], where: str) -> dict[str, ReadableTable]:
-    if len(segments) == 1:
-        return dict(segments[0].tables)
-    if len({tuple(segment.tables) for segment in segments}) > 1:
-        raise DamagedStoreError(f"{where}: its workers wrote different tables.")
-    names = segments[0].tables if segments else ()
-    return {
-        name: JoinedTable([segment.tables[name] for segment in segments], where)
+def continued(segments: list[Segment], where: str) -> list[Worker]:
+    """The starts of each worker as one, in the order of the workers."""
+    workers: dict[int, list[Segment]] = {}
+    for segment in segments:
+        workers.setdefault(segment.info.worker, []).append(segment)
+    return [_one_worker(starts, where) for starts in workers.values()]
+
+
+def _one_worker(starts: list[Segment], where: str) -> Worker:
+    info = starts[-1].info
+    if len(starts) == 1:
+        return Worker(info, dict(starts[0].tables))
+    firsts = [segment.info.origin.step for segment in starts]
+    names = _same_tables([segment.tables for segment in starts], where, "starts")
+    tables: dict[str, ReadableTable] = {
+        name: ContinuedTable([segment.tables[name] for segment in starts], firsts, where)
         for name in names
     }
+    return Worker(info, tables)
+
+
+def _joined(workers: list[Worker], where: str) -> dict[str, ReadableTable]:
+    if len(workers) == 1:
+        return workers[0].tables
+    names = _same_tables([worker.tables for worker in workers], where, "workers")
+    return {
+        name: JoinedTable([worker.tables[name] for worker in workers], where) for name in names
+    }
+
+
+def _same_tables(tables: list[Any], where: str, of: str) -> list[str]:
+    """The names of the tables that all of them have."""
+    if len({tuple(each) for each in tables}) > 1:
+        raise DamagedStoreError(f"{where}: its {of} wrote different tables.")
+    return list(tables[0]) if tables else []
 
 
 def _joined_info(infos: list[RunInfo], tables: tuple[Table, ...]) -> RunInfo:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distwatch.errors import DamagedStoreError, FormatVersionError, NotARunError
-from distwatch.records import TRAIN, RunInfo, Table, TensorLayout
+from distwatch.records import TRAIN, Origin, RunInfo, Table, TensorLayout
 from distwatch.signals import Signal
 from distwatch.statistics import from_spec
 
@@ -102,7 +102,7 @@ def _divisor(size: int, most: int) -> int:
 
 def segment_name(info: RunInfo) -> str:
     """The group of one worker's rows of one phase since one start."""
-    name = f"worker-{info.worker:04d}-start-0000"
+    name = f"worker-{info.worker:04d}-start-{info.origin.start:04d}"
     return name if info.phase == TRAIN else f"{name}-{info.phase}"
 
 
@@ -133,6 +133,9 @@ def segment_attributes(info: RunInfo) -> dict[str, Any]:
             "phase": info.phase,
             "worker": info.worker,
             "workers": info.workers,
+            "start": info.origin.start,
+            "first_step": info.origin.step,
+            "first_iteration": info.origin.iteration,
             "replicas": list(info.replicas),
             "strategy": info.strategy,
             "versions": info.versions,
@@ -205,6 +208,11 @@ def segment_info(attributes: dict[str, Any], where: str) -> RunInfo:
             phase=str(attributes["phase"]),
             worker=int(attributes["worker"]),
             workers=int(attributes["workers"]),
+            origin=Origin(
+                int(attributes["start"]),
+                int(attributes["first_step"]),
+                int(attributes["first_iteration"]),
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(where, error) from error

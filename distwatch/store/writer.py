@@ -61,15 +61,20 @@ def is_claimed(path: Path, run: str, *, wait: float) -> bool:
     """
     until = time.monotonic() + wait
     while True:
-        try:
-            document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-            if document["attributes"][schema.ATTRIBUTE]["run"] == run:
-                return os.access(path, os.W_OK)
-        except (OSError, ValueError, KeyError):
-            pass  # Not there yet, or half of it.
+        if run_name(path) == run:
+            return os.access(path, os.W_OK)
         if time.monotonic() >= until:
             return False
         time.sleep(0.05)
+
+
+def run_name(path: Path) -> str | None:
+    """The name of the run at ``path``; None where there is none, or half of it."""
+    try:
+        document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        return str(document["attributes"][schema.ATTRIBUTE]["run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def disclaim(path: Path) -> None:
@@ -91,7 +96,7 @@ def _make_room(path: Path, overwrite: bool) -> None:
     if not overwrite:
         raise RunExistsError(
             f"{path} holds a run already; choose another path, or pass overwrite=True "
-            "to delete that run first."
+            "to delete that run first, or resume=True to continue it."
         )
     # Away in one rename, so that an interrupted deletion leaves no half of a run.
     doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}.deleted")

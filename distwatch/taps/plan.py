@@ -11,7 +11,7 @@ import keras
 
 from distwatch import signals
 from distwatch.config import WatchConfig
-from distwatch.errors import ConfigError, NothingToWatchError
+from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
 from distwatch.recorder import Fed, Feed
 from distwatch.records import PREDICT, TEST, TRAIN, Table, TensorLayout
 from distwatch.signals import Selector, Signal
@@ -44,6 +44,8 @@ class Heard:
 
     feeds: tuple[Feed, ...]
     unwatched: dict[str, str]
+    #: The optimizer's count before the step; -1 without an optimizer.
+    iteration: int = -1
 
     @property
     def names(self) -> list[str]:
@@ -83,6 +85,7 @@ class Taps:
         UnknownSignalError: a pattern matches nothing.
         UnwatchableError: Keras hides what is asked for.
         NothingToWatchError: nothing that was chosen happens in this phase.
+        UnsupportedTrainingError: it cannot be resumed.
     """
 
     def __init__(self, subject: Subject, config: WatchConfig, phase: str = TRAIN) -> None:
@@ -91,6 +94,8 @@ class Taps:
         self._selectors = _in_phase(config.signals or (signals.activations(),), phase)
         self._unwatched: dict[str, str] = {}
         self._selecting = Selecting(subject, self._unwatched)
+        if config.resume:
+            _check_resumable(subject)
         for selector in self._selectors:
             self._selecting.check(selector)
         kinds = (signals.Gradients, signals.Updates)
@@ -125,7 +130,8 @@ class Taps:
             raise NothingToWatchError(_nothing(self.subject.root, self._unwatched))
         fed = [self._feed(number, group) for number, group in enumerate(groups)]
         self._evaluators = [self._evaluator(group) for group in groups]
-        heard = Heard(tuple(feed for feed, _ in fed), self._unwatched)
+        feeds = tuple(feed for feed, _ in fed)
+        heard = Heard(feeds, self._unwatched, self.subject.count_iterations())
         return heard, [tensors for _, tensors in fed]
 
     def fed(self, given: Given) -> list[Fed]:
@@ -199,6 +205,15 @@ class Taps:
         for place in places(self.subject.root):
             if place.path not in known:
                 self._unwatched[place.path] = _LATE
+
+
+def _check_resumable(subject: Subject) -> None:
+    for optimizer in subject.optimizers:
+        if getattr(optimizer, "gradient_accumulation_steps", None):
+            raise UnsupportedTrainingError(
+                "resume=True: under gradient accumulation the optimizer's count, which is all "
+                "that a checkpoint keeps, does not tell the step; write to another path."
+            )
 
 
 #: What there is to see where nothing is trained.

@@ -73,8 +73,8 @@ class Steps:
 
     def _settle(self, heard: Heard) -> None:
         if self._heard is None:
-            self._heard = heard
             self._recorder = self._make_recorder(heard)
+            self._heard = heard
         elif heard.names != self._heard.names or heard.carriers != self._heard.carriers:
             changed = set(heard.names) ^ set(self._heard.names)
             names = ", ".join(sorted(changed)) or "shared tensors"

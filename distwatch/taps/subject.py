@@ -32,6 +32,13 @@ class Subject:
         """The first optimizer's count of its steps; None without an optimizer."""
         return self.optimizers[0].iterations if self.optimizers else None
 
+    def count_iterations(self) -> int:
+        """The first optimizer's count as it stands now, also while a step is traced."""
+        if self.iterations is None:
+            return -1
+        with tf.init_scope():
+            return int(keras.ops.convert_to_numpy(self.iterations))
+
     def is_being_made(self) -> bool:
         """Whether variables wait for the end of the current trace to get their values."""
         variables = [*self.root.variables]

@@ -1,0 +1,121 @@
+"""Where a training that ended too early is taken up again, by what its run holds."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from pathlib import Path
+
+from distwatch.errors import ConfigError
+from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo, Table
+from distwatch.store.joining import ReadableTable
+from distwatch.store.reader import Segment, continued, read_segments, root_of
+
+#: Phases that move the optimizer's count.
+_TRAINING = (TRAIN, TRAIN_ON_BATCH)
+
+
+def next_start(path: Path) -> int:
+    """The number that the next start of a run gets.
+
+    Raises:
+        NotARunError, FormatVersionError, DamagedStoreError: it cannot be continued.
+    """
+    root_of(path)
+    starts = [segment.info.origin.start for segment in read_segments(path)]
+    return max(starts, default=-1) + 1
+
+
+def sweep(path: Path) -> None:
+    """Remove what a crash left half written: files of no name that Zarr reads."""
+    for partial in path.rglob("*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def origin_of(path: Path, info: RunInfo) -> Origin:
+    """Where a start takes the run up, by the optimizer's count that it found.
+
+    The step after the last one that left the optimizer's count where it is now; what
+    earlier starts wrote from there on is replaced. Where no row tells of this count (it
+    was lost in the crash, or its step was not looked at), steps are counted on from the
+    nearest row before it.
+
+    Args:
+        path: the run's.
+        info: the start's, with its number and the optimizer's count in ``origin``.
+
+    Raises:
+        ConfigError: it watches other signals or replicas than the run, or the
+            optimizer's count lies before the run's first step.
+    """
+    found = _segments(path, info)
+    if not found:
+        return info.origin
+    (worker,) = continued(found, str(path))
+    _check_same(path, worker.info, list(worker.tables.values()), info)
+    began, now = found[0].info.origin, info.origin
+    if not 0 <= began.iteration <= now.iteration and now.iteration >= 0:
+        raise ConfigError(
+            f"{path} began when the optimizer's count was {began.iteration}, and now it is "
+            f"{now.iteration}: restore the model before fit, or choose another path."
+        )
+    fullest = max(worker.tables.values(), key=lambda table: table.steps)
+    return Origin(now.start, _step_after(fullest, began, now.iteration, info), now.iteration)
+
+
+def steps_of(path: Path, info: RunInfo) -> int:
+    """How many steps earlier starts left of a phase, on one worker."""
+    workers = continued(_segments(path, info), str(path))
+    return sum(worker.steps for worker in workers)
+
+
+def _segments(path: Path, info: RunInfo) -> list[Segment]:
+    return [
+        segment
+        for segment in read_segments(path)
+        if (segment.info.phase, segment.info.worker) == (info.phase, info.worker)
+    ]
+
+
+def _step_after(table: ReadableTable, began: Origin, iteration: int, info: RunInfo) -> int:
+    if iteration < 0:
+        # Without an optimizer nothing is restored either: this goes on at the end.
+        place = table.steps
+    else:
+        place = bisect.bisect_right(
+            range(table.steps), iteration, key=lambda i: _at(table, "iteration", i)
+        )
+    if place:
+        step, reached = _at(table, "step", place - 1), _at(table, "iteration", place - 1)
+    else:
+        step, reached = began.step - 1, began.iteration
+    unseen = iteration - reached if info.phase in _TRAINING else 0
+    return step + 1 + unseen
+
+
+def _at(table: ReadableTable, name: str, place: int) -> int:
+    return int(table.coordinate(name, slice(place, place + 1))[0])
+
+
+def _check_same(
+    path: Path, was: RunInfo, tables: Sequence[ReadableTable], info: RunInfo
+) -> None:
+    if was.replicas != info.replicas or was.workers != info.workers:
+        raise ConfigError(
+            f"{path} was begun on {was.strategy} and cannot be resumed on {info.strategy}: "
+            "rows of other replicas do not continue these; choose another path."
+        )
+    before = [each.table for each in tables]
+    if [_lasting(table) for table in before] != [_lasting(table) for table in info.tables]:
+        differ = {name for table in before for name in table.names} ^ set(info.names)
+        which = ", ".join(sorted(differ)) or "the same ones, otherwise"
+        raise ConfigError(
+            f"{path} watches other signals than this Watch ({which}), so it cannot be "
+            "resumed by it; watch the same ones, or choose another path."
+        )
+
+
+def _lasting(table: Table) -> object:
+    """What has to stay for rows to be continued; window and schedule may change."""
+    further = [each.spec() for each in table.statistic.further]
+    return table.name, table.signals, further, table.tensor
