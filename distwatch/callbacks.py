@@ -52,6 +52,10 @@ class Watch(keras.callbacks.Callback):
             ``BackupAndRestore``: from the step that the restored optimizer's count tells,
             in place of what was recorded from there on. Without a run there, begin one.
         strict: let an error in the watching end the training.
+        on_full: where the disk is slower than training: "drop" whole blocks, which are
+            counted and leave a gap in ``step``, or "wait", which slows training down.
+        durability: what has to be survived without a loss of what was committed: the end
+            of the "process", or of "power" (each commit then waits for the disk).
         phases: what is recorded, each phase apart: "train" (``fit``), "test" (validation
             inside ``fit``, or ``evaluate`` if the Watch is among its callbacks), "predict"
             and "train_on_batch" (see `attached`). References never cross from one phase
@@ -76,6 +80,8 @@ class Watch(keras.callbacks.Callback):
         overwrite: bool = False,
         resume: bool = False,
         strict: bool = False,
+        on_full: str = "drop",
+        durability: str = "process",
         phases: Sequence[str] = ("train",),
     ) -> None:
         super().__init__()
@@ -89,6 +95,8 @@ class Watch(keras.callbacks.Callback):
             overwrite=overwrite,
             resume=resume,
             strict=strict,
+            on_full=on_full,
+            durability=durability,
             phases=phases,
         )
         self._session: Session | None = None

@@ -1,4 +1,4 @@
-"""The command line: ``distwatch demo`` and ``distwatch info RUN``.
+"""The command line: ``distwatch demo``, ``info RUN`` and ``verify RUN``.
 
 Exit codes: 0 all is well, 1 distwatch refused (the reason is one line on stderr),
 2 the command line itself is wrong.
@@ -15,6 +15,7 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -124,6 +125,43 @@ def info(
         _show(described)
 
 
+@app.command(
+    epilog="Examples:\n\n  distwatch verify run.zarr\n\n  distwatch verify run.zarr --json"
+    "\n\nExit codes: 0 no chunk is damaged, 1 some are, or it cannot be read, 2 bad usage."
+)
+def verify(
+    run: Annotated[Path, typer.Argument(help="The path that was given to Watch.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, for programs.")
+    ] = False,
+) -> None:
+    """Read every chunk of a run against its checksum, and list what is damaged."""
+    from distwatch.store import StoredRun
+
+    stored = StoredRun(run)
+    chunks, size, found = 0, 0, []
+    total = stored.nbytes
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        reading = progress.add_task("reading", total=total)
+        for nbytes, damage in stored.verify():
+            chunks, size = chunks + 1, size + nbytes
+            progress.update(reading, completed=size)
+            if damage is not None:
+                found.append(damage)
+    if as_json:
+        listed = [{**vars(damage), "file": str(damage.file)} for damage in found]
+        typer.echo(json.dumps({"chunks": chunks, "bytes": size, "damaged": listed}, indent=2))
+    else:
+        for damage in found:
+            typer.echo(printable(str(damage)))
+        typer.echo(
+            f"{chunks} chunks of {size / 1e6:,.2f} MB read, "
+            + (f"{len(found)} damaged; the others can be read." if found else "none damaged.")
+        )
+    if found:
+        raise typer.Exit(REFUSED)
+
+
 def describe(stored: StoredRun) -> dict[str, Any]:
     """What is known of a run, as plain data: what ``info --json`` prints.
 
@@ -147,6 +185,17 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "unwatched": about.unwatched,
         "committed_steps": stored.steps,
         "lost_steps": stored.lost,
+        "ended": stored.ended,
+        "segments": [
+            {
+                "name": segment.name,
+                "worker": segment.info.worker,
+                "start": segment.info.origin.start,
+                "first_step": segment.info.origin.step,
+                "committed_steps": segment.steps,
+            }
+            for segment in stored.segments
+        ],
         "bytes": stored.nbytes,
         "versions": about.versions,
     }
@@ -230,9 +279,20 @@ def _facts(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("replicas", replicas or "none has committed a row yet"),
         ("steps", extent),
         ("lost", f"{lost} steps" if lost else "none"),
+        ("written", _written(described)),
         ("size", f"{described['bytes'] / 1e6:,.2f} MB"),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
+
+
+def _written(described: dict[str, Any]) -> str:
+    ended = described["ended"]
+    if ended is None:
+        state = "still going on, or ended without a close (a kill, a crash)"
+    else:
+        state = "to its end" if ended == "closed" else f"until an error ended it: {ended}"
+    starts = 1 + max((each["start"] for each in described["segments"]), default=0)
+    return f"{state}, in {starts} starts" if starts > 1 else state
 
 
 def _phase(described: dict[str, Any]) -> str:

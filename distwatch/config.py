@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import (
@@ -34,6 +34,8 @@ class WatchConfig(BaseModel):
     overwrite: bool = Field(default=False, strict=True)
     resume: bool = Field(default=False, strict=True)
     strict: bool = Field(default=False, strict=True)
+    on_full: Literal["drop", "wait"] = "drop"
+    durability: Literal["process", "power"] = "process"
     phases: tuple[str, ...] = (TRAIN,)
 
     @field_validator("signals", mode="before")

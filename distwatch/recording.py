@@ -21,7 +21,7 @@ from distwatch.errors import (
 )
 from distwatch.recorder import Drained, Recorder, TableRecorder
 from distwatch.records import Block, Origin, RunInfo
-from distwatch.store import BackgroundWriter, StoreWriter, origin_of, steps_of
+from distwatch.store import MAX_WAIT, BackgroundWriter, StoreWriter, origin_of, steps_of
 from distwatch.taps import Heard
 
 
@@ -205,8 +205,12 @@ class Recording:
 
     def _open_writer(self, info: RunInfo) -> BackgroundWriter:
         if self._writer is None:
-            make = functools.partial(StoreWriter, self._config.store, info)
-            self._writer = BackgroundWriter(make)
+            config = self._config
+            make = functools.partial(
+                StoreWriter, config.store, info, synced=config.durability == "power"
+            )
+            max_wait = None if config.on_full == "wait" else MAX_WAIT
+            self._writer = BackgroundWriter(make, max_wait=max_wait)
         return self._writer
 
 

@@ -208,7 +208,12 @@ class Session:
         first = next(iter(self._recordings))
         described = describe(self._strategy, versions(), first)
         attributes = root_attributes(described, now(), f"{run:x}")
-        claim(store, attributes, overwrite=self._config.overwrite)
+        claim(
+            store,
+            attributes,
+            overwrite=self._config.overwrite,
+            synced=self._config.durability == "power",
+        )
         return run
 
     def _next_start(self) -> int:

@@ -134,6 +134,16 @@ def test_info_json_is_for_programs(call, tmp_path):
         "unwatched": {},
         "committed_steps": 21,
         "lost_steps": 4,
+        "ended": "closed",
+        "segments": [
+            {
+                "name": "worker-0000-start-0000",
+                "worker": 0,
+                "start": 0,
+                "first_step": 0,
+                "committed_steps": 21,
+            }
+        ],
         "bytes": on_disk,
         "versions": {"distwatch": dw.__version__},
     }
@@ -142,7 +152,8 @@ def test_info_json_is_for_programs(call, tmp_path):
 def test_info_names_what_is_unwatched(call, tmp_path):
     group = fake_run(tmp_path / "run.zarr").path / "worker-0000-start-0000" / "zarr.json"
     document = json.loads(group.read_text())
-    document["attributes"]["distwatch"]["unwatched"] = {"embed[0]": "its output is ragged"}
+    ours = document["attributes"]["distwatch"]
+    ours |= {"unwatched": {"embed[0]": "its output is ragged"}, "crc32": None}
     group.write_text(json.dumps(document))
     out = call("info", tmp_path / "run.zarr")[1]
     assert "embed[0]" in out

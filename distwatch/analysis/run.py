@@ -13,6 +13,7 @@ from distwatch.digest import Digest, spread
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.records import RunInfo, Table
 from distwatch.statistics import ROW
+from distwatch.store.damage import Damage
 from distwatch.store.joining import ReadableTable
 from distwatch.store.reader import StoredRun
 
@@ -196,6 +197,13 @@ class Run:
     def summary(self) -> str:
         """What stands out, in a few plain sentences."""
         return "\n".join([*self.digest().sentences(lost=self.lost), *self._stopped()])
+
+    def verify(self) -> list[Damage]:
+        """Read every chunk of every phase, and list those that are damaged.
+
+        Each `Damage` says the array, the rows and the file; everything else can be read.
+        """
+        return [damage for _, damage in self._store.verify() if damage is not None]
 
     def digest(self) -> Digest:
         """The whole run, merged over its steps."""

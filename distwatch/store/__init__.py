@@ -5,12 +5,13 @@ own, ``reader`` opens what was committed, ``joining`` puts the parts of several 
 workers together, ``resuming`` finds where a training is taken up again.
 """
 
-from distwatch.store.background import BackgroundWriter
+from distwatch.store.background import MAX_WAIT, BackgroundWriter
 from distwatch.store.reader import StoredRun
 from distwatch.store.resuming import next_start, origin_of, steps_of, sweep
 from distwatch.store.writer import StoreWriter, claim, disclaim, is_claimed, run_name
 
 __all__ = [
+    "MAX_WAIT",
     "BackgroundWriter",
     "StoreWriter",
     "StoredRun",

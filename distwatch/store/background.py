@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
@@ -22,20 +23,22 @@ class Writer(Protocol):
     def append(self, block: Block) -> None: ...
     def commit_tail(self, *, at_once: bool = True) -> None: ...
     def count_lost(self, steps: dict[str, int]) -> None: ...
+    def give_up(self, reason: str, lost: dict[str, int]) -> None: ...
     def close(self) -> None: ...
 
 
 class BackgroundWriter:
     """Writes blocks in order while training goes on.
 
-    A queue that is full for longer than ``max_wait`` seconds drops the new block
-    whole and counts its steps as lost. The first error is kept in ``error`` and
-    ends the writing; the trainer asks for it and says it once.
+    A queue that is full drops the new block whole, after ``max_wait`` seconds, and counts
+    its steps as lost; or, without a ``max_wait``, holds training up until there is room.
+    The first error is kept in ``error`` and ends the writing; the trainer asks for it and
+    says it once.
 
     Args:
         make_writer: makes the writer, on the thread.
         max_bytes: bound of the queue.
-        max_wait: seconds a full queue may hold up `submit`.
+        max_wait: seconds a full queue may hold up `submit`; None for as long as it takes.
     """
 
     def __init__(
@@ -43,11 +46,15 @@ class BackgroundWriter:
         make_writer: Callable[[], Writer],
         *,
         max_bytes: int = MAX_BYTES,
-        max_wait: float = MAX_WAIT,
+        max_wait: float | None = MAX_WAIT,
     ) -> None:
         self.error: Exception | None = None
         #: Steps of each table dropped because the queue was full.
         self._dropped: Counter[str] = Counter()
+        #: Those of them that the store does not tell of yet.
+        self._undeclared: Counter[str] = Counter()
+        #: Steps of each table that were taken, and not handed to the writer yet.
+        self._waiting: Counter[str] = Counter()
         #: Steps that an error left unwritten.
         self._unwritten = 0
         self._max_bytes = max_bytes
@@ -77,10 +84,12 @@ class BackgroundWriter:
             )
             if not fits or self.error:
                 self._dropped[block.table] += len(block) + block.lost
+                self._undeclared[block.table] += len(block) + block.lost
                 return False
             self._queue.append(block)
             self._bytes += block.nbytes
             self._accepted += len(block)
+            self._waiting[block.table] += len(block)
             self._changed.notify_all()
             return True
 
@@ -110,11 +119,11 @@ class BackgroundWriter:
             writer = make_writer()
             while self._next(writer):
                 pass
-            writer.count_lost(self._dropped)
+            self._declare(writer)
             writer.close()
             self.committed = writer.committed
         except Exception as error:
-            self._fail(error, writer.committed if writer else 0)
+            self._fail(error, writer)
 
     def _next(self, writer: Writer) -> bool:
         """Write what stands first; False when all is written and nothing more comes."""
@@ -123,6 +132,9 @@ class BackgroundWriter:
             if not self._queue:
                 return False
             block = self._queue[0]
+            if block is not None:
+                self._waiting[block.table] -= len(block)
+        self._declare(writer)
         if block is None:
             writer.commit_tail(at_once=False)
         else:
@@ -135,11 +147,21 @@ class BackgroundWriter:
             self._changed.notify_all()
         return True
 
-    def _fail(self, error: Exception, committed: int) -> None:
+    def _declare(self, writer: Writer) -> None:
+        """Have the next commit tell of what was dropped."""
+        with self._changed:
+            dropped, self._undeclared = self._undeclared, Counter()
+        writer.count_lost(dropped)
+
+    def _fail(self, error: Exception, writer: Writer | None) -> None:
         with self._changed:
             self.error = error
-            self.committed = committed
-            self._unwritten = self._accepted - committed
+            self.committed = writer.committed if writer else 0
+            self._unwritten = self._accepted - self.committed
             self._queue.clear()
             self._bytes = 0
             self._changed.notify_all()
+        if writer is not None:
+            # What has just failed may well fail again; the error itself was kept.
+            with contextlib.suppress(Exception):
+                writer.give_up(f"{type(error).__name__}: {error}", self._waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from zarr.storage import LocalStore
 from distwatch.errors import ConfigError, DamagedStoreError, NotARunError
 from distwatch.records import PHASES, TRAIN, Block, Floats, Ints, RunInfo, Table, Tensors
 from distwatch.store import schema
+from distwatch.store.damage import UNREADABLE, Damage, checked, damage_in, is_missing
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 
 
@@ -72,6 +74,25 @@ class StoredRun:
                 total += file.stat().st_size if file.is_file() else 0
         return total
 
+    def verify(self) -> Iterator[tuple[int, Damage | None]]:
+        """Read every chunk of every phase: how many bytes each has, and what is damaged."""
+        for segment in read_segments(self.path):
+            for table in segment.tables.values():
+                yield from table.verify()
+
+    @property
+    def ended(self) -> str | None:
+        """What ended the writing: "closed", an error; None while it goes on, or if killed.
+
+        Of the latest start of each worker; what went wrong with one comes first.
+        """
+        latest = [worker.latest for worker in self.workers]
+        said = {table.ended for segment in latest for table in segment.tables.values()}
+        wrong = sorted(each for each in said - {None, schema.CLOSED} if each)
+        if wrong:
+            return wrong[0]
+        return schema.CLOSED if said == {schema.CLOSED} else None
+
     def blocks(self) -> Iterator[Block]:
         """The run in pieces of one chunk each, table by table, in order of step."""
         for table in self.tables.values():
@@ -104,6 +125,7 @@ class Worker(NamedTuple):
 
     info: RunInfo
     tables: dict[str, ReadableTable]
+    latest: Segment
 
     @property
     def steps(self) -> int:
@@ -158,14 +180,14 @@ def continued(segments: list[Segment], where: str) -> list[Worker]:
 def _one_worker(starts: list[Segment], where: str) -> Worker:
     info = starts[-1].info
     if len(starts) == 1:
-        return Worker(info, dict(starts[0].tables))
+        return Worker(info, dict(starts[0].tables), starts[0])
     firsts = [segment.info.origin.step for segment in starts]
     names = _same_tables([segment.tables for segment in starts], where, "starts")
     tables: dict[str, ReadableTable] = {
         name: ContinuedTable([segment.tables[name] for segment in starts], firsts, where)
         for name in names
     }
-    return Worker(info, tables)
+    return Worker(info, tables, starts[-1])
 
 
 def _joined(workers: list[Worker], where: str) -> dict[str, ReadableTable]:
@@ -209,12 +231,15 @@ class StoredTable:
 
     def __init__(self, path: Path, segment: str, name: str, info: RunInfo) -> None:
         self._where = f"{path}/{segment}/{name}"
+        self._folder = path / segment / name
         self._info = info
         self._group = _open(path, f"{segment}/{name}")
         said = schema.check_format(dict(self._group.attrs), self._where)
         self.table = schema.table_info(said, name, self._where)
         self.replicas = info.replicas
         self.steps, self.lost = schema.progress(said, self._where)
+        #: How the writing ended; None while it goes on, or if it was killed.
+        self.ended = schema.ended(said)
         self._check_shapes()
 
     def present(self, steps: slice = slice(None)) -> npt.NDArray[np.bool_]:
@@ -250,6 +275,11 @@ class StoredTable:
             return None
         return Tensors(self._read("tensor", (steps,)), self._read("valid", (steps,)))
 
+    def verify(self) -> Iterator[tuple[int, Damage | None]]:
+        """Read every chunk: how many bytes each has, and what is damaged."""
+        for name in sorted(self._group.array_keys()):
+            yield from checked(self._group[name], self._folder / name)
+
     def _check_shapes(self) -> None:
         for spec in schema.growing(self._info, self.table):
             wanted = (self.steps, *spec.sizes)
@@ -263,19 +293,35 @@ class StoredTable:
     def _read(self, name: str, where: tuple[slice, ...]) -> Any:
         array: Any = self._group[name]
         try:
-            return np.asarray(array[where])
-        except (ValueError, RuntimeError, OSError) as error:
-            raise DamagedStoreError(
-                f"{self._where}: array {name!r} cannot be read at "
-                f"{where[0]} ({type(error).__name__}: {error}); a chunk is damaged."
-            ) from error
+            values = np.asarray(array[where])
+        except UNREADABLE as error:
+            raise self._damaged(name, where, f"{type(error).__name__}: {error}") from error
+        if is_missing(name, values):
+            raise self._damaged(name, where, "a chunk is missing")
+        return values
+
+    def _damaged(self, name: str, where: tuple[slice, ...], why: str) -> DamagedStoreError:
+        start, stop, _ = where[0].indices(self.steps)
+        found = damage_in(self._group[name], self._folder / name, slice(start, stop))
+        files = "; ".join(str(damage) for damage in found)
+        return DamagedStoreError(
+            f"{self._where}: array {name!r} cannot be read ({why}). {files or 'Try again.'} "
+            "The rest of the run stays readable; 'distwatch verify' lists all damage."
+        )
 
 
 def _open(path: Path, group: str | None) -> zarr.Group:
     if not path.is_dir():
         raise NotARunError(f"{path} is no distwatch run: there is no such folder.")
     try:
+        document = json.loads((path / (group or "") / "zarr.json").read_bytes())
+        if not schema.is_whole(document):
+            raise schema.damaged(
+                f"{path}/{group or ''}", ValueError("its checksum is another one")
+            )
         return zarr.open_group(LocalStore(path, read_only=True), path=group, mode="r")
+    except DamagedStoreError:
+        raise
     except Exception as error:
         # Zarr raises many kinds of errors on documents that are not its own.
         if group is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +16,9 @@ from distwatch.signals import Signal
 from distwatch.statistics import from_spec
 
 FORMAT = 1
+
+#: What a table says of its end that was closed in order.
+CLOSED = "closed"
 
 #: The one attribute that everything of ours stands under, at the root and in a segment.
 ATTRIBUTE = "distwatch"
@@ -112,8 +117,8 @@ def root_attributes(info: RunInfo, created: str, run: str = "") -> dict[str, Any
     ``run`` is a name of its own for each run, by which workers know that they write
     to the same one.
     """
-    return {
-        ATTRIBUTE: {
+    return _sealed(
+        {
             "format": FORMAT,
             "run": run,
             "created": created,
@@ -121,13 +126,13 @@ def root_attributes(info: RunInfo, created: str, run: str = "") -> dict[str, Any
             "workers": info.workers,
             "versions": info.versions,
         }
-    }
+    )
 
 
 def segment_attributes(info: RunInfo) -> dict[str, Any]:
     """What a segment's group says; its tables say the rest."""
-    return {
-        ATTRIBUTE: {
+    return _sealed(
+        {
             "format": FORMAT,
             "tables": [table.name for table in info.tables],
             "phase": info.phase,
@@ -141,16 +146,27 @@ def segment_attributes(info: RunInfo) -> dict[str, Any]:
             "versions": info.versions,
             "unwatched": info.unwatched,
         }
-    }
+    )
 
 
-def table_attributes(table: Table, committed: int, lost: int) -> dict[str, Any]:
-    """What a table's group says; replacing it commits ``committed`` steps."""
+def _sealed(ours: dict[str, Any]) -> dict[str, Any]:
+    attributes: dict[str, Any] = sealed({"attributes": {ATTRIBUTE: ours}})["attributes"]
+    return attributes
+
+
+def table_attributes(
+    table: Table, committed: int, lost: int, ended: str | None = None
+) -> dict[str, Any]:
+    """What a table's group says; replacing it commits ``committed`` steps.
+
+    ``ended`` is None while the table is written, `CLOSED`, or what ended the writing.
+    """
     return {
         ATTRIBUTE: {
             "format": FORMAT,
             "committed": committed,
             "lost": lost,
+            "ended": ended,
             "window": table.window,
             "schedule": table.schedule,
             "signals": [asdict(signal) for signal in table.signals],
@@ -161,6 +177,34 @@ def table_attributes(table: Table, committed: int, lost: int) -> dict[str, Any]:
         # Where xarray finds the coordinates that are no dims.
         "coordinates": "epoch iteration",
     }
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """A group's document with a checksum of what it says, among our attributes."""
+    ours = {**document["attributes"][ATTRIBUTE], _SEAL: None}
+    whole = {**document, "attributes": {**document["attributes"], ATTRIBUTE: ours}}
+    ours[_SEAL] = _checksum(whole)
+    return whole
+
+
+def is_whole(document: Any) -> bool:
+    """Whether a group's document is as it was written, as far as it has a checksum."""
+    try:
+        ours = document["attributes"][ATTRIBUTE]
+        seal, known = ours[_SEAL], ours["format"] == FORMAT
+    except (KeyError, TypeError):
+        return True
+    return seal is None or not known or seal == _checksum(document)
+
+
+def _checksum(document: dict[str, Any]) -> int:
+    """Of our attributes and of the arrays' metadata, whatever else stands there."""
+    ours = {k: v for k, v in document["attributes"][ATTRIBUTE].items() if k != _SEAL}
+    arrays = (document.get("consolidated_metadata") or {}).get("metadata", {})
+    return zlib.crc32(json.dumps([ours, arrays], sort_keys=True).encode())
+
+
+_SEAL = "crc32"
 
 
 def check_format(attributes: dict[str, Any], where: str) -> dict[str, Any]:
@@ -201,7 +245,7 @@ def segment_info(attributes: dict[str, Any], where: str) -> RunInfo:
     try:
         return RunInfo(
             tables=(),
-            replicas=tuple(int(number) for number in attributes["replicas"]),
+            replicas=_numbers(attributes["replicas"]),
             strategy=str(attributes["strategy"]),
             versions=dict(attributes["versions"]),
             unwatched=dict(attributes["unwatched"]),
@@ -216,6 +260,14 @@ def segment_info(attributes: dict[str, Any], where: str) -> RunInfo:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(where, error) from error
+
+
+def _numbers(written: Any) -> tuple[int, ...]:
+    numbers = tuple(int(number) for number in written)
+    known = all(0 <= number < 2**31 for number in numbers)
+    if not numbers or not known or len(set(numbers)) < len(numbers):
+        raise ValueError(f"replicas={written!r}")
+    return numbers
 
 
 def table_names(attributes: dict[str, Any], where: str) -> list[str]:
@@ -252,6 +304,8 @@ def table_info(attributes: dict[str, Any], name: str, where: str) -> Table:
             statistic=from_spec(attributes["statistics"]),
             tensor=_layout(attributes["tensor"]),
         )
+        if not table.signals or table.window < 1:
+            raise ValueError(f"{len(table.signals)} signals, window={table.window}")
         if table.fields != tuple(attributes["fields"]):
             raise ValueError(f"fields={attributes['fields']!r}, expected {table.fields}")
         return table
@@ -276,6 +330,12 @@ def progress(attributes: dict[str, Any], where: str) -> tuple[int, int]:
         return int(attributes["committed"]), int(attributes["lost"])
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(where, error) from error
+
+
+def ended(attributes: dict[str, Any]) -> str | None:
+    """Read what ended the writing of a table; None while it is written, or if killed."""
+    said = attributes.get("ended")
+    return None if said is None else str(said)
 
 
 def rowless_info(attributes: dict[str, Any], where: str) -> RunInfo:

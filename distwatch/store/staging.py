@@ -21,6 +21,8 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
+from distwatch.store.schema import sealed
+
 _METADATA = "zarr.json"
 
 
@@ -79,13 +81,15 @@ class StagedStore(WrapperStore[Store]):
 
 
 def _group_document(attributes: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "zarr_format": 3,
-        "node_type": "group",
-        "attributes": attributes,
-        "consolidated_metadata": {
-            "kind": "inline",
-            "must_understand": False,
-            "metadata": arrays,
-        },
-    }
+    return sealed(
+        {
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": attributes,
+            "consolidated_metadata": {
+                "kind": "inline",
+                "must_understand": False,
+                "metadata": arrays,
+            },
+        }
+    )

@@ -21,18 +21,22 @@ from distwatch.errors import NotWritableError, RunExistsError, StateShapeError
 from distwatch.records import Block, RunInfo, Table, concatenate
 from distwatch.store import schema
 from distwatch.store.staging import StagedStore
+from distwatch.store.syncing import SyncedStore
 
 #: A tail that is not a whole chunk is rewritten at most this often, in seconds.
 TAIL_INTERVAL = 30.0
 
 
-def claim(path: Path, attributes: dict[str, Any], *, overwrite: bool = False) -> None:
+def claim(
+    path: Path, attributes: dict[str, Any], *, overwrite: bool = False, synced: bool = False
+) -> None:
     """Make ``path`` a run without rows, or say before training why it cannot be one.
 
     Args:
         path: a folder that does not exist, is empty, or (to overwrite) holds a run.
         attributes: the root group's, from `schema.root_attributes`.
         overwrite: delete the run that is there.
+        synced: wait until it is on the disk itself.
 
     Raises:
         RunExistsError: something is there already.
@@ -40,7 +44,7 @@ def claim(path: Path, attributes: dict[str, Any], *, overwrite: bool = False) ->
     """
     try:
         _make_room(path, overwrite)
-        root = zarr.create_group(LocalStore(path), attributes=attributes, zarr_format=3)
+        root = zarr.create_group(_store(path, synced), attributes=attributes, zarr_format=3)
         root.store.close()
     except OSError as error:
         if isinstance(error, RunExistsError):
@@ -82,6 +86,10 @@ def disclaim(path: Path) -> None:
     if [child.name for child in path.iterdir()] == ["zarr.json"]:
         (path / "zarr.json").unlink()
         path.rmdir()
+
+
+def _store(path: Path, synced: bool) -> LocalStore:
+    return SyncedStore(path) if synced else LocalStore(path)
 
 
 def _make_room(path: Path, overwrite: bool) -> None:
@@ -126,10 +134,11 @@ class StoreWriter:
     Args:
         path: a claimed path.
         info: what the rows hold.
+        synced: whether a commit waits until the disk has what is committed.
     """
 
-    def __init__(self, path: Path, info: RunInfo) -> None:
-        self._store = LocalStore(path)
+    def __init__(self, path: Path, info: RunInfo, *, synced: bool = False) -> None:
+        self._store = _store(path, synced)
         segment = schema.segment_name(info)
         attributes = schema.segment_attributes(info)
         zarr.create_group(self._store, path=segment, attributes=attributes, zarr_format=3)
@@ -160,6 +169,11 @@ class StoreWriter:
         """Declare steps of tables that will never come."""
         for name, lost in steps.items():
             self._tables[name].count_lost(lost)
+
+    def give_up(self, reason: str, lost: dict[str, int]) -> None:
+        """Say in the store, if it can still be written, why it ends here and what is lost."""
+        for name, table in self._tables.items():
+            table.give_up(reason, lost.get(name, 0))
 
     def close(self) -> None:
         """Commit everything."""
@@ -193,6 +207,8 @@ class TableWriter:
         }
         _create_labels(self._group, info, table)
         self._tail: list[Block] = []
+        #: Steps that came.
+        self._given = 0
         self._whole = 0
         self._lost = 0
         self._committed = 0
@@ -211,6 +227,7 @@ class TableWriter:
             StateShapeError: the block's shape is not that of this table.
         """
         self._check(block)
+        self._given += len(block)
         self._lost += block.lost
         self._tail.append(block)
         waiting = concatenate(self._tail)
@@ -237,10 +254,15 @@ class TableWriter:
         """Declare steps that will never come; said in the store at the next commit."""
         self._lost += steps
 
+    def give_up(self, reason: str, lost: int) -> None:
+        """Say why no more comes than what is committed; ``lost`` never came here."""
+        self._lost += lost + self._given - self._committed
+        self._commit(self._committed, ended=reason)
+
     def close(self) -> None:
         """Commit everything."""
         self.commit_tail()
-        self._commit(self._committed, settle=True)
+        self._commit(self._committed, settle=True, ended=schema.CLOSED)
 
     def _write(self, block: Block) -> None:
         start, stop = self._whole, self._whole + len(block)
@@ -276,8 +298,8 @@ class TableWriter:
             for spec in schema.tensor_arrays(self._info, self._table.tensor, max(rows, 1)):
                 self._arrays[spec.name] = _create(self._group, spec)
 
-    def _commit(self, steps: int, *, settle: bool = False) -> None:
-        attributes = schema.table_attributes(self._table, steps, self._lost)
+    def _commit(self, steps: int, *, settle: bool = False, ended: str | None = None) -> None:
+        attributes = schema.table_attributes(self._table, steps, self._lost, ended)
         self._store.commit(self._path, attributes, settle=settle)
         self._committed = steps
 

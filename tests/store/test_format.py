@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,8 @@ def test_attributes_are_those_of_the_tables(fake):
     root = document(fake)["attributes"]["distwatch"]
     segment = document(fake, SEGMENT)["attributes"]["distwatch"]
     table = document(fake, TABLE)["attributes"]
-    assert set(root) == {"format", "run", "created", "strategy", "workers", "versions"}
+    facts = {"run", "created", "strategy", "workers", "versions"}
+    assert set(root) == {"format", "crc32", *facts}
     assert segment["tables"] == ["table-00"]
     assert table["coordinates"] == "epoch iteration"
     ours = table["distwatch"]
@@ -151,6 +153,17 @@ def test_attributes_are_those_of_the_tables(fake):
     for key in (*root, *segment, *ours):
         assert f"`{key}`" in text
     assert f"format {schema.FORMAT}" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("of", [(), (SEGMENT,), (TABLE,)])
+def test_documents_carry_their_checksum(fake, of):
+    said = document(fake, *of)
+    ours = said["attributes"]["distwatch"]
+    seal = ours.pop("crc32")
+    arrays = said.get("consolidated_metadata", {}).get("metadata", {})
+    text = json.dumps([ours, arrays], sort_keys=True)
+    assert seal == zlib.crc32(text.encode())
+    assert bool(arrays) == (of == (TABLE,))
 
 
 def test_the_group_document_alone_decides(fake):

@@ -134,7 +134,7 @@ def test_a_store_that_contradicts_itself(tmp_path):
     writer = writer_at(tmp_path / "run.zarr", info)
     writer.append(block_of(info, 0, 8))
     group = zarr.open_group(tmp_path / "run.zarr", path=f"{NAME}/{TABLE}")
-    said = dict(group.attrs["distwatch"])
+    said = {**group.attrs["distwatch"], "crc32": None}
     group.attrs["distwatch"] = {**said, "committed": 9}
     with pytest.raises(DamagedStoreError, match="its group says"):
         StoredRun(tmp_path / "run.zarr")
@@ -287,7 +287,7 @@ def test_a_damaged_description_is_said(tmp_path, of, change):
     path = tmp_path / "run.zarr"
     writer_at(path, info_of()).close()
     group = zarr.open_group(path, path=of)
-    group.attrs["distwatch"] = {**group.attrs["distwatch"], **change}
+    group.attrs["distwatch"] = {**group.attrs["distwatch"], "crc32": None, **change}
     with pytest.raises(DamagedStoreError, match="description is damaged"):
         StoredRun(path)
 
@@ -296,7 +296,7 @@ def test_unknown_keys_are_passed_over(tmp_path):
     path = tmp_path / "run.zarr"
     writer_at(path, info_of()).close()
     group = zarr.open_group(path, path=f"{NAME}/{TABLE}")
-    said = dict(group.attrs["distwatch"])
+    said = {**group.attrs["distwatch"], "crc32": None}
     said["signals"] = [{**signal, "colour": "blue"} for signal in said["signals"]]
     group.attrs["distwatch"] = {**said, "weather": "fine"}
     assert StoredRun(path).info.names == info_of().names

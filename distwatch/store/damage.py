@@ -1,0 +1,105 @@
+"""Finding damaged chunks: each is read by itself, so that it can be named."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: What reading a chunk raises that is not what was written: a checksum that is wrong, a
+#: codec that stumbles, a disk that fails.
+UNREADABLE = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError)
+
+#: Arrays in which no written element can equal the fill value, which a missing chunk gives.
+_NEVER_FILL = ("step", "epoch", "histogram", "histogram_merged", "valid")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A chunk that cannot be read, and what is in it."""
+
+    array: str
+    #: The rows of the array that are in it: the first, and the one after the last.
+    first: int
+    stop: int
+    file: Path
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file} is damaged ({self.why}): it holds rows {self.first} to "
+            f"{self.stop - 1} of {self.array!r}."
+        )
+
+
+def is_missing(name: str, values: Any) -> bool:
+    """Whether values that were read come from a chunk that is not there.
+
+    Zarr gives the fill value for it, without a word.
+    """
+    if not values.size:
+        return False
+    if name in ("rows", "merged"):
+        return bool(np.isnan(values[..., 0]).any())  # a count, never NaN
+    return name in _NEVER_FILL and bool((values == -1).any())
+
+
+def damage_in(array: Any, folder: Path, rows: slice) -> list[Damage]:
+    """What is damaged of an array among some of its rows."""
+    found = [
+        damage
+        for index, region in _chunks(array)
+        if region[0].start < rows.stop and region[0].stop > rows.start
+        for damage in [_damage(array, folder, index, region)]
+    ]
+    return [damage for damage in found if damage is not None]
+
+
+def checked(array: Any, folder: Path) -> Iterator[tuple[int, Damage | None]]:
+    """Read an array chunk by chunk: the bytes of each, and what is wrong with it."""
+    for index, region in _chunks(array):
+        file = folder / _key(array, index)
+        size = file.stat().st_size if file.exists() else 0
+        yield size, _damage(array, folder, index, region)
+
+
+def _chunks(array: Any) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    """Every chunk (shard) of an array: its index, and its region without what is past."""
+    sizes = array.shards or array.chunks
+    counts = [-(-extent // size) for extent, size in zip(array.shape, sizes, strict=True)]
+    for index in itertools.product(*map(range, counts)):
+        yield (
+            index,
+            tuple(
+                slice(i * size, min((i + 1) * size, extent))
+                for i, size, extent in zip(index, sizes, array.shape, strict=True)
+            ),
+        )
+
+
+def _key(array: Any, index: tuple[int, ...]) -> str:
+    return str(array.metadata.encode_chunk_key(index))
+
+
+def _damage(
+    array: Any, folder: Path, index: tuple[int, ...], region: tuple[slice, ...]
+) -> Damage | None:
+    file = folder / _key(array, index)
+    why = _what_is_wrong(array, file, region)
+    if why is None:
+        return None
+    return Damage(folder.name, region[0].start, region[0].stop, file, why)
+
+
+def _what_is_wrong(array: Any, file: Path, region: tuple[slice, ...]) -> str | None:
+    if not file.exists():
+        return "it is missing"
+    try:
+        array[region]
+    except UNREADABLE as error:
+        return f"{type(error).__name__}: {error}"
+    return None
