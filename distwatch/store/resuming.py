@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distwatch.errors import ConfigError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo, Table
+from distwatch.store import schema
 from distwatch.store.joining import ReadableTable
 from distwatch.store.reader import Segment, continued, read_segments, root_of
 
@@ -22,8 +23,9 @@ def next_start(path: Path) -> int:
         NotARunError, FormatVersionError, DamagedStoreError: it cannot be continued.
     """
     root_of(path)
-    starts = [segment.info.origin.start for segment in read_segments(path)]
-    return max(starts, default=-1) + 1
+    # Also of a start that was killed before its first commit, and so has no rows to read.
+    starts = [schema.start_of(folder.name) for folder in path.iterdir()]
+    return max((start for start in starts if start is not None), default=-1) + 1
 
 
 def sweep(path: Path) -> None:

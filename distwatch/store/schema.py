@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -109,6 +110,12 @@ def segment_name(info: RunInfo) -> str:
     """The group of one worker's rows of one phase since one start."""
     name = f"worker-{info.worker:04d}-start-{info.origin.start:04d}"
     return name if info.phase == TRAIN else f"{name}-{info.phase}"
+
+
+def start_of(segment: str) -> int | None:
+    """The start that a segment's name tells of; None if it is no segment's name."""
+    named = re.match(r"worker-\d{4,}-start-(\d{4,})", segment)
+    return int(named[1]) if named else None
 
 
 def root_attributes(info: RunInfo, created: str, run: str = "") -> dict[str, Any]:

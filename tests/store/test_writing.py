@@ -1,11 +1,7 @@
 """Committed means readable: whole blocks, in order, through every bad end."""
 
-import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,43 +216,6 @@ def test_background_keeps_the_first_error_and_counts_what_it_cost():
     assert "disk full" in str(background.error)
     assert background.committed == 8
     assert background.lost == 32
-
-
-KILLED = """
-import sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from test_writing import block_of, info_of, writer_at
-info = info_of()
-writer = writer_at(Path({path!r}), info)
-start = 0
-while True:
-    writer.append(block_of(info, start, 3))
-    start += 3
-    if start % 2:
-        writer.commit_tail()
-    print(writer.committed, flush=True)
-"""
-
-
-@pytest.mark.parametrize("round_", range(5))
-def test_kill_at_any_moment(tmp_path, round_):
-    """What was reported as committed is readable after kill -9, and nothing is torn."""
-    path = tmp_path / "run.zarr"
-    script = KILLED.format(tests=str(Path(__file__).parent), path=str(path))
-    command = [sys.executable, "-c", script]
-    reported = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 0.15 + 0.13 * round_
-        for line in process.stdout:
-            reported = int(line)
-            if time.monotonic() > deadline and reported:
-                break
-        process.send_signal(signal.SIGKILL)
-        reported = max([reported, *map(int, process.stdout.read().split())])
-    run = StoredRun(path)
-    assert run.steps >= reported > 0
-    assert_holds(path, info_of(), run.steps)
 
 
 def test_killed_before_the_first_commit(tmp_path):
