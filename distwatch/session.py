@@ -7,7 +7,6 @@ until the first step is done its errors raise, afterwards they disable it.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import importlib.metadata
@@ -20,6 +19,7 @@ from typing import Any, TypeVar, cast
 
 from distwatch import replicas
 from distwatch.config import WatchConfig
+from distwatch.ending import close_before_exit, closed, undisturbed
 from distwatch.errors import (
     NotWritableError,
     RowsLostWarning,
@@ -60,10 +60,11 @@ def _never_the_killer(method: Method) -> Method:
     def guarded(self: Session, *args: Any, **kwargs: Any) -> None:
         if self.error is not None:
             return
-        try:
-            method(self, *args, **kwargs)
-        except Exception as error:
-            self.fail(error)
+        with undisturbed():
+            try:
+                method(self, *args, **kwargs)
+            except Exception as error:
+                self.fail(error)
 
     return cast(Method, guarded)
 
@@ -119,7 +120,7 @@ class Session:
         else:
             self._claim_for_all(worker.number, run)
         self.begun = True
-        atexit.register(self.abandon)
+        close_before_exit(self.abandon)
 
     def make_recorder(self, heard: Heard, phase: str = TRAIN) -> Recorder:
         """Set up for the signals that the first step was heard to put out."""
@@ -156,7 +157,7 @@ class Session:
 
     def abandon(self) -> None:
         """Training was interrupted: bring home what there is, without collectives."""
-        atexit.unregister(self.abandon)
+        closed(self.abandon)
         for recording in self._recordings.values():
             if self.error is None:
                 try:
@@ -252,7 +253,7 @@ class Session:
             )
 
     def _close(self) -> None:
-        atexit.unregister(self.abandon)
+        closed(self.abandon)
         for recording in self._recordings.values():
             recording.close()
 

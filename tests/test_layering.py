@@ -12,6 +12,7 @@ LEVELS = {
     "_array": 0,
     "statistics": 1,
     "schedules": 1,
+    "ending": 1,
     "signals": 2,
     "records": 3,
     "config": 4,
@@ -25,18 +26,18 @@ LEVELS = {
     "traps": 6,
     "recorder": 6,
     "taps": 7,
-    "recording": 7,
-    "session": 8,
-    "layers": 9,
-    "callbacks": 9,
-    "loops": 9,
+    "recording": 8,
+    "session": 9,
+    "layers": 10,
+    "callbacks": 10,
+    "loops": 10,
     "analysis": 5,
-    "demo": 10,
-    "cli": 11,
-    "testing": 10,
+    "demo": 11,
+    "cli": 12,
+    "testing": 11,
 }
 RUNNING = {"kernels", "replicas", "references", "tensor_slots", "recorder", "taps"}
-RUNNING |= {"traps", "compat", "recording", "session", "layers", "callbacks", "loops"}
+RUNNING |= {"traps", "compat", "ending", "recording", "session", "layers", "callbacks", "loops"}
 READING = {"analysis"}
 #: Which room alone may import a library.
 OWNERS = {

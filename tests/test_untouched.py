@@ -16,6 +16,8 @@ from training import (
 )
 
 import distwatch as dw
+from distwatch.errors import KnownTrapWarning
+from distwatch.taps import fit_calls
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -166,10 +168,38 @@ def test_validation_and_predict_do_not_move_the_reference(tmp_path):
     assert rows[0].equals(rows[1])
 
 
+def is_wrapped():
+    return hasattr(fit_calls._cell("fit").cell_contents, "__wrapped__")
+
+
 def test_fit_itself_is_restored_with_the_last_watch(tmp_path):
     gc.collect()
     watch = dw.Watch(tmp_path / "run.zarr")
-    assert "fit" in vars(keras.Model)
+    assert is_wrapped()
     del watch
     gc.collect()
-    assert "fit" not in vars(keras.Model)
+    assert not is_wrapped()
+
+
+def test_a_watch_that_is_made_within_the_call_is_told_too(tmp_path):
+    """Python looks ``model.fit`` up before it makes the first Watch."""
+    model, _ = small_model(strategy_over(2))
+    with model.distribute_strategy.scope():
+        model.compile(keras.optimizers.SGD(clipnorm=1.0), "sparse_categorical_crossentropy")
+    before = everything_about(model)
+    gc.collect()
+    assert not is_wrapped()
+    with (
+        pytest.warns(KnownTrapWarning, match="clipnorm"),
+        pytest.raises(ZeroDivisionError),
+    ):
+        model.fit(
+            *unlike_rows(32),
+            verbose=0,
+            callbacks=[
+                dw.Watch(tmp_path / "run.zarr"),
+                keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: 1 / 0),
+            ],
+        )
+    assert everything_about(model) == before
+    assert len(dw.open_run(tmp_path / "run.zarr")) == 1

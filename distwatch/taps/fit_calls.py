@@ -4,8 +4,12 @@ Keras tells callbacks that training ended, but not that it was interrupted: an
 error in a batch, in another callback or in validation, or Ctrl-C, leaves
 ``Model.fit`` without a word to them. Nor does it ask them before it looks at the
 data, where what it cannot do ends in a stack trace; nor does it say for which of its
-methods it sets them up. So as long as any Watch lives, ``Model.fit``, ``evaluate`` and
-``predict`` are wrapped; with the last Watch the wrappers go.
+methods it sets them up. So as long as any Watch lives, what ``Model.fit``, ``evaluate`` and
+``predict`` run is wrapped; with the last Watch the wrappers go.
+
+In ``model.fit(..., callbacks=[Watch(...)])`` Python looks ``model.fit`` up before it makes the
+Watch, so a wrapper in the class would come too late. Keras keeps the function itself in a cell
+of the filter that it puts around it for its tracebacks; the wrapper goes in there.
 
 Rejected: a weak reference to Keras's callback list (a held traceback keeps it
 alive), and covering the train function alone (errors in callbacks and in
@@ -36,6 +40,8 @@ class FitListener(Protocol):
 _METHODS = ("fit", "evaluate", "predict")
 
 _lock = threading.RLock()
+#: Keras's own functions, while wrappers are in their places.
+_kept: dict[str, Any] = {}
 _listeners: dict[int, weakref.ref[Any]] = {}
 #: Those that a call is going on for: the evaluation inside a fit is a part of the fit.
 _engaged: set[int] = set()
@@ -46,9 +52,18 @@ def tell_of_fit(listener: FitListener) -> None:
     with _lock:
         _listeners[id(listener)] = weakref.ref(listener)
         weakref.finalize(listener, _forget, id(listener))
-        for method in _METHODS:
-            if method not in keras.Model.__dict__:
-                setattr(keras.Model, method, _covered(getattr(keras.Model, method), method))
+        if not _kept:
+            for method in _METHODS:
+                cell = _cell(method)
+                _kept[method] = cell.cell_contents
+                cell.cell_contents = _covered(cell.cell_contents, method)
+
+
+def _cell(method: str) -> Any:
+    """Where Keras keeps what runs when a method is called."""
+    function = getattr(keras.Model, method)
+    place = function.__code__.co_freevars.index("fn")
+    return function.__closure__[place]
 
 
 def _covered(original: Any, method: str) -> Any:
@@ -70,7 +85,6 @@ def _covered(original: Any, method: str) -> Any:
         finally:
             _engaged.difference_update(map(id, listeners))
 
-    call_and_tell.__distwatch__ = True  # type: ignore[attr-defined]
     return call_and_tell
 
 
@@ -89,6 +103,6 @@ def _forget(listener: int) -> None:
         _listeners.pop(listener, None)
         if _listeners:
             return
-        for method in _METHODS:
-            if hasattr(keras.Model.__dict__.get(method), "__distwatch__"):
-                delattr(keras.Model, method)
+        for method, original in _kept.items():
+            _cell(method).cell_contents = original
+        _kept.clear()

@@ -37,7 +37,7 @@ class Subject:
         if self.iterations is None:
             return -1
         with tf.init_scope():
-            return int(keras.ops.convert_to_numpy(self.iterations))
+            return int(tf.convert_to_tensor(self.iterations).numpy())
 
     def is_being_made(self) -> bool:
         """Whether variables wait for the end of the current trace to get their values."""

@@ -6,6 +6,7 @@ results without a word, so they are said. ``batches`` is about the data.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -146,5 +147,17 @@ def _warn(traps: Sequence[Trap]) -> None:
         "this training runs into known faults of Keras (distwatch.preflight tells of the "
         f"evidence):\n{listed}",
         KnownTrapWarning,
-        stacklevel=5,
+        stacklevel=_level_of_caller(),
     )
+
+
+def _level_of_caller() -> int:
+    """How far up the first frame is that is neither Keras's nor ours, from the caller's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _is_inside(module: str) -> bool:
+    return module.startswith(("keras.", "distwatch."))

@@ -1,0 +1,101 @@
+"""Open runs are closed before the process ends: at its exit, and at SIGTERM.
+
+Python lets a process that is terminated die without running anything, and its interpreter
+shuts down what Zarr needs before daemon threads are done.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Close = Callable[[], None]
+
+
+class _Ending:
+    """What is to be closed, and the handler of SIGTERM as long as there is anything."""
+
+    def __init__(self) -> None:
+        self._closes: list[Close] = []
+        self._busy = 0
+        self._terminated = False
+        self._handling = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def add(self, close: Close) -> None:
+        self._closes.append(close)
+        # Anew each time: what was registered last runs first, and so before the end of
+        # Zarr's event loop.
+        atexit.unregister(self.close_all)
+        atexit.register(self.close_all)
+        if not self._handling and _is_ours_to_handle():
+            signal.signal(signal.SIGTERM, self._on_terminate)
+            self._handling = True
+
+    def remove(self, close: Close) -> None:
+        if close in self._closes:
+            self._closes.remove(close)
+        if not self._closes:
+            self._stop_handling()
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Put SIGTERM off: rows that are on their way from ring to queue belong to neither."""
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            if self._terminated and not self._busy:
+                self._terminate()
+
+    def close_all(self) -> None:
+        while self._closes:
+            self._closes.pop()()
+
+    def _on_terminate(self, number: int, frame: Any) -> None:
+        self._terminated = True
+        if not self._busy:
+            self._terminate()
+
+    def _terminate(self) -> None:
+        """Close everything, and then die of the signal as if it had never been handled."""
+        self._terminated = False
+        try:
+            self.close_all()
+        finally:
+            self._stop_handling()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _stop_handling(self) -> None:
+        if self._handling and threading.current_thread() is threading.main_thread():
+            if signal.getsignal(signal.SIGTERM) == self._on_terminate:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._handling = False
+
+    def _forget(self) -> None:
+        """A forked child has no part in its parent's runs."""
+        self._closes.clear()
+        self._busy, self._terminated = 0, False
+        self._stop_handling()
+
+
+def _is_ours_to_handle() -> bool:
+    """Only where nobody else handles it, and in the thread in which Python lets one."""
+    main = threading.current_thread() is threading.main_thread()
+    return main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+_ending = _Ending()
+
+#: Have ``close`` called before the process ends; with the latest first.
+close_before_exit = _ending.add
+#: Take that back.
+closed = _ending.remove
+undisturbed = _ending.undisturbed
