@@ -3,6 +3,7 @@
 The suite tries a few; ``make matrix`` tries all of them.
 """
 
+import collections
 import itertools
 
 import keras
@@ -61,7 +62,10 @@ SOME = [
     ("mirrored_8", "sequential", "plain"),
 ]
 
-ROWS, BATCH, EPOCHS = 197, 16, 4  # 13 batches an epoch, the last one of 5 rows
+BATCH, EPOCHS = 16, 4
+#: Rows of the last of 13 batches: on 4 and on 8 replicas there is one that gets none. That
+#: one TensorFlow's convolution on CPUs fails on, watched or not.
+LAST = collections.defaultdict(lambda: 5, convolutional=15)
 STEPS = 13 * EPOCHS
 
 
@@ -96,7 +100,8 @@ def make(strategy, kind, mode):
 
 def trained(strategy, kind, mode, file, *callbacks):
     model = make(strategy, kind, mode)
-    history = fit(model, *unlike_rows(ROWS), *callbacks, batch=BATCH, epochs=EPOCHS)
+    rows = 12 * BATCH + LAST[kind]
+    history = fit(model, *unlike_rows(rows), *callbacks, batch=BATCH, epochs=EPOCHS)
     model.save(file)
     return model, history.history["loss"]
 
@@ -130,7 +135,7 @@ def test_laws(tmp_path, combination):
     assert (rows.sizes["replica"], rows.lost_steps) == (replicas, 0)
     counts = rows["count"].sum("replica").sel(signal="activation/output")
     # Rows that both batches have, replica by replica, times four outputs.
-    full, last = 16, sum(min(16 // replicas, n) for n in shares(5, replicas))
+    full, last = 16, sum(min(16 // replicas, n) for n in shares(LAST[kind], replicas))
     expected = [0, *([full] * 11), last] + [last, *([full] * 11), last] * (EPOCHS - 1)
     np.testing.assert_array_equal(counts, 4 * np.asarray(expected))
 
