@@ -5,26 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 
+from distwatch.analysis.datasets import dataset_of, joined, lazy_dataset_of, no_dataset
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
-from distwatch.digest import Digest, spread
+from distwatch.digest import Digest
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
-from distwatch.records import RunInfo, Table
-from distwatch.statistics import ROW
+from distwatch.records import RunInfo
 from distwatch.store.damage import Damage
 from distwatch.store.joining import ReadableTable
 from distwatch.store.reader import StoredRun
-
-#: What a row says of a delta, as people read it.
-STATISTICS = ("count", "mean", "std", "min", "max", "l1", "l2", "zeros", "nans", "infs")
-
-#: NaN, where no two elements could be compared: nothing is known, not zero.
-_KNOWN_IF_COMPARED = ("mean", "std", "min", "max", "l1", "l2")
-
-#: What stands beside ``step``.
-_BESIDE_STEP = ("epoch", "iteration")
 
 
 class SegmentFacts(NamedTuple):
@@ -47,6 +37,7 @@ class Run:
 
     def __init__(self, store: StoredRun) -> None:
         self._store = store
+        self._phase = store.phase
 
     @property
     def path(self) -> Path:
@@ -106,7 +97,15 @@ class Run:
             f"{len(self.replicas)} replicas, {len(self.signals)} signals>"
         )
 
-    def to_xarray(self, *, merged: bool = False) -> xr.Dataset:
+    def refresh(self) -> Run:
+        """See what was committed since: this run, opened anew; returns itself.
+
+        A run that is being written can be opened and refreshed at any time.
+        """
+        self._store = StoredRun(self.path, self._phase)
+        return self
+
+    def to_xarray(self, *, merged: bool = False, chunks: str | int | None = None) -> xr.Dataset:
         """The whole run as a dataset.
 
         Dims are (step, replica, signal), or (step, signal) if ``merged``; the
@@ -121,13 +120,26 @@ class Run:
 
         So it is, too, where a worker stopped before the others: its replicas are NaN
         there, and what is merged is merged over the others.
+
+        Args:
+            merged: over replicas.
+            chunks: None reads everything now. "auto", or a number of steps, makes dask
+                arrays, which read when they are computed, and only what is asked for.
+
+        Raises:
+            ConfigError: dask is not installed, or ``chunks`` is none of these.
         """
         datasets = [
-            self._dataset(table, slice(None), merged) for table in self._store.tables.values()
+            (
+                dataset_of(table, merged=merged)
+                if chunks is None
+                else lazy_dataset_of(table, merged=merged, chunks=chunks)
+            ).assign_attrs(self._attributes(table))
+            for table in self._store.tables.values()
         ]
         if not datasets:
-            return self._empty(merged)
-        return datasets[0] if len(datasets) == 1 else _joined(datasets)
+            return no_dataset(self.replicas, merged=merged)
+        return datasets[0] if len(datasets) == 1 else joined(datasets)
 
     def __getitem__(self, signal: str) -> SignalView:
         """One signal.
@@ -139,8 +151,8 @@ class Run:
         chosen = slice(position, position + 1)
         return SignalView(
             signal,
-            self._dataset(table, chosen, merged=False).isel(signal=0),
-            self._dataset(table, chosen, merged=True).isel(signal=0),
+            dataset_of(table, merged=False, signals=chosen).isel(signal=0),
+            dataset_of(table, merged=True, signals=chosen).isel(signal=0),
         )
 
     def quantile(
@@ -236,45 +248,6 @@ class Run:
             f"{self.path} has no signal {signal!r}; nearest: {nearest(signal, self.signals)}."
         )
 
-    def _dataset(self, stored: ReadableTable, chosen: slice, merged: bool) -> xr.Dataset:
-        rows = stored.rows(signals=chosen)
-        dims = ("step", "signal") if merged else ("step", "replica", "signal")
-        states = stored.merged(signals=chosen) if merged else rows
-        found = readable(states, stored.table)
-        variables = {name: (dims, values) for name, values in found.items()}
-        if not merged and not (present := stored.present()).all():
-            variables = {
-                name: (dims, np.where(present[..., None], values, np.nan))
-                for name, values in found.items()
-            }
-        if merged:
-            apart = spread(readable(rows)["mean"], axis=1)
-            variables["spread"] = (dims, apart)
-        coordinates: dict[str, Any] = {
-            "step": stored.coordinate("step"),
-            "signal": np.asarray(stored.table.names[chosen]),
-            "epoch": ("step", stored.coordinate("epoch")),
-            "iteration": ("step", stored.coordinate("iteration")),
-        }
-        if not merged:
-            coordinates["replica"] = np.asarray(stored.replicas, dtype=np.int64)
-        return xr.Dataset(variables, coordinates, attrs=self._attributes(stored))
-
-    def _empty(self, merged: bool) -> xr.Dataset:
-        """A run without rows."""
-        dims = ("step", "signal") if merged else ("step", "replica", "signal")
-        shape = (0, 0) if merged else (0, len(self.replicas), 0)
-        names = (*STATISTICS, "spread") if merged else STATISTICS
-        coordinates: dict[str, Any] = {
-            "step": np.zeros(0, np.int64),
-            "signal": np.zeros(0, object),
-            "epoch": ("step", np.zeros(0, np.int64)),
-            "iteration": ("step", np.zeros(0, np.int64)),
-        }
-        if not merged:
-            coordinates["replica"] = np.asarray(self.replicas, dtype=np.int64)
-        return xr.Dataset({name: (dims, np.zeros(shape)) for name in names}, coordinates)
-
     def _attributes(self, stored: ReadableTable) -> dict[str, Any]:
         return {
             "strategy": self.info.strategy,
@@ -325,64 +298,6 @@ def open_run(path: str | Path, *, phase: str | None = None) -> Run:
         ConfigError: the run has no such phase.
     """
     return Run(StoredRun(path, phase))
-
-
-def readable(states: Any, table: Table | None = None) -> dict[str, Any]:
-    """Derive what people read from packed states of shape (..., field).
-
-    Args:
-        states: rows of the usual fields, or of all scalar fields of ``table``.
-        table: whose rows they are; None for the usual fields alone.
-    """
-    usual = len(ROW.fields)
-    computed = ROW.compute(ROW.unpack(states[..., :usual]))
-    compared = computed["count"] > 0
-    found = {
-        name: np.where(compared, computed[name], np.nan)
-        if name in _KNOWN_IF_COMPARED
-        else computed[name]
-        for name in STATISTICS
-    }
-    return {**found, **_readable_further(states[..., usual:], table)}
-
-
-def _readable_further(states: Any, table: Table | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    start = 0
-    for statistic in table.statistic.further if table else ():
-        if not statistic.wide:
-            stop = start + len(statistic.fields)
-            found |= statistic.compute(statistic.unpack(states[..., start:stop]))
-            start = stop
-    return found
-
-
-def _joined(datasets: list[xr.Dataset]) -> xr.Dataset:
-    """Datasets of several tables as one, over all their steps."""
-    beside = {
-        name: {
-            int(step): int(value)
-            for part in datasets
-            for step, value in zip(part["step"].values, part[name].values, strict=True)
-        }
-        for name in _BESIDE_STEP
-    }
-    parts = [part.drop_vars(_BESIDE_STEP) for part in datasets]
-    joined = xr.concat(
-        parts,
-        "signal",
-        join="outer",
-        data_vars="all",
-        coords="minimal",
-        compat="override",
-        combine_attrs="drop_conflicts",
-    )
-    return joined.assign_coords(
-        {
-            name: ("step", np.asarray([of[int(step)] for step in joined["step"]], np.int64))
-            for name, of in beside.items()
-        }
-    )
 
 
 def _pick(dataset: xr.Dataset, statistic: str) -> xr.DataArray:

@@ -37,6 +37,8 @@ class StoredRun:
 
     def __init__(self, path: str | Path, phase: str | None = None) -> None:
         self.path = Path(path)
+        #: The phase that was asked for; None for the usual one.
+        self.phase = phase
         attributes = root_of(self.path)
         self.created = str(attributes.get("created", ""))
         found = read_segments(self.path)

@@ -30,6 +30,11 @@ ATTRIBUTE = "distwatch"
 SIGNALS_PER_CHUNK = 8
 
 
+#: Chunks of the coordinates span this many windows, so that those of a long run, which every
+#: reader needs whole, are few files.
+COORDINATE_WINDOWS = 32
+
+
 @dataclass(frozen=True)
 class ArraySpec:
     """One array that grows along ``step``, its first dim.
@@ -60,12 +65,14 @@ def growing(info: RunInfo, table: Table) -> Iterator[ArraySpec]:
         names = tuple(dims.split())
         shard = tuple(sizes[dim] for dim in names)
         chunk = tuple(
-            _divisor(size, SIGNALS_PER_CHUNK) if dim == "signal" else size
+            divisor(size, SIGNALS_PER_CHUNK) if dim == "signal" else size
             for dim, size in zip(names, shard, strict=True)
         )
         return ArraySpec(name, names, shard[1:], shard, chunk, dtype, fill)
 
-    yield from (spec(name, "step", "int64", -1) for name in ("step", "epoch", "iteration"))
+    long = (COORDINATE_WINDOWS * table.window,)
+    for name in ("step", "epoch", "iteration"):
+        yield ArraySpec(name, ("step",), (), long, long, "int64", -1)
     yield spec("rows", "step replica signal field", "float64", float("nan"))
     yield spec("merged", "step signal field", "float64", float("nan"))
     if sizes["bucket"]:
@@ -98,7 +105,7 @@ def bucket_labels(table: Table) -> Any:
     return np.zeros(0) if histogram is None else histogram.centres
 
 
-def _divisor(size: int, most: int) -> int:
+def divisor(size: int, most: int) -> int:
     """The largest divisor of ``size`` up to ``most``.
 
     Inner chunks have to divide a shard exactly, or every write reads it first.

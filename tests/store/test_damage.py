@@ -112,16 +112,24 @@ def _put(document, place, value):
     document[place[-1]] = value
 
 
-@pytest.mark.parametrize("name", ["step", "epoch", "rows", "merged"])
-def test_a_chunk_that_is_gone_is_no_fill_value(fake, name):
-    rank = {"step": 1, "epoch": 1, "rows": 4, "merged": 3}[name]
-    chunk = fake.path / TABLE / name / ".".join(["c", "1", *["0"] * (rank - 1)])
+@pytest.mark.parametrize(
+    ("name", "key", "first", "stop"),
+    [
+        ("step", "c.0", 0, 21),
+        ("epoch", "c.0", 0, 21),
+        ("rows", "c.1.0.0.0", 8, 16),
+        ("merged", "c.1.0.0", 8, 16),
+    ],
+)
+def test_a_chunk_that_is_gone_is_no_fill_value(fake, name, key, first, stop):
+    chunk = fake.path / TABLE / name / key
     chunk.unlink()
     run = dw.open_run(fake.path)
     with pytest.raises(DamagedStoreError, match="a chunk is missing") as raised:
         run.to_xarray(merged=name == "merged")
-    assert f"{chunk} is damaged (it is missing): it holds rows 8 to 15" in str(raised.value)
-    assert run.verify() == [Damage(name, 8, 16, chunk, "it is missing")]
+    wanted = f"{chunk} is damaged (it is missing): it holds rows {first} to {stop - 1} of"
+    assert wanted in str(raised.value)
+    assert run.verify() == [Damage(name, first, stop, chunk, "it is missing")]
 
 
 def test_damage_names_its_file_and_leaves_the_rest(fake):

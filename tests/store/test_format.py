@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorstore
 import xarray as xr
 import zarr
 
 import distwatch as dw
-from distwatch.store import schema
+from distwatch.store import StoredRun, schema
 from distwatch.testing.fake import fake_run
 
 FORMAT = Path(dw.__file__).parent / "store" / "FORMAT.md"
@@ -153,6 +154,15 @@ def test_attributes_are_those_of_the_tables(fake):
     for key in (*root, *segment, *ours):
         assert f"`{key}`" in text
     assert f"format {schema.FORMAT}" in text.splitlines()[0]
+
+
+def test_another_implementation_of_zarr_reads_the_same(fake):
+    stored = StoredRun(fake.path).tables["table-00"]
+    for name in ("rows", "merged", "step", "epoch", "iteration"):
+        where = {"driver": "file", "path": str(fake.path / TABLE / name)}
+        array = tensorstore.open({"driver": "zarr3", "kvstore": where}).result()
+        own = stored.coordinate(name) if array.rank == 1 else getattr(stored, name)()
+        np.testing.assert_array_equal(array.read().result(), own)
 
 
 @pytest.mark.parametrize("of", [(), (SEGMENT,), (TABLE,)])

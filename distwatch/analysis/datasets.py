@@ -1,0 +1,229 @@
+"""Tables as xarray datasets: read now, or lazily through dask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from distwatch.digest import spread
+from distwatch.errors import ConfigError
+from distwatch.records import Floats, Table
+from distwatch.statistics import ROW
+from distwatch.store.joining import ReadableTable
+from distwatch.store.schema import SIGNALS_PER_CHUNK, divisor
+
+#: What a row says of a delta, as people read it.
+STATISTICS = ("count", "mean", "std", "min", "max", "l1", "l2", "zeros", "nans", "infs")
+
+#: NaN, where no two elements could be compared: nothing is known, not zero.
+_KNOWN_IF_COMPARED = ("mean", "std", "min", "max", "l1", "l2")
+
+#: What stands beside ``step``.
+_BESIDE_STEP = ("epoch", "iteration")
+
+#: A lazy chunk is about this large.
+_CHUNK_BYTES = 32 * 2**20
+
+_ALL = slice(None)
+
+
+def dataset_of(stored: ReadableTable, *, merged: bool, signals: slice = _ALL) -> xr.Dataset:
+    """A table, or some of its signals, read now; see `distwatch.Run.to_xarray`."""
+    rows = _rows(stored, _ALL, signals)
+    states = stored.merged(_ALL, signals) if merged else rows
+    dims = _dims(merged)
+    variables = {name: (dims, v) for name, v in _said(states, stored.table).items()}
+    if merged:
+        variables["spread"] = (dims, _spread(rows))
+    return xr.Dataset(variables, _coordinates(stored, signals, merged))
+
+
+def lazy_dataset_of(
+    stored: ReadableTable, *, merged: bool, chunks: str | int = "auto"
+) -> xr.Dataset:
+    """The same as dask arrays, whose chunks hold some steps of a few signals each.
+
+    Raises:
+        ConfigError: dask is not installed, or ``chunks`` says no number of steps.
+    """
+    da = _dask_array()
+    rows = _lazy(da, stored, _steps_in_chunk(stored, chunks), merged=False)
+    states = _lazy(da, stored, _steps_in_chunk(stored, chunks), merged=True) if merged else rows
+    names = _said(np.zeros((0, len(stored.table.fields))), stored.table)
+    dims = _dims(merged)
+
+    def derived(name: str) -> Any:
+        return states.map_blocks(
+            lambda block: _said(block, stored.table)[name].astype(np.float64),
+            dtype=np.float64,
+            drop_axis=states.ndim - 1,
+            name=False if stored.steps else None,
+        )
+
+    variables = {name: (dims, derived(name)) for name in names}
+    if merged:
+        apart = rows.map_blocks(_spread, dtype=np.float64, drop_axis=[1, 3])
+        variables["spread"] = (dims, apart)
+    return xr.Dataset(variables, _coordinates(stored, _ALL, merged))
+
+
+def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
+    """That of a run without rows."""
+    shape = (0, 0) if merged else (0, len(replicas), 0)
+    names = (*STATISTICS, "spread") if merged else STATISTICS
+    nothing = np.zeros(0, np.int64)
+    coordinates: dict[str, Any] = {
+        "step": nothing,
+        "signal": np.zeros(0, object),
+        "epoch": ("step", nothing),
+        "iteration": ("step", nothing),
+    }
+    if not merged:
+        coordinates["replica"] = np.asarray(replicas, dtype=np.int64)
+    return xr.Dataset({name: (_dims(merged), np.zeros(shape)) for name in names}, coordinates)
+
+
+def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
+    """Datasets of several tables as one, over all their steps."""
+    beside = {
+        name: {
+            int(step): int(value)
+            for part in datasets
+            for step, value in zip(part["step"].values, part[name].values, strict=True)
+        }
+        for name in _BESIDE_STEP
+    }
+    parts = [part.drop_vars(_BESIDE_STEP) for part in datasets]
+    joined = xr.concat(
+        parts,
+        "signal",
+        join="outer",
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        combine_attrs="drop_conflicts",
+    )
+    return joined.assign_coords(
+        {
+            name: ("step", np.asarray([of[int(step)] for step in joined["step"]], np.int64))
+            for name, of in beside.items()
+        }
+    )
+
+
+def readable(states: Any, table: Table | None = None) -> dict[str, Any]:
+    """Derive what people read from packed states of shape (..., field).
+
+    Args:
+        states: rows of the usual fields, or of all scalar fields of ``table``.
+        table: whose rows they are; None for the usual fields alone.
+    """
+    usual = len(ROW.fields)
+    computed = ROW.compute(ROW.unpack(states[..., :usual]))
+    compared = computed["count"] > 0
+    found = {
+        name: np.where(compared, computed[name], np.nan)
+        if name in _KNOWN_IF_COMPARED
+        else computed[name]
+        for name in STATISTICS
+    }
+    return {**found, **_readable_further(states[..., usual:], table)}
+
+
+def _said(states: Any, table: Table) -> dict[str, Any]:
+    """The same, NaN where a worker left no row."""
+    absent = np.isnan(states[..., 0])
+    if not absent.any():
+        return readable(states, table)
+    found = readable(np.where(absent[..., None], 0.0, states), table)
+    return {name: np.where(absent, np.nan, values) for name, values in found.items()}
+
+
+def _readable_further(states: Any, table: Table | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    start = 0
+    for statistic in table.statistic.further if table else ():
+        if not statistic.wide:
+            stop = start + len(statistic.fields)
+            found |= statistic.compute(statistic.unpack(states[..., start:stop]))
+            start = stop
+    return found
+
+
+def _dims(merged: bool) -> tuple[str, ...]:
+    return ("step", "signal") if merged else ("step", "replica", "signal")
+
+
+def _coordinates(stored: ReadableTable, signals: slice, merged: bool) -> dict[str, Any]:
+    coordinates: dict[str, Any] = {
+        "step": stored.coordinate("step"),
+        "signal": np.asarray(stored.table.names[signals]),
+        "epoch": ("step", stored.coordinate("epoch")),
+        "iteration": ("step", stored.coordinate("iteration")),
+    }
+    if not merged:
+        coordinates["replica"] = np.asarray(stored.replicas, dtype=np.int64)
+    return coordinates
+
+
+def _rows(stored: ReadableTable, steps: slice, signals: slice) -> Floats:
+    """States on each replica, NaN where a worker left none."""
+    rows = stored.rows(steps, signals)
+    present = stored.present(steps)
+    return rows if present.all() else np.where(present[..., None, None], rows, np.nan)
+
+
+def _spread(rows: Any) -> Any:
+    usual = rows[..., : len(ROW.fields)]
+    absent = np.isnan(usual[..., :1])
+    return spread(readable(np.where(absent, 0.0, usual))["mean"], axis=1)
+
+
+def _lazy(da: Any, stored: ReadableTable, in_chunk: int, *, merged: bool) -> Any:
+    """States as a dask array of shape (step, signal, field), or with replica after step."""
+    signals = len(stored.table.signals)
+    fields = len(stored.table.fields)
+    few = divisor(signals, SIGNALS_PER_CHUNK)
+    beside = () if merged else ((len(stored.replicas),),)
+    steps = _parts(stored.steps, in_chunk)
+    chunks = (steps, *beside, _parts(signals, few), (fields,))
+
+    def read(block_info: Any = None) -> Floats:
+        place = block_info[None]["array-location"]
+        at_steps, at_signals = slice(*place[0]), slice(*place[-2])
+        if merged:
+            return stored.merged(at_steps, at_signals)
+        return _rows(stored, at_steps, at_signals)
+
+    return da.map_blocks(
+        read, chunks=chunks, dtype=np.float64, meta=np.empty((0,) * len(chunks))
+    )
+
+
+def _parts(size: int, most: int) -> tuple[int, ...]:
+    whole, rest = divmod(size, most)
+    return (most,) * whole + ((rest,) if rest or not whole else ())
+
+
+def _steps_in_chunk(stored: ReadableTable, chunks: str | int) -> int:
+    if chunks != "auto":
+        if isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1:
+            raise ConfigError(f"chunks={chunks!r}: give a number of steps, or 'auto'.")
+        return chunks
+    signals = divisor(len(stored.table.signals), SIGNALS_PER_CHUNK)
+    row = 8 * len(stored.replicas) * signals * len(stored.table.fields)
+    window = stored.table.window
+    return max(1, _CHUNK_BYTES // (row * window)) * window
+
+
+def _dask_array() -> Any:
+    try:
+        import dask.array
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "chunks: lazy reading needs dask, which is not installed: "
+            'pip install "distwatch[dask]".'
+        ) from error
+    return dask.array
