@@ -149,6 +149,43 @@ def test_info_json_is_for_programs(call, tmp_path):
     }
 
 
+def test_info_says_how_the_writing_ended(call, tmp_path):
+    path = fake_run(tmp_path / "run.zarr").path
+    assert "written to its end" in " ".join(call("info", path)[1].split())
+    group = path / "worker-0000-start-0000" / "table-00" / "zarr.json"
+    document = json.loads(group.read_text())
+    for ended, says in [
+        (None, "still going on, or ended without a close"),
+        ("OSError: disk full", "until an error ended it: OSError: disk full"),
+    ]:
+        document["attributes"]["distwatch"] |= {"ended": ended, "crc32": None}
+        group.write_text(json.dumps(document))
+        assert f"written {says}" in " ".join(call("info", path)[1].split())
+
+
+def test_verify_finds_what_is_damaged(call, tmp_path):
+    path = fake_run(tmp_path / "run.zarr", steps=21).path
+    code, out, _ = call("verify", path)
+    assert (code, out.strip().splitlines()[-1].split(", ")[-1]) == (0, "none damaged.")
+    chunk = path / "worker-0000-start-0000" / "table-00" / "rows" / "c.1.0.0.0"
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    code, out, _ = call("verify", path)
+    assert code == 1
+    assert f"{chunk} is damaged" in out.replace("\n", "")
+    assert "it holds rows 8 to 15 of 'rows'" in out.replace("\n", " ")
+    assert "1 damaged; the others can be read." in out
+    code, out, _ = call("verify", path, "--json")
+    (damaged,) = json.loads(out)["damaged"]
+    assert (code, damaged["array"], damaged["first"], damaged["file"]) == (
+        1,
+        "rows",
+        8,
+        str(chunk),
+    )
+    assert call("verify", tmp_path / "nowhere.zarr")[0] == 1
+    assert "Examples" in call("verify", "--help")[1]
+
+
 def test_info_names_what_is_unwatched(call, tmp_path):
     group = fake_run(tmp_path / "run.zarr").path / "worker-0000-start-0000" / "zarr.json"
     document = json.loads(group.read_text())

@@ -61,7 +61,7 @@ def test_rows_are_brought_home(tmp_path, then, code, steps):
     # Python itself dies of an interrupt that nobody catches, by its signal.
     assert got in (code, -signal.SIGINT) if "SIGINT" in then else got == code, err
     assert len(dw.open_run(path)) == steps
-    assert dw.open_run(path)._store.ended == "closed"
+    assert dw.open_run(path).ended == "closed"
 
 
 def test_a_handler_that_is_there_already_is_left_alone(tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 import time
 
 import keras
@@ -13,7 +14,7 @@ import distwatch as dw
 from distwatch import recording
 from distwatch.errors import RowsLostWarning, WatcherDisabledWarning, WriteFailedError
 from distwatch.recorder import Recorder, TableRecorder
-from distwatch.store import BackgroundWriter, StoreWriter
+from distwatch.store import BackgroundWriter, StoreWriter, syncing
 from distwatch.taps import Taps
 
 
@@ -51,7 +52,11 @@ def test_a_full_disk_ends_the_watching_only(tmp_path, monkeypatch):
     assert isinstance(watch.status.error, WriteFailedError)
     assert watch.status.committed == 2
     assert watch.status.lost > 0
-    assert len(dw.open_run(tmp_path / "run.zarr")) == 2
+    run = dw.open_run(tmp_path / "run.zarr")
+    assert len(run) == 2
+    # The disk had room for these words.
+    assert run.ended == "OSError: [Errno 28] No space left on device"
+    assert run.lost == watch.status.lost
 
 
 def test_strict_raises_instead(tmp_path, monkeypatch):
@@ -130,7 +135,8 @@ def test_before_the_first_step_it_raises(tmp_path, monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-def test_a_slow_disk_drops_whole_blocks_and_says_so(tmp_path, monkeypatch):
+def slow_disk(monkeypatch):
+    """A disk slower than training, behind a queue that holds one block."""
     original = StoreWriter.append
 
     def append(self, block):
@@ -138,8 +144,13 @@ def test_a_slow_disk_drops_whole_blocks_and_says_so(tmp_path, monkeypatch):
         original(self, block)
 
     monkeypatch.setattr(StoreWriter, "append", append)
-    small = functools.partial(BackgroundWriter, max_bytes=1, max_wait=0.01)
+    monkeypatch.setattr(recording, "MAX_WAIT", 0.01)
+    small = functools.partial(BackgroundWriter, max_bytes=1)
     monkeypatch.setattr(recording, "BackgroundWriter", small)
+
+
+def test_a_slow_disk_drops_whole_blocks_and_says_so(tmp_path, monkeypatch):
+    slow_disk(monkeypatch)
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))
     watch = dw.Watch(tmp_path / "run.zarr", window=2)
@@ -152,3 +163,35 @@ def test_a_slow_disk_drops_whole_blocks_and_says_so(tmp_path, monkeypatch):
     steps = run.to_xarray().step.values
     assert (np.diff(steps) > 0).all()
     assert f"{run.lost} steps lost" in run.summary()
+
+
+def test_a_slow_disk_can_be_waited_for(tmp_path, monkeypatch):
+    slow_disk(monkeypatch)
+    model, _ = small_model(strategy_over(1))
+    watch = dw.Watch(tmp_path / "run.zarr", window=2, on_full="wait")
+    fit(model, *unlike_rows(64), watch, epochs=2)
+    assert (len(dw.open_run(tmp_path / "run.zarr")), watch.status.lost) == (8, 0)
+
+
+def test_power_may_fail_after_each_commit(tmp_path, monkeypatch):
+    """Every file is synced under another name first, and then the folder of its name."""
+    events = []
+
+    def noting(name, original):
+        def call(*args):
+            events.append((name, args))
+            return original(*args)
+
+        monkeypatch.setattr(syncing.os, name, call)
+
+    noting("fsync", os.fsync)
+    model, _ = small_model(strategy_over(1))
+    fit(model, *unlike_rows(64), dw.Watch(tmp_path / "plain.zarr", window=2))
+    assert not events
+    model, _ = small_model(strategy_over(1))
+    fit(model, *unlike_rows(64), dw.Watch(tmp_path / "run.zarr", window=2, durability="power"))
+    files = [file for file in (tmp_path / "run.zarr").rglob("*") if file.is_file()]
+    assert len(events) >= 2 * len(files)
+    assert not list((tmp_path / "run.zarr").rglob("*.partial"))
+    rows = [dw.open_run(tmp_path / name).to_xarray() for name in ("plain.zarr", "run.zarr")]
+    assert rows[0].equals(rows[1])

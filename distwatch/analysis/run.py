@@ -88,6 +88,11 @@ class Run:
         """How many steps were due and are not in the store, summed over tables."""
         return self._store.lost
 
+    @property
+    def ended(self) -> str | None:
+        """What ended the writing: "closed" or an error; None while it goes on, or if killed."""
+        return self._store.ended
+
     def __len__(self) -> int:
         return self._store.steps
 
