@@ -71,7 +71,7 @@ class ContinuedTable:
 
     Args:
         parts: the table of each start, in their order.
-        firsts: the first step of each.
+        ends: the step from which on each is replaced; None where it is not.
         where: the run, for messages.
 
     Raises:
@@ -79,7 +79,7 @@ class ContinuedTable:
     """
 
     def __init__(
-        self, parts: Sequence[ReadableTable], firsts: Sequence[int], where: str
+        self, parts: Sequence[ReadableTable], ends: Sequence[int | None], where: str
     ) -> None:
         if len({(part.table.signals, part.table.fields, part.replicas) for part in parts}) > 1:
             raise DamagedStoreError(
@@ -91,10 +91,7 @@ class ContinuedTable:
         self.lost = sum(part.lost for part in parts)
         self._parts = parts
         #: How many steps of each part still count.
-        self.kept = [
-            _place_of(part, min(firsts[number + 1 :], default=None))
-            for number, part in enumerate(parts)
-        ]
+        self.kept = [_place_of(part, end) for part, end in zip(parts, ends, strict=True)]
         self.steps = sum(self.kept)
 
     def present(self, steps: slice = _ALL) -> npt.NDArray[np.bool_]:

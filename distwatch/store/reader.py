@@ -173,23 +173,27 @@ def _read_segment(path: Path, name: str) -> Segment | None:
 
 def continued(segments: list[Segment], where: str) -> list[Worker]:
     """The starts of each worker as one, in the order of the workers."""
-    workers: dict[int, list[Segment]] = {}
+    origins = [segment.info.origin for segment in segments]
+    workers: dict[int, list[tuple[Segment, int | None]]] = {}
     for segment in segments:
-        workers.setdefault(segment.info.worker, []).append(segment)
+        # A start of any worker replaces what all of them have from there on.
+        later = [o.step for o in origins if o.start > segment.info.origin.start]
+        started = (segment, min(later, default=None))
+        workers.setdefault(segment.info.worker, []).append(started)
     return [_one_worker(starts, where) for starts in workers.values()]
 
 
-def _one_worker(starts: list[Segment], where: str) -> Worker:
-    info = starts[-1].info
-    if len(starts) == 1:
-        return Worker(info, dict(starts[0].tables), starts[0])
-    firsts = [segment.info.origin.step for segment in starts]
-    names = _same_tables([segment.tables for segment in starts], where, "starts")
+def _one_worker(starts: list[tuple[Segment, int | None]], where: str) -> Worker:
+    segments, ends = zip(*starts, strict=True)
+    latest = segments[-1]
+    if ends == (None,):
+        return Worker(latest.info, dict(latest.tables), latest)
+    names = _same_tables([segment.tables for segment in segments], where, "starts")
     tables: dict[str, ReadableTable] = {
-        name: ContinuedTable([segment.tables[name] for segment in starts], firsts, where)
+        name: ContinuedTable([segment.tables[name] for segment in segments], ends, where)
         for name in names
     }
-    return Worker(info, tables, starts[-1])
+    return Worker(latest.info, tables, latest)
 
 
 def _joined(workers: list[Worker], where: str) -> dict[str, ReadableTable]:

@@ -7,7 +7,7 @@ import pytest
 
 import distwatch as dw
 from distwatch.errors import DamagedStoreError
-from distwatch.records import Block, RunInfo, Table, TensorLayout, Tensors
+from distwatch.records import Block, Origin, RunInfo, Table, TensorLayout, Tensors
 from distwatch.signals import Signal
 from distwatch.statistics import LogHistogram, merge_axis, observe, with_row
 from distwatch.store import StoredRun, StoreWriter, claim
@@ -125,6 +125,24 @@ def test_a_worker_that_lags_or_begins_late(tmp_path, whole):
     counts = run["activation/a"].per_replica("count")
     np.testing.assert_array_equal(~counts.isnull(), there)
     assert "Worker 1 (replicas 2, 3) left only 6 of 10 steps" in run.summary()
+
+
+def test_a_start_replaces_the_rows_of_all_workers(tmp_path, whole):
+    """Worker 1 was killed again before it had written anything since its second start."""
+    path = tmp_path / "run.zarr"
+    write(path, (0, (0, 1), range(10)), (1, (2, 3), range(10)))
+    again = replace(ALL, worker=0, replicas=(0, 1), origin=Origin(1, 4, 5))
+    writer = StoreWriter(path, again)
+    for table in (TABLE, RAW):
+        writer.append(block(table, (0, 1), range(4, 7)))
+    writer.close()
+    table = StoredRun(path).tables["table-00"]
+    np.testing.assert_array_equal(table.coordinate("step"), range(7))
+    there = table.present()
+    assert there[:4].all()
+    np.testing.assert_array_equal(there[4:], [[True, True, False, False]] * 3)
+    wanted = whole.tables["table-00"].rows(slice(0, 7))
+    np.testing.assert_array_equal(table.rows()[there], wanted[there])
 
 
 def test_a_worker_without_rows_is_as_one_that_never_was(tmp_path, whole):
