@@ -150,6 +150,9 @@ def test_fields_are_the_documented_ones():
         "schedule",
         "window",
         "overwrite",
+        "resume",
         "strict",
+        "on_full",
+        "durability",
         "phases",
     }

@@ -64,7 +64,7 @@ def trained(kind, strategy, spe, *callbacks):
     [
         ("functional", 1, 1),
         ("convolutional", 2, 7),
-        ("sequential", 4, 1),
+        ("sequential", 2, 1),
         ("subclassed", 1, 7),
     ],
 )

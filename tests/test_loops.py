@@ -23,7 +23,13 @@ from distwatch.errors import (
 
 ROWS, BATCH = 42, 16
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
-SIGNALS = (dw.activations(), dw.gradients(), dw.updates(), dw.loss(), dw.inputs())
+SIGNALS = (
+    dw.activations(),
+    dw.gradients("dense_0/kernel"),
+    dw.updates("dense_0/kernel"),
+    dw.loss(),
+    dw.inputs(),
+)
 
 
 def data_for(strategy):
@@ -98,7 +104,7 @@ def trained(strategy, drive, store=None, epochs=3, **how):
 
 @pytest.mark.parametrize(
     ("replicas", "drive"),
-    [(1, by_call), (2, by_call), (4, in_graph), (2, eagerly)],
+    [(2, by_call), (4, in_graph), (1, in_graph), (2, eagerly)],
 )
 def test_the_laws(tmp_path, replicas, drive):
     strategy = strategy_over(replicas)

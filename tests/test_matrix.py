@@ -49,11 +49,11 @@ ALL = [
 SOME = [
     ("default", "subclassed", "jit"),
     ("default", "shared", "mixed_float16"),
-    ("one_device", "nested", "spe_7"),
+    ("one_device", "nested", "mixed_bfloat16"),
     ("mirrored_2", "functional", "plain"),
     ("mirrored_2", "convolutional", "spe_7"),
     ("mirrored_4", "sequential", "spe_7"),
-    ("mirrored_8", "nested", "mixed_bfloat16"),
+    ("mirrored_8", "sequential", "plain"),
 ]
 
 BATCH, EPOCHS = 16, 4

@@ -54,7 +54,10 @@ def test_signatures_are_kept():
         "schedule": None,
         "window": 256,
         "overwrite": False,
+        "resume": False,
         "strict": False,
+        "on_full": "drop",
+        "durability": "process",
         "phases": ("train",),
     }
     tracker = inspect.signature(dw.Tracker).parameters

@@ -53,7 +53,7 @@ class BackgroundWriter:
         self._dropped: Counter[str] = Counter()
         #: Those of them that the store does not tell of yet.
         self._undeclared: Counter[str] = Counter()
-        #: Steps of each table that were taken, and not handed to the writer yet.
+        #: Steps of each table that were taken, and that the writer has not taken over yet.
         self._waiting: Counter[str] = Counter()
         #: Steps that an error left unwritten.
         self._unwritten = 0
@@ -132,8 +132,6 @@ class BackgroundWriter:
             if not self._queue:
                 return False
             block = self._queue[0]
-            if block is not None:
-                self._waiting[block.table] -= len(block)
         self._declare(writer)
         if block is None:
             writer.commit_tail(at_once=False)
@@ -143,7 +141,9 @@ class BackgroundWriter:
             # Only now: a block counts against the bound until it is written.
             self._queue.popleft()
             self.committed = writer.committed
-            self._bytes -= block.nbytes if block is not None else 0
+            if block is not None:
+                self._bytes -= block.nbytes
+                self._waiting[block.table] -= len(block)
             self._changed.notify_all()
         return True
 

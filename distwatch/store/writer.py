@@ -207,7 +207,7 @@ class TableWriter:
         }
         _create_labels(self._group, info, table)
         self._tail: list[Block] = []
-        #: Steps that came.
+        #: Steps that were taken over.
         self._given = 0
         self._whole = 0
         self._lost = 0
@@ -227,7 +227,6 @@ class TableWriter:
             StateShapeError: the block's shape is not that of this table.
         """
         self._check(block)
-        self._given += len(block)
         self._lost += block.lost
         self._tail.append(block)
         waiting = concatenate(self._tail)
@@ -238,6 +237,7 @@ class TableWriter:
             self._whole += whole
             self._commit(self._whole)
         self._tail = [waiting[whole:]]
+        self._given += len(block)
 
     def commit_tail(self, *, at_once: bool = True) -> None:
         """Commit the steps that fill no chunk yet (unless that was done just now)."""
