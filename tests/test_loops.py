@@ -295,6 +295,24 @@ def test_steps_that_nobody_counted_come_home_at_the_end(tmp_path):
     assert dw.open_run(store).lost == 5
 
 
+def test_steps_that_are_counted_together_come_home_in_time(tmp_path):
+    strategy = strategy_over(1)
+    model, _ = small_model(strategy)
+    store = tmp_path / "run.zarr"
+    with dw.watching(model, model.optimizer, store, window=2, steps_per_execution=3) as watch:
+        step = watch.wrap(step_of(model, model.optimizer))
+
+        @tf.function
+        def three_steps(batches):
+            for _ in tf.range(3):
+                strategy.run(step, args=next(batches))
+
+        for _ in range(5):
+            three_steps(iter(data_for(strategy)))
+            watch.after_step(3)
+    assert list(dw.open_run(store).to_xarray().step.values) == list(range(15))
+
+
 def test_a_step_that_is_not_wrapped_ends_the_watching_only(tmp_path):
     strategy = strategy_over(1)
     model, _ = small_model(strategy)
