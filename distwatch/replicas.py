@@ -136,49 +136,56 @@ class RowMerger:
     """
 
     def __init__(self, strategy: Strategy, statistic: Statistic[Any] = ROW) -> None:
-        self._strategy = strategy
-        self._statistic = statistic
-        self._run = tf.function(self._on_all_replicas, reduce_retracing=True)
+        def merge(rows: Tensor) -> Tensor:
+            merged = statistic.across(statistic.unpack(rows), _ReplicaReductions())
+            return statistic.pack(merged)
+
+        self._merge = _on_all_replicas(strategy, merge)
 
     def __call__(self, rows: Sequence[Tensor]) -> npt.NDArray[np.float64]:
         """Merge one array a replica, each of shape (..., field), to one such array."""
         if len(rows) == 1:
             return np.asarray(rows[0])
-        return np.asarray(_first_result(self._strategy, self._run, rows))
-
-    def _on_all_replicas(self, rows: Any) -> Any:
-        return self._strategy.run(self._on_one_replica, args=(rows,))
-
-    def _on_one_replica(self, rows: Tensor) -> Tensor:
-        state = self._statistic.unpack(rows)
-        return self._statistic.pack(self._statistic.across(state, _ReplicaReductions()))
+        return np.asarray(self._merge(rows))
 
 
 class SumOverReplicas:
     """Adds up arrays over the replicas of a strategy, by one cross-replica reduction."""
 
     def __init__(self, strategy: Strategy) -> None:
-        self._strategy = strategy
-        self._run = tf.function(self._on_all_replicas, reduce_retracing=True)
+        self._sum = _on_all_replicas(strategy, lambda x: _ReplicaReductions().sum(x))
 
     def __call__(self, arrays: Sequence[Any]) -> npt.NDArray[np.float64]:
         """Add one float64 array a replica, all of one shape."""
         if len(arrays) == 1:
             return np.asarray(arrays[0])
-        return np.asarray(_first_result(self._strategy, self._run, arrays))
-
-    def _on_all_replicas(self, arrays: Any) -> Any:
-        return self._strategy.run(lambda x: _ReplicaReductions().sum(x), args=(arrays,))
+        return np.asarray(self._sum(arrays))
 
 
-def _first_result(strategy: Strategy, run: Callable[[Any], Any], arrays: Sequence[Any]) -> Any:
-    """Hand each replica its array, and return what the first one got out."""
-    distributed = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.convert_to_tensor(
-            arrays[context.replica_id_in_sync_group], tf.float64
+def _on_all_replicas(
+    strategy: Strategy, function: Callable[[Tensor], Tensor]
+) -> Callable[[Sequence[Any]], Any]:
+    """Compile a function that every replica calls with its own array of float64.
+
+    What is returned takes one array a replica, and gives what the first replica
+    got out. TensorFlow counts the traces of a method over all its objects and
+    warns of many; a function of its own is counted by itself.
+    """
+
+    def run(values: Any) -> Any:
+        return strategy.run(function, args=(values,))
+
+    compiled = tf.function(run, reduce_retracing=True)
+
+    def call(arrays: Sequence[Any]) -> Any:
+        distributed = strategy.experimental_distribute_values_from_function(
+            lambda context: tf.convert_to_tensor(
+                arrays[context.replica_id_in_sync_group], tf.float64
+            )
         )
-    )
-    return local_part(strategy, run(distributed))
+        return local_part(strategy, compiled(distributed))
+
+    return call
 
 
 def local_part(strategy: Strategy, value: Any) -> Any:

@@ -299,7 +299,7 @@ def test_steps_that_are_counted_together_come_home_in_time(tmp_path):
     strategy = strategy_over(1)
     model, _ = small_model(strategy)
     store = tmp_path / "run.zarr"
-    with dw.watching(model, model.optimizer, store, window=2, steps_per_execution=3) as watch:
+    with dw.watching(model, model.optimizer, store, window=5, steps_per_execution=3) as watch:
         step = watch.wrap(step_of(model, model.optimizer))
 
         @tf.function

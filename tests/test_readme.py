@@ -27,13 +27,16 @@ def run(*command, cwd):
         timeout=240,
     )
     assert ended.returncode == 0, ended.stderr
+    assert "retracing" not in ended.stderr
     return ended.stdout
 
 
 def test_the_programs_run(tmp_path):
     programs = [block for block in BLOCKS if block not in TESTS]
     (tmp_path / "readme.py").write_text("\n".join(programs))
-    printed = run("-W", "error", "readme.py", cwd=tmp_path)
+    # Keras saves a distributed variable in a way that NumPy 2 will give up; watching or not.
+    known = "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+    printed = run("-W", "error", "-W", known, "readme.py", cwd=tmp_path)
     opened = dw.open_run(tmp_path / "run.zarr")
     assert opened.summary() in printed
     assert len(opened) == 15
