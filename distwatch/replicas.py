@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -168,14 +169,10 @@ def _on_all_replicas(
     """Compile a function that every replica calls with its own array of float64.
 
     What is returned takes one array a replica, and gives what the first replica
-    got out. TensorFlow counts the traces of a method over all its objects and
-    warns of many; a function of its own is counted by itself.
+    got out. TensorFlow adds up the traces of all functions that share their code,
+    and warns of many, so what is compiled is a ``partial``, which is counted by itself.
     """
-
-    def run(values: Any) -> Any:
-        return strategy.run(function, args=(values,))
-
-    compiled = tf.function(run, reduce_retracing=True)
+    compiled = tf.function(partial(_run, strategy, function), reduce_retracing=True)
 
     def call(arrays: Sequence[Any]) -> Any:
         distributed = strategy.experimental_distribute_values_from_function(
@@ -186,6 +183,10 @@ def _on_all_replicas(
         return local_part(strategy, compiled(distributed))
 
     return call
+
+
+def _run(strategy: Strategy, function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    return strategy.run(function, args=(values,))
 
 
 def local_part(strategy: Strategy, value: Any) -> Any:
