@@ -36,7 +36,8 @@ class Watch(keras.callbacks.Callback):
     once and ends the watching, not the training.
 
     Args:
-        store: where the run is written; a folder that does not exist yet.
+        store: where the run is written; a folder that does not exist yet, or a URL:
+            "s3://bucket/run.zarr" (gs, az and others too), "memory://run.zarr".
         signals: None for the outermost layers that own weights, every `Tracker`
             and the model's own output; glob patterns over layer paths; or selectors
             such as ``distwatch.gradients()``, see `distwatch.signals`.

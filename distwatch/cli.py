@@ -106,7 +106,7 @@ def demo(
     "\n\n  distwatch info run.zarr --phase test"
 )
 def info(
-    run: Annotated[Path, typer.Argument(help="The path that was given to Watch.")],
+    run: Annotated[str, typer.Argument(help="The path or URL that was given to Watch.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, for programs.")
     ] = False,
@@ -130,7 +130,7 @@ def info(
     "\n\nExit codes: 0 no chunk is damaged, 1 some are, or it cannot be read, 2 bad usage."
 )
 def verify(
-    run: Annotated[Path, typer.Argument(help="The path that was given to Watch.")],
+    run: Annotated[str, typer.Argument(help="The path or URL that was given to Watch.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, for programs.")
     ] = False,

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from distwatch.addresses import Address, address_of, scheme_of
 from distwatch.errors import ConfigError, nearest
 from distwatch.records import PHASES, TRAIN
 from distwatch.schedules import Schedule, every, from_mapping
@@ -26,7 +27,7 @@ class WatchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    store: Path
+    store: Path | str
     signals: tuple[Selector, ...] | None = None
     reference: str = "previous"
     schedule: Schedule = Field(default_factory=lambda: every(1))
@@ -37,6 +38,11 @@ class WatchConfig(BaseModel):
     on_full: Literal["drop", "wait"] = "drop"
     durability: Literal["process", "power"] = "process"
     phases: tuple[str, ...] = (TRAIN,)
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _check_store(cls, value: Any) -> Address:
+        return address_of(value)
 
     @field_validator("signals", mode="before")
     @classmethod
@@ -70,6 +76,8 @@ class WatchConfig(BaseModel):
     def _check_what_becomes_of_a_run(self) -> WatchConfig:
         if self.overwrite and self.resume:
             raise ConfigError("overwrite and resume: a run is either deleted or continued.")
+        if self.durability == "power" and scheme_of(self.store) == "memory":
+            raise ConfigError(f"{self.store}: nothing in memory survives a cut of power.")
         return self
 
     @field_validator("window")

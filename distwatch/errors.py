@@ -106,6 +106,10 @@ class NotWritableError(StoreError, PermissionError):
     """The path cannot be written."""
 
 
+class UnreachableError(StoreError, OSError):
+    """The store did not answer, or refused to."""
+
+
 class WriteFailedError(StoreError, OSError):
     """Writing failed after training had begun."""
 

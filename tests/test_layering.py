@@ -10,6 +10,7 @@ ROOT = Path(distwatch.__file__).parent
 LEVELS = {
     "errors": 0,
     "_array": 0,
+    "addresses": 1,
     "statistics": 1,
     "schedules": 1,
     "ending": 1,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
+from distwatch.addresses import Address
 from distwatch.analysis.datasets import dataset_of, joined, lazy_dataset_of, no_dataset
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
 from distwatch.digest import Digest
@@ -40,8 +41,8 @@ class Run:
         self._phase = store.phase
 
     @property
-    def path(self) -> Path:
-        """Where the store lies."""
+    def path(self) -> Address:
+        """Where the store lies: the path of a folder, or a URL."""
         return self._store.path
 
     @property

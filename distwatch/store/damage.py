@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from distwatch.addresses import Address, inside
+from distwatch.store.locations import Location
 
 #: What reading a chunk raises that is not what was written: a checksum that is wrong, a
 #: codec that stumbles, a disk that fails.
@@ -26,7 +28,8 @@ class Damage:
     #: The rows of the array that are in it: the first, and the one after the last.
     first: int
     stop: int
-    file: Path
+    #: Its path, or its URL.
+    file: Address
     why: str
 
     def __str__(self) -> str:
@@ -48,23 +51,22 @@ def is_missing(name: str, values: Any) -> bool:
     return name in _NEVER_FILL and bool((values == -1).any())
 
 
-def damage_in(array: Any, folder: Path, rows: slice) -> list[Damage]:
-    """What is damaged of an array among some of its rows."""
+def damage_in(array: Any, location: Location, path: str, rows: slice) -> list[Damage]:
+    """What is damaged of an array, which is at ``path``, among some of its rows."""
     found = [
         damage
         for index, region in _chunks(array)
         if region[0].start < rows.stop and region[0].stop > rows.start
-        for damage in [_damage(array, folder, index, region)]
+        for damage in [_damage(array, location, f"{path}/{_key(array, index)}", region)]
     ]
     return [damage for damage in found if damage is not None]
 
 
-def checked(array: Any, folder: Path) -> Iterator[tuple[int, Damage | None]]:
+def checked(array: Any, location: Location, path: str) -> Iterator[tuple[int, Damage | None]]:
     """Read an array chunk by chunk: the bytes of each, and what is wrong with it."""
     for index, region in _chunks(array):
-        file = folder / _key(array, index)
-        size = file.stat().st_size if file.exists() else 0
-        yield size, _damage(array, folder, index, region)
+        key = f"{path}/{_key(array, index)}"
+        yield location.size(key) or 0, _damage(array, location, key, region)
 
 
 def _chunks(array: Any) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
@@ -86,17 +88,17 @@ def _key(array: Any, index: tuple[int, ...]) -> str:
 
 
 def _damage(
-    array: Any, folder: Path, index: tuple[int, ...], region: tuple[slice, ...]
+    array: Any, location: Location, key: str, region: tuple[slice, ...]
 ) -> Damage | None:
-    file = folder / _key(array, index)
-    why = _what_is_wrong(array, file, region)
+    why = _what_is_wrong(array, location.size(key), region)
     if why is None:
         return None
-    return Damage(folder.name, region[0].start, region[0].stop, file, why)
+    name = array.basename
+    return Damage(name, region[0].start, region[0].stop, inside(location.address, key), why)
 
 
-def _what_is_wrong(array: Any, file: Path, region: tuple[slice, ...]) -> str | None:
-    if not file.exists():
+def _what_is_wrong(array: Any, size: int | None, region: tuple[slice, ...]) -> str | None:
+    if size is None:
         return "it is missing"
     try:
         array[region]

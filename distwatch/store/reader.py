@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,13 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.storage import LocalStore
 
-from distwatch.errors import ConfigError, DamagedStoreError, NotARunError
+from distwatch.addresses import Address
+from distwatch.errors import (
+    ConfigError,
+    DamagedStoreError,
+    NotARunError,
+    UnreachableError,
+)
 from distwatch.records import PHASES, TRAIN, Block, Floats, Ints, RunInfo, Table, Tensors
 from distwatch.store import schema
 from distwatch.store.damage import UNREADABLE, Damage, checked, damage_in, is_missing
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
+from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 
 
 class StoredRun:
@@ -36,12 +41,14 @@ class StoredRun:
     """
 
     def __init__(self, path: str | Path, phase: str | None = None) -> None:
-        self.path = Path(path)
+        self._location = location_of(path)
+        #: Where it lies: a folder's path, or a URL.
+        self.path: Address = self._location.address
         #: The phase that was asked for; None for the usual one.
         self.phase = phase
-        attributes = root_of(self.path)
+        attributes = root_of(self._location)
         self.created = str(attributes.get("created", ""))
-        found = read_segments(self.path)
+        found = read_segments(self._location)
         #: The phases that have rows.
         self.phases = [phase for phase in PHASES if any(s.info.phase == phase for s in found)]
         chosen = self._choose(phase)
@@ -69,16 +76,11 @@ class StoredRun:
     @property
     def nbytes(self) -> int:
         """Bytes on disk."""
-        total = 0
-        for file in self.path.rglob("*"):
-            # A writer may take a temporary file away in between.
-            with contextlib.suppress(FileNotFoundError):
-                total += file.stat().st_size if file.is_file() else 0
-        return total
+        return self._location.nbytes
 
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
         """Read every chunk of every phase: how many bytes each has, and what is damaged."""
-        for segment in read_segments(self.path):
+        for segment in read_segments(self._location):
             for table in segment.tables.values():
                 yield from table.verify()
 
@@ -135,39 +137,41 @@ class Worker(NamedTuple):
         return max((table.steps for table in self.tables.values()), default=0)
 
 
-def root_of(path: Path) -> dict[str, Any]:
+def root_of(location: Location) -> dict[str, Any]:
     """What the root group says of a run.
 
     Raises:
         NotARunError: there is no run.
         FormatVersionError: a newer distwatch wrote it.
     """
-    return schema.check_format(dict(_open(path, None).attrs), str(path))
+    return schema.check_format(dict(_open(location, "").attrs), str(location.address))
 
 
-def read_segments(path: Path) -> list[Segment]:
+def read_segments(location: Location) -> list[Segment]:
     """All segments of a run that have rows, by worker and start.
 
     Raises:
         FormatVersionError: a newer distwatch wrote one.
         DamagedStoreError: one contradicts its own description.
     """
-    # A segment without its document was killed before its first commit.
-    committed = path.glob("worker-*/zarr.json")
-    found = [_read_segment(path, each.parent.name) for each in sorted(committed)]
+    named = [name for name in location.children() if schema.start_of(name) is not None]
+    found = [_read_segment(location, name) for name in named]
     begun = [segment for segment in found if segment is not None]
     return sorted(begun, key=lambda each: (each.info.worker, each.info.origin.start))
 
 
-def _read_segment(path: Path, name: str) -> Segment | None:
-    where = f"{path}/{name}"
-    said = schema.check_format(dict(_open(path, name).attrs), where)
+def _read_segment(location: Location, name: str) -> Segment | None:
+    where = f"{location.address}/{name}"
+    if location.size(f"{name}/{ROOT_DOCUMENT}") is None:
+        return None  # It was killed before its first commit.
+    said = schema.check_format(dict(_open(location, name).attrs), where)
     info = schema.segment_info(said, where)
     names = schema.table_names(said, where)
     # All tables are made before the first row is committed to any of them.
-    if not all((path / name / table / "zarr.json").exists() for table in names):
+    documents = [f"{name}/{table}/{ROOT_DOCUMENT}" for table in names]
+    if any(location.size(document) is None for document in documents):
         return None
-    tables = {table: StoredTable(path, name, table, info) for table in names}
+    tables = {table: StoredTable(location, name, table, info) for table in names}
     return Segment(name, info, tables)
 
 
@@ -225,7 +229,7 @@ class StoredTable:
     """One table of a run on disk.
 
     Args:
-        path: the run's.
+        location: the run's.
         segment: the name of the segment's group.
         name: the table's.
         info: what the segment says.
@@ -235,11 +239,12 @@ class StoredTable:
         DamagedStoreError: it contradicts its own description.
     """
 
-    def __init__(self, path: Path, segment: str, name: str, info: RunInfo) -> None:
-        self._where = f"{path}/{segment}/{name}"
-        self._folder = path / segment / name
+    def __init__(self, location: Location, segment: str, name: str, info: RunInfo) -> None:
+        self._location = location
+        self._path = f"{segment}/{name}"
+        self._where = f"{location.address}/{self._path}"
         self._info = info
-        self._group = _open(path, f"{segment}/{name}")
+        self._group = _open(location, self._path)
         said = schema.check_format(dict(self._group.attrs), self._where)
         self.table = schema.table_info(said, name, self._where)
         self.replicas = info.replicas
@@ -284,7 +289,8 @@ class StoredTable:
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
         """Read every chunk: how many bytes each has, and what is damaged."""
         for name in sorted(self._group.array_keys()):
-            yield from checked(self._group[name], self._folder / name)
+            with self._location.reached():
+                yield from checked(self._group[name], self._location, f"{self._path}/{name}")
 
     def _check_shapes(self) -> None:
         for spec in schema.growing(self._info, self.table):
@@ -299,7 +305,10 @@ class StoredTable:
     def _read(self, name: str, where: tuple[slice, ...]) -> Any:
         array: Any = self._group[name]
         try:
-            values = np.asarray(array[where])
+            with self._location.reached():
+                values = np.asarray(array[where])
+        except UnreachableError:
+            raise
         except UNREADABLE as error:
             raise self._damaged(name, where, f"{type(error).__name__}: {error}") from error
         if is_missing(name, values):
@@ -308,7 +317,8 @@ class StoredTable:
 
     def _damaged(self, name: str, where: tuple[slice, ...], why: str) -> DamagedStoreError:
         start, stop, _ = where[0].indices(self.steps)
-        found = damage_in(self._group[name], self._folder / name, slice(start, stop))
+        chunks, rows = f"{self._path}/{name}", slice(start, stop)
+        found = damage_in(self._group[name], self._location, chunks, rows)
         files = "; ".join(str(damage) for damage in found)
         return DamagedStoreError(
             f"{self._where}: array {name!r} cannot be read ({why}). {files or 'Try again.'} "
@@ -316,23 +326,32 @@ class StoredTable:
         )
 
 
-def _open(path: Path, group: str | None) -> zarr.Group:
-    if not path.is_dir():
-        raise NotARunError(f"{path} is no distwatch run: there is no such folder.")
+def _open(location: Location, group: str) -> zarr.Group:
+    location.check_is_there()
+    path = location.address
     try:
-        document = json.loads((path / (group or "") / "zarr.json").read_bytes())
-        if not schema.is_whole(document):
-            raise schema.damaged(
-                f"{path}/{group or ''}", ValueError("its checksum is another one")
-            )
-        return zarr.open_group(LocalStore(path, read_only=True), path=group, mode="r")
-    except DamagedStoreError:
+        with location.reached():
+            return _open_whole(location, group)
+    except (DamagedStoreError, UnreachableError):
         raise
     except Exception as error:
         # Zarr raises many kinds of errors on documents that are not its own.
-        if group is not None:
+        if group:
             raise schema.damaged(f"{path}/{group}", error) from error
         raise NotARunError(
             f"{path} is no distwatch run ({type(error).__name__}: {error}). "
             "Give the path that was given to Watch."
         ) from error
+
+
+def _open_whole(location: Location, group: str) -> zarr.Group:
+    """Open a group whose document is as it was written."""
+    key = f"{group}/{ROOT_DOCUMENT}" if group else ROOT_DOCUMENT
+    content = location.read(key)
+    if content is None:
+        raise LookupError(f"there is no {key}")
+    if not schema.is_whole(json.loads(content)):
+        where = f"{location.address}/{group}"
+        raise schema.damaged(where, ValueError("its checksum is another one"))
+    store = location.store(read_only=True)
+    return zarr.open_group(store, path=group, mode="r", zarr_format=3)

@@ -10,31 +10,32 @@ from distwatch.errors import ConfigError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo, Table
 from distwatch.store import schema
 from distwatch.store.joining import ReadableTable
+from distwatch.store.locations import location_of
 from distwatch.store.reader import Segment, continued, read_segments, root_of
 
 #: Phases that move the optimizer's count.
 _TRAINING = (TRAIN, TRAIN_ON_BATCH)
 
 
-def next_start(path: Path) -> int:
+def next_start(path: str | Path) -> int:
     """The number that the next start of a run gets.
 
     Raises:
         NotARunError, FormatVersionError, DamagedStoreError: it cannot be continued.
     """
-    root_of(path)
+    location = location_of(path)
+    root_of(location)
     # Also of a start that was killed before its first commit, and so has no rows to read.
-    starts = [schema.start_of(folder.name) for folder in path.iterdir()]
+    starts = [schema.start_of(name) for name in location.children()]
     return max((start for start in starts if start is not None), default=-1) + 1
 
 
-def sweep(path: Path) -> None:
+def sweep(path: str | Path) -> None:
     """Remove what a crash left half written: files of no name that Zarr reads."""
-    for partial in path.rglob("*.partial"):
-        partial.unlink(missing_ok=True)
+    location_of(path).sweep()
 
 
-def origin_of(path: Path, info: RunInfo) -> Origin:
+def origin_of(path: str | Path, info: RunInfo) -> Origin:
     """Where a start takes the run up, by the optimizer's count that it found.
 
     The step after the last one that left the optimizer's count where it is now; what
@@ -65,16 +66,16 @@ def origin_of(path: Path, info: RunInfo) -> Origin:
     return Origin(now.start, _step_after(fullest, began, now.iteration, info), now.iteration)
 
 
-def steps_of(path: Path, info: RunInfo) -> int:
+def steps_of(path: str | Path, info: RunInfo) -> int:
     """How many steps earlier starts left of a phase, on one worker."""
     workers = continued(_segments(path, info), str(path))
     return sum(worker.steps for worker in workers)
 
 
-def _segments(path: Path, info: RunInfo) -> list[Segment]:
+def _segments(path: str | Path, info: RunInfo) -> list[Segment]:
     return [
         segment
-        for segment in read_segments(path)
+        for segment in read_segments(location_of(path))
         if (segment.info.phase, segment.info.worker) == (info.phase, info.worker)
     ]
 
@@ -100,7 +101,7 @@ def _at(table: ReadableTable, name: str, place: int) -> int:
 
 
 def _check_same(
-    path: Path, was: RunInfo, tables: Sequence[ReadableTable], info: RunInfo
+    path: str | Path, was: RunInfo, tables: Sequence[ReadableTable], info: RunInfo
 ) -> None:
     if was.replicas != info.replicas or was.workers != info.workers:
         raise ConfigError(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import shutil
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +12,33 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
-from zarr.storage import LocalStore
 
-from distwatch.errors import NotWritableError, RunExistsError, StateShapeError
+from distwatch.errors import (
+    NotWritableError,
+    RunExistsError,
+    StateShapeError,
+    UnreachableError,
+)
 from distwatch.records import Block, RunInfo, Table, concatenate
 from distwatch.store import schema
+from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.staging import StagedStore
-from distwatch.store.syncing import SyncedStore
 
 #: A tail that is not a whole chunk is rewritten at most this often, in seconds.
 TAIL_INTERVAL = 30.0
 
 
 def claim(
-    path: Path, attributes: dict[str, Any], *, overwrite: bool = False, synced: bool = False
+    path: str | Path,
+    attributes: dict[str, Any],
+    *,
+    overwrite: bool = False,
+    synced: bool = False,
 ) -> None:
     """Make ``path`` a run without rows, or say before training why it cannot be one.
 
     Args:
-        path: a folder that does not exist, is empty, or (to overwrite) holds a run.
+        path: a folder or URL where nothing is, or (to overwrite) a run.
         attributes: the root group's, from `schema.root_attributes`.
         overwrite: delete the run that is there.
         synced: wait until it is on the disk itself.
@@ -42,10 +47,15 @@ def claim(
         RunExistsError: something is there already.
         NotWritableError: the path cannot be written.
     """
+    location = location_of(path)
     try:
-        _make_room(path, overwrite)
-        root = zarr.create_group(_store(path, synced), attributes=attributes, zarr_format=3)
-        root.store.close()
+        with location.reached():
+            _make_room(location, overwrite)
+            store = location.store(synced=synced)
+            zarr.create_group(store, attributes=attributes, zarr_format=3)
+            store.close()
+    except UnreachableError as error:
+        raise NotWritableError(str(error)) from error
     except OSError as error:
         if isinstance(error, RunExistsError):
             raise
@@ -55,7 +65,7 @@ def claim(
         ) from error
 
 
-def is_claimed(path: Path, run: str, *, wait: float) -> bool:
+def is_claimed(path: str | Path, run: str, *, wait: float) -> bool:
     """Whether another process has claimed ``path`` for a run, and this one may write it.
 
     Args:
@@ -66,35 +76,32 @@ def is_claimed(path: Path, run: str, *, wait: float) -> bool:
     until = time.monotonic() + wait
     while True:
         if run_name(path) == run:
-            return os.access(path, os.W_OK)
+            return location_of(path).is_writable()
         if time.monotonic() >= until:
             return False
         time.sleep(0.05)
 
 
-def run_name(path: Path) -> str | None:
+def run_name(path: str | Path) -> str | None:
     """The name of the run at ``path``; None where there is none, or half of it."""
     try:
-        document = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        document = json.loads(location_of(path).read(ROOT_DOCUMENT) or b"")
         return str(document["attributes"][schema.ATTRIBUTE]["run"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def disclaim(path: Path) -> None:
+def disclaim(path: str | Path) -> None:
     """Take back a claim on which nothing was written, so that the next fit may claim."""
-    if [child.name for child in path.iterdir()] == ["zarr.json"]:
-        (path / "zarr.json").unlink()
-        path.rmdir()
+    location = location_of(path)
+    if location.children() == [ROOT_DOCUMENT]:
+        location.remove()
 
 
-def _store(path: Path, synced: bool) -> LocalStore:
-    return SyncedStore(path) if synced else LocalStore(path)
-
-
-def _make_room(path: Path, overwrite: bool) -> None:
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        path.mkdir(parents=True, exist_ok=True)
+def _make_room(location: Location, overwrite: bool) -> None:
+    path = location.address
+    if location.is_free():
+        location.prepare()
         return
     if not is_run(path):
         raise RunExistsError(
@@ -106,17 +113,14 @@ def _make_room(path: Path, overwrite: bool) -> None:
             f"{path} holds a run already; choose another path, or pass overwrite=True "
             "to delete that run first, or resume=True to continue it."
         )
-    # Away in one rename, so that an interrupted deletion leaves no half of a run.
-    doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}.deleted")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
-    path.mkdir()
+    location.clear()
 
 
-def is_run(path: Path) -> bool:
+def is_run(path: str | Path) -> bool:
     """Tell whether a distwatch run, of whatever format, lies at ``path``."""
     try:
-        attributes = zarr.open_group(LocalStore(path, read_only=True), mode="r").attrs
+        store = location_of(path).store(read_only=True)
+        attributes = zarr.open_group(store, mode="r").attrs
     except Exception:
         # Zarr raises many kinds of errors on documents that are not its own.
         return False
@@ -137,8 +141,8 @@ class StoreWriter:
         synced: whether a commit waits until the disk has what is committed.
     """
 
-    def __init__(self, path: Path, info: RunInfo, *, synced: bool = False) -> None:
-        self._store = _store(path, synced)
+    def __init__(self, path: str | Path, info: RunInfo, *, synced: bool = False) -> None:
+        self._store = location_of(path).store(synced=synced)
         segment = schema.segment_name(info)
         attributes = schema.segment_attributes(info)
         zarr.create_group(self._store, path=segment, attributes=attributes, zarr_format=3)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import distwatch
+from distwatch.addresses import Address, address_of
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis, observe
@@ -24,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 class FakeRun:
     """A made-up run: where it lies, and the deltas that its rows are the states of."""
 
-    path: Path
+    path: Address
     info: RunInfo
     #: One array of any size, also 0, for each (step, replica, position of a signal).
     deltas: dict[tuple[int, int, int], Floats]
@@ -70,7 +71,7 @@ def fake_run(
         strategy=f"made up, {replicas} x CPU",
         versions={"distwatch": distwatch.__version__},
     )
-    run = FakeRun(Path(path), info, _deltas(info, steps, seed))
+    run = FakeRun(address_of(path), info, _deltas(info, steps, seed))
     claim(run.path, root_attributes(info, now()))
     writer = StoreWriter(run.path, info)
     writer.count_lost({table.name: lost})

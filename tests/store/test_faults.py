@@ -21,7 +21,14 @@ from test_writing import TABLE, assert_holds, block_of, info_of
 from zarr.storage import LocalStore
 
 from distwatch.records import Origin
-from distwatch.store import StoredRun, StoreWriter, claim, next_start, origin_of, writer
+from distwatch.store import (
+    StoredRun,
+    StoreWriter,
+    claim,
+    locations,
+    next_start,
+    origin_of,
+)
 from distwatch.store.schema import root_attributes
 
 INFO = info_of(signals=3)
@@ -64,7 +71,7 @@ class Disk(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.path = self.folder / "run.zarr"
         FaultyStore.left = None
-        self.patch = mock.patch.object(writer, "LocalStore", FaultyStore)
+        self.patch = mock.patch.object(locations, "LocalStore", FaultyStore)
         self.patch.start()
         claim(self.path, root_attributes(INFO, "2026-01-01T00:00:00+00:00"))
         self.writer = None
