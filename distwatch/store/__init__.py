@@ -1,8 +1,9 @@
 """Runs on disk: the only room that knows Zarr. ``FORMAT.md`` is the specification.
 
-``locations`` finds folders, memory and buckets, ``writer`` commits blocks one by one, ``background`` does so on a thread of its
-own, ``reader`` opens what was committed, ``joining`` puts the parts of several starts and
-workers together, ``resuming`` finds where a training is taken up again.
+``locations`` finds folders, memory and buckets, ``writer`` commits blocks one by one,
+``background`` does so on a thread of its own, ``reader`` opens what was committed,
+``joining`` puts the parts of several starts and workers together, ``resuming`` finds where
+a training is taken up again.
 """
 
 from distwatch.store.background import MAX_WAIT, BackgroundWriter
