@@ -153,7 +153,8 @@ def encode_chunk(values: Array) -> bytes:
 
 
 def _checksummed(content: bytes) -> bytes:
-    return content + google_crc32c.value(content).to_bytes(4, "little")
+    checksum: int = google_crc32c.value(content)
+    return content + checksum.to_bytes(4, "little")
 
 
 def _stored(dtype: str) -> np.dtype[Any]:

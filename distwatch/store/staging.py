@@ -131,11 +131,13 @@ def _item(path: str, document: dict[str, Any]) -> tuple[str, bytes]:
 def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
     """Items together, as many as may wait in memory: they are made one by one."""
     batch: list[tuple[str, bytes]] = []
+    size = 0
     for item in items:
         batch.append(item)
-        if sum(len(content) for _, content in batch) >= _BATCH_BYTES:
+        size += len(item[1])
+        if size >= _BATCH_BYTES:
             yield batch
-            batch = []
+            batch, size = [], 0
     if batch:
         yield batch
 
