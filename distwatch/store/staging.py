@@ -13,9 +13,12 @@ never written), and a file format of our own (nobody else could read it).
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
@@ -25,6 +28,9 @@ from distwatch.store.schema import sealed
 
 _METADATA = "zarr.json"
 
+#: How much is encoded before it is written.
+_BATCH_BYTES = 16 * 2**20
+
 
 class StagedStore(WrapperStore[Store]):
     """Lets chunks through and holds metadata back until it is committed."""
@@ -32,7 +38,10 @@ class StagedStore(WrapperStore[Store]):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._held: dict[str, Buffer] = {}
-        self._arrays: dict[str, Any] = {}
+        #: The documents of the group's arrays, as the next commit shows them.
+        self._arrays: dict[str, dict[str, Any]] = {}
+        #: Those whose own files say something else.
+        self._unsettled: set[str] = set()
 
     async def get(
         self,
@@ -54,30 +63,83 @@ class StagedStore(WrapperStore[Store]):
         if key not in self._held and not await self.exists(key):
             await self.set(key, value)
 
-    def commit(self, group: str, attributes: dict[str, Any], *, settle: bool) -> None:
+    def put(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Write what stands under some keys, metadata too; returns when all is written.
+
+        Raises:
+            OSError: or whatever else the store raised first. Nothing is being written
+                any more then.
+        """
+        for batch in _batches(items):
+            sync(self._put_all(batch))
+
+    async def _put_all(self, items: list[tuple[str, bytes]]) -> None:
+        room = asyncio.Semaphore(zarr.config.get("async.concurrency"))
+        buffer = default_buffer_prototype().buffer
+
+        async def put(key: str, content: bytes) -> None:
+            async with room:
+                await self._store.set(key, buffer.from_bytes(content))
+
+        # All of them are waited for: a commit must not race with a chunk of a failed block.
+        ends = await asyncio.gather(*(put(*item) for item in items), return_exceptions=True)
+        for error in filter(None, ends):
+            raise error
+
+    def commit(
+        self,
+        group: str,
+        attributes: dict[str, Any],
+        shapes: dict[str, tuple[int, ...]],
+        *,
+        settle: bool,
+    ) -> None:
         """Show what was written, by replacing the group's metadata.
 
         Args:
             group: the group's path.
             attributes: the group's attributes, whole.
+            shapes: the shapes that its growing arrays have from now on, by their names.
             settle: bring the arrays' own documents up to date too. They may lag
                 behind the group's, never lead it, and five more files would make
                 a commit twice as dear.
         """
-        self._held.pop(f"{group}/{_METADATA}", None)
-        documents = {key: json.loads(value.to_bytes()) for key, value in self._held.items()}
-        for key, document in documents.items():
-            name = key.removeprefix(f"{group}/").removesuffix(f"/{_METADATA}")
-            self._arrays[name] = document
-        self._put(f"{group}/{_METADATA}", _group_document(attributes, self._arrays))
+        self._take_over(group)
+        for name, shape in shapes.items():
+            self._arrays[name]["shape"] = list(shape)
+        self._unsettled.update(shapes)
+        self.put([_item(group, _group_document(attributes, self._arrays))])
         if settle:
-            for key, document in documents.items():
-                self._put(key, document)
-            self._held.clear()
+            changed = sorted(self._unsettled)
+            self.put(_item(f"{group}/{name}", self._arrays[name]) for name in changed)
+            self._unsettled.clear()
 
-    def _put(self, key: str, document: dict[str, Any]) -> None:
-        text = json.dumps(document).encode()
-        sync(self._store.set(key, default_buffer_prototype().buffer.from_bytes(text)))
+    def _take_over(self, group: str) -> None:
+        """Put what Zarr wrote of new arrays among the documents that are committed."""
+        self._held.pop(f"{group}/{_METADATA}", None)
+        for key, value in self._held.items():
+            name = key.removeprefix(f"{group}/").removesuffix(f"/{_METADATA}")
+            self._arrays[name] = json.loads(value.to_bytes())
+            self._unsettled.add(name)
+        self._held.clear()
+
+
+def _item(path: str, document: dict[str, Any]) -> tuple[str, bytes]:
+    return f"{path}/{_METADATA}", json.dumps(document).encode()
+
+
+def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Items together, as many as may wait in memory: they are made one by one."""
+    batch: list[tuple[str, bytes]] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item[1])
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _group_document(attributes: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:

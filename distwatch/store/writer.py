@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.abc.store import Store
-from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
+from zarr.codecs import Crc32cCodec
 
 from distwatch.errors import (
     NotWritableError,
@@ -20,7 +21,7 @@ from distwatch.errors import (
     UnreachableError,
 )
 from distwatch.records import Block, RunInfo, Table, concatenate
-from distwatch.store import schema
+from distwatch.store import encoding, schema
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.staging import StagedStore
 
@@ -207,7 +208,8 @@ class TableWriter:
         self._store = StagedStore(store)
         self._group = zarr.create_group(self._store, path=group, zarr_format=3)
         self._arrays = {
-            spec.name: _create(self._group, spec) for spec in schema.growing(info, table)
+            spec.name: encoding.create(self._group, spec)
+            for spec in schema.growing(info, table)
         }
         _create_labels(self._group, info, table)
         self._tail: list[Block] = []
@@ -232,8 +234,8 @@ class TableWriter:
         """
         self._check(block)
         self._lost += block.lost
-        self._tail.append(block)
-        waiting = concatenate(self._tail)
+        # A tail of no steps is no reason to copy a block.
+        waiting = concatenate([*self._tail, block]) if any(map(len, self._tail)) else block
         window = self._table.window
         whole = len(waiting) // window * window
         if whole:
@@ -269,13 +271,13 @@ class TableWriter:
         self._commit(self._committed, settle=True, ended=schema.CLOSED)
 
     def _write(self, block: Block) -> None:
-        start, stop = self._whole, self._whole + len(block)
+        """Write the chunks of a block; its steps are there when they are committed."""
+        self._store.put(self._chunks(block))
+
+    def _chunks(self, block: Block) -> Iterator[tuple[str, bytes]]:
         for name, values in self._values(block).items():
-            array = self._arrays[name]
-            # A table of raw tensors grows along its batches, too.
-            sizes = np.maximum(array.shape[1:], values.shape[1:])
-            array.resize((stop, *(int(size) for size in sizes)))
-            array[(slice(start, stop), *(slice(size) for size in values.shape[1:]))] = values
+            for key, content in self._arrays[name].chunks(self._whole, values):
+                yield f"{self._path}/{name}/{key}", content
 
     def _values(self, block: Block) -> dict[str, Any]:
         """The values of each array of the table, for the steps of a block."""
@@ -300,11 +302,13 @@ class TableWriter:
         """How many rows a batch has is known when the first one comes."""
         if self._table.tensor is not None and "tensor" not in self._arrays:
             for spec in schema.tensor_arrays(self._info, self._table.tensor, max(rows, 1)):
-                self._arrays[spec.name] = _create(self._group, spec)
+                self._arrays[spec.name] = encoding.create(self._group, spec)
 
     def _commit(self, steps: int, *, settle: bool = False, ended: str | None = None) -> None:
         attributes = schema.table_attributes(self._table, steps, self._lost, ended)
-        self._store.commit(self._path, attributes, settle=settle)
+        # Also of what a failed write left half done, no more is shown than the steps.
+        shapes = {name: array.shape(steps) for name, array in self._arrays.items()}
+        self._store.commit(self._path, attributes, shapes, settle=settle)
         self._committed = steps
 
     def _check(self, block: Block) -> None:
@@ -315,29 +319,6 @@ class TableWriter:
                 f"a block of shape {block.rows.shape} (merged {block.merged.shape}) came "
                 f"for a table of shape {wanted}; every replica must watch the same signals."
             )
-
-
-def _create(group: zarr.Group, spec: schema.ArraySpec) -> Any:
-    """Create one growing array, checksums inside; shards where its chunks are smaller."""
-    rank = len(spec.dims)
-    size = np.dtype(spec.dtype).itemsize
-    return group.create_array(
-        spec.name,
-        shape=(0, *spec.sizes),
-        chunks=spec.chunk,
-        shards=spec.shard if spec.chunk != spec.shard else None,
-        dtype=spec.dtype,
-        fill_value=spec.fill,
-        # Time runs fastest, so that neighbours are alike and compress.
-        filters=[TransposeCodec(order=(*range(1, rank), 0))] if rank > 1 else None,
-        compressors=[
-            BloscCodec(cname="lz4", shuffle="shuffle", typesize=size),
-            Crc32cCodec(),
-        ],
-        dimension_names=spec.dims,
-        chunk_key_encoding={"name": "default", "separator": "."},
-        config={"write_empty_chunks": True},
-    )
 
 
 def _create_labels(group: zarr.Group, info: RunInfo, table: Table) -> None:

@@ -1,0 +1,177 @@
+"""Values into the bytes of standard Zarr chunks, without zarr-python in between.
+
+Zarr-python makes the arrays and their metadata (`create`), and reads them; only what a
+growing array's chunks hold is encoded here, by the same compressor and checksum that
+zarr-python itself calls. Any reader of Zarr v3 opens the result.
+
+NUMBERS
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import zarr
+from numcodecs.blosc import Blosc
+from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
+
+from distwatch.store.schema import ArraySpec
+
+Array = npt.NDArray[Any]
+
+_COMPRESSOR: Final = "lz4"
+_LEVEL: Final = 5
+
+# It takes the size of an element from the array that it is given.
+_BLOSC = Blosc(cname=_COMPRESSOR, clevel=_LEVEL, shuffle=Blosc.SHUFFLE)
+
+
+def create(group: zarr.Group, spec: ArraySpec) -> ChunkEncoder:
+    """Create a growing array, with metadata that say what its encoder does.
+
+    Args:
+        group: where to create it.
+        spec: its layout. It is a sharded one where its chunks are smaller than its shards.
+    """
+    rank = len(spec.dims)
+    group.create_array(
+        spec.name,
+        shape=(0, *spec.sizes),
+        chunks=spec.chunk,
+        shards=spec.shard if spec.chunk != spec.shard else None,
+        dtype=spec.dtype,
+        fill_value=spec.fill,
+        # Time runs fastest, so that neighbours are alike and compress.
+        filters=[TransposeCodec(order=(*range(1, rank), 0))] if rank > 1 else None,
+        compressors=[
+            BloscCodec(
+                cname=_COMPRESSOR,
+                clevel=_LEVEL,
+                shuffle="shuffle",
+                typesize=np.dtype(spec.dtype).itemsize,
+            ),
+            Crc32cCodec(),
+        ],
+        dimension_names=spec.dims,
+        chunk_key_encoding={"name": "default", "separator": "."},
+    )
+    return ChunkEncoder(spec)
+
+
+class ChunkEncoder:
+    """Encodes what is written to one growing array, in the order of its steps.
+
+    What fills no chunk yet is kept, so that a chunk is always encoded whole and nothing
+    is ever read back.
+
+    Args:
+        spec: the array's layout; its first dim is ``step``.
+    """
+
+    def __init__(self, spec: ArraySpec) -> None:
+        self._spec = spec
+        self._sizes = spec.sizes
+        #: Values from the beginning of the last chunk on, and the step where that is.
+        self._kept = np.empty((0, *spec.sizes), _stored(spec.dtype))
+        self._from = 0
+
+    def shape(self, steps: int) -> tuple[int, ...]:
+        """The array's shape with so many steps, with room for all that was encoded."""
+        return (steps, *self._sizes)
+
+    def chunks(self, start: int, values: Array) -> Iterator[tuple[str, bytes]]:
+        """The chunks that values are in, each whole: its key in the array, and its bytes.
+
+        Args:
+            start: the place of the first value along ``step``. What was encoded from
+                there on before is replaced.
+            values: shape (n, ...), of the array's rank. The other dims may be shorter
+                than the array, whose rest is fill, or longer: then it grows.
+
+        Raises:
+            ValueError: there is a gap between the values before and these.
+        """
+        place = start // self._spec.shard[0]
+        whole = self._whole(place, start, np.asarray(values, _stored(self._spec.dtype)))
+        self._sizes = tuple(map(max, self._sizes, whole.shape[1:]))
+        return self._encoded(place, whole)
+
+    def _whole(self, place: int, start: int, values: Array) -> Array:
+        """The values, with those before them in their first chunk."""
+        began, length = place * self._spec.shard[0], self._spec.shard[0]
+        before = self._kept[: start - began]
+        if start > began:
+            if self._from != began or len(before) < start - began:
+                raise ValueError(
+                    f"array {self._spec.name!r}: values for place {start} came after those "
+                    f"up to {self._from + len(self._kept)}; write them in order."
+                )
+            values = np.concatenate([before, values])
+        rest = len(values) // length * length
+        self._kept, self._from = values[rest:].copy(), began + rest
+        return values
+
+    def _encoded(self, place: int, values: Array) -> Iterator[tuple[str, bytes]]:
+        shard = self._spec.shard
+        for cell in _grid(values.shape, shard):
+            content = _filled_up(values[_within(cell, shard)], shard, self._spec.fill)
+            key = ".".join(map(str, ("c", place + cell[0], *cell[1:])))
+            if self._spec.chunk == shard:
+                yield key, encode_chunk(content)
+            else:
+                yield key, encode_shard(content, self._spec.chunk)
+
+
+def encode_shard(values: Array, chunk: tuple[int, ...]) -> bytes:
+    """What the codec ``sharding_indexed`` gives: inner chunks, then where each of them is.
+
+    Args:
+        values: the whole shard, little-endian.
+        chunk: the shape of the inner chunks, which divides that of the shard.
+    """
+    parts, index, end = [], [], 0
+    # The index is in this order; the chunks before it might be in any.
+    for cell in _grid(values.shape, chunk):
+        parts.append(encode_chunk(values[_within(cell, chunk)]))
+        index += [end, len(parts[-1])]
+        end += len(parts[-1])
+    return b"".join([*parts, _checksummed(np.array(index, "<u8").tobytes())])
+
+
+def encode_chunk(values: Array) -> bytes:
+    """What ``transpose`` with ``step`` last, ``bytes``, ``blosc`` and ``crc32c`` give.
+
+    Args:
+        values: the whole chunk, little-endian.
+    """
+    compressed: bytes = _BLOSC.encode(np.ascontiguousarray(np.moveaxis(values, 0, -1)))
+    return _checksummed(compressed)
+
+
+def _checksummed(content: bytes) -> bytes:
+    checksum: int = google_crc32c.value(content)
+    return content + checksum.to_bytes(4, "little")
+
+
+def _stored(dtype: str) -> np.dtype[Any]:
+    return np.dtype(dtype).newbyteorder("<")
+
+
+def _grid(shape: tuple[int, ...], cell: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    return np.ndindex(*(-(-size // each) for size, each in zip(shape, cell, strict=True)))
+
+
+def _within(place: tuple[int, ...], cell: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, cell, strict=True))
+
+
+def _filled_up(values: Array, shape: tuple[int, ...], fill: float) -> Array:
+    if values.shape == shape:
+        return values
+    whole = np.full(shape, fill, values.dtype)
+    whole[tuple(map(slice, values.shape))] = values
+    return whole
