@@ -226,7 +226,7 @@ def printable(text: str) -> str:
 
 def _check_demo_store(store: Path, replace: bool) -> None:
     """Say before TensorFlow is loaded, in this command's words, what Watch would say."""
-    from distwatch.store.writer import is_run
+    from distwatch.store import is_run
 
     if not store.exists() or (store.is_dir() and not any(store.iterdir())):
         return

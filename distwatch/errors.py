@@ -110,6 +110,14 @@ class UnreachableError(StoreError, OSError):
     """The store did not answer, or refused to."""
 
 
+class BudgetReachedError(StoreError, RuntimeError):
+    """The run holds as many bytes as it may."""
+
+
+class RunChangedError(StoreError, RuntimeError):
+    """What was opened was replaced since; open it anew."""
+
+
 class WriteFailedError(StoreError, OSError):
     """Writing failed after training had begun."""
 
@@ -132,6 +140,10 @@ class WatcherDisabledWarning(DistwatchWarning):
 
 class RowsLostWarning(DistwatchWarning):
     """Rows are missing from the store, and counted there."""
+
+
+class RowsThinnedWarning(DistwatchWarning):
+    """Old steps are taken out of the store, to keep it within its budget."""
 
 
 class RowsReplacedWarning(DistwatchWarning):

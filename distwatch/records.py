@@ -142,7 +142,7 @@ class Block:
         tensors = self.tensors.nbytes if self.tensors is not None else 0
         return sum(array.nbytes for array in arrays) + tensors
 
-    def __getitem__(self, steps: slice) -> Block:
+    def __getitem__(self, steps: slice | Ints) -> Block:
         tensors = self.tensors
         return replace(
             self,

@@ -29,9 +29,8 @@ from distwatch.errors import (
 from distwatch.recorder import Recorder
 from distwatch.recording import Recording, describe
 from distwatch.records import TRAIN
-from distwatch.store import claim, disclaim, is_claimed, next_start, run_name, sweep
+from distwatch.store import claim, disclaim, is_claimed, next_start, now, run_name, sweep
 from distwatch.store.schema import root_attributes
-from distwatch.store.writer import now
 from distwatch.taps import Heard
 
 Method = TypeVar("Method", bound=Callable[..., None])

@@ -90,6 +90,11 @@ class Run:
         return self._store.lost
 
     @property
+    def thinned(self) -> int:
+        """How many steps were taken out again to keep within ``max_bytes``, over tables."""
+        return self._store.thinned
+
+    @property
     def ended(self) -> str | None:
         """What ended the writing: "closed" or an error; None while it goes on, or if killed."""
         return self._store.ended

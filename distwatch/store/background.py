@@ -20,6 +20,8 @@ class Writer(Protocol):
 
     @property
     def committed(self) -> int: ...
+    @property
+    def thinned(self) -> int: ...
     def append(self, block: Block) -> None: ...
     def commit_tail(self, *, at_once: bool = True) -> None: ...
     def count_lost(self, steps: dict[str, int]) -> None: ...
@@ -62,8 +64,10 @@ class BackgroundWriter:
         self._queue: deque[Block | None] = deque()
         self._bytes = 0
         self._accepted = 0
-        #: Steps that a reader sees.
+        #: Steps that a reader sees, or saw before they were thinned out.
         self.committed = 0
+        #: Steps that were taken out again to save room.
+        self.thinned = 0
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(
@@ -140,7 +144,7 @@ class BackgroundWriter:
         with self._changed:
             # Only now: a block counts against the bound until it is written.
             self._queue.popleft()
-            self.committed = writer.committed
+            self.committed, self.thinned = writer.committed, writer.thinned
             if block is not None:
                 self._bytes -= block.nbytes
                 self._waiting[block.table] -= len(block)

@@ -25,6 +25,7 @@ class ReadableTable(Protocol):
     replicas: tuple[int, ...]
     steps: int
     lost: int
+    thinned: int
 
     def present(self, steps: slice = _ALL) -> npt.NDArray[np.bool_]:
         """Whether a replica's row is there: shape (step, replica)."""
@@ -89,6 +90,7 @@ class ContinuedTable:
         self.table = parts[-1].table
         self.replicas = parts[-1].replicas
         self.lost = sum(part.lost for part in parts)
+        self.thinned = sum(part.thinned for part in parts)
         self._parts = parts
         #: How many steps of each part still count.
         self.kept = [_place_of(part, end) for part, end in zip(parts, ends, strict=True)]
@@ -167,6 +169,7 @@ class JoinedTable:
         self._parts = parts
         self.replicas = tuple(number for part in parts for number in part.replicas)
         self.lost = max(part.lost for part in parts)
+        self.thinned = max(part.thinned for part in parts)
         steps = [part.coordinate("step") for part in parts]
         self._step = functools.reduce(np.union1d, steps)
         self.steps = len(self._step)

@@ -47,8 +47,11 @@ class Location(Protocol):
     def size(self, key: str) -> int | None:
         """How many bytes are at ``key``; None if nothing is."""
 
-    def children(self) -> list[str]:
-        """The names that are there at the top, in order; none where there is nothing."""
+    def children(self, path: str = "") -> list[str]:
+        """The names that are there below a path, in order; none where there is nothing."""
+
+    def delete(self, path: str) -> None:
+        """Remove everything below a path."""
 
     @property
     def nbytes(self) -> int:
@@ -130,11 +133,14 @@ class Folder:
         except FileNotFoundError:
             return None
 
-    def children(self) -> list[str]:
+    def children(self, path: str = "") -> list[str]:
         try:
-            return sorted(child.name for child in self._path.iterdir())
+            return sorted(child.name for child in (self._path / path).iterdir())
         except FileNotFoundError:
             return []
+
+    def delete(self, path: str) -> None:
+        shutil.rmtree(self._path / path)
 
     @property
     def nbytes(self) -> int:
@@ -206,11 +212,14 @@ class Bucket:
 
         return self._do(size())
 
-    def children(self) -> list[str]:
+    def children(self, path: str = "") -> list[str]:
         async def names() -> list[str]:
-            return [name async for name in self._store.list_dir("")]
+            return [name async for name in self._store.list_dir(path)]
 
         return sorted(self._do(names()))
+
+    def delete(self, path: str) -> None:
+        self._do(self._store.delete_dir(path))
 
     @property
     def nbytes(self) -> int:

@@ -17,6 +17,8 @@ from distwatch.errors import (
     ConfigError,
     DamagedStoreError,
     NotARunError,
+    RunChangedError,
+    StoreError,
     UnreachableError,
 )
 from distwatch.records import PHASES, TRAIN, Block, Floats, Ints, RunInfo, Table, Tensors
@@ -72,6 +74,11 @@ class StoredRun:
     def lost(self) -> int:
         """How many steps were due and are not there, summed over tables."""
         return sum(table.lost for table in self.tables.values())
+
+    @property
+    def thinned(self) -> int:
+        """How many steps were taken out again to save room, summed over tables."""
+        return sum(table.thinned for table in self.tables.values())
 
     @property
     def nbytes(self) -> int:
@@ -154,24 +161,48 @@ def read_segments(location: Location) -> list[Segment]:
         FormatVersionError: a newer distwatch wrote one.
         DamagedStoreError: one contradicts its own description.
     """
-    named = [name for name in location.children() if schema.start_of(name) is not None]
-    found = [_read_segment(location, name) for name in named]
+    found = [_read_segment(location, name) for name in _segment_names(location)]
     begun = [segment for segment in found if segment is not None]
     return sorted(begun, key=lambda each: (each.info.worker, each.info.origin.start))
 
 
+def groups_of(location: Location) -> dict[str, list[str]]:
+    """The groups that each segment of a run names as its tables.
+
+    Raises:
+        FormatVersionError, DamagedStoreError: a segment cannot be understood.
+    """
+    found = {}
+    for name in _segment_names(location):
+        where = f"{location.address}/{name}"
+        said = schema.check_format(dict(_open(location, name).attrs), where)
+        found[name] = list(schema.table_groups(said, where).values())
+    return found
+
+
+def _segment_names(location: Location) -> list[str]:
+    """The segments that a run has; of one that was killed at once there is no document."""
+    return [
+        name
+        for name in location.children()
+        if schema.start_of(name) is not None
+        and location.size(f"{name}/{ROOT_DOCUMENT}") is not None
+    ]
+
+
 def _read_segment(location: Location, name: str) -> Segment | None:
     where = f"{location.address}/{name}"
-    if location.size(f"{name}/{ROOT_DOCUMENT}") is None:
-        return None  # It was killed before its first commit.
     said = schema.check_format(dict(_open(location, name).attrs), where)
     info = schema.segment_info(said, where)
-    names = schema.table_names(said, where)
+    groups = schema.table_groups(said, where)
     # All tables are made before the first row is committed to any of them.
-    documents = [f"{name}/{table}/{ROOT_DOCUMENT}" for table in names]
+    documents = [f"{name}/{group}/{ROOT_DOCUMENT}" for group in groups.values()]
     if any(location.size(document) is None for document in documents):
         return None
-    tables = {table: StoredTable(location, name, table, info) for table in names}
+    tables = {
+        table: StoredTable(location, name, table, info, group)
+        for table, group in groups.items()
+    }
     return Segment(name, info, tables)
 
 
@@ -233,22 +264,26 @@ class StoredTable:
         segment: the name of the segment's group.
         name: the table's.
         info: what the segment says.
+        group: the name of the group that the table is in.
 
     Raises:
         FormatVersionError: a newer distwatch wrote it.
         DamagedStoreError: it contradicts its own description.
     """
 
-    def __init__(self, location: Location, segment: str, name: str, info: RunInfo) -> None:
+    def __init__(
+        self, location: Location, segment: str, name: str, info: RunInfo, group: str
+    ) -> None:
         self._location = location
-        self._path = f"{segment}/{name}"
+        self._segment = segment
+        self._path = f"{segment}/{group}"
         self._where = f"{location.address}/{self._path}"
         self._info = info
         self._group = _open(location, self._path)
         said = schema.check_format(dict(self._group.attrs), self._where)
         self.table = schema.table_info(said, name, self._where)
         self.replicas = info.replicas
-        self.steps, self.lost = schema.progress(said, self._where)
+        self.steps, self.lost, self.thinned = schema.progress(said, self._where)
         #: How the writing ended; None while it goes on, or if it was killed.
         self.ended = schema.ended(said)
         self._check_shapes()
@@ -292,6 +327,13 @@ class StoredTable:
             with self._location.reached():
                 yield from checked(self._group[name], self._location, f"{self._path}/{name}")
 
+    def _is_in_place(self) -> bool:
+        """Whether the segment still says that the table is here."""
+        said = _open(self._location, self._segment).attrs.asdict()
+        where = f"{self._location.address}/{self._segment}"
+        groups = schema.table_groups(schema.check_format(said, where), where)
+        return self._path == f"{self._segment}/{groups.get(self.table.name)}"
+
     def _check_shapes(self) -> None:
         for spec in schema.growing(self._info, self.table):
             wanted = (self.steps, *spec.sizes)
@@ -315,7 +357,12 @@ class StoredTable:
             raise self._damaged(name, where, "a chunk is missing")
         return values
 
-    def _damaged(self, name: str, where: tuple[slice, ...], why: str) -> DamagedStoreError:
+    def _damaged(self, name: str, where: tuple[slice, ...], why: str) -> StoreError:
+        if not self._is_in_place():
+            return RunChangedError(
+                f"{self._where} was thinned out since it was opened, to keep the run within "
+                "its max_bytes; call refresh(), or open the run anew."
+            )
         start, stop, _ = where[0].indices(self.steps)
         chunks, rows = f"{self._path}/{name}", slice(start, stop)
         found = damage_in(self._group[name], self._location, chunks, rows)

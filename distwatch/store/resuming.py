@@ -10,8 +10,8 @@ from distwatch.errors import ConfigError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo, Table
 from distwatch.store import schema
 from distwatch.store.joining import ReadableTable
-from distwatch.store.locations import location_of
-from distwatch.store.reader import Segment, continued, read_segments, root_of
+from distwatch.store.locations import ROOT_DOCUMENT, location_of
+from distwatch.store.reader import Segment, continued, groups_of, read_segments, root_of
 
 #: Phases that move the optimizer's count.
 _TRAINING = (TRAIN, TRAIN_ON_BATCH)
@@ -31,8 +31,13 @@ def next_start(path: str | Path) -> int:
 
 
 def sweep(path: str | Path) -> None:
-    """Remove what a crash left half written: files of no name that Zarr reads."""
-    location_of(path).sweep()
+    """Remove what a crash left half written, which no document of the run names."""
+    location = location_of(path)
+    location.sweep()
+    for segment, groups in groups_of(location).items():
+        # A copy of a table that was to be thinned out, or the table that was.
+        for child in set(location.children(segment)) - {ROOT_DOCUMENT, *groups}:
+            location.delete(f"{segment}/{child}")
 
 
 def origin_of(path: str | Path, info: RunInfo) -> Origin:

@@ -143,12 +143,16 @@ def root_attributes(info: RunInfo, created: str, run: str = "") -> dict[str, Any
     )
 
 
-def segment_attributes(info: RunInfo) -> dict[str, Any]:
-    """What a segment's group says; its tables say the rest."""
+def segment_attributes(info: RunInfo, groups: dict[str, str]) -> dict[str, Any]:
+    """What a segment's group says; its tables say the rest.
+
+    ``groups`` says in which group each table is: in another one after it was thinned out.
+    """
     return _sealed(
         {
             "format": FORMAT,
             "tables": [table.name for table in info.tables],
+            "groups": groups,
             "phase": info.phase,
             "worker": info.worker,
             "workers": info.workers,
@@ -169,9 +173,11 @@ def _sealed(ours: dict[str, Any]) -> dict[str, Any]:
 
 
 def table_attributes(
-    table: Table, committed: int, lost: int, ended: str | None = None
+    table: Table, committed: int, lost: int, ended: str | None = None, thinned: int = 0
 ) -> dict[str, Any]:
     """What a table's group says; replacing it commits ``committed`` steps.
+
+    ``thinned`` steps were committed once and taken out again.
 
     ``ended`` is None while the table is written, `CLOSED`, or what ended the writing.
     """
@@ -180,6 +186,7 @@ def table_attributes(
             "format": FORMAT,
             "committed": committed,
             "lost": lost,
+            "thinned": thinned,
             "ended": ended,
             "window": table.window,
             "schedule": table.schedule,
@@ -284,20 +291,29 @@ def _numbers(written: Any) -> tuple[int, ...]:
     return numbers
 
 
-def table_names(attributes: dict[str, Any], where: str) -> list[str]:
-    """The names of a segment's tables.
+def table_groups(attributes: dict[str, Any], where: str) -> dict[str, str]:
+    """The names of a segment's tables, and of the group that each is in.
 
     Raises:
         DamagedStoreError: they are missing, or no names of groups.
     """
     names = attributes.get("tables")
-    listed = isinstance(names, list) and all(
-        isinstance(name, str) and name and not set(name) & set("/\\") and name != ".."
-        for name in names
+    # Runs that were written before tables could be thinned out say nothing of groups.
+    groups = attributes.get("groups", {})
+    if not isinstance(names, list) or not isinstance(groups, dict):
+        raise damaged(where, ValueError(f"tables={names!r}, groups={groups!r}"))
+    if not all(map(_is_group_name, [*names, *groups.values()])):
+        raise damaged(where, ValueError(f"tables={names!r}, groups={groups!r}"))
+    return {name: str(groups.get(name, name)) for name in names}
+
+
+def _is_group_name(name: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and bool(name)
+        and not set(name) & set("/\\")
+        and name not in (".", "..")
     )
-    if not listed:
-        raise damaged(where, ValueError(f"tables={names!r}"))
-    return list(names or [])
 
 
 def table_info(attributes: dict[str, Any], name: str, where: str) -> Table:
@@ -334,14 +350,15 @@ def _layout(written: Any) -> TensorLayout | None:
     return TensorLayout(features, written["reduce"], str(written["dtype"]))
 
 
-def progress(attributes: dict[str, Any], where: str) -> tuple[int, int]:
-    """Read how many steps a table has committed and lost.
+def progress(attributes: dict[str, Any], where: str) -> tuple[int, int, int]:
+    """Read how many steps a table has committed, lost, and thinned out.
 
     Raises:
         DamagedStoreError: one of them is missing or no number.
     """
     try:
-        return int(attributes["committed"]), int(attributes["lost"])
+        thinned = int(attributes.get("thinned", 0))
+        return int(attributes["committed"]), int(attributes["lost"]), thinned
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(where, error) from error
 

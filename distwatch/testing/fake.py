@@ -14,9 +14,8 @@ from distwatch.addresses import Address, address_of
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis, observe
-from distwatch.store import StoreWriter, claim
+from distwatch.store import StoreWriter, claim, now
 from distwatch.store.schema import root_attributes
-from distwatch.store.writer import now
 
 Floats = npt.NDArray[np.float64]
 

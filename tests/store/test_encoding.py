@@ -19,7 +19,7 @@ from zarr.storage import LocalStore, MemoryStore
 from distwatch.records import Block, RunInfo, Table, TensorLayout, Tensors
 from distwatch.signals import Signal
 from distwatch.statistics import ROW
-from distwatch.store import StoredRun, encoding, staging, writer
+from distwatch.store import StoredRun, encoding, locations, staging
 from distwatch.store.schema import ATTRIBUTE, ArraySpec
 from distwatch.store.staging import StagedStore
 
@@ -259,7 +259,7 @@ def test_a_run_that_was_given_up_half_way_can_be_read(tmp_path, signals):
             await super().set(key, value)
 
     info = info_of(signals)
-    with mock.patch.object(writer, "LocalStore", FullStore):
+    with mock.patch.object(locations, "LocalStore", FullStore):
         run = writer_at(tmp_path / "run.zarr", info)
         run.append(block_of(info, 0, 13))
         FullStore.full = True

@@ -25,10 +25,9 @@ from distwatch.errors import (
     RunExistsError,
     UnreachableError,
 )
-from distwatch.store import StoreWriter, claim, disclaim, is_claimed, next_start
+from distwatch.store import StoreWriter, claim, disclaim, is_claimed, is_run, next_start
 from distwatch.store.locations import Bucket, location_of
 from distwatch.store.schema import root_attributes
-from distwatch.store.writer import is_run
 from distwatch.testing.fake import fake_run
 
 BUCKET = "runs"

@@ -145,6 +145,7 @@ class SlowWriter:
     def __init__(self, seconds=0.0, fail_at=None):
         self.seconds, self.fail_at = seconds, fail_at
         self.blocks, self.lost, self.closed = [], 0, False
+        self.thinned = 0
 
     @property
     def committed(self):

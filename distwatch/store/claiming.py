@@ -1,0 +1,119 @@
+"""Claiming a path for a run, before anything is written there."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from distwatch.errors import NotWritableError, RunExistsError, UnreachableError
+from distwatch.store import schema
+from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
+
+
+def claim(
+    path: str | Path,
+    attributes: dict[str, Any],
+    *,
+    overwrite: bool = False,
+    synced: bool = False,
+) -> None:
+    """Make ``path`` a run without rows, or say before training why it cannot be one.
+
+    Args:
+        path: a folder or URL where nothing is, or (to overwrite) a run.
+        attributes: the root group's, from `schema.root_attributes`.
+        overwrite: delete the run that is there.
+        synced: wait until it is on the disk itself.
+
+    Raises:
+        RunExistsError: something is there already.
+        NotWritableError: the path cannot be written.
+    """
+    location = location_of(path)
+    try:
+        with location.reached():
+            _make_room(location, overwrite)
+            store = location.store(synced=synced)
+            zarr.create_group(store, attributes=attributes, zarr_format=3)
+            store.close()
+    except UnreachableError as error:
+        raise NotWritableError(str(error)) from error
+    except OSError as error:
+        if isinstance(error, RunExistsError):
+            raise
+        raise NotWritableError(
+            f"{path} cannot be written ({error.strerror or error}); "
+            "give Watch a path in a folder where you may write."
+        ) from error
+
+
+def is_claimed(path: str | Path, run: str, *, wait: float) -> bool:
+    """Whether another process has claimed ``path`` for a run, and this one may write it.
+
+    Args:
+        path: what that process claimed.
+        run: the run's name, as in its root attributes.
+        wait: seconds that a shared folder may take until it shows the claim.
+    """
+    until = time.monotonic() + wait
+    while True:
+        if run_name(path) == run:
+            return location_of(path).is_writable()
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.05)
+
+
+def run_name(path: str | Path) -> str | None:
+    """The name of the run at ``path``; None where there is none, or half of it."""
+    try:
+        document = json.loads(location_of(path).read(ROOT_DOCUMENT) or b"")
+        return str(document["attributes"][schema.ATTRIBUTE]["run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def disclaim(path: str | Path) -> None:
+    """Take back a claim on which nothing was written, so that the next fit may claim."""
+    location = location_of(path)
+    if location.children() == [ROOT_DOCUMENT]:
+        location.remove()
+
+
+def _make_room(location: Location, overwrite: bool) -> None:
+    path = location.address
+    if location.is_free():
+        location.prepare()
+        return
+    if not is_run(path):
+        raise RunExistsError(
+            f"{path} exists and is no distwatch run, so it is left alone; "
+            "choose another path, or remove it yourself."
+        )
+    if not overwrite:
+        raise RunExistsError(
+            f"{path} holds a run already; choose another path, or pass overwrite=True "
+            "to delete that run first, or resume=True to continue it."
+        )
+    location.clear()
+
+
+def is_run(path: str | Path) -> bool:
+    """Tell whether a distwatch run, of whatever format, lies at ``path``."""
+    try:
+        store = location_of(path).store(read_only=True)
+        attributes = zarr.open_group(store, mode="r").attrs
+    except Exception:
+        # Zarr raises many kinds of errors on documents that are not its own.
+        return False
+    return schema.ATTRIBUTE in attributes
+
+
+def now() -> str:
+    """The time, as stores say it: ISO 8601 in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
