@@ -368,9 +368,12 @@ def step_of(milliseconds: float) -> Callable[[], Any]:
         multiply(given)
         return lambda: multiply(given).numpy()
 
-    long = busy(200)
-    took = statistics.median(timed(long)[0] for _ in range(100))
-    return busy(max(1, round(200 * milliseconds / (1e3 * took))))
+    times = 200.0
+    for _ in range(2):  # a call costs something, too, so that the first guess is too long
+        step = busy(round(times))
+        took = 1e3 * statistics.median(timed(step)[0] for _ in range(100))
+        times = max(1.0, times * milliseconds / took)
+    return busy(round(times))
 
 
 def train(
@@ -410,8 +413,8 @@ def compare_steps(chosen: argparse.Namespace, folder: Path) -> None:
     print(f"\n{'step, ms':>8} {'blocks':>6} " + " ".join(f"{kind:>20}" for kind in kinds[1:]))
     for milliseconds in map(float, filter(None, chosen.steps.split(","))):
         step = step_of(milliseconds)
-        # Some two seconds a turn, and two blocks at least.
-        count = max(2, round(2000 / milliseconds / chosen.window))
+        # Short turns, so that what else the machine does meets neighbours alike.
+        count = max(1, round(1000 / milliseconds / chosen.window))
         blocks = [
             replace(made, step=made.step + n * chosen.window, iteration=made.iteration)
             for n in range(count)
