@@ -270,6 +270,17 @@ def test_a_run_that_was_given_up_half_way_can_be_read(tmp_path, signals):
     assert StoredRun(tmp_path / "run.zarr").tables[TABLE].lost == 5
 
 
+def test_of_a_closed_run_each_array_says_its_shape_itself(tmp_path):
+    info = info_of(12)
+    run = writer_at(tmp_path / "run.zarr", info)
+    run.append(block_of(info, 0, 19))
+    table = tmp_path / "run.zarr" / NAME / TABLE
+    assert zarr.open_array(table / "rows", mode="r").shape[0] == 0
+    run.close()
+    for name, wanted in (("step", (19,)), ("rows", (19, 2, 12, 11)), ("merged", (19, 12, 11))):
+        assert zarr.open_array(table / name, mode="r").shape == wanted
+
+
 class PacedStore(MemoryStore):
     """Remembers what it was given; fails at ``bad``, and takes its time over the rest."""
 
