@@ -28,7 +28,7 @@ from distwatch.store.joining import ReadableTable
 from distwatch.store.table_writer import TableWriter
 
 #: Windows that are copied for each block that comes.
-PACE = 8
+PACE = 16
 
 #: Seconds for which a table that was replaced stays, for those who are reading it.
 GRACE = 60.0
@@ -88,12 +88,15 @@ class TableCopy:
 
     def advance(self) -> bool:
         """Copy some windows; False when all that is committed is copied."""
+        return all(self._copy_window() for _ in range(PACE))
+
+    def _copy_window(self) -> bool:
         if self._copied == self._stored.steps:
             self._stored = self._reread()
         if self._copied == self._stored.steps:
             return False
         place, window = self._copied, self._stored.table.window
-        steps = slice(place, min(place + PACE * window, self._stored.steps))
+        steps = slice(place, min(place + window, self._stored.steps))
         block = whole_block(self._stored, steps)
         self.target.append(block[np.flatnonzero(self._is_kept(steps))])
         self._copied = steps.stop
