@@ -41,6 +41,8 @@ class StoredRun:
         self.phase = phase
         attributes = root_of(self.path)
         self.created = str(attributes.get("created", ""))
+        #: By this a run is told from another one that has taken its place since.
+        self.identity = (str(attributes.get("run", "")), self.created)
         found = read_segments(self.path)
         #: The phases that have rows.
         self.phases = [phase for phase in PHASES if any(s.info.phase == phase for s in found)]
