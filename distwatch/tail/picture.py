@@ -246,9 +246,7 @@ def _special(each: SignalLook, dash: str) -> Text:
 
 def _line(each: SignalLook, columns: int, glyphs: Glyphs) -> Text:
     line = Text(sparkline(each.values, each.broken, columns, glyphs), "cyan")
-    for place, drawn in enumerate(line.plain):
-        if drawn == glyphs.broken:
-            line.stylize("bold red", place, place + 1)
+    line.highlight_words([glyphs.broken], "bold red")
     return line
 
 
