@@ -177,8 +177,8 @@ def test_a_spike_of_one_step_survives(place, width):
 
 
 def test_a_spike_downwards_survives_where_values_can_be_negative():
-    values = np.sin(np.arange(500))
-    values[123] = -30.0
+    values = 50.0 + np.sin(np.arange(500))
+    values[123] = -3.0
     line = sparkline(values, np.zeros(500), 20)
     assert [line.count(UNICODE.levels[0]), line.index(UNICODE.levels[0])] == [1, 4]
 
@@ -196,7 +196,7 @@ def test_unknown_values_are_gaps_and_extremes_are_drawn():
     assert sparkline([np.nan, 0.0, 1.0, np.inf], nothing, 9) == "·▁█·"
     assert sparkline([np.nan] * 4, nothing, 2) == "··"
     assert sparkline([3.0] * 4, nothing, 9) == "▁▁▁▁"
-    assert sparkline([-1.7e308, 1.7e308, 0.0, 0.0], nothing, 4) == "▁█▅▅"
+    assert sparkline([-1.7e308, 1.7e308, 1.7e308, 1.7e308], nothing, 4) == "▁███"
     assert sparkline([], [], 9) == sparkline([1.0], [False], 0) == ""
 
 
@@ -317,6 +317,20 @@ def test_steps_of_which_nothing_is_known_are_null_for_programs(call, tmp_path):
     said = json.loads(line, parse_constant=pytest.fail)
     assert (code, said["signals"][0]["value"], said["signals"][0]["steps"]) == (0, None, 3)
     assert "···" in call(tmp_path / "run.zarr", "--once")[1]
+
+
+def test_huge_values_are_shown_without_a_warning(call, tmp_path):
+    info = info_of()
+    writer = begin(tmp_path / "run.zarr", info)
+
+    def values(step, replica, _):
+        return np.full(3, 2.5e153 * (1 + step % 2) * (-1) ** replica)
+
+    write(writer, info, range(9), values)
+    for statistic in ("l1", "mean", "max"):
+        code, out, err = call(tmp_path / "run.zarr", "--once", "--statistic", statistic)
+        assert (code, err) == (0, "")
+        assert "e+15" in out
 
 
 # Workers.

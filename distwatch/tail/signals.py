@@ -76,6 +76,8 @@ def check_statistic(statistic: str, tables: Sequence[Table]) -> None:
         )
 
 
+# Values near the largest number there is overflow in sums; that is no reason to complain.
+@np.errstate(over="ignore", invalid="ignore")
 def look_at(
     stored: ReadableTable, chosen: set[str], *, statistic: str, last: int, over: bool
 ) -> list[SignalLook]:
@@ -129,8 +131,7 @@ def last_steps(stored: ReadableTable, last: int, *, over: bool) -> slice:
     if not over and stop:
         there = stored.present(slice(max(0, stop - far - 1), stop))
         behind = np.argmax(there[::-1], axis=0)
-        waited_for = there.any(axis=0) & (behind <= far)
-        stop -= int(behind[waited_for].max(initial=0))
+        stop -= int(behind[there.any(axis=0)].max(initial=0))
     return slice(max(0, stop - last), stop)
 
 
@@ -160,11 +161,8 @@ def _unrest(values: Floats, merged: dict[str, Any]) -> Floats:
     """
     swing = np.sqrt(_mean((values - _mean(values, 0)) ** 2, 0))
     tiny = np.finfo(float).tiny
-    with np.errstate(over="ignore"):
-        swings = swing / np.maximum(np.nan_to_num(_mean(np.abs(values), 0)), tiny)
-        apart = _mean(merged[SPREAD], 0) / np.maximum(
-            np.nan_to_num(_mean(merged["std"], 0)), tiny
-        )
+    swings = swing / np.maximum(np.nan_to_num(_mean(np.abs(values), 0)), tiny)
+    apart = _mean(merged[SPREAD], 0) / np.maximum(np.nan_to_num(_mean(merged["std"], 0)), tiny)
     return np.maximum(np.nan_to_num(swings), np.nan_to_num(apart))
 
 

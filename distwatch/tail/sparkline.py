@@ -67,10 +67,11 @@ def _most_striking(values: npt.NDArray[np.float64], columns: int) -> npt.NDArray
     finite = np.isfinite(values)
     if not finite.any():
         return np.full(columns, np.nan)
-    signed = bool((values[finite] < 0).any())
-    centre = np.median(values[finite]) if signed else 0.0
     # Halves, or the distance between two huge values would be infinite.
-    strikes = np.where(finite, np.abs(values / 2 - centre / 2), -1.0)
+    half = values / 2
+    signed = bool((half[finite] < 0).any())
+    centre = np.median(half[finite]) if signed else 0.0
+    strikes = np.where(finite, np.abs(half - centre), -1.0)
     places = np.array_split(np.arange(len(values)), columns)
     best = np.asarray([part[np.argmax(strikes[part])] for part in places])
     return np.where(finite[best], values[best], np.nan)
