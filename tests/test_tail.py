@@ -627,6 +627,9 @@ def test_every_line_fits_and_hostile_names_do_no_harm(call, tmp_path, width):
     assert max(cell_len(line) for line in out.splitlines()) <= width
     assert r"nes\x1b[31m" in out
     assert "[/red]" in out
+    # Whatever is too long takes one line, not more.
+    seen = look(tmp_path / "[bold]run[/].zarr")
+    assert sum("strategy" in line for line in drawn(Picture(seen), width).splitlines()) == 1
     # The sparkline and the value are there however narrow it is.
     assert sum("▁" in line for line in out.splitlines()) == len(HOSTILE)
     assert "now" in out
