@@ -1,7 +1,7 @@
-"""The command line: ``distwatch demo``, ``info RUN`` and ``verify RUN``.
+"""The command line: ``distwatch demo``, ``info RUN``, ``tail RUN`` and ``verify RUN``.
 
 Exit codes: 0 all is well, 1 distwatch refused (the reason is one line on stderr),
-2 the command line itself is wrong.
+2 the command line itself is wrong, 130 ``tail`` was ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distwatch import __version__
+from distwatch._text import printable
 from distwatch.errors import DistwatchError, RunExistsError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ DEMO_STORE = Path("distwatch-demo.zarr")
 
 #: The exit code of everything that distwatch itself refuses.
 REFUSED = 1
+
+#: That of ``tail`` when Ctrl-C ended it and not the run: by this a script tells them apart.
+INTERRUPTED = 130
 
 _EXIT_CODES = "Exit codes: 0 all is well, 1 refused, with the reason on stderr, 2 bad usage."
 
@@ -126,6 +130,65 @@ def info(
 
 
 @app.command(
+    epilog="Examples:\n\n  distwatch tail run.zarr"
+    "\n\n  distwatch tail run.zarr --signals 'dense_*' --signals loss --statistic mean"
+    "\n\n  distwatch tail run.zarr --wait --interval 10 >> run.log"
+    "\n\n  distwatch tail run.zarr --once --json"
+    "\n\nExit codes: 0 the run is ended, 1 refused, or it was deleted or overwritten "
+    "meanwhile, 2 bad usage, 130 ended by Ctrl-C."
+)
+def tail(
+    run: Annotated[str, typer.Argument(help="The path that was given to Watch.")],
+    *,
+    phase: Annotated[
+        str | None,
+        typer.Option(help="train, test, predict or train_on_batch; train if there is one."),
+    ] = None,
+    signals: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Only signals of this name, with or without its kind, as a glob; may be "
+            "given several times.",
+        ),
+    ] = None,
+    statistic: Annotated[
+        str,
+        typer.Option(
+            help="What is shown of a step, over all replicas: l2 (how large the change was), "
+            "l1, mean, std, min, max, zeros, spread, ..."
+        ),
+    ] = "l2",
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks at the run.")
+    ] = 2.0,
+    last: Annotated[
+        int, typer.Option(min=1, help="How many steps are shown; no others are read.")
+    ] = 512,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and exit.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object a line, for programs.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for a run or phase that is not there yet.")
+    ] = False,
+) -> None:
+    """Follow a run that is being written, until it is closed.
+
+    On a terminal: a sparkline for each signal, its last value, how far the replicas' means
+    lie apart and which replica lies furthest out, NaN and Inf. Elsewhere: a line a look.
+    """
+    from distwatch.tail import Follower, Wanted, display_for, follow
+
+    follower = Follower(run, Wanted(phase, tuple(signals or ()), statistic, last))
+    display = display_for(once=once, as_json=as_json)
+    try:
+        follow(follower, display, interval=interval, once=once, wait=wait)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command(
     epilog="Examples:\n\n  distwatch verify run.zarr\n\n  distwatch verify run.zarr --json"
     "\n\nExit codes: 0 no chunk is damaged, 1 some are, or it cannot be read, 2 bad usage."
 )
@@ -216,12 +279,6 @@ def _describe_table(stored: ReadableTable) -> dict[str, Any]:
         "first_step": int(step[0]) if len(step) else None,
         "last_step": int(step[-1]) if len(step) else None,
     }
-
-
-def printable(text: str) -> str:
-    """One line without control characters: names in a store may be anybody's."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def _check_demo_store(store: Path, replace: bool) -> None:

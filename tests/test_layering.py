@@ -10,6 +10,7 @@ ROOT = Path(distwatch.__file__).parent
 LEVELS = {
     "errors": 0,
     "_array": 0,
+    "_text": 0,
     "addresses": 1,
     "statistics": 1,
     "schedules": 1,
@@ -33,13 +34,14 @@ LEVELS = {
     "callbacks": 10,
     "loops": 10,
     "analysis": 5,
+    "tail": 6,
     "demo": 11,
     "cli": 12,
     "testing": 11,
 }
 RUNNING = {"kernels", "replicas", "references", "tensor_slots", "recorder", "taps"}
 RUNNING |= {"traps", "compat", "ending", "recording", "session", "layers", "callbacks", "loops"}
-READING = {"analysis"}
+READING = {"analysis", "tail"}
 #: Which room alone may import a library.
 OWNERS = {
     "zarr": {"store"},
@@ -48,7 +50,7 @@ OWNERS = {
     "xarray": READING | {"demo"},
     "pydantic": {"config"},
     "typer": {"cli"},
-    "rich": {"cli", "demo"},
+    "rich": {"cli", "demo", "tail"},
 }
 
 

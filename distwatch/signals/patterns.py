@@ -30,7 +30,7 @@ def matching(
     """
     chosen: set[str] = set()
     for pattern in patterns:
-        found = [path for path in paths if _matches(pattern, path, kinds)]
+        found = [path for path in paths if matches(pattern, path, kinds)]
         if not found:
             written = pattern if isinstance(pattern, str) else pattern.pattern
             raise UnknownSignalError(
@@ -41,7 +41,8 @@ def matching(
     return [path for path in paths if path in chosen]
 
 
-def _matches(pattern: Pattern, path: str, kinds: Sequence[str]) -> bool:
+def matches(pattern: Pattern, path: str, kinds: Sequence[str]) -> bool:
+    """Whether a pattern matches a path, its last part, or a signal's name of these kinds."""
     forms = (path, path.rpartition("/")[2], *(f"{kind}/{path}" for kind in kinds))
     if isinstance(pattern, str) and not pattern.startswith("re:"):
         return any(fnmatch.fnmatchcase(form, pattern) for form in forms)

@@ -50,6 +50,8 @@ class StoredRun:
         self.phase = phase
         attributes = root_of(self._location)
         self.created = str(attributes.get("created", ""))
+        #: By this a run is told from another one that has taken its place since.
+        self.identity = (str(attributes.get("run", "")), self.created)
         found = read_segments(self._location)
         #: The phases that have rows.
         self.phases = [phase for phase in PHASES if any(s.info.phase == phase for s in found)]

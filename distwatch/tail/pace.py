@@ -1,0 +1,98 @@
+"""How fast a run grows, and how large it is."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+#: How many commits the pace is measured over.
+_COMMITS = 16
+
+#: Weighing walks over all files of a run, so it may take this share of the time.
+_SHARE = 0.02
+
+
+class Growth(NamedTuple):
+    """How much there was, and when."""
+
+    time: float
+    steps: int
+    rows: int
+
+
+class Pace:
+    """Steps and rows a second.
+
+    They are committed in blocks, with nothing in between, so time is counted from commit
+    to commit; a pause that is longer than any seen so far counts, too.
+    """
+
+    def __init__(self) -> None:
+        self._commits: deque[Growth] = deque(maxlen=_COMMITS)
+        #: What was there when it was opened: nobody saw when that was committed.
+        self._first: Growth | None = None
+
+    def observe(self, now: float, steps: int, rows: int) -> None:
+        """Take what is there now."""
+        seen = Growth(now, steps, rows)
+        before = self._commits[-1] if self._commits else self._first
+        if before is None or steps < before.steps:
+            # A training that was taken up again replaces steps of the one before.
+            self._commits.clear()
+            self._first = seen
+        elif rows > before.rows:
+            self._commits.append(seen)
+
+    def quiet(self, now: float) -> float:
+        """Seconds since something new was seen, or since it was opened."""
+        last = self._commits[-1] if self._commits else self._first
+        return now - last.time if last else 0.0
+
+    def per_second(self, now: float) -> tuple[float, float] | None:
+        """Steps and rows a second; None until two commits were seen."""
+        seen = list(self._commits)
+        if len(seen) < 2:
+            return None
+        longest = max(b.time - a.time for a, b in itertools.pairwise(seen))
+        until = now if self.quiet(now) > 2 * longest else seen[-1].time
+        took = max(until - seen[0].time, 1e-9)
+        return (
+            (seen[-1].steps - seen[0].steps) / took,
+            (seen[-1].rows - seen[0].rows) / took,
+        )
+
+
+class Scales:
+    """Bytes of a run, weighed again only as often as that is cheap.
+
+    A run has more files the longer it is, and following it must not cost more.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._nbytes: int | None = None
+        self._due = 0.0
+
+    def weigh(self, weigh: Callable[[], int], *, at_once: bool = False) -> int | None:
+        """Bytes, a while old (unless ``at_once``); None where that cannot be found out."""
+        began = self._clock()
+        if self._nbytes is not None and began < self._due and not at_once:
+            return self._nbytes
+        # Files come and go while they are counted.
+        with contextlib.suppress(OSError):
+            self._nbytes = weigh()
+        ended = self._clock()
+        self._due = ended + (ended - began) / _SHARE
+        return self._nbytes
+
+
+def free_space(path: str) -> int | None:
+    """Bytes that are free where a run is written; None where there is no telling."""
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None
