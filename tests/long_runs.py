@@ -112,9 +112,7 @@ def _info(tables: tuple[LongTable, ...], replicas: int, workers: int, window: in
     )
 
 
-def _states(
-    steps: int, replicas: int, signals: int, seed: int
-) -> npt.NDArray[np.float64]:
+def _states(steps: int, replicas: int, signals: int, seed: int) -> npt.NDArray[np.float64]:
     """States of some batches, as noisy as real ones, so that they compress as those do."""
     random = np.random.default_rng(seed)
     shape = (steps, replicas, signals)

@@ -7,13 +7,19 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from distwatch.analysis.datasets import dataset_of, joined, lazy_dataset_of, no_dataset
+from distwatch.analysis.datasets import (
+    dataset_of,
+    joined,
+    lazy_dataset_of,
+    no_dataset,
+    steps_in_chunk,
+)
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
 from distwatch.digest import Digest
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.records import RunInfo
 from distwatch.store.damage import Damage
-from distwatch.store.joining import ReadableTable
+from distwatch.store.joining import ReadableStates, ReadableTable, aligned
 from distwatch.store.reader import StoredRun
 
 
@@ -134,16 +140,18 @@ class Run:
         Raises:
             ConfigError: dask is not installed, or ``chunks`` is none of these.
         """
-        datasets = [
-            (
-                dataset_of(table, merged=merged)
-                if chunks is None
-                else lazy_dataset_of(table, merged=merged, chunks=chunks)
-            ).assign_attrs(self._attributes(table))
-            for table in self._store.tables.values()
-        ]
-        if not datasets:
+        tables = aligned(list(self._store.tables.values()))
+        if not tables:
             return no_dataset(self.replicas, merged=merged)
+        if chunks is None:
+            datasets = [dataset_of(table, merged=merged) for table in tables]
+        else:
+            steps = steps_in_chunk(tables, chunks)
+            datasets = [
+                lazy_dataset_of(table, merged=merged, in_chunk=steps) for table in tables
+            ]
+        said = zip(datasets, tables, strict=True)
+        datasets = [each.assign_attrs(self._attributes(table)) for each, table in said]
         return datasets[0] if len(datasets) == 1 else joined(datasets)
 
     def __getitem__(self, signal: str) -> SignalView:
@@ -253,7 +261,7 @@ class Run:
             f"{self.path} has no signal {signal!r}; nearest: {nearest(signal, self.signals)}."
         )
 
-    def _attributes(self, stored: ReadableTable) -> dict[str, Any]:
+    def _attributes(self, stored: ReadableStates) -> dict[str, Any]:
         return {
             "strategy": self.info.strategy,
             "schedule": stored.table.schedule,

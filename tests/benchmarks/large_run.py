@@ -270,7 +270,9 @@ def _print(store: Path, found: dict[str, dict[str, float]]) -> None:
         f"{len(stored.info.signals)} signals: {stored.nbytes / 1e9:.2f} GB in {chunks} chunk "
         "files along the steps"
     )
-    print(f"{'case':28} {'seconds':>9} {'read MB':>10} {'of it':>9} {'files':>6} {'peak MB':>8}")
+    print(
+        f"{'case':28} {'seconds':>9} {'read MB':>10} {'of it':>9} {'files':>6} {'peak MB':>8}"
+    )
     for case, taken in found.items():
         print(
             f"{case:28} {taken['seconds']:9.3f} {taken['read'] / 1e6:10.2f} "
