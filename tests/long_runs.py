@@ -6,10 +6,14 @@ tables are described and sealed as FORMAT.md says. Only its states repeat.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -168,13 +172,31 @@ def _seal(folder: Path, steps: int, arrays: list[str]) -> None:
     (folder / "zarr.json").write_text(json.dumps(sealed(document)))
 
 
-def chunk_files(opened: set[str]) -> None:
-    """Note, from now on and until this process ends, every chunk file that it opens."""
+class _Ear:
+    """Hears which files this process opens; once it is there it cannot be taken away."""
 
-    def note(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str | os.PathLike):
+    def __init__(self) -> None:
+        self.counting: Counter[str] | None = None
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event != "open" or self.counting is None:
+            return
+        if isinstance(arguments[0], str | os.PathLike):
             file = Path(arguments[0])
             if file.name.startswith("c."):
-                opened.add(str(file))
+                self.counting["/".join(file.parts[-2:])] += 1
 
-    sys.addaudithook(note)
+
+_ear = functools.cache(_Ear)
+
+
+@contextlib.contextmanager
+def chunk_files() -> Iterator[Counter[str]]:
+    """Count how often each chunk file along the steps is opened: ``rows/c.3.0.0.0``."""
+    ear = _ear()
+    ear.counting = opened = Counter()
+    try:
+        yield opened
+    finally:
+        ear.counting = None

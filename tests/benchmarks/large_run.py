@@ -136,7 +136,7 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "process_open_run": command(
         "-c", "import sys, distwatch as dw; dw.open_run(sys.argv[1])", "STORE"
     ),
-    "process_info": command("-m", "distwatch.cli", "info", "STORE"),
+    "process_info": command("-c", "from distwatch.cli import main; main()", "info", "STORE"),
     "summary": summary,
 }
 
@@ -168,12 +168,11 @@ def measure(case: str, store: Path) -> dict[str, float]:
     """Run one case here, and say what it took."""
     _warm_up()
     act = CASES[case](store)
-    opened: set[str] = set()
-    chunk_files(opened)
     before = _read_bytes()
-    start = time.perf_counter()
-    act()
-    seconds = time.perf_counter() - start
+    with chunk_files() as opened:
+        start = time.perf_counter()
+        act()
+        seconds = time.perf_counter() - start
     who = resource.RUSAGE_CHILDREN if case.startswith("process") else resource.RUSAGE_SELF
     return {
         "seconds": seconds,
