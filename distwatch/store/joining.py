@@ -56,13 +56,15 @@ class ReadableTable(ReadableStates, Protocol):
 def blocks(stored: ReadableTable) -> Iterator[Block]:
     """A table's scalar fields in pieces of one chunk each, in order of step."""
     window = stored.table.window
+    # Whole, since a chunk of these spans many windows.
+    step, epoch, iteration = map(stored.coordinate, ("step", "epoch", "iteration"))
     for start in range(0, stored.steps, window):
         steps = slice(start, min(start + window, stored.steps))
         yield Block(
             table=stored.table.name,
-            step=stored.coordinate("step", steps),
-            epoch=stored.coordinate("epoch", steps),
-            iteration=stored.coordinate("iteration", steps),
+            step=step[steps],
+            epoch=epoch[steps],
+            iteration=iteration[steps],
             rows=stored.rows(steps),
             merged=stored.merged(steps),
         )
