@@ -25,21 +25,31 @@ _KNOWN_IF_COMPARED = ("mean", "std", "min", "max", "l1", "l2")
 #: What stands beside ``step``.
 _BESIDE_STEP = ("epoch", "iteration")
 
-#: A lazy chunk is about this large.
-_CHUNK_BYTES = 32 * 2**20
+#: A lazy chunk is about this large: some windows, so that a range of steps reads little
+#: beside it, and few enough chunks that dask is done with them soon.
+_CHUNK_BYTES = 8 * 2**20
 
 _ALL = slice(None)
 
 
-def dataset_of(stored: ReadableStates, *, merged: bool, signals: slice = _ALL) -> xr.Dataset:
-    """A table, or some of its signals, read now; see `distwatch.Run.to_xarray`."""
-    rows = _rows(stored, _ALL, signals)
-    states = stored.merged(_ALL, signals) if merged else rows
+def dataset_of(stored: ReadableStates, *, merged: bool) -> xr.Dataset:
+    """A table, read now; see `distwatch.Run.to_xarray`."""
+    found = statistics_of(stored, _ALL, merged=merged)
+    return found.assign(spread=spread_of(stored, _ALL)) if merged else found
+
+
+def statistics_of(stored: ReadableStates, signals: slice, *, merged: bool) -> xr.Dataset:
+    """The statistics of some signals, on each replica or merged, read now."""
+    states = stored.merged(_ALL, signals) if merged else _rows(stored, _ALL, signals)
     dims = _dims(merged)
     variables = {name: (dims, v) for name, v in _said(states, stored.table).items()}
-    if merged:
-        variables["spread"] = (dims, _spread(rows))
     return xr.Dataset(variables, _coordinates(stored, signals, merged))
+
+
+def spread_of(stored: ReadableStates, signals: slice) -> xr.DataArray:
+    """How far apart the means of some signals lie on the replicas, read now."""
+    apart = _spread(_rows(stored, _ALL, signals))
+    return xr.DataArray(apart, _coordinates(stored, signals, True), _dims(True), "spread")
 
 
 def lazy_dataset_of(stored: ReadableStates, *, merged: bool, in_chunk: int) -> xr.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from distwatch.analysis.datasets import (
     joined,
     lazy_dataset_of,
     no_dataset,
+    spread_of,
+    statistics_of,
     steps_in_chunk,
 )
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
@@ -160,13 +163,7 @@ class Run:
         Raises:
             UnknownSignalError: the run has no such signal; the nearest are named.
         """
-        table, position = self._find(signal)
-        chosen = slice(position, position + 1)
-        return SignalView(
-            signal,
-            dataset_of(table, merged=False, signals=chosen).isel(signal=0),
-            dataset_of(table, merged=True, signals=chosen).isel(signal=0),
-        )
+        return SignalView(*self._find(signal))
 
     def quantile(
         self, signal: str, q: Any, *, per_step: bool = False, per_replica: bool = False
@@ -270,15 +267,20 @@ class Run:
 
 
 class SignalView:
-    """One signal of a run."""
+    """One signal of a run; what is asked for is read then, and kept.
 
-    def __init__(self, name: str, per_replica: xr.Dataset, merged: xr.Dataset) -> None:
-        self.name = name
-        self._per_replica = per_replica
-        self._merged = merged
+    Args:
+        stored: the table that it is in.
+        position: its place among the table's signals.
+    """
+
+    def __init__(self, stored: ReadableTable, position: int) -> None:
+        self.name = stored.table.names[position]
+        self._stored = stored
+        self._chosen = slice(position, position + 1)
 
     def __repr__(self) -> str:
-        return f"<distwatch.SignalView {self.name!r}: {self._merged.sizes['step']} steps>"
+        return f"<distwatch.SignalView {self.name!r}: {self._stored.steps} steps>"
 
     def per_replica(self, statistic: str) -> xr.DataArray:
         """A statistic on each replica: dims (step, replica).
@@ -294,7 +296,21 @@ class SignalView:
         Raises:
             ConfigError: there is no such statistic.
         """
-        return _pick(self._merged, statistic)
+        if statistic == "spread":
+            return self._spread
+        return _pick(self._merged, statistic, "spread")
+
+    @functools.cached_property
+    def _per_replica(self) -> xr.Dataset:
+        return statistics_of(self._stored, self._chosen, merged=False).isel(signal=0)
+
+    @functools.cached_property
+    def _merged(self) -> xr.Dataset:
+        return statistics_of(self._stored, self._chosen, merged=True).isel(signal=0)
+
+    @functools.cached_property
+    def _spread(self) -> xr.DataArray:
+        return spread_of(self._stored, self._chosen).isel(signal=0)
 
 
 def open_run(path: str | Path, *, phase: str | None = None) -> Run:
@@ -313,9 +329,9 @@ def open_run(path: str | Path, *, phase: str | None = None) -> Run:
     return Run(StoredRun(path, phase))
 
 
-def _pick(dataset: xr.Dataset, statistic: str) -> xr.DataArray:
+def _pick(dataset: xr.Dataset, statistic: str, *further: str) -> xr.DataArray:
     if statistic not in dataset.data_vars:
-        known = [str(name) for name in dataset.data_vars]
+        known = [*map(str, dataset.data_vars), *further]
         raise ConfigError(
             f"unknown statistic {statistic!r}; nearest: {nearest(statistic, known)}."
         )
