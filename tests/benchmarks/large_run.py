@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -211,6 +210,7 @@ def in_turns(cases: list[str], store: Path, rounds: int) -> dict[str, dict[str, 
             told = [sys.executable, __file__, "--store", str(store), "--measure", case]
             made = subprocess.run(told, check=True, capture_output=True, text=True)
             found[case].append(json.loads(made.stdout.splitlines()[-1]))
+            print(f"round {round_ + 1}: {case}", file=sys.stderr)
     return {
         case: {key: statistics.median(each[key] for each in taken) for key in taken[0]}
         for case, taken in found.items()
@@ -245,7 +245,7 @@ def main() -> None:
     cases = chosen.cases.split(",")
     if unknown := set(cases) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    with tempfile.TemporaryDirectory(dir=os.curdir) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         store = chosen.store or Path(folder) / "long.zarr"
         if not store.exists():
             long_run(
