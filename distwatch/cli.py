@@ -265,8 +265,10 @@ def describe(stored: StoredRun) -> dict[str, Any]:
 
 
 def _describe_table(stored: ReadableTable) -> dict[str, Any]:
-    step = stored.coordinate("step")
     table = stored.table
+    # Not all of them between: there may be a million.
+    ends = slice(0, 1), slice(max(stored.steps - 1, 0), stored.steps)
+    first, last = (stored.coordinate("step", end) for end in ends)
     return {
         "name": table.name,
         "signals": [vars(signal) for signal in table.signals],
@@ -276,8 +278,8 @@ def _describe_table(stored: ReadableTable) -> dict[str, Any]:
         "window": table.window,
         "committed_steps": stored.steps,
         "lost_steps": stored.lost,
-        "first_step": int(step[0]) if len(step) else None,
-        "last_step": int(step[-1]) if len(step) else None,
+        "first_step": int(first[0]) if len(first) else None,
+        "last_step": int(last[0]) if len(last) else None,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from distwatch.digest import spread
 from distwatch.errors import ConfigError
 from distwatch.records import Floats, Table
 from distwatch.statistics import ROW
-from distwatch.store.joining import ReadableTable
+from distwatch.store.joining import ReadableStates
 from distwatch.store.schema import SIGNALS_PER_CHUNK, divisor
 
 #: What a row says of a delta, as people read it.
@@ -23,48 +25,59 @@ _KNOWN_IF_COMPARED = ("mean", "std", "min", "max", "l1", "l2")
 #: What stands beside ``step``.
 _BESIDE_STEP = ("epoch", "iteration")
 
-#: A lazy chunk is about this large.
-_CHUNK_BYTES = 32 * 2**20
+#: A lazy chunk is about this large: some windows, so that a range of steps reads little
+#: beside it, and few enough chunks that dask is done with them soon.
+_CHUNK_BYTES = 8 * 2**20
 
 _ALL = slice(None)
 
 
-def dataset_of(stored: ReadableTable, *, merged: bool, signals: slice = _ALL) -> xr.Dataset:
-    """A table, or some of its signals, read now; see `distwatch.Run.to_xarray`."""
-    rows = _rows(stored, _ALL, signals)
-    states = stored.merged(_ALL, signals) if merged else rows
+def dataset_of(stored: ReadableStates, *, merged: bool) -> xr.Dataset:
+    """A table, read now; see `distwatch.Run.to_xarray`."""
+    found = statistics_of(stored, _ALL, merged=merged)
+    return found.assign(spread=spread_of(stored, _ALL)) if merged else found
+
+
+def statistics_of(stored: ReadableStates, signals: slice, *, merged: bool) -> xr.Dataset:
+    """The statistics of some signals, on each replica or merged, read now."""
+    states = stored.merged(_ALL, signals) if merged else _rows(stored, _ALL, signals)
     dims = _dims(merged)
     variables = {name: (dims, v) for name, v in _said(states, stored.table).items()}
-    if merged:
-        variables["spread"] = (dims, _spread(rows))
     return xr.Dataset(variables, _coordinates(stored, signals, merged))
 
 
-def lazy_dataset_of(
-    stored: ReadableTable, *, merged: bool, chunks: str | int = "auto"
-) -> xr.Dataset:
+def spread_of(stored: ReadableStates, signals: slice) -> xr.DataArray:
+    """How far apart the means of some signals lie on the replicas, read now."""
+    apart = _spread(_rows(stored, _ALL, signals))
+    return xr.DataArray(apart, _coordinates(stored, signals, True), _dims(True), "spread")
+
+
+def lazy_dataset_of(stored: ReadableStates, *, merged: bool, in_chunk: int) -> xr.Dataset:
     """The same as dask arrays, whose chunks hold some steps of a few signals each.
 
     Raises:
-        ConfigError: dask is not installed, or ``chunks`` says no number of steps.
+        ConfigError: dask is not installed.
     """
     da = _dask_array()
-    rows = _lazy(da, stored, _steps_in_chunk(stored, chunks), merged=False)
-    states = _lazy(da, stored, _steps_in_chunk(stored, chunks), merged=True) if merged else rows
-    names = _said(np.zeros((0, len(stored.table.fields))), stored.table)
+    rows = _lazy(da, stored, in_chunk, merged=False)
+    states = _lazy(da, stored, in_chunk, merged=True) if merged else rows
+    table = stored.table
+    names = _said(np.zeros((0, len(table.fields))), table)
     dims = _dims(merged)
 
     def derived(name: str) -> Any:
         return states.map_blocks(
-            lambda block: _said(block, stored.table)[name].astype(np.float64),
+            lambda block: _said(block, table)[name].astype(np.float64),
             dtype=np.float64,
             drop_axis=states.ndim - 1,
-            name=False if stored.steps else None,
+            name=_unique(name),
         )
 
     variables = {name: (dims, derived(name)) for name in names}
     if merged:
-        apart = rows.map_blocks(_spread, dtype=np.float64, drop_axis=[1, 3])
+        apart = rows.map_blocks(
+            _spread, dtype=np.float64, drop_axis=[1, 3], name=_unique("spread")
+        )
         variables["spread"] = (dims, apart)
     return xr.Dataset(variables, _coordinates(stored, _ALL, merged))
 
@@ -86,29 +99,21 @@ def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
 
 
 def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
-    """Datasets of several tables as one, over all their steps."""
-    beside = {
-        name: {
-            int(step): int(value)
-            for part in datasets
-            for step, value in zip(part["step"].values, part[name].values, strict=True)
-        }
-        for name in _BESIDE_STEP
-    }
-    parts = [part.drop_vars(_BESIDE_STEP) for part in datasets]
+    """Datasets of several tables, on the same steps, as one."""
     joined = xr.concat(
-        parts,
+        datasets,
         "signal",
-        join="outer",
+        join="exact",
         data_vars="all",
         coords="minimal",
         compat="override",
         combine_attrs="drop_conflicts",
     )
+    # What one table lacks another one has.
     return joined.assign_coords(
         {
-            name: ("step", np.asarray([of[int(step)] for step in joined["step"]], np.int64))
-            for name, of in beside.items()
+            name: ("step", np.max([part[name].values for part in datasets], axis=0))
+            for name in _BESIDE_STEP
         }
     )
 
@@ -156,7 +161,7 @@ def _dims(merged: bool) -> tuple[str, ...]:
     return ("step", "signal") if merged else ("step", "replica", "signal")
 
 
-def _coordinates(stored: ReadableTable, signals: slice, merged: bool) -> dict[str, Any]:
+def _coordinates(stored: ReadableStates, signals: slice, merged: bool) -> dict[str, Any]:
     coordinates: dict[str, Any] = {
         "step": stored.coordinate("step"),
         "signal": np.asarray(stored.table.names[signals]),
@@ -168,7 +173,7 @@ def _coordinates(stored: ReadableTable, signals: slice, merged: bool) -> dict[st
     return coordinates
 
 
-def _rows(stored: ReadableTable, steps: slice, signals: slice) -> Floats:
+def _rows(stored: ReadableStates, steps: slice, signals: slice) -> Floats:
     """States on each replica, NaN where a worker left none."""
     rows = stored.rows(steps, signals)
     present = stored.present(steps)
@@ -181,7 +186,7 @@ def _spread(rows: Any) -> Any:
     return spread(readable(np.where(absent, 0.0, usual))["mean"], axis=1)
 
 
-def _lazy(da: Any, stored: ReadableTable, in_chunk: int, *, merged: bool) -> Any:
+def _lazy(da: Any, stored: ReadableStates, in_chunk: int, *, merged: bool) -> Any:
     """States as a dask array of shape (step, signal, field), or with replica after step."""
     signals = len(stored.table.signals)
     fields = len(stored.table.fields)
@@ -190,16 +195,25 @@ def _lazy(da: Any, stored: ReadableTable, in_chunk: int, *, merged: bool) -> Any
     steps = _parts(stored.steps, in_chunk)
     chunks = (steps, *beside, _parts(signals, few), (fields,))
 
-    def read(block_info: Any = None) -> Floats:
-        place = block_info[None]["array-location"]
-        at_steps, at_signals = slice(*place[0]), slice(*place[-2])
+    def read(block_id: Any = None) -> Floats:
+        at_steps = slice(block_id[0] * in_chunk, (block_id[0] + 1) * in_chunk)
+        at_signals = slice(block_id[-2] * few, (block_id[-2] + 1) * few)
         if merged:
             return stored.merged(at_steps, at_signals)
         return _rows(stored, at_steps, at_signals)
 
     return da.map_blocks(
-        read, chunks=chunks, dtype=np.float64, meta=np.empty((0,) * len(chunks))
+        read,
+        chunks=chunks,
+        dtype=np.float64,
+        meta=np.empty((0,) * len(chunks)),
+        name=_unique("merged" if merged else "rows"),
     )
+
+
+def _unique(name: str) -> str:
+    """A name for dask, which would otherwise make one of all that the function holds."""
+    return f"{name}-{uuid.uuid4().hex}"
 
 
 def _parts(size: int, most: int) -> tuple[int, ...]:
@@ -207,11 +221,20 @@ def _parts(size: int, most: int) -> tuple[int, ...]:
     return (most,) * whole + ((rest,) if rest or not whole else ())
 
 
-def _steps_in_chunk(stored: ReadableTable, chunks: str | int) -> int:
+def steps_in_chunk(tables: Sequence[ReadableStates], chunks: str | int) -> int:
+    """How many steps a lazy chunk of each table holds, equal so that they can be joined.
+
+    Raises:
+        ConfigError: ``chunks`` says no number of steps.
+    """
     if chunks != "auto":
         if isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1:
             raise ConfigError(f"chunks={chunks!r}: give a number of steps, or 'auto'.")
         return chunks
+    return min(map(_steps_that_fit, tables))
+
+
+def _steps_that_fit(stored: ReadableStates) -> int:
     signals = divisor(len(stored.table.signals), SIGNALS_PER_CHUNK)
     row = 8 * len(stored.replicas) * signals * len(stored.table.fields)
     window = stored.table.window

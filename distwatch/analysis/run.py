@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import xarray as xr
 
 from distwatch.addresses import Address
-from distwatch.analysis.datasets import dataset_of, joined, lazy_dataset_of, no_dataset
+from distwatch.analysis.datasets import (
+    dataset_of,
+    joined,
+    lazy_dataset_of,
+    no_dataset,
+    spread_of,
+    statistics_of,
+    steps_in_chunk,
+)
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
 from distwatch.digest import Digest
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.records import RunInfo
 from distwatch.store.damage import Damage
-from distwatch.store.joining import ReadableTable
+from distwatch.store.joining import ReadableStates, ReadableTable, aligned
 from distwatch.store.reader import StoredRun
 
 
@@ -140,16 +149,18 @@ class Run:
         Raises:
             ConfigError: dask is not installed, or ``chunks`` is none of these.
         """
-        datasets = [
-            (
-                dataset_of(table, merged=merged)
-                if chunks is None
-                else lazy_dataset_of(table, merged=merged, chunks=chunks)
-            ).assign_attrs(self._attributes(table))
-            for table in self._store.tables.values()
-        ]
-        if not datasets:
+        tables = aligned(list(self._store.tables.values()))
+        if not tables:
             return no_dataset(self.replicas, merged=merged)
+        if chunks is None:
+            datasets = [dataset_of(table, merged=merged) for table in tables]
+        else:
+            steps = steps_in_chunk(tables, chunks)
+            datasets = [
+                lazy_dataset_of(table, merged=merged, in_chunk=steps) for table in tables
+            ]
+        said = zip(datasets, tables, strict=True)
+        datasets = [each.assign_attrs(self._attributes(table)) for each, table in said]
         return datasets[0] if len(datasets) == 1 else joined(datasets)
 
     def __getitem__(self, signal: str) -> SignalView:
@@ -158,13 +169,7 @@ class Run:
         Raises:
             UnknownSignalError: the run has no such signal; the nearest are named.
         """
-        table, position = self._find(signal)
-        chosen = slice(position, position + 1)
-        return SignalView(
-            signal,
-            dataset_of(table, merged=False, signals=chosen).isel(signal=0),
-            dataset_of(table, merged=True, signals=chosen).isel(signal=0),
-        )
+        return SignalView(*self._find(signal))
 
     def quantile(
         self, signal: str, q: Any, *, per_step: bool = False, per_replica: bool = False
@@ -259,7 +264,7 @@ class Run:
             f"{self.path} has no signal {signal!r}; nearest: {nearest(signal, self.signals)}."
         )
 
-    def _attributes(self, stored: ReadableTable) -> dict[str, Any]:
+    def _attributes(self, stored: ReadableStates) -> dict[str, Any]:
         return {
             "strategy": self.info.strategy,
             "schedule": stored.table.schedule,
@@ -268,15 +273,20 @@ class Run:
 
 
 class SignalView:
-    """One signal of a run."""
+    """One signal of a run; what is asked for is read then, and kept.
 
-    def __init__(self, name: str, per_replica: xr.Dataset, merged: xr.Dataset) -> None:
-        self.name = name
-        self._per_replica = per_replica
-        self._merged = merged
+    Args:
+        stored: the table that it is in.
+        position: its place among the table's signals.
+    """
+
+    def __init__(self, stored: ReadableTable, position: int) -> None:
+        self.name = stored.table.names[position]
+        self._stored = stored
+        self._chosen = slice(position, position + 1)
 
     def __repr__(self) -> str:
-        return f"<distwatch.SignalView {self.name!r}: {self._merged.sizes['step']} steps>"
+        return f"<distwatch.SignalView {self.name!r}: {self._stored.steps} steps>"
 
     def per_replica(self, statistic: str) -> xr.DataArray:
         """A statistic on each replica: dims (step, replica).
@@ -292,7 +302,21 @@ class SignalView:
         Raises:
             ConfigError: there is no such statistic.
         """
-        return _pick(self._merged, statistic)
+        if statistic == "spread":
+            return self._spread
+        return _pick(self._merged, statistic, "spread")
+
+    @functools.cached_property
+    def _per_replica(self) -> xr.Dataset:
+        return statistics_of(self._stored, self._chosen, merged=False).isel(signal=0)
+
+    @functools.cached_property
+    def _merged(self) -> xr.Dataset:
+        return statistics_of(self._stored, self._chosen, merged=True).isel(signal=0)
+
+    @functools.cached_property
+    def _spread(self) -> xr.DataArray:
+        return spread_of(self._stored, self._chosen).isel(signal=0)
 
 
 def open_run(path: str | Path, *, phase: str | None = None) -> Run:
@@ -311,9 +335,9 @@ def open_run(path: str | Path, *, phase: str | None = None) -> Run:
     return Run(StoredRun(path, phase))
 
 
-def _pick(dataset: xr.Dataset, statistic: str) -> xr.DataArray:
+def _pick(dataset: xr.Dataset, statistic: str, *further: str) -> xr.DataArray:
     if statistic not in dataset.data_vars:
-        known = [str(name) for name in dataset.data_vars]
+        known = [*map(str, dataset.data_vars), *further]
         raise ConfigError(
             f"unknown statistic {statistic!r}; nearest: {nearest(statistic, known)}."
         )

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from distwatch.errors import (
@@ -18,6 +17,7 @@ from distwatch.errors import (
 )
 from distwatch.records import PHASES
 from distwatch.store import StoredRun
+from distwatch.store.locations import location_of
 from distwatch.store.reader import Worker
 from distwatch.store.schema import CLOSED
 from distwatch.tail.pace import Pace, Scales, free_space
@@ -301,8 +301,7 @@ class _ReplacedError(NotARunError):
 
 def _is_taken(path: str) -> bool:
     """Whether something is there that no Watch would make a run of."""
-    found = Path(path)
-    return found.is_file() or (found.is_dir() and any(found.iterdir()))
+    return not location_of(path).is_free()
 
 
 def _fingerprint(stored: StoredRun) -> tuple[object, ...]:
