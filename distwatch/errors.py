@@ -18,6 +18,9 @@
     │   ├── FormatVersionError     a newer distwatch wrote this store
     │   ├── DamagedStoreError      the store contradicts its own description
     │   ├── NotWritableError       the path cannot be written
+    │   ├── UnreachableError       the store did not answer, or refused to
+    │   ├── BudgetReachedError     the run holds as many bytes as it may
+    │   ├── RunChangedError        what was opened was replaced since: open it anew
     │   └── WriteFailedError       writing failed after training had begun
     ├── StateShapeError            two states do not describe the same signals
     └── WatcherError               the watcher itself failed: please report it
@@ -25,6 +28,7 @@
     DistwatchWarning
     ├── WatcherDisabledWarning     watching stopped, training goes on
     ├── RowsLostWarning            rows are missing from the store, and counted there
+    ├── RowsThinnedWarning         old steps are taken out, to keep within max_bytes
     ├── RowsReplacedWarning        a resumed training begins anew and replaces all rows
     └── KnownTrapWarning           Keras does something wrongly in this training
 

@@ -25,9 +25,8 @@ import distwatch
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
-from distwatch.store import StoreWriter, claim
+from distwatch.store import StoreWriter, claim, now
 from distwatch.store.schema import ATTRIBUTE, root_attributes, sealed, segment_name
-from distwatch.store.writer import now
 
 #: Steps in an epoch.
 EPOCH = 1000

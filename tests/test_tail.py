@@ -118,7 +118,8 @@ class Terminal:
 
     def __init__(self, *arguments, columns=90, lines=20):
         # Not that of this process itself: readline may have put a size into it.
-        own = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        about_screens = ("NO_COLOR", "LINES", "COLUMNS")
+        own = {name: is_ for name, is_ in os.environ.items() if name not in about_screens}
         environment = {**own, "TERM": "xterm-256color", "PYTHONWARNINGS": "error"}
         self.pid, self._screen = pty.fork()
         if not self.pid:
