@@ -57,6 +57,9 @@ class Watch(keras.callbacks.Callback):
             counted and leave a gap in ``step``, or "wait", which slows training down.
         durability: what has to be survived without a loss of what was committed: the end
             of the "process", or of "power" (each commit then waits for the disk).
+        max_bytes: how large the run may get, such as "2GB"; None for as large as it gets.
+        at_max_bytes: what becomes of a run that would get larger: "thin" keeps only every
+            second, fourth, ... step of its old part, "stop" records no more. Both warn.
         phases: what is recorded, each phase apart: "train" (``fit``), "test" (validation
             inside ``fit``, or ``evaluate`` if the Watch is among its callbacks), "predict"
             and "train_on_batch" (see `attached`). References never cross from one phase
@@ -83,6 +86,8 @@ class Watch(keras.callbacks.Callback):
         strict: bool = False,
         on_full: str = "drop",
         durability: str = "process",
+        max_bytes: int | str | None = None,
+        at_max_bytes: str = "thin",
         phases: Sequence[str] = ("train",),
     ) -> None:
         super().__init__()
@@ -98,6 +103,8 @@ class Watch(keras.callbacks.Callback):
             strict=strict,
             on_full=on_full,
             durability=durability,
+            max_bytes=max_bytes,
+            at_max_bytes=at_max_bytes,
             phases=phases,
         )
         self._session: Session | None = None

@@ -248,6 +248,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "unwatched": about.unwatched,
         "committed_steps": stored.steps,
         "lost_steps": stored.lost,
+        "thinned_steps": stored.thinned,
         "ended": stored.ended,
         "segments": [
             {
@@ -338,10 +339,18 @@ def _facts(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("replicas", replicas or "none has committed a row yet"),
         ("steps", extent),
         ("lost", f"{lost} steps" if lost else "none"),
+        *_thinned(described),
         ("written", _written(described)),
         ("size", f"{described['bytes'] / 1e6:,.2f} MB"),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
+
+
+def _thinned(described: dict[str, Any]) -> list[tuple[str, str]]:
+    thinned = described["thinned_steps"]
+    if not thinned:
+        return []
+    return [("thinned out", f"{thinned} steps of the old part, to keep within max_bytes")]
 
 
 def _written(described: dict[str, Any]) -> str:

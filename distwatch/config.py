@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -37,6 +38,8 @@ class WatchConfig(BaseModel):
     strict: bool = Field(default=False, strict=True)
     on_full: Literal["drop", "wait"] = "drop"
     durability: Literal["process", "power"] = "process"
+    max_bytes: ByteSize | None = Field(default=None, gt=0)
+    at_max_bytes: Literal["thin", "stop"] = "thin"
     phases: tuple[str, ...] = (TRAIN,)
 
     @field_validator("store", mode="before")

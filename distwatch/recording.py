@@ -16,12 +16,20 @@ from distwatch.digest import Digest
 from distwatch.errors import (
     DistwatchError,
     RowsReplacedWarning,
+    RowsThinnedWarning,
     WatcherError,
     WriteFailedError,
 )
 from distwatch.recorder import Drained, Recorder, TableRecorder
 from distwatch.records import Block, Origin, RunInfo
-from distwatch.store import MAX_WAIT, BackgroundWriter, StoreWriter, origin_of, steps_of
+from distwatch.store import (
+    MAX_WAIT,
+    BackgroundWriter,
+    Budget,
+    StoreWriter,
+    origin_of,
+    steps_of,
+)
 from distwatch.taps import Heard
 
 
@@ -44,20 +52,24 @@ class Recording:
         self._steps_per_execution = steps_per_execution
         self._recorder: Recorder | None = None
         self._writer: BackgroundWriter | None = None
+        self._budget: Budget | None = None
+        self._told_of_thinning = False
         self._digest: Digest | None = None
         self._epoch = 0
         #: Steps since each table's last drain.
         self._pending: Counter[str] = Counter()
 
-    def make_recorder(self, heard: Heard, start: int) -> Recorder:
+    def make_recorder(self, heard: Heard, start: int, budget: Budget | None = None) -> Recorder:
         """Set up for the signals that the first step was heard to put out.
 
         Args:
             heard: those signals.
             start: which start of the run this is.
+            budget: what bounds the bytes of the run.
 
         Raises:
-            ConfigError: this does not continue what the run holds.
+            ConfigError: this does not continue what the run holds, or does not fit into
+                the budget.
         """
         self._info = replace(
             self._info,
@@ -65,6 +77,9 @@ class Recording:
             unwatched=heard.unwatched,
             origin=Origin(start, 0, heard.iteration),
         )
+        if budget is not None:
+            budget.check_suffices(self._info)
+        self._budget = budget
         if start:
             origin = origin_of(self._config.store, self._info)
             self._info = replace(self._info, origin=origin)
@@ -108,6 +123,7 @@ class Recording:
             )
         self._recorder.follow_schedules()
         self.raise_writer_error()
+        self._tell_of_thinning()
         for table in self._recorder.tables:
             self._pending[table.table.name] += steps
             if self._pending[table.table.name] >= table.table.window:
@@ -173,9 +189,25 @@ class Recording:
         writer, digest = self._writer, self._digest
         return (writer.lost if writer else 0) + (digest.lost if digest else 0)
 
+    @property
+    def thinned(self) -> int:
+        """Steps that were taken out of the store again, summed over tables."""
+        return self._writer.thinned if self._writer else 0
+
     def sentences(self) -> list[str]:
         """What stands out."""
         return self._digest.sentences() if self._digest else []
+
+    def _tell_of_thinning(self) -> None:
+        if self.thinned and not self._told_of_thinning:
+            self._told_of_thinning = True
+            warnings.warn(
+                f"{self._config.store} comes near its max_bytes: from now on only every "
+                "second, fourth, ... step of its old part is kept. Watch fewer signals or "
+                "steps, or give it more room, to keep all of them.",
+                RowsThinnedWarning,
+                stacklevel=2,
+            )
 
     def _started(self) -> list[TableRecorder]:
         """The tables that have rings to read: a step was traced."""
@@ -207,7 +239,11 @@ class Recording:
         if self._writer is None:
             config = self._config
             make = functools.partial(
-                StoreWriter, config.store, info, synced=config.durability == "power"
+                StoreWriter,
+                config.store,
+                info,
+                synced=config.durability == "power",
+                budget=self._budget,
             )
             max_wait = None if config.on_full == "wait" else MAX_WAIT
             self._writer = BackgroundWriter(make, max_wait=max_wait)

@@ -21,6 +21,7 @@ from distwatch import replicas
 from distwatch.config import WatchConfig
 from distwatch.ending import close_before_exit, closed, undisturbed
 from distwatch.errors import (
+    ConfigError,
     NotWritableError,
     RowsLostWarning,
     RunExistsError,
@@ -29,7 +30,17 @@ from distwatch.errors import (
 from distwatch.recorder import Recorder
 from distwatch.recording import Recording, describe
 from distwatch.records import TRAIN
-from distwatch.store import claim, disclaim, is_claimed, next_start, now, run_name, sweep
+from distwatch.store import (
+    Budget,
+    claim,
+    disclaim,
+    is_claimed,
+    location_of,
+    next_start,
+    now,
+    run_name,
+    sweep,
+)
 from distwatch.store.schema import root_attributes
 from distwatch.taps import Heard
 
@@ -49,6 +60,8 @@ class Status:
     steps: int = 0
     committed: int = 0
     lost: int = 0
+    #: Taken out of the store again, to keep within ``max_bytes``.
+    thinned: int = 0
     error: Exception | None = None
 
 
@@ -93,6 +106,7 @@ class Session:
         self._done = 0
         #: Which start of the run this is.
         self._start = 0
+        self._budget: Budget | None = None
         self._recordings = {
             phase: Recording(
                 config,
@@ -109,21 +123,24 @@ class Session:
         Raises:
             RunExistsError: something is there already.
             NotWritableError: it cannot be written, by one of the workers.
+            ConfigError: several workers cannot keep within its bytes as asked.
         """
         # Random, so that no worker takes a run that lay there before for this one.
         run = secrets.randbits(50) or 1
         worker = replicas.worker_of(self._strategy)
+        self._check_budget(worker.count)
         if worker.count == 1:
             self._claim(run)
             self._start = self._next_start()
         else:
             self._claim_for_all(worker.number, run)
+        self._budget = self._make_budget(worker.count)
         self.begun = True
         close_before_exit(self.abandon)
 
     def make_recorder(self, heard: Heard, phase: str = TRAIN) -> Recorder:
         """Set up for the signals that the first step was heard to put out."""
-        return self._recordings[phase].make_recorder(heard, self._start)
+        return self._recordings[phase].make_recorder(heard, self._start, self._budget)
 
     @_never_the_killer
     def begin_epoch(self, epoch: int) -> None:
@@ -186,6 +203,7 @@ class Session:
             steps=sum(recording.steps for recording in recordings),
             committed=sum(recording.committed for recording in recordings),
             lost=sum(recording.lost for recording in recordings),
+            thinned=sum(recording.thinned for recording in recordings),
             error=self.error,
         )
 
@@ -250,6 +268,24 @@ class Session:
                 f"{'can' if seen else 'cannot'}); give Watch a path in a folder that all "
                 "workers share."
             )
+
+    def _check_budget(self, workers: int) -> None:
+        if workers > 1 and self._config.max_bytes and self._config.at_max_bytes == "thin":
+            raise ConfigError(
+                "max_bytes on several workers: each would keep other steps of the old part, "
+                'which then could not be merged; pass at_max_bytes="stop".'
+            )
+
+    def _make_budget(self, workers: int) -> Budget | None:
+        """This worker's part of what the run may hold, beside what earlier starts left."""
+        if self._config.max_bytes is None:
+            return None
+        used = location_of(self._config.store).nbytes
+        return Budget(
+            self._config.max_bytes // workers,
+            thins=self._config.at_max_bytes == "thin",
+            used=used // workers,
+        )
 
     def _close(self) -> None:
         closed(self.abandon)

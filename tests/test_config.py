@@ -154,5 +154,7 @@ def test_fields_are_the_documented_ones():
         "strict",
         "on_full",
         "durability",
+        "max_bytes",
+        "at_max_bytes",
         "phases",
     }

@@ -58,6 +58,8 @@ def test_signatures_are_kept():
         "strict": False,
         "on_full": "drop",
         "durability": "process",
+        "max_bytes": None,
+        "at_max_bytes": "thin",
         "phases": ("train",),
     }
     tracker = inspect.signature(dw.Tracker).parameters

@@ -224,7 +224,8 @@ class Run:
 
     def summary(self) -> str:
         """What stands out, in a few plain sentences."""
-        return "\n".join([*self.digest().sentences(lost=self.lost), *self._stopped()])
+        told = self.digest().sentences(lost=self.lost)
+        return "\n".join([*told, *self._thinned_out(), *self._stopped()])
 
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.
@@ -239,6 +240,14 @@ class Run:
         for block in self._store.blocks():
             digest.observe(block)
         return digest
+
+    def _thinned_out(self) -> list[str]:
+        if not self.thinned:
+            return []
+        return [
+            f"{self.thinned} steps of the old part were taken out to keep within max_bytes; "
+            "all that is said here is of the others."
+        ]
 
     def _stopped(self) -> list[str]:
         """Say which workers left rows of fewer steps than others, or none."""

@@ -10,6 +10,7 @@ and workers together, ``resuming`` finds where a training is taken up again.
 from distwatch.store.background import MAX_WAIT, BackgroundWriter
 from distwatch.store.budget import Budget
 from distwatch.store.claiming import claim, disclaim, is_claimed, is_run, now, run_name
+from distwatch.store.locations import location_of
 from distwatch.store.reader import StoredRun
 from distwatch.store.resuming import next_start, origin_of, steps_of, sweep
 from distwatch.store.writer import StoreWriter
@@ -24,6 +25,7 @@ __all__ = [
     "disclaim",
     "is_claimed",
     "is_run",
+    "location_of",
     "next_start",
     "now",
     "origin_of",

@@ -9,9 +9,15 @@ from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.storage import WrapperStore
 
+from distwatch.errors import ConfigError
+from distwatch.records import RunInfo, Table
+
 #: From this part of the budget on, what is old is thinned out. Its copy without every second
 #: step, and what is recorded meanwhile, fit into the rest.
 THIN_FROM = 0.5
+
+#: What a budget has to hold at least.
+_WINDOWS = 4
 
 
 class Budget:
@@ -42,6 +48,20 @@ class Budget:
     def has_room(self, nbytes: int) -> bool:
         """Whether so many more would fit."""
         return self._used + nbytes <= self.most
+
+    def check_suffices(self, info: RunInfo) -> None:
+        """Refuse, before the first step, what would be full almost at once.
+
+        Raises:
+            ConfigError: there is no room for a few windows.
+        """
+        least = _WINDOWS * sum(_window_bytes(info, table) for table in info.tables)
+        if not self.has_room(least):
+            raise ConfigError(
+                f"max_bytes leaves {(self.most - self._used) / 1e6:,.2f} MB, and "
+                f"{_WINDOWS} windows of what is watched take up to {least / 1e6:,.2f} MB; "
+                "give it more, watch fewer signals, or lower window."
+            )
 
     @property
     def wants_thinning(self) -> bool:
@@ -77,3 +97,9 @@ class CountingStore(WrapperStore[Store]):
     def _forget(self, keys: Iterable[str]) -> None:
         for key in keys:
             self._budget.add(-self._sizes.pop(key))
+
+
+def _window_bytes(info: RunInfo, table: Table) -> int:
+    """Bytes of a window of rows, on each replica and merged, before they are compressed."""
+    columns = len(table.signals) * len(table.statistic.fields)
+    return table.window * 8 * (3 + (len(info.replicas) + 1) * columns)
