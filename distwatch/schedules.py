@@ -19,6 +19,9 @@ import numpy as np
 
 from distwatch.errors import ConfigError
 
+#: Steps that are asked about at once.
+_AT_ONCE = 1_000_000
+
 
 class Schedule(ABC):
     """A function ``step -> bool``, the same for NumPy integers and for tensors."""
@@ -34,6 +37,12 @@ class Schedule(ABC):
 
     def __call__(self, step: Any) -> Any:
         return self.decide(step, self.parameters)
+
+    def looks(self, steps: int) -> int:
+        """At how many of the first ``steps`` it looks."""
+        starts = range(0, steps, _AT_ONCE)
+        ranges = (np.arange(start, min(start + _AT_ONCE, steps)) for start in starts)
+        return sum(int(np.count_nonzero(self(each))) for each in ranges)
 
 
 @dataclass

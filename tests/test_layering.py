@@ -30,6 +30,7 @@ LEVELS = {
     "taps": 7,
     "recording": 8,
     "session": 9,
+    "forecast": 9,
     "layers": 10,
     "callbacks": 10,
     "loops": 10,
@@ -40,7 +41,17 @@ LEVELS = {
     "testing": 11,
 }
 RUNNING = {"kernels", "replicas", "references", "tensor_slots", "recorder", "taps"}
-RUNNING |= {"traps", "compat", "ending", "recording", "session", "layers", "callbacks", "loops"}
+RUNNING |= {
+    "forecast",
+    "traps",
+    "compat",
+    "ending",
+    "recording",
+    "session",
+    "layers",
+    "callbacks",
+    "loops",
+}
 READING = {"analysis", "tail"}
 #: Which room alone may import a library.
 OWNERS = {

@@ -3,13 +3,14 @@
 ``subject`` is what is trained, ``tree`` names its layers and weights, ``listening`` hears
 a step (with ``covers`` and ``notes``), ``selecting`` picks signals out of what was heard,
 ``probing`` runs a fixed batch, ``plan`` puts signals in tables, ``steps`` hears and records
-one step, ``functions`` puts that into a model's train function, ``fit_calls`` tells a Watch
-of the fits it is in.
+one step, ``functions`` puts that into a model's train function, ``rehearsing`` hears a step
+without doing it, ``fit_calls`` tells a Watch of the fits it is in.
 """
 
 from distwatch.taps.fit_calls import tell_of_fit
 from distwatch.taps.functions import HeardFunction
 from distwatch.taps.plan import Heard, Taps
+from distwatch.taps.rehearsing import rehearse
 from distwatch.taps.steps import Steps
 from distwatch.taps.subject import Subject, of_loop, of_model
 
@@ -21,5 +22,6 @@ __all__ = [
     "Taps",
     "of_loop",
     "of_model",
+    "rehearse",
     "tell_of_fit",
 ]

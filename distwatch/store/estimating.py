@@ -1,0 +1,189 @@
+"""How large a run will be: a few windows of made-up rows are written to memory, and weighed.
+
+What compression leaves depends on how much of a number is noise, and the noise of statistics
+is known: the mean of e normal elements spreads by 1 / sqrt(e), and what TensorFlow sums in
+float32 has the digits of float32. So rows of normal deltas, through the writer itself, weigh
+what a training's rows weigh; rows that do not change weigh less.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distwatch.records import Block, Floats, RunInfo, Table, Tensors
+from distwatch.statistics import ROW, LogHistogram, Ratio, Row, merge_axis, observe
+from distwatch.store.claiming import claim, now
+from distwatch.store.locations import location_of
+from distwatch.store.schema import root_attributes
+from distwatch.store.writer import StoreWriter
+
+#: Elements of a delta where nothing is known of it: their number hardly matters.
+ELEMENTS = 1024
+
+#: What is the same on all replicas.
+_MIRRORED = ("weight/", "update/")
+
+#: Windows that are weighed beyond the first, which has what is written once.
+_WINDOWS = 2
+
+
+def estimated_bytes(
+    info: RunInfo,
+    steps: Mapping[str, int],
+    *,
+    elements: Mapping[tuple[str, int], int] | None = None,
+    twins: Mapping[str, str] | None = None,
+    batch: int = 32,
+) -> int:
+    """How many bytes a run will take, within a fifth for deltas that are like noise.
+
+    Args:
+        info: what it holds.
+        steps: at how many steps each table looks.
+        elements: of a signal's delta on a replica, by name and number, where known.
+        twins: signal -> an earlier one of the same tensor, whose rows are its own, too.
+        batch: rows of a replica's batch, for raw deltas.
+    """
+    known = _Known(dict(elements or {}), dict(twins or {}), batch)
+    return sum(
+        _table_bytes(replace(info, tables=(table,)), steps[table.name], known)
+        for table in info.tables
+    )
+
+
+class _Known(NamedTuple):
+    elements: dict[tuple[str, int], int]
+    twins: dict[str, str]
+    batch: int
+
+
+def _table_bytes(info: RunInfo, steps: int, known: _Known) -> int:
+    (table,) = info.tables
+    random = np.random.default_rng(0)
+    address = f"memory://{uuid.uuid4().hex}/estimate.zarr"
+    claim(address, root_attributes(info, now()))
+    location = location_of(address)
+    writer = StoreWriter(address, info)
+    weights = []
+    for window in range(1 + _WINDOWS):
+        writer.append(_made_up(info, table, window, known, random))
+        weights.append(location.nbytes)
+    location.remove()
+    each = (weights[-1] - weights[0]) / _WINDOWS
+    return round(weights[0] - each + each * steps / table.window)
+
+
+def _made_up(
+    info: RunInfo,
+    table: Table,
+    window: int,
+    known: _Known,
+    random: np.random.Generator,
+) -> Block:
+    """A window of rows, as a training with normal deltas would have them."""
+    step = np.arange(window * table.window, (window + 1) * table.window)
+    made: dict[str, Floats] = {}
+    for name in table.names:
+        if name in known.twins:
+            made[name] = made[known.twins[name]]
+            continue
+        sizes = [known.elements.get((name, replica), ELEMENTS) for replica in info.replicas]
+        # Weights move by little from step to step; all else that is watched is like noise.
+        made_of = _Walk if name.startswith("weight/") else _Noise
+        noise = made_of(random, len(step))
+        each = [_made_up_rows(table.statistic, size, noise) for size in sizes]
+        if name.startswith(_MIRRORED):
+            each = [each[0]] * len(each)
+        made[name] = np.stack(each, axis=1)
+    rows = np.stack(list(made.values()), axis=2)
+    return Block(
+        table=table.name,
+        step=step,
+        epoch=step // 1000,
+        iteration=step + 1,
+        rows=rows,
+        merged=merge_axis(table.statistic, rows, axis=1),
+        tensors=_made_up_tensors(info, table, known.batch, random),
+    )
+
+
+class _Noise:
+    """Numbers that have nothing to do with those of the step before."""
+
+    def __init__(self, random: np.random.Generator, steps: int) -> None:
+        self.random = random
+        self.steps = steps
+
+    def around(self, about: float, spread: float) -> Floats:
+        """Shape (step,)."""
+        return self.random.normal(about, spread, self.steps)
+
+
+class _Walk(_Noise):
+    """Numbers that move by a hundredth of their spread in a step."""
+
+    def around(self, about: float, spread: float) -> Floats:
+        moves = self.random.normal(0, spread / 100, self.steps)
+        return self.random.normal(about, spread) + np.cumsum(moves)
+
+
+def _made_up_rows(statistic: Row, elements: int, noise: _Noise) -> Floats:
+    """Of one signal on one replica: shape (step, field)."""
+    if not elements:
+        return np.tile(statistic.pack(statistic.empty()), (noise.steps, 1))
+    usual = _usual_columns(elements, noise)
+    further = [_further_columns(part, elements, noise, usual) for part in statistic.further]
+    return np.concatenate([usual, *further], axis=-1)
+
+
+def _usual_columns(e: int, noise: _Noise) -> Floats:
+    furthest = np.sqrt(2 * np.log(e + 1))
+    columns: dict[str, Any] = {
+        "count": e,
+        "n": e,
+        "mean": _single(noise.around(0.0, 1 / np.sqrt(e))),
+        "m2": noise.around(e, np.sqrt(2 * e)),
+        "min": _single(noise.around(-furthest, 0.3)),
+        "max": _single(noise.around(furthest, 0.3)),
+        "l1": _single(noise.around(0.8 * e, 0.6 * np.sqrt(e))),
+        "l2sq": _single(noise.around(e, np.sqrt(2 * e))),
+    }
+    zero = np.zeros(noise.steps)
+    return np.stack([zero + columns.get(name, 0) for name in ROW.fields], axis=-1)
+
+
+def _further_columns(part: Any, elements: int, noise: _Noise, usual: Floats) -> Floats:
+    random, steps = noise.random, noise.steps
+    if isinstance(part, LogHistogram):
+        sample = part.pack(observe(part, random.normal(size=20_000)))
+        share = np.asarray(sample) / np.sum(sample)
+        return random.multinomial(elements, share, size=steps).astype(np.float64)
+    if isinstance(part, Ratio):
+        # Of the update, whose usual columns have it, too; and of the weight.
+        weight = _single(_Walk(random, steps).around(elements, 1.0))
+        return np.stack([usual[:, ROW.fields.index("l2sq")], weight], axis=-1)
+    return _single(random.lognormal(size=(steps, len(part.fields))))
+
+
+def _made_up_tensors(
+    info: RunInfo, table: Table, batch: int, random: np.random.Generator
+) -> Tensors | None:
+    layout = table.tensor
+    if layout is None:
+        return None
+    replicas = 1 if layout.reduce else len(info.replicas)
+    shape = (table.window, replicas, batch, *layout.features)
+    return Tensors(
+        random.normal(size=shape).astype(layout.dtype),
+        np.full((table.window, replicas), batch),
+    )
+
+
+def _single(values: Floats) -> Floats:
+    """With the digits of float32."""
+    return values.astype(np.float32).astype(np.float64)
