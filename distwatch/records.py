@@ -54,6 +54,16 @@ class Table:
         return tuple(f for part in self.statistic.parts if not part.wide for f in part.fields)
 
 
+#: A ring takes at most this much of a replica's memory; wide rows are drained more often.
+RING_BYTES = 32 * 2**20
+
+
+def fitting(table: Table) -> Table:
+    """The table with a window of which two fit into a ring."""
+    row = 8 * (2 + len(table.signals) * len(table.statistic.fields))
+    return replace(table, window=min(table.window, max(1, RING_BYTES // (2 * row))))
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a start begins: a training that ended too early may be started again."""

@@ -1,5 +1,8 @@
 """What a run will take is told beforehand, within a fifth, and without a step being done."""
 
+import json
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -11,9 +14,12 @@ from training import (
     strategy_over,
     unlike_rows,
 )
+from typer.testing import CliRunner
 
 import distwatch as dw
+from distwatch.cli import app
 from distwatch.errors import ConfigError, UnknownSignalError
+from distwatch.testing.fake import fake_run
 
 ROWS, BATCH = 160, 16
 X, Y = unlike_rows(ROWS)
@@ -81,3 +87,35 @@ def test_what_cannot_be_told_is_refused(tmp_path):
     unbuilt.build((None, 12))
     with pytest.raises(ConfigError, match="not compiled"):
         watch.estimate(unbuilt, (X, Y), steps=10)
+
+
+def told_by(*arguments):
+    ended = CliRunner().invoke(app, ["estimate", *arguments, "--json"])
+    assert ended.exit_code == 0, ended.output
+    return json.loads(ended.output)["bytes"]
+
+
+def test_the_command_line_tells_it_without_a_model(tmp_path):
+    model, _ = small_model(strategy_over(2))
+    watch = dw.Watch(tmp_path / "run.zarr")
+    of_model = watch.estimate(model, (X[:8], Y[:8]), steps=100_000)
+    four = ("--signals", "4", "--replicas", "2")
+    assert told_by("--steps", "100000", *four) == pytest.approx(of_model, rel=0.4)
+    thinner = told_by("--steps", "100000", *four, "--every", "10")
+    assert thinner == pytest.approx(of_model / 10, rel=0.4)
+    assert told_by("--steps", "100000", *four, "--histogram") > 2 * of_model
+
+
+def test_the_command_line_tells_it_of_a_run_there_is(tmp_path):
+    fake_run(tmp_path / "run.zarr", steps=200)
+    size = size_of(tmp_path / "run.zarr")
+    assert told_by("--steps", "1000", "--like", str(tmp_path / "run.zarr")) == 5 * size
+    ended = CliRunner().invoke(app, ["estimate", "--steps", "1000000", "--signals", "100"])
+    assert re.fullmatch(r"1,000,000 steps take about [\d.,]+ GB\.\n", ended.output)
+
+
+def test_the_command_line_refuses_a_run_without_steps(tmp_path):
+    fake_run(tmp_path / "run.zarr", steps=0)
+    arguments = ["estimate", "--steps", "10", "--like", str(tmp_path / "run.zarr")]
+    assert isinstance(CliRunner().invoke(app, arguments).exception, ConfigError)
+    assert CliRunner().invoke(app, ["estimate", "--steps", "0"]).exit_code == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ UNREADABLE = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError)
 
 #: Arrays in which no written element can equal the fill value, which a missing chunk gives.
 _NEVER_FILL = ("step", "epoch", "histogram", "histogram_merged", "valid")
+
+
+Region = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -51,25 +54,34 @@ def is_missing(name: str, values: Any) -> bool:
     return name in _NEVER_FILL and bool((values == -1).any())
 
 
-def damage_in(array: Any, location: Location, path: str, rows: slice) -> list[Damage]:
-    """What is damaged of an array, which is at ``path``, among some of its rows."""
-    found = [
-        damage
-        for index, region in _chunks(array)
-        if region[0].start < rows.stop and region[0].stop > rows.start
-        for damage in [_damage(array, location, f"{path}/{_key(array, index)}", region)]
-    ]
-    return [damage for damage in found if damage is not None]
+def checked(
+    array: Any,
+    location: Location,
+    path: str,
+    *,
+    rows: slice | None = None,
+    holds: Callable[[Region], bool] = lambda region: True,
+) -> Iterator[tuple[int, Damage | None]]:
+    """Read an array chunk by chunk: the bytes of each, and what is wrong with it.
 
-
-def checked(array: Any, location: Location, path: str) -> Iterator[tuple[int, Damage | None]]:
-    """Read an array chunk by chunk: the bytes of each, and what is wrong with it."""
+    Args:
+        array: what is read.
+        location: where its run is.
+        path: where it is there.
+        rows: some of its rows; all without it.
+        holds: whether anything was to be written in a region: a chunk that is not there is
+            damage only then.
+    """
     for index, region in _chunks(array):
+        if rows and not (region[0].start < rows.stop and region[0].stop > rows.start):
+            continue
         key = f"{path}/{_key(array, index)}"
-        yield location.size(key) or 0, _damage(array, location, key, region)
+        size = location.size(key)
+        if size is not None or holds(region):
+            yield size or 0, _damage(array, location, key, region)
 
 
-def _chunks(array: Any) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+def _chunks(array: Any) -> Iterator[tuple[tuple[int, ...], Region]]:
     """Every chunk (shard) of an array: its index, and its region without what is past."""
     sizes = array.shards or array.chunks
     counts = [-(-extent // size) for extent, size in zip(array.shape, sizes, strict=True)]

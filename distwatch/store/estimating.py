@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distwatch.records import Block, Floats, RunInfo, Table, Tensors
-from distwatch.statistics import ROW, LogHistogram, Ratio, Row, merge_axis, observe
+from distwatch.records import Block, Floats, RunInfo, Table, Tensors, fitting
+from distwatch.signals import Signal
+from distwatch.statistics import ROW, LogHistogram, Ratio, Row, merge_axis, observe, with_row
 from distwatch.store.claiming import claim, now
 from distwatch.store.locations import location_of
 from distwatch.store.schema import root_attributes
@@ -54,6 +55,16 @@ def estimated_bytes(
         _table_bytes(replace(info, tables=(table,)), steps[table.name], known)
         for table in info.tables
     )
+
+
+def made_up_info(
+    signals: int, replicas: int, *, window: int = 256, histogram: bool = False
+) -> RunInfo:
+    """A run of so many activations, of no model that there is."""
+    statistic = with_row((LogHistogram(),)) if histogram else ROW
+    named = tuple(Signal(f"activation/layer_{i}") for i in range(signals))
+    table = fitting(Table("table-00", named, "every(1)", window, statistic))
+    return RunInfo((table,), tuple(range(replicas)), f"made up, {replicas} x CPU", {})
 
 
 class _Known(NamedTuple):

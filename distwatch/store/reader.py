@@ -23,7 +23,7 @@ from distwatch.errors import (
 )
 from distwatch.records import PHASES, TRAIN, Block, Floats, Ints, RunInfo, Table, Tensors
 from distwatch.store import schema
-from distwatch.store.damage import UNREADABLE, Damage, checked, damage_in, is_missing
+from distwatch.store.damage import UNREADABLE, Damage, checked, is_missing
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 
@@ -327,7 +327,23 @@ class StoredTable:
         """Read every chunk: how many bytes each has, and what is damaged."""
         for name in sorted(self._group.array_keys()):
             with self._location.reached():
-                yield from checked(self._group[name], self._location, f"{self._path}/{name}")
+                yield from self._checked(name)
+
+    def _checked(
+        self, name: str, rows: slice | None = None
+    ) -> Iterator[tuple[int, Damage | None]]:
+        array, path = self._group[name], f"{self._path}/{name}"
+        if name != "tensor":
+            return checked(array, self._location, path, rows=rows)
+        return checked(array, self._location, path, rows=rows, holds=self._has_rows_in)
+
+    def _has_rows_in(self, region: tuple[slice, ...]) -> bool:
+        """Whether a batch reaches into a region of the raw deltas."""
+        try:
+            valid: Any = self._group["valid"]
+            return bool((np.asarray(valid[region[:2]]) > region[2].start).any())
+        except UNREADABLE:
+            return True  # Which is damage of its own.
 
     def _is_in_place(self) -> bool:
         """Whether the segment still says that the table is here."""
@@ -366,8 +382,8 @@ class StoredTable:
                 "its max_bytes; call refresh(), or open the run anew."
             )
         start, stop, _ = where[0].indices(self.steps)
-        chunks, rows = f"{self._path}/{name}", slice(start, stop)
-        found = damage_in(self._group[name], self._location, chunks, rows)
+        each = self._checked(name, slice(start, stop))
+        found = [damage for _, damage in each if damage is not None]
         files = "; ".join(str(damage) for damage in found)
         return DamagedStoreError(
             f"{self._where}: array {name!r} cannot be read ({why}). {files or 'Try again.'} "

@@ -13,7 +13,7 @@ from distwatch import signals
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
 from distwatch.recorder import Fed, Feed
-from distwatch.records import PREDICT, TEST, TRAIN, Table, TensorLayout
+from distwatch.records import PREDICT, TEST, TRAIN, Table, TensorLayout, fitting
 from distwatch.signals import Selector, Signal
 from distwatch.statistics import Checksum, Ratio, with_row
 from distwatch.taps.listening import Listener
@@ -24,9 +24,6 @@ from distwatch.taps.subject import Subject
 from distwatch.taps.tree import places
 
 Tensor = Any
-
-#: A ring takes at most this much of a replica's memory; wide rows are drained more often.
-RING_BYTES = 32 * 2**20
 
 #: Raw deltas are drained this often, in steps.
 _TENSOR_WINDOW = 8
@@ -191,9 +188,10 @@ class Taps:
             statistic=with_row(group.statistics),
             tensor=_layout(group),
         )
-        row = 8 * (2 + len(table.signals) * len(table.statistic.fields))
-        window = min(self._config.window, max(1, RING_BYTES // (2 * row)))
-        return replace(table, window=min(window, _TENSOR_WINDOW) if table.tensor else window)
+        table = fitting(table)
+        if table.tensor is None:
+            return table
+        return replace(table, window=min(table.window, _TENSOR_WINDOW))
 
     def _evaluator(self, group: _Group) -> Callable[[Tensor], Sequence[Tensor]] | None:
         if not isinstance(group.selector, signals.Probe):

@@ -244,6 +244,12 @@ def test_raw_tensors_of_batches_that_grow(tmp_path):
     group = tmp_path / "run.zarr" / NAME / TABLE
     assert_read(group, "tensor", wanted)
     assert_read(group, "valid", np.repeat(np.array(sizes)[:, None], 2, axis=1))
+    # What a short batch does not reach into was never written, and is no damage.
+    stored = StoredRun(tmp_path / "run.zarr")
+    assert [damage for _, damage in stored.verify() if damage] == []
+    (group / "tensor" / "c.4.0.3.0").unlink()
+    (damage,) = [damage for _, damage in stored.verify() if damage]
+    assert (damage.array, damage.first, damage.why) == ("tensor", 4, "it is missing")
 
 
 @pytest.mark.parametrize("signals", [3, 12])
