@@ -134,6 +134,7 @@ def test_info_json_is_for_programs(call, tmp_path):
         "unwatched": {},
         "committed_steps": 21,
         "lost_steps": 4,
+        "thinned_steps": 0,
         "ended": "closed",
         "segments": [
             {
@@ -147,6 +148,17 @@ def test_info_json_is_for_programs(call, tmp_path):
         "bytes": on_disk,
         "versions": {"distwatch": dw.__version__},
     }
+
+
+def test_info_says_what_was_thinned_out(call, tmp_path):
+    path = fake_run(tmp_path / "run.zarr").path
+    assert "thinned out" not in call("info", path)[1]
+    group = path / "worker-0000-start-0000" / "table-00" / "zarr.json"
+    document = json.loads(group.read_text())
+    document["attributes"]["distwatch"] |= {"thinned": 300, "crc32": None}
+    group.write_text(json.dumps(document))
+    said = " ".join(call("info", path)[1].split())
+    assert "thinned out 300 steps of the old part" in said
 
 
 def test_info_says_how_the_writing_ended(call, tmp_path):
