@@ -1,3 +1,9 @@
+import sys
+
+import pytest
+
+from distwatch import cli
+
 pytest_plugins = "pytester"
 
 
@@ -7,3 +13,19 @@ def pytest_addoption(parser):
         action="store_true",
         help="try every strategy with every kind of model in every mode (half an hour)",
     )
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command line in this process: exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["distwatch", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.delenv("FORCE_COLOR", raising=False)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return end.value.code or 0, said.out, said.err
+
+    return run

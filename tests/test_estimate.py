@@ -17,7 +17,7 @@ from training import (
 from typer.testing import CliRunner
 
 import distwatch as dw
-from distwatch.cli import app
+from distwatch.cli.conventions import app
 from distwatch.errors import ConfigError, UnknownSignalError
 from distwatch.testing.fake import fake_run
 

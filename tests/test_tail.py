@@ -24,6 +24,7 @@ from rich.console import Console
 
 import distwatch as dw
 from distwatch import cli
+from distwatch.cli.conventions import INTERRUPTED
 from distwatch.errors import NotARunError
 from distwatch.records import Block, Origin, RunInfo, Table
 from distwatch.signals import Signal
@@ -729,7 +730,7 @@ def test_a_run_of_two_workers_is_followed_on_a_terminal_to_its_end(tmp_path, col
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGTERM, 143)]
+    ("sent", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, 143)]
 )
 def test_the_terminal_is_left_in_order_when_it_is_ended(tmp_path, sent, code):
     info = info_of()

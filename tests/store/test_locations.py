@@ -16,7 +16,7 @@ from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
 import distwatch as dw
-from distwatch.cli import app
+from distwatch.cli.conventions import app
 from distwatch.errors import (
     ConfigError,
     DamagedStoreError,

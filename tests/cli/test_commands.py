@@ -2,62 +2,20 @@
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import HOSTILE, assert_refused, command
 
 import distwatch as dw
-from distwatch import cli, demo
+from distwatch import demo
+from distwatch.cli.conventions import EXIT_CODES
+from distwatch.cli.demo import DEMO_STORE
 from distwatch.errors import SetupError
 from distwatch.testing.fake import fake_run
-
-BIN = Path(sys.executable).parent
-HOSTILE = ["activation/[red]loud[/red]", "[/nonsense]", "[link=x]y", "two\nlines\x1b[31m"]
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line in this process: exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["distwatch", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "120")
-        monkeypatch.delenv("FORCE_COLOR", raising=False)
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return end.value.code or 0, said.out, said.err
-
-    return run
-
-
-def command(*arguments, cwd=None):
-    """Run the installed command in a process of its own."""
-    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "100"}
-    return subprocess.run(
-        [BIN / "distwatch", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=quiet,
-        check=False,
-        timeout=240,
-    )
-
-
-def assert_refused(ended, *parts):
-    code, out, err = ended
-    assert code == cli.REFUSED
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    for part in parts:
-        assert part in err
 
 
 def test_version(call):
@@ -73,7 +31,7 @@ def test_help_has_examples(call, name):
 
 
 def test_help_says_the_exit_codes(call):
-    assert cli._EXIT_CODES[:30] in call("--help")[1]
+    assert EXIT_CODES[:30] in call("--help")[1]
 
 
 def test_bad_usage_is_2(call):
@@ -314,16 +272,16 @@ def test_the_table_stands_a_run_without_rows_and_hostile_names(tmp_path):
 def test_demo_end_to_end(tmp_path):
     first = command("demo", "--epochs", "1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    run = dw.open_run(tmp_path / cli.DEMO_STORE)
+    run = dw.open_run(tmp_path / DEMO_STORE)
     # 1,797 digits in batches of 2 x 32: 28 whole ones and a short one.
     assert len(run) == 29
     assert run.replicas == [0, 1]
-    for part in ("accuracy", run.summary(), *run.signals, f"distwatch info {cli.DEMO_STORE}"):
+    for part in ("accuracy", run.summary(), *run.signals, f"distwatch info {DEMO_STORE}"):
         assert part in first.stdout
     for change in demo.changes(run):
         assert f"{change.mean_change:.4g}" in first.stdout
         assert f"{change.max_change:.4g}" in first.stdout
-    said = command("info", cli.DEMO_STORE, cwd=tmp_path)
+    said = command("info", DEMO_STORE, cwd=tmp_path)
     assert (said.returncode, said.stderr) == (0, "")
     assert "29 committed" in said.stdout
 
@@ -333,7 +291,7 @@ def test_demo_end_to_end(tmp_path):
 )
 def test_demo_leaves_alone_what_is_no_run(call, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
-    letters = [tmp_path / name / "letter.txt" for name in (cli.DEMO_STORE, "mine")]
+    letters = [tmp_path / name / "letter.txt" for name in (DEMO_STORE, "mine")]
     for letter in letters:
         letter.parent.mkdir()
         letter.write_text("keep me")

@@ -1,0 +1,92 @@
+"""What all commands share: the app, exit codes, arguments, and how things are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from distwatch import __version__
+from distwatch._text import printable
+
+#: The exit code of everything that distwatch itself refuses.
+REFUSED = 1
+
+#: That of ``tail`` when Ctrl-C ended it and not the run: by this a script tells them apart.
+INTERRUPTED = 130
+
+EXIT_CODES = "Exit codes: 0 all is well, 1 refused, with the reason on stderr, 2 bad usage."
+
+RunArgument = Annotated[str, typer.Argument(help="The path or URL that was given to Watch.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object, for programs.")
+]
+PhaseOption = Annotated[
+    str | None,
+    typer.Option(help="train, test, predict or train_on_batch; train if there is one."),
+]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="See what changes inside a Keras model, batch by batch, on every replica.",
+    epilog=EXIT_CODES,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"distwatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def examples(*commands: str, further: str = "") -> str:
+    """What stands below the options in ``--help``: a line for each example."""
+    shown = "".join(f"\n\n  {command}" for command in commands)
+    return f"Examples:{shown}" + (f"\n\n{further}" if further else "")
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr that goes when it is done, and is not there without a terminal."""
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def in_words(nbytes: int) -> str:
+    """Bytes, as people say them."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if nbytes >= factor:
+            return f"{nbytes / factor:,.1f} {unit}"
+    return f"{nbytes / 1e3:,.1f} kB"
+
+
+def listing(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    """A table whose cells may hold anything."""
+    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(safe, row))
+    return table
+
+
+def safe(text: str) -> str:
+    """Text from a store, shown as it is: neither markup nor escape sequences."""
+    return escape(printable(text))

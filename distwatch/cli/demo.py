@@ -1,0 +1,59 @@
+"""``distwatch demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distwatch.cli.conventions import app, examples
+from distwatch.errors import RunExistsError
+
+#: Where the demo writes when it is not told; this one may be replaced by the next demo.
+DEMO_STORE = Path("distwatch-demo.zarr")
+
+
+@app.command(epilog=examples("distwatch demo", "distwatch demo --replicas 4 --store four.zarr"))
+def demo(
+    store: Annotated[
+        Path | None,
+        typer.Option(help=f"Where the run is written; {DEMO_STORE} unless given."),
+    ] = None,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=16, help="Virtual CPU replicas that train together.")
+    ] = 2,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the digits.")] = 5,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete a run that lies at --store.")
+    ] = False,
+) -> None:
+    """Train a small CNN on handwritten digits, watched, and show what changed.
+
+    The digits come with scikit-learn; nothing is downloaded.
+    """
+    # Only the demo's own path is replaced unasked, and even there only a run.
+    replace = overwrite or store is None
+    path = store or DEMO_STORE
+    _check_demo_store(path, replace)
+    from distwatch.demo import run_demo
+
+    run_demo(path, replicas=replicas, epochs=epochs, overwrite=replace)
+
+
+def _check_demo_store(store: Path, replace: bool) -> None:
+    """Say before TensorFlow is loaded, in this command's words, what Watch would say."""
+    from distwatch.store import is_run
+
+    if not store.exists() or (store.is_dir() and not any(store.iterdir())):
+        return
+    if not is_run(store):
+        raise RunExistsError(
+            f"{store} exists and is no distwatch run, so it is left alone; "
+            "choose another path with --store, or remove it yourself."
+        )
+    if not replace:
+        raise RunExistsError(
+            f"{store} holds a run already; choose another path, or pass --overwrite "
+            "to delete that run first."
+        )

@@ -1,0 +1,67 @@
+"""``distwatch tail``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from distwatch.cli.conventions import INTERRUPTED, PhaseOption, RunArgument, app, examples
+
+
+@app.command(
+    epilog=examples(
+        "distwatch tail run.zarr",
+        "distwatch tail run.zarr --signals 'dense_*' --signals loss --statistic mean",
+        "distwatch tail run.zarr --wait --interval 10 >> run.log",
+        "distwatch tail run.zarr --once --json",
+        further="Exit codes: 0 the run is ended, 1 refused, or it was deleted or overwritten "
+        "meanwhile, 2 bad usage, 130 ended by Ctrl-C.",
+    )
+)
+def tail(
+    run: RunArgument,
+    *,
+    phase: PhaseOption = None,
+    signals: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Only signals of this name, with or without its kind, as a glob; may be "
+            "given several times.",
+        ),
+    ] = None,
+    statistic: Annotated[
+        str,
+        typer.Option(
+            help="What is shown of a step, over all replicas: l2 (how large the change was), "
+            "l1, mean, std, min, max, zeros, spread, ..."
+        ),
+    ] = "l2",
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks at the run.")
+    ] = 2.0,
+    last: Annotated[
+        int, typer.Option(min=1, help="How many steps are shown; no others are read.")
+    ] = 512,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and exit.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object a line, for programs.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for a run or phase that is not there yet.")
+    ] = False,
+) -> None:
+    """Follow a run that is being written, until it is closed.
+
+    On a terminal: a sparkline for each signal, its last value, how far the replicas' means
+    lie apart and which replica lies furthest out, NaN and Inf. Elsewhere: a line a look.
+    """
+    from distwatch.tail import Follower, Wanted, display_for, follow
+
+    follower = Follower(run, Wanted(phase, tuple(signals or ()), statistic, last))
+    display = display_for(once=once, as_json=as_json)
+    try:
+        follow(follower, display, interval=interval, once=once, wait=wait)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None

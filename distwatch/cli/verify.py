@@ -1,0 +1,56 @@
+"""``distwatch verify``."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from distwatch._text import printable
+from distwatch.cli.conventions import (
+    REFUSED,
+    JsonOption,
+    RunArgument,
+    app,
+    examples,
+    progress_bar,
+)
+
+
+@app.command(
+    epilog=examples(
+        "distwatch verify run.zarr",
+        "distwatch verify run.zarr --json",
+        further="Exit codes: 0 no chunk is damaged, 1 some are, or it cannot be read, "
+        "2 bad usage.",
+    )
+)
+def verify(
+    run: RunArgument,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every chunk of a run against its checksum, and list what is damaged."""
+    from distwatch.store import StoredRun
+
+    stored = StoredRun(run)
+    chunks, size, found = 0, 0, []
+    total = stored.nbytes
+    with progress_bar() as progress:
+        reading = progress.add_task("reading", total=total)
+        for nbytes, damage in stored.verify():
+            chunks, size = chunks + 1, size + nbytes
+            progress.update(reading, completed=size)
+            if damage is not None:
+                found.append(damage)
+    if as_json:
+        listed = [{**vars(damage), "file": str(damage.file)} for damage in found]
+        typer.echo(json.dumps({"chunks": chunks, "bytes": size, "damaged": listed}, indent=2))
+    else:
+        for damage in found:
+            typer.echo(printable(str(damage)))
+        typer.echo(
+            f"{chunks} chunks of {size / 1e6:,.2f} MB read, "
+            + (f"{len(found)} damaged; the others can be read." if found else "none damaged.")
+        )
+    if found:
+        raise typer.Exit(REFUSED)
