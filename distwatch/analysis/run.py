@@ -19,7 +19,7 @@ from distwatch.analysis.datasets import (
     steps_in_chunk,
 )
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
-from distwatch.digest import NOTE, WARNING, Digest, Finding
+from distwatch.digest import NOTE, WARNING, Digest, Finding, ordered, sentences
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.records import RunInfo
 from distwatch.store.damage import Damage
@@ -224,12 +224,18 @@ class Run:
 
     def summary(self) -> str:
         """What stands out, in a few plain sentences."""
-        return "\n".join(finding.text for finding in self.findings())
+        return "\n".join(sentences(self.findings()))
 
     def findings(self) -> list[Finding]:
-        """What stands out, one by one, for programs: `summary` is made of these."""
+        """What stands out, one by one, for programs: `summary` is made of these.
+
+        The extent first, then warnings, then notes. Each is a `Finding` with a stable
+        ``kind``, a ``severity`` ("warning" or "note"), a ``text``, and, where there is
+        one, a ``signal`` (with ``others`` of which the same is true), ``step`` and
+        ``replica``.
+        """
         found = self.digest().findings(lost=self.lost)
-        return [*found, *self._thinned_out(), *self._stopped()]
+        return ordered([*found, *self._stopped(), *self._thinned_out()])
 
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.
