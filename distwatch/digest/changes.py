@@ -111,7 +111,8 @@ def _spikes(table: TableDigest) -> Iterator[_Spike]:
     peak[: -(-int(line.rows * _BEGINNING) // line.width)] = -np.inf
     usual = np.fmax(_usual_around(table), table.usual())
     at_least = max(_SPIKE, _TAIL * np.log(max(line.rows, 1)))
-    times = np.where(usual > 0, peak / np.where(usual > 0, usual, 1.0), 0.0)
+    comparable = (usual > 0) & np.isfinite(usual) & (peak > 0)
+    times = np.divide(peak, usual, where=comparable, out=np.zeros(peak.shape))
     for signal in np.flatnonzero(times.max(axis=0, initial=0.0) > at_least):
         at = int(np.argmax(times[:, signal]))
         yield _Spike(

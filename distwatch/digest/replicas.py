@@ -139,8 +139,7 @@ def _so_too(others: Sequence[str]) -> str:
 def _oddities(table: TableDigest) -> Iterator[Oddity]:
     std = ROW.compute(ROW.unpack(merge_axis(ROW, table.totals, axis=0)))["std"]
     mean, mean_sure = _lasting(table, "mean", "means")
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        shift = mean / std
+    shift = mean / std
     width, width_sure = _lasting(table, "width", "widths")
     for replica, signal, alone in _outliers(mean, mean_sure & (np.abs(shift) > _SKEW)):
         by = float(shift[replica, signal])
@@ -173,11 +172,10 @@ def _lasting(table: TableDigest, value: str, count: str) -> tuple[Floats, Floats
     sums, steps = table.timeline.sums(value), table.timeline.sums(count)
     total = steps.sum(axis=0)
     stretches = (steps > 0).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        mean = sums.sum(axis=0) / total
-        squares = ((sums - steps * mean) ** 2).sum(axis=0)
-        error = np.sqrt(squares * stretches / np.maximum(stretches - 1, 1)) / total
-        sure = (stretches >= _STRETCHES) & (np.abs(mean) > _SURE * error)
+    mean = sums.sum(axis=0) / total
+    squares = ((sums - steps * mean) ** 2).sum(axis=0)
+    error = np.sqrt(squares * stretches / np.maximum(stretches - 1, 1)) / total
+    sure = (stretches >= _STRETCHES) & (np.abs(mean) > _SURE * error)
     return mean, sure
 
 
@@ -191,9 +189,9 @@ def _outliers(mean: Floats, counts: Floats) -> Iterator[tuple[int, int, bool]]:
         if known.sum() > 2 and odd.any():
             yield from ((int(replica), int(signal), True) for replica in np.flatnonzero(odd))
         else:
-            # The later of two that are equally far apart: the one is told beside the other.
+            # Two are equally far from each other: the second is told beside the first.
             size = np.where(counts[:, signal], np.abs(values), -1.0)
-            yield int(np.flatnonzero(size == size.max())[-1]), int(signal), False
+            yield (1 if len(values) == 2 else int(np.argmax(size))), int(signal), False
 
 
 def _furthest(table: TableDigest) -> tuple[float, str, float, int, float] | None:

@@ -71,9 +71,7 @@ class TableDigest:
     def observe(self, block: Block) -> None:
         """Take the next block."""
         if len(block):
-            # A training that diverged overflows here, too; that is told as what it is.
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                self._add(block)
+            self._add(block)
         self.steps += len(block)
         self.lost += block.lost
 
@@ -94,6 +92,8 @@ class TableDigest:
         place = np.argmax(reached >= np.maximum(total + 1, 2)[:, None] // 2, axis=1)
         return np.where(total > 0, _SIZES.centres[_ZERO + place], np.nan)
 
+    # A training that diverged overflows here, too.
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def _add(self, block: Block) -> None:
         rows = block.rows[..., :_USUAL]
         of_block = merge_axis(ROW, rows, axis=0)

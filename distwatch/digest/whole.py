@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from distwatch.digest.changes import largest_change, spikes
 from distwatch.digest.faults import dead, no_gradient, not_finite, update_ratios
 from distwatch.digest.findings import (
@@ -42,6 +44,8 @@ class Digest:
         """Steps lost, summed over tables."""
         return sum(table.lost for table in self.tables.values())
 
+    # A training that diverged overflows here, too; that is told as what it is.
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def findings(self, *, lost: int | None = None) -> list[Finding]:
         """What stands out: the extent first, then warnings, then notes.
 
