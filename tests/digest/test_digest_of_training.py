@@ -21,7 +21,9 @@ def test_dead_units_and_a_high_learning_rate(tmp_path, capsys):
         stack = [
             keras.Input((12,)),
             layers.Dense(16, "relu", name="alive"),
-            layers.Dense(16, "relu", bias_initializer=keras.initializers.Constant(-1e3), name="dead"),
+            layers.Dense(
+                16, "relu", bias_initializer=keras.initializers.Constant(-1e3), name="dead"
+            ),
             layers.Dense(1, name="guess"),
         ]
         model = keras.Sequential(stack)

@@ -127,6 +127,15 @@ def test_what_lasts_for_some_steps_is_no_skew(seed):
     assert not others("spike", plant, steps=960)
 
 
+def test_a_shift_that_is_sure_but_small_is_not_told():
+    def plant(made):
+        made["activations"][:, 2] += 0.1
+        made["gradients"][:] = np.random.default_rng(0).normal(size=made["gradients"].shape)
+        made["gradients"][:, 2] += 0.15
+
+    assert not others("spike", plant, steps=960)
+
+
 def test_skewed_inputs_are_told_as_such():
     def plant(made):
         made["inputs"][:, 2] += 3.0
@@ -248,6 +257,15 @@ def test_a_spike_is_told_from_a_large_signal():
     assert 50 < times < 200
     (largest,) = found("largest_change", plant)
     assert largest.signal == "activation/hidden"
+
+
+def test_what_the_beginning_does_is_no_spike():
+    def plant(made):
+        made["gradients"][:3] *= 1e4
+
+    assert not found("spike", plant)
+    (largest,) = found("largest_change", lambda made: made["activations"][3].__imul__(9.0))
+    assert largest.step == 2
 
 
 def test_the_largest_is_measured_beside_what_is_usual():
