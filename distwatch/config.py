@@ -109,16 +109,26 @@ def read_config(path: str | Path) -> WatchConfig:
     Raises:
         ConfigError: the file cannot be read, is no mapping, or a key is wrong.
     """
+    arguments = read_arguments(path)
+    try:
+        return watch_config(**arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def read_arguments(path: str | Path) -> dict[str, Any]:
+    """Read what a YAML file says, not validated.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no mapping.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys such as 'store: run.zarr', found none.")
-    try:
-        return watch_config(**{str(key): value for key, value in content.items()})
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return {str(key): value for key, value in content.items()}
 
 
 def _in_words(error: ValidationError) -> str:
