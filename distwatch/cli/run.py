@@ -25,6 +25,7 @@ def run(
     script: Annotated[
         str,
         typer.Argument(
+            metavar="SCRIPT",
             help="The script, run by this Python as 'python SCRIPT ARGS' would; with -m, the "
             "name of a module.",
             show_default=False,
@@ -32,7 +33,11 @@ def run(
     ],
     args: Annotated[
         list[str] | None,
-        typer.Argument(help="Everything after the script is the script's.", show_default=False),
+        typer.Argument(
+            metavar="ARGS",
+            help="Everything after the script is the script's.",
+            show_default=False,
+        ),
     ] = None,
     *,
     is_module: Annotated[
@@ -61,9 +66,9 @@ def run(
 ) -> None:
     """Run a script that knows nothing of distwatch, and watch every fit in it.
 
-    The script is not changed, and what it prints, computes and returns neither. A fit that
-    cannot be watched goes on without; the reason stands on stderr ('strict: true' in the
-    configuration ends the script instead).
+    The script is not changed, nor what it prints, computes and returns.
+    A fit that cannot be watched goes on without, and stderr says why;
+    with 'strict: true' in the configuration it ends the script.
     """
     from distwatch.scripts.launching import Script, prepare
 

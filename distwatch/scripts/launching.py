@@ -174,7 +174,11 @@ def _check_python() -> None:
     """Refuse a Python in which nothing could be watched."""
     if not sys.executable:
         raise SetupError("this Python does not know where it lies, so it runs no script.")
-    flags = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment, "-S": sys.flags.no_site}
+    flags = {
+        "-I": sys.flags.isolated,
+        "-E": sys.flags.ignore_environment,
+        "-S": sys.flags.no_site,
+    }
     for option, given in flags.items():
         if given:
             raise SetupError(
@@ -234,8 +238,8 @@ def _make_room(address: Address, shown: str, *, overwrite: bool, resume: bool) -
     runs = [name for name in there if run_name(inside(address, name)) is not None]
     if strange := sorted(set(there) - set(runs)):
         raise RunExistsError(
-            f"{inside(address, strange[0])} is in the way and is no distwatch run, so it is left "
-            "alone; choose another --store, or remove it yourself."
+            f"{inside(address, strange[0])} is in the way and is no distwatch run, so it is "
+            "left alone; choose another --store, or remove it yourself."
         )
     if runs and not overwrite and not resume:
         more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""

@@ -198,41 +198,50 @@ def _is_ours(callbacks: Any) -> bool:
 def _leave_tracebacks_alone() -> None:
     """Keep frames of ours out of what the script's errors print.
 
-    Keras leaves its own frames out of the tracebacks of what is raised in a fit, and is
-    told to leave out ours, too. An interrupt it does not filter.
+    Of an error raised in a fit Keras leaves its own frames out, so ours go there; what it
+    does not filter, such as an interrupt, is seen to at the end of the script.
     """
     filtering = sys.modules.get("keras.src.utils.traceback_utils")
-    excluded = getattr(filtering, "_EXCLUDED_PATHS", None)
-    if isinstance(excluded, tuple):
-        filtering._EXCLUDED_PATHS = (*excluded, _HOME)  # type: ignore[union-attr]
+    if filtering is not None and hasattr(filtering, "_process_traceback_frames"):
+        theirs = filtering._process_traceback_frames
+
+        def process(trace: TracebackType) -> Any:
+            _take_out_frames(trace)
+            return theirs(trace)
+
+        filtering._process_traceback_frames = process  # type: ignore[attr-defined]
     before = sys.excepthook
 
     def excepthook(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        _take_out_frames(error)
+        for each in _with_origins(error):
+            _take_out_frames(each.__traceback__)
         before(kind, error, trace)
 
     sys.excepthook = excepthook
 
 
-def _take_out_frames(error: BaseException | None) -> None:
-    """Take frames of ours out of an error and of those that it came from, in place."""
-    seen: set[int] = set()
+def _with_origins(error: BaseException) -> list[BaseException]:
+    """An error, and those that it came from."""
+    found: dict[int, BaseException] = {}
     waiting = [error]
     while waiting:
         each = waiting.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        waiting += [each.__cause__, each.__context__]
-        trace = each.__traceback__
-        while trace is not None:
-            following = trace.tb_next
-            while following is not None and _is_of_ours(following):
-                following = following.tb_next
-            trace.tb_next, trace = following, following
+        if id(each) not in found:
+            found[id(each)] = each
+            waiting += filter(None, (each.__cause__, each.__context__))
+    return list(found.values())
 
 
-def _is_of_ours(trace: TracebackType) -> bool:
+def _take_out_frames(trace: TracebackType | None) -> None:
+    """Take frames of ours out, in place; the first one is never ours."""
+    while trace is not None:
+        following = trace.tb_next
+        while following is not None and _is_ours_to_hide(following):
+            following = following.tb_next
+        trace.tb_next, trace = following, following
+
+
+def _is_ours_to_hide(trace: TracebackType) -> bool:
     return trace.tb_frame.f_code.co_filename.startswith(_HOME)

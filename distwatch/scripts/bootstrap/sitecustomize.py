@@ -47,7 +47,7 @@ class _AfterKeras:
             del loader.exec_module
             loader.exec_module(module)
             if self in sys.meta_path:
-                sys.meta_path.remove(self)  # type: ignore[arg-type]
+                sys.meta_path.remove(self)
                 self._begin()
 
         # By this Python leaves it out of the traceback of a Keras that cannot be imported,
@@ -123,9 +123,9 @@ if __name__ == "sitecustomize":
     _settings = _take_out()
     if _settings is not None:
         _after_keras = _AfterKeras(_settings)
-        sys.meta_path.insert(0, _after_keras)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _after_keras)
         # First of all, so that it is called last: runs are closed by then.
         atexit.register(_after_keras.close)
     # The user's own in its place. If there is none, Python takes this error as what it is.
     del sys.modules["sitecustomize"]
-    import sitecustomize  # noqa: F401
+    import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
