@@ -166,7 +166,7 @@ def prepare(
     }
     path = [str(_BOOTSTRAP), *filter(None, [environment.get("PYTHONPATH")])]
     further = {"PYTHONPATH": os.pathsep.join(path), VARIABLE: json.dumps(settings)}
-    command = [sys.executable, *_python_options(), *script.command]
+    command = [sys.executable, *_python_options(sys.orig_argv), *script.command]
     return Launch(command, {**environment, **further})
 
 
@@ -201,12 +201,24 @@ def _check_arguments(config: Path | None, arguments: dict[str, Any]) -> None:
         raise ConfigError(f"{config}: {error}" if config else str(error)) from error
 
 
-def _python_options() -> list[str]:
-    """The options that this Python was started with, such as -W and -X."""
-    # Private, but what multiprocessing itself starts Python by.
-    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    if getattr(sys.__stdout__, "write_through", False) and "PYTHONUNBUFFERED" not in os.environ:
-        options.append("-u")
+def _python_options(given: list[str]) -> list[str]:
+    """The options that Python was started with, such as -u, -W and -X.
+
+    Not what they amount to (as `multiprocessing` passes them on): what comes from the
+    environment would be there twice.
+    """
+    options: list[str] = []
+    rest = iter(given[1:])
+    for option in rest:
+        if not option.startswith("-") or option in ("-", "--"):
+            break
+        special = None if option.startswith("--") else re.search("[cmWX]", option)
+        if special and special[0] in "cm":
+            options += [option[: special.start()]] if special.start() > 1 else []
+            break
+        options.append(option)
+        if option == "--check-hash-based-pycs" or (special and special.end() == len(option)):
+            options += [next(rest, "")]
     return options
 
 

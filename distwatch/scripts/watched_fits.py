@@ -29,7 +29,6 @@ from distwatch.addresses import address_of, inside
 from distwatch.errors import DistwatchWarning, UnsupportedTrainingError
 from distwatch.records import PREDICT, TEST, TRAIN
 from distwatch.taps import cell_of
-from distwatch.traps import check_backend
 
 #: Method -> the phases for whose sake it is watched.
 _PHASES = {"fit": {TRAIN, TEST}, "evaluate": {TEST}, "predict": {PREDICT}}
@@ -46,11 +45,7 @@ def watch_fits(settings: dict[str, Any]) -> WatchedFits:
     Args:
         settings: what `launching` says: "arguments" of each Watch, the "store" below which
             runs lie, and how that is "shown" to people.
-
-    Raises:
-        BackendError: Keras runs on another backend than TensorFlow.
     """
-    check_backend()
     fits = WatchedFits(settings)
     for method in _PHASES:
         cell = cell_of(method)

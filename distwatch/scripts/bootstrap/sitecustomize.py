@@ -79,8 +79,9 @@ class _AfterKeras:
 
     def _lines(self) -> list[str]:
         if self._failure is not None:
-            kind = type(self._failure).__name__
-            return [f"nothing was watched: {kind}: {' '.join(str(self._failure).split())}"]
+            kind = "" if type(self._failure) is RuntimeError else type(self._failure).__name__
+            reason = " ".join(f"{kind}: {self._failure}".removeprefix(": ").split())
+            return [f"nothing was watched: {reason}"]
         if "tf_keras" in sys.modules:
             return ["tf_keras (Keras 2) was in use, which is not watched; Keras 3 is."]
         if self._fits is None:
@@ -89,6 +90,12 @@ class _AfterKeras:
 
 
 def _begin(settings: dict[str, Any]) -> Any:
+    keras = sys.modules["keras"]
+    # Before anything is imported that imports TensorFlow.
+    if int(keras.__version__.split(".")[0]) < 3:
+        raise RuntimeError(f"this is Keras {keras.__version__}; Keras 3 is watched.")
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise RuntimeError(f"Keras runs on {backend}; its training on TensorFlow is watched.")
     # Where the path has no distwatch, as when it was started from a checkout.
     sys.path.append(settings["home"])
     try:

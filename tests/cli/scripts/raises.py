@@ -35,7 +35,7 @@ class Raise(keras.callbacks.Callback):
 
 def broken():
     try:
-        {}["nothing"]  # noqa: B018
+        {}["nothing"]
     except KeyError as error:
         raise ValueError("in the step") from error
 
