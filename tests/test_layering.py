@@ -36,6 +36,7 @@ LEVELS = {
     "loops": 10,
     "analysis": 5,
     "tail": 6,
+    "scripts": 11,
     "demo": 11,
     "cli": 12,
     "testing": 11,
@@ -51,13 +52,14 @@ RUNNING |= {
     "layers",
     "callbacks",
     "loops",
+    "scripts",
 }
 READING = {"analysis", "tail"}
 #: Which room alone may import a library.
 OWNERS = {
     "zarr": {"store"},
     "tensorflow": RUNNING | {"_array"},
-    "keras": {"taps", "traps", "compat", "layers", "callbacks", "demo"},
+    "keras": {"taps", "traps", "compat", "layers", "callbacks", "scripts", "demo"},
     "xarray": READING | {"demo"},
     "pydantic": {"config"},
     "typer": {"cli"},
