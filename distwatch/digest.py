@@ -207,11 +207,15 @@ class TableDigest:
         ]
 
     def _add_apart(self, means: Floats) -> None:
-        """Each replica's mean against the mean of the others, step by step."""
+        """Each replica's mean against that of the others, step by step."""
         known = ~np.isnan(means)
-        total = np.where(known, means, 0.0).sum(axis=1, keepdims=True)
+        filled = np.where(known, means, 0.0)
         others = known.sum(axis=1, keepdims=True) - 1
-        rest = (total - np.where(known, means, 0.0)) / np.maximum(others, 1)
+        rest = (filled.sum(axis=1, keepdims=True) - filled) / np.maximum(others, 1)
+        # One odd replica moves the mean of the others it is among, so that each of them
+        # would look odd, too; of three or more it does not move the median.
+        some = np.where(known.any(axis=1, keepdims=True), means, 0.0)
+        rest = np.where(others > 1, np.nanmedian(some, axis=1, keepdims=True), rest)
         apart = np.where(known & (others > 0), means - rest, 0.0)
         counted = (known & (others > 0)).sum(axis=0)
         self._apart += [apart.sum(axis=0), (apart**2).sum(axis=0), counted]
