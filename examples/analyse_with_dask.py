@@ -22,6 +22,7 @@ import numpy as np
 import xarray as xr
 
 import distwatch as dw
+from distwatch.errors import NotARunError
 
 
 def by_epoch(rows: xr.Dataset) -> xr.Dataset:
@@ -78,7 +79,11 @@ def show_signals(merged: xr.Dataset) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", default="runs/digits.zarr", help="is read only")
-    run = dw.open_run(parser.parse_args().run)
+    path = parser.parse_args().run
+    try:
+        run = dw.open_run(path)
+    except NotARunError as error:
+        sys.exit(f"{error}\nWrite one: python examples/digits_under_mirrored.py {path}")
 
     rows = run.to_xarray(chunks="auto")  # dims (step, replica, signal)
     merged = run.to_xarray(merged=True, chunks="auto")  # dims (step, signal)

@@ -67,22 +67,23 @@ def train(store: str) -> None:
         model = make_model()
 
     images, digits = make_data()
+    # Without overwrite=True, a run that is there already is refused, and left as it is.
     watch = dw.Watch(store, signals=SIGNALS, overwrite=True)
     model.fit(images, digits, batch_size=BATCH, epochs=4, verbose=2, callbacks=[watch])
 
 
 def change_by_epoch(run: dw.Run) -> pd.DataFrame:
     """Mean absolute change of each layer: a row for each layer, a column for each epoch."""
-    rows = run.to_xarray(merged=True)
-    layers_only = rows.sel(signal=[s for s in run.signals if s.startswith("activation/")])
-    # Sums of |change| and numbers of elements add up over steps; their means would not.
-    sums = layers_only[["l1", "count"]].groupby("epoch").sum()
+    rows = run.to_xarray(merged=True)  # dims (step, signal); epoch stands beside step
+    outputs = [signal for signal in run.signals if signal.startswith("activation/")]
+    # Sums of |change| and numbers of elements add up over steps; means would not.
+    sums = rows[["l1", "count"]].sel(signal=outputs).groupby("epoch").sum()
     return (sums["l1"] / sums["count"]).transpose("signal", "epoch").to_pandas()
 
 
 def ratio_by_epoch(run: dw.Run) -> pd.DataFrame:
     """Norm of a step's update over that of the weight, as the median of each epoch's steps."""
-    kernels = [s for s in run.signals if s.startswith("update/")]
+    kernels = [signal for signal in run.signals if signal.startswith("update/")]
     ratio = run.to_xarray(merged=True)["ratio"].sel(signal=kernels)
     return ratio.groupby("epoch").median().transpose("signal", "epoch").to_pandas()
 

@@ -24,9 +24,10 @@ from sklearn.preprocessing import StandardScaler
 import distwatch as dw
 from distwatch.testing import mirrored
 
-layers, losses = keras.layers, keras.losses
+layers = keras.layers
 
-REPLICAS, BATCH, EPOCHS = 2, 64, 6
+BATCH, EPOCHS = 64, 6
+CROSS_ENTROPY = keras.losses.BinaryCrossentropy(reduction=None)
 
 SIGNALS = [dw.activations(), dw.updates("*/kernel"), dw.loss()]
 
@@ -50,34 +51,35 @@ def batches() -> tf.data.Dataset:
     return data.batch(BATCH, drop_remainder=True)
 
 
+def learn(model, optimizer, x, wanted) -> tuple[tf.Tensor, tf.Tensor]:
+    """One step of one model on one replica: what it said, and its loss there."""
+    with tf.GradientTape() as tape:
+        said = model(x, training=True)
+        each = CROSS_ENTROPY(wanted, said)
+        loss = tf.nn.compute_average_loss(each, global_batch_size=BATCH)
+    weights = model.trainable_variables
+    optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+    return said, tf.reduce_mean(each)
+
+
 def train(store: str) -> dict[str, float]:
-    """Train both; returns how far each first kernel's mean went, by the weights themselves."""
+    """Train both; returns how far the mean of each hidden kernel went, by its weights."""
     keras.utils.set_random_seed(3)
-    strategy = mirrored(REPLICAS)  # on GPUs: tf.distribute.MirroredStrategy()
+    strategy = mirrored(2)  # on GPUs: tf.distribute.MirroredStrategy()
     with strategy.scope():
-        models = [make_model("teacher", 32), make_model("student", 2)]
-        optimizers = [keras.optimizers.Adam(0.003), keras.optimizers.Adam(0.01)]
-    truth = losses.BinaryCrossentropy(reduction=None)
+        models = teacher, student = make_model("teacher", 32), make_model("student", 2)
+        optimizers = keras.optimizers.Adam(0.003), keras.optimizers.Adam(0.01)
+    before = {model.name: model.layers[0].kernel.numpy() for model in models}
 
-    def learn(model, optimizer, x, wanted):
-        with tf.GradientTape() as tape:
-            said = model(x, training=True)
-            each = truth(wanted, said)
-            loss = tf.nn.compute_average_loss(each, global_batch_size=BATCH)
-        weights = model.trainable_variables
-        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
-        watch.loss(tf.reduce_mean(each))  # the first is named loss, the second loss#1
-        return said
-
-    before = [model.layers[0].kernel.numpy() for model in models]
-    with dw.watching(
-        models, optimizers, store, strategy=strategy, signals=SIGNALS, overwrite=True
-    ) as watch:
+    options = {"strategy": strategy, "signals": SIGNALS, "overwrite": True}
+    with dw.watching(models, optimizers, store, **options) as watch:
 
         @watch.wrap
         def train_step(x, y):
-            verdict = learn(models[0], optimizers[0], x, y)
-            learn(models[1], optimizers[1], x, tf.stop_gradient(verdict))
+            verdict, loss = learn(teacher, optimizers[0], x, y)
+            watch.loss(loss)  # the first one of a step is called loss, the second loss#1
+            _, loss = learn(student, optimizers[1], x, tf.stop_gradient(verdict))
+            watch.loss(loss)
 
         @tf.function
         def step_on_all_replicas(x, y):
@@ -89,10 +91,9 @@ def train(store: str) -> dict[str, float]:
             for x, y in data:
                 step_on_all_replicas(x, y)
                 watch.after_step()
-    after = [model.layers[0].kernel.numpy() for model in models]
-    return {
-        m.name: float(np.mean(b - a)) for m, a, b in zip(models, before, after, strict=True)
-    }
+
+    after = {model.name: model.layers[0].kernel.numpy() for model in models}
+    return {name: float(np.mean(after[name] - before[name])) for name in before}
 
 
 def main() -> None:
