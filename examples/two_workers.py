@@ -33,9 +33,10 @@ def start_workers(store: Path) -> None:
     processes = []
     for index in range(WORKERS):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
+        # On CPUs, since two workers of one machine would each take all of its GPUs.
+        told = {"TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, __file__, str(store)]
-        processes.append(subprocess.Popen(command, env=environment))
+        processes.append(subprocess.Popen(command, env={**os.environ, **told}))
     codes = [process.wait() for process in processes]
     if any(codes):
         sys.exit(f"The workers ended with {codes}; what they said stands above.")

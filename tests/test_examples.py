@@ -293,12 +293,13 @@ def notebook(tmp_path_factory):
 
 
 def shown(notebook):
-    """What the cells show, stderr left out, as text."""
+    """What the cells show as text: first what they print, then what they end with."""
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     warned = [out.text for out in outputs if out.get("name") == "stderr"]
     assert not [text for text in warned if "Warning" in text or "INFO:tensorflow" in text]
     plain = [out.text for out in outputs if out.get("name") == "stdout"]
-    return plain + [out.data["text/plain"] for out in outputs if "data" in out]
+    data = [out.data for out in outputs if "data" in out]
+    return plain + [each["text/plain"] for each in data if "text/plain" in each]
 
 
 def test_the_notebook_shows_what_its_runs_hold(notebook):
