@@ -14,7 +14,15 @@ from distwatch.store.locations import Location
 
 #: What reading a chunk raises that is not what was written: a checksum that is wrong, a
 #: codec that stumbles, a disk that fails.
-UNREADABLE = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError)
+UNREADABLE = (
+    ValueError,
+    RuntimeError,
+    OSError,
+    LookupError,
+    TypeError,
+    EOFError,
+    MemoryError,
+)
 
 #: Arrays in which no written element can equal the fill value, which a missing chunk gives.
 _NEVER_FILL = ("step", "epoch", "histogram", "histogram_merged", "valid")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,20 +9,37 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
+from distwatch._text import shortened
 from distwatch.addresses import Address
 from distwatch.errors import (
     ConfigError,
     DamagedStoreError,
-    NotARunError,
     RunChangedError,
     StoreError,
-    UnreachableError,
 )
-from distwatch.records import PHASES, TRAIN, Block, Floats, Ints, RunInfo, Table, Tensors
-from distwatch.store import schema
+from distwatch.records import (
+    PHASES,
+    TRAIN,
+    Block,
+    Floats,
+    Ints,
+    RunInfo,
+    Table,
+    TensorLayout,
+    Tensors,
+)
+from distwatch.store import descriptions, schema
 from distwatch.store.damage import UNREADABLE, Damage, checked, is_missing
+from distwatch.store.documents import read_document
+from distwatch.store.guarding import (
+    Layout,
+    MissingChunkError,
+    check_layout,
+    label_layout,
+    layout_of,
+    open_array,
+)
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 
@@ -49,9 +65,9 @@ class StoredRun:
         #: The phase that was asked for; None for the usual one.
         self.phase = phase
         attributes = root_of(self._location)
-        self.created = str(attributes.get("created", ""))
         #: By this a run is told from another one that has taken its place since.
-        self.identity = (str(attributes.get("run", "")), self.created)
+        self.identity = descriptions.identity(attributes, str(path))
+        self.created = self.identity[1]
         found = read_segments(self._location)
         #: The phases that have rows.
         self.phases = [phase for phase in PHASES if any(s.info.phase == phase for s in found)]
@@ -65,7 +81,7 @@ class StoredRun:
         if self.workers:
             self.info = _joined_info([worker.info for worker in self.workers], tables)
         else:
-            self.info = schema.rowless_info(attributes, str(path))
+            self.info = descriptions.rowless_info(attributes, str(path))
 
     @property
     def steps(self) -> int:
@@ -153,7 +169,9 @@ def root_of(location: Location) -> dict[str, Any]:
         NotARunError: there is no run.
         FormatVersionError: a newer distwatch wrote it.
     """
-    return schema.check_format(dict(_open(location, "").attrs), str(location.address))
+    return descriptions.check_format(
+        read_document(location, "")["attributes"], str(location.address)
+    )
 
 
 def read_segments(location: Location) -> list[Segment]:
@@ -177,8 +195,8 @@ def groups_of(location: Location) -> dict[str, list[str]]:
     found = {}
     for name in _segment_names(location):
         where = f"{location.address}/{name}"
-        said = schema.check_format(dict(_open(location, name).attrs), where)
-        found[name] = list(schema.table_groups(said, where).values())
+        said = descriptions.check_format(read_document(location, name)["attributes"], where)
+        found[name] = list(descriptions.table_groups(said, where).values())
     return found
 
 
@@ -194,9 +212,9 @@ def _segment_names(location: Location) -> list[str]:
 
 def _read_segment(location: Location, name: str) -> Segment | None:
     where = f"{location.address}/{name}"
-    said = schema.check_format(dict(_open(location, name).attrs), where)
-    info = schema.segment_info(said, where)
-    groups = schema.table_groups(said, where)
+    said = descriptions.check_format(read_document(location, name)["attributes"], where)
+    info = descriptions.segment_info(said, where)
+    groups = descriptions.table_groups(said, where)
     # All tables are made before the first row is committed to any of them.
     documents = [f"{name}/{group}/{ROOT_DOCUMENT}" for group in groups.values()]
     if any(location.size(document) is None for document in documents):
@@ -281,14 +299,14 @@ class StoredTable:
         self._path = f"{segment}/{group}"
         self._where = f"{location.address}/{self._path}"
         self._info = info
-        self._group = _open(location, self._path)
-        said = schema.check_format(dict(self._group.attrs), self._where)
-        self.table = schema.table_info(said, name, self._where)
+        document = read_document(location, self._path)
+        said = descriptions.check_format(document["attributes"], self._where)
+        self.table = descriptions.table_info(said, name, self._where)
         self.replicas = info.replicas
-        self.steps, self.lost, self.thinned = schema.progress(said, self._where)
+        self.steps, self.lost, self.thinned = descriptions.progress(said, self._where)
         #: How the writing ended; None while it goes on, or if it was killed.
-        self.ended = schema.ended(said)
-        self._check_shapes()
+        self.ended = descriptions.ended(said, self._where)
+        self._layouts = self._checked_layouts(_arrays_of(document))
 
     def present(self, steps: slice = slice(None)) -> npt.NDArray[np.bool_]:
         """Whether a replica's row is there, which they all are: shape (step, replica)."""
@@ -319,20 +337,20 @@ class StoredTable:
 
     def tensors(self, steps: slice = slice(None)) -> Tensors | None:
         """Raw deltas, where the table keeps them and a step was looked at."""
-        if self.table.tensor is None or "tensor" not in self._group:
+        if "tensor" not in self._layouts:
             return None
         return Tensors(self._read("tensor", (steps,)), self._read("valid", (steps,)))
 
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
         """Read every chunk: how many bytes each has, and what is damaged."""
-        for name in sorted(self._group.array_keys()):
+        for name in sorted(self._layouts):
             with self._location.reached():
                 yield from self._checked(name)
 
     def _checked(
         self, name: str, rows: slice | None = None
     ) -> Iterator[tuple[int, Damage | None]]:
-        array, path = self._group[name], f"{self._path}/{name}"
+        array, path = self._array(name), f"{self._path}/{name}"
         if name != "tensor":
             return checked(array, self._location, path, rows=rows)
         return checked(array, self._location, path, rows=rows, holds=self._has_rows_in)
@@ -340,35 +358,52 @@ class StoredTable:
     def _has_rows_in(self, region: tuple[slice, ...]) -> bool:
         """Whether a batch reaches into a region of the raw deltas."""
         try:
-            valid: Any = self._group["valid"]
-            return bool((np.asarray(valid[region[:2]]) > region[2].start).any())
+            valid = np.asarray(self._array("valid")[region[:2]])
+            return bool((valid > region[2].start).any())
         except UNREADABLE:
             return True  # Which is damage of its own.
 
     def _is_in_place(self) -> bool:
         """Whether the segment still says that the table is here."""
-        said = _open(self._location, self._segment).attrs.asdict()
+        said = read_document(self._location, self._segment)["attributes"]
         where = f"{self._location.address}/{self._segment}"
-        groups = schema.table_groups(schema.check_format(said, where), where)
+        groups = descriptions.table_groups(descriptions.check_format(said, where), where)
         return self._path == f"{self._segment}/{groups.get(self.table.name)}"
 
-    def _check_shapes(self) -> None:
-        for spec in schema.growing(self._info, self.table):
-            wanted = (self.steps, *spec.sizes)
-            got = getattr(self._group.get(spec.name), "shape", None)
-            if got != wanted:
-                raise DamagedStoreError(
-                    f"{self._where}: array {spec.name!r} is of shape {got}, its group says "
-                    f"{wanted}; the store was changed by something else than distwatch."
-                )
+    def _checked_layouts(self, said: dict[str, Any]) -> dict[str, Layout]:
+        """The arrays that are there, each as the table's description wants it."""
+        info, table = self._info, self.table
+        layouts = [layout_of(spec, self.steps) for spec in schema.growing(info, table)]
+        labels = schema.label_sizes(info, table)
+        layouts += [label_layout(n, *about) for n, about in labels.items() if n in said]
+        try:
+            if table.tensor is not None and "tensor" in said:
+                layouts += _tensor_layouts(info, table.tensor, self.steps, said["tensor"])
+            for layout in layouts:
+                check_layout(layout, said.get(layout.name), self._where)
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, DamagedStoreError):
+                raise
+            raise descriptions.damaged(self._where, error) from error
+        return {layout.name: layout for layout in layouts}
+
+    def _array(self, name: str) -> Any:
+        return open_array(self._location, f"{self._path}/{name}", self._layouts[name])
 
     def _read(self, name: str, where: tuple[slice, ...]) -> Any:
-        array: Any = self._group[name]
         try:
             with self._location.reached():
-                values = np.asarray(array[where])
-        except UnreachableError:
+                values = np.asarray(self._array(name)[where])
+        except StoreError:
             raise
+        except MissingChunkError as error:
+            raise self._damaged(name, where, "a chunk is missing") from error
+        except MemoryError as error:
+            raise StoreError(
+                f"{self._where}: array {name!r} takes more memory than there is "
+                f"({shortened(str(error), quoted=False)}); read a part of it: one signal, "
+                "or chunks='auto'."
+            ) from error
         except UNREADABLE as error:
             raise self._damaged(name, where, f"{type(error).__name__}: {error}") from error
         if is_missing(name, values):
@@ -391,32 +426,24 @@ class StoredTable:
         )
 
 
-def _open(location: Location, group: str) -> zarr.Group:
-    location.check_is_there()
-    path = location.address
-    try:
-        with location.reached():
-            return _open_whole(location, group)
-    except (DamagedStoreError, UnreachableError):
-        raise
-    except Exception as error:
-        # Zarr raises many kinds of errors on documents that are not its own.
-        if group:
-            raise schema.damaged(f"{path}/{group}", error) from error
-        raise NotARunError(
-            f"{path} is no distwatch run ({type(error).__name__}: {error}). "
-            "Give the path that was given to Watch."
-        ) from error
+def _arrays_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of a table's arrays, whatever they say."""
+    consolidated = document.get("consolidated_metadata")
+    arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+    return arrays if isinstance(arrays, dict) else {}
 
 
-def _open_whole(location: Location, group: str) -> zarr.Group:
-    """Open a group whose document is as it was written."""
-    key = f"{group}/{ROOT_DOCUMENT}" if group else ROOT_DOCUMENT
-    content = location.read(key)
-    if content is None:
-        raise LookupError(f"there is no {key}")
-    if not schema.is_whole(json.loads(content)):
-        where = f"{location.address}/{group}"
-        raise schema.damaged(where, ValueError("its checksum is another one"))
-    store = location.store(read_only=True)
-    return zarr.open_group(store, path=group, mode="r", zarr_format=3)
+def _tensor_layouts(
+    info: RunInfo, tensor: TensorLayout, steps: int, said: Any
+) -> Iterator[Layout]:
+    """Those of raw deltas: only the rows of a batch are known from the arrays alone."""
+    rows = said["chunk_grid"]["configuration"]["chunk_shape"][2]
+    most = said["shape"][2]
+    if type(rows) is not int or type(most) is not int or not 0 < rows <= most:
+        raise ValueError(f"{shortened(most)} rows of a batch in chunks of {shortened(rows)}")
+    for spec in schema.tensor_arrays(info, tensor, rows):
+        layout = layout_of(spec, steps, sparse=spec.name == "tensor")
+        if layout.sparse:
+            axis, _, *features = spec.sizes
+            layout = replace(layout, shape=(steps, axis, most, *features))
+        yield layout
