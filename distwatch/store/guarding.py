@@ -40,6 +40,9 @@ from distwatch.store.schema import ArraySpec
 #: was ever written unpacks to more.
 MOST_UNPACKED = 2**31 - 17
 
+#: LZ4 unpacks to less than so many times what lies there.
+PACKS_TO = 256
+
 #: Blosc puts this before what it packs; it is never longer otherwise.
 _HEADER = struct.Struct("<BBBBIII")
 
@@ -175,8 +178,10 @@ def check_layout(layout: Layout, said: Any, where: str) -> None:
         DamagedStoreError: they are others, or its chunks larger than any that was written.
     """
     wanted = layout.metadata(codec.to_dict() for codec in layout.codecs())
+    if not isinstance(said, dict):
+        raise DamagedStoreError(f"{where}: array {layout.name!r} is not there.")
     for key, value in wanted.items():
-        got = said.get(key) if isinstance(said, dict) else None
+        got = said.get(key)
         if _plain(got) != _plain(value):
             raise DamagedStoreError(
                 f"{where}: array {layout.name!r} has {key} {shortened(got)}, expected "

@@ -43,8 +43,8 @@ class Location(Protocol):
     def store(self, *, synced: bool = False, read_only: bool = False) -> Store:
         """What Zarr reads and writes there; ``synced`` waits for the disk itself."""
 
-    def read(self, key: str, most: int) -> bytes | None:
-        """What is at ``key``, as many bytes of it; None if nothing is."""
+    def read(self, key: str, most: int | None = None) -> bytes | None:
+        """What is at ``key``, at most so many bytes of it; None if nothing is."""
 
     def size(self, key: str) -> int | None:
         """How many bytes are at ``key``; None if nothing is."""
@@ -65,6 +65,9 @@ class Location(Protocol):
     @property
     def nbytes(self) -> int:
         """Bytes of everything that is there."""
+
+    def size_below(self, path: str) -> int:
+        """Bytes of everything below a path."""
 
     def is_free(self) -> bool:
         """Whether there is nothing, so that a run may be begun."""
@@ -136,7 +139,7 @@ class Folder:
             return SyncedStore(self._path)
         return LocalStore(self._path, read_only=read_only)
 
-    def read(self, key: str, most: int) -> bytes | None:
+    def read(self, key: str, most: int | None = None) -> bytes | None:
         if self._file(key) is None:
             return None
         try:
@@ -171,7 +174,10 @@ class Folder:
 
     @property
     def nbytes(self) -> int:
-        total, folders = 0, [os.fspath(self._path)]
+        return self.size_below("")
+
+    def size_below(self, path: str) -> int:
+        total, folders = 0, [os.fspath(self._path / path)]
         while folders:
             # A writer may take a temporary file away in between, or a replaced table.
             with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
@@ -263,8 +269,8 @@ class Bucket:
         # What an object store has confirmed needs no syncing.
         return self._store.with_read_only(read_only)
 
-    def read(self, key: str, most: int) -> bytes | None:
-        asked = RangeByteRequest(0, most)
+    def read(self, key: str, most: int | None = None) -> bytes | None:
+        asked = None if most is None else RangeByteRequest(0, most)
         found = self._do(self._store.get(key, default_buffer_prototype(), asked))
         return None if found is None else found.to_bytes()
 
@@ -291,7 +297,10 @@ class Bucket:
 
     @property
     def nbytes(self) -> int:
-        return self._do(self._store.getsize_prefix(""))
+        return self.size_below("")
+
+    def size_below(self, path: str) -> int:
+        return self._do(self._store.getsize_prefix(path))
 
     def is_free(self) -> bool:
         return not self.children()
