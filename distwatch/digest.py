@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from distwatch._text import printable
 from distwatch.records import Block, Floats, RunInfo, Table
 from distwatch.statistics import ROW, merge_axis
 
@@ -21,6 +22,9 @@ _USUAL = len(ROW.fields)
 #: their standard deviations, and this many standard errors from what chance makes.
 _SKEW = 0.25
 _SURE = 6.0
+
+#: So many pairs of replicas are named that were given the same batches.
+_NAMED_PAIRS = 100
 
 
 class Digest:
@@ -70,7 +74,7 @@ class Digest:
         what = "value" if watched.reference == "none" else "change"
         return (
             f"{self._extent()}: the largest mean absolute {what} is {value:.4g}, "
-            f"in {watched.name} at step {step}."
+            f"in {printable(watched.name)} at step {step}."
         )
 
     def _extent(self) -> str:
@@ -90,7 +94,7 @@ class Digest:
             return "The replicas cannot be compared: there is no step that two of them have."
         _, name, apart, replica, std = max(found)
         return (
-            f"The replicas' means lie furthest apart in {name} (by "
+            f"The replicas' means lie furthest apart in {printable(name)} (by "
             f"{apart:.4g} in a step); replica {self.info.replicas[replica]} "
             f"spreads most there (std {std:.4g})."
         )
@@ -105,7 +109,7 @@ class Digest:
         (step, replica, signal), table = min(found, key=lambda pair: pair[0])
         return (
             f"NaN or Inf first at step {step} on replica {self.info.replicas[replica]}, "
-            f"in {table.table.names[signal]}."
+            f"in {printable(table.table.names[signal])}."
         )
 
 
@@ -185,11 +189,13 @@ class TableDigest:
         return [*self._same_batches(), *self._skewed()]
 
     def _same_batches(self) -> list[str]:
+        pairs = np.argwhere(np.triu(self._shared, 1))
+        more = len(pairs) - _NAMED_PAIRS
         return [
             f"Replicas {self._replicas[a]} and {self._replicas[b]} were given the same "
             f"input at {self._shared[a, b]} of {self.steps} steps."
-            for a, b in np.argwhere(np.triu(self._shared, 1))
-        ]
+            for a, b in pairs[:_NAMED_PAIRS]
+        ] + ([f"So were {more} more pairs of replicas."] if more > 0 else [])
 
     def _skewed(self) -> list[str]:
         total, squares, steps = self._apart
@@ -201,8 +207,9 @@ class TableDigest:
             sure = (steps > 1) & (np.abs(mean) > _SURE * error) & (np.abs(shift) > _SKEW)
         return [
             f"Replica {self._replicas[replica]} is given other data in "
-            f"{self.table.names[signal]}: its mean lies {shift[replica, signal]:+.2g} "
-            "standard deviations from that of the other replicas."
+            f"{printable(self.table.names[signal])}: its mean lies "
+            f"{shift[replica, signal]:+.2g} standard deviations from that of the other "
+            "replicas."
             for replica, signal in np.argwhere(sure)
         ]
 
@@ -219,9 +226,11 @@ class TableDigest:
     def _find_shared(self, block: Block) -> None:
         checksum = block.rows[..., self.table.fields.index("checksum")]
         present = block.rows[..., 0] > 0
-        for a, b in np.argwhere(np.triu(np.ones_like(self._shared), 1)):
-            same = (checksum[:, a] == checksum[:, b]) & present[:, a] & present[:, b]
-            self._shared[a, b] += int(same.all(axis=-1).sum())
+        for a in range(checksum.shape[1] - 1):
+            one, others = slice(a, a + 1), slice(a + 1, None)
+            same = (checksum[:, one] == checksum[:, others]) & present[:, one]
+            together = (same & present[:, others]).all(axis=-1)
+            self._shared[a, others] += together.sum(axis=0)
 
     def _find_largest(self, block: Block) -> None:
         l1, n = (block.merged[..., ROW.fields.index(name)] for name in ("l1", "n"))

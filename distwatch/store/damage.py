@@ -27,6 +27,8 @@ UNREADABLE = (
 #: Arrays in which no written element can equal the fill value, which a missing chunk gives.
 _NEVER_FILL = ("step", "epoch", "histogram", "histogram_merged", "valid")
 
+#: Elements of any number of batches: sums of so many of these are finite, and fit int64.
+_MOST_ELEMENTS = 2.0**53
 
 Region = tuple[slice, ...]
 
@@ -60,6 +62,11 @@ def is_missing(name: str, values: Any) -> bool:
     if name in ("rows", "merged"):
         return bool(np.isnan(values[..., 0]).any())  # a count, never NaN
     return name in _NEVER_FILL and bool((values == -1).any())
+
+
+def are_counts(values: Any) -> bool:
+    """Whether values can be numbers of elements: finite, and not below zero."""
+    return bool(((values >= 0) & (values <= _MOST_ELEMENTS)).all())
 
 
 def checked(

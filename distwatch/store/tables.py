@@ -14,8 +14,9 @@ import numpy.typing as npt
 from distwatch._text import shortened
 from distwatch.errors import DamagedStoreError, RunChangedError, StoreError
 from distwatch.records import Floats, Ints, RunInfo, TensorLayout, Tensors
+from distwatch.statistics import ROW
 from distwatch.store import descriptions, schema
-from distwatch.store.damage import UNREADABLE, Damage, checked, is_missing
+from distwatch.store.damage import UNREADABLE, Damage, are_counts, checked, is_missing
 from distwatch.store.documents import read_document
 from distwatch.store.guarding import (
     PACKS_TO,
@@ -31,6 +32,9 @@ from distwatch.store.locations import Location
 
 #: So few chunks are looked for when they are read, and not before.
 _FEW = 16
+
+#: The fields that count elements.
+_COUNTS = slice(0, ROW.fields.index("n") + 1)
 
 #: So many bytes of raw deltas are made room for, whatever their files have.
 _UNASKED = 2**28
@@ -206,6 +210,8 @@ class StoredTable:
             raise self._damaged(name, where, f"{type(error).__name__}: {error}") from error
         if is_missing(name, values):
             raise self._damaged(name, where, "a chunk is missing")
+        if name in ("rows", "merged") and not are_counts(values[..., _COUNTS]):
+            raise self._damaged(name, where, "it holds numbers of elements that are none")
         return values
 
     def _damaged(self, name: str, where: tuple[slice, ...], why: str) -> StoreError:
