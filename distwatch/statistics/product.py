@@ -24,6 +24,10 @@ class Product(Statistic[States]):
         # Not before they are asked for: a histogram may have millions.
         return tuple(field for part in self.parts for field in part.fields)
 
+    @property
+    def columns(self) -> int:
+        return sum(part.columns for part in self.parts)
+
     def empty(self) -> States:
         return tuple(part.empty() for part in self.parts)
 
