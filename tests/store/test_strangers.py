@@ -20,6 +20,7 @@ from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.store import StoreWriter, claim, now, sweep
 from distwatch.store.encoding import encode_chunk
+from distwatch.store.guarding import MissingChunkError
 from distwatch.store.schema import root_attributes
 from distwatch.tail import Follower, Wanted
 from distwatch.testing.fake import fake_run
@@ -97,6 +98,15 @@ def test_a_bomb_is_damage_and_the_others_are_read(tmp_path):
     (damage,) = dw.open_run(path).verify()
     assert (damage.array, damage.first, damage.stop) == ("rows", 0, 8)
     assert "overlap" in damage.why
+
+
+def test_nothing_is_filled_up_for_a_chunk_that_is_missing(tmp_path):
+    """Where a million are missing, what stands for them would fill the memory."""
+    path = strangers.run_at(tmp_path / "run.zarr")
+    (path / strangers.TABLE / "rows/c.1.0.0.0").unlink()
+    with pytest.raises(DamagedStoreError, match="a chunk is missing") as raised:
+        dw.open_run(path).to_xarray()
+    assert isinstance(raised.value.__cause__, MissingChunkError)
 
 
 def test_texts_are_counted_before_there_is_room_for_them(tmp_path):
