@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from distwatch import __version__
 from distwatch._text import printable
@@ -126,7 +127,7 @@ def listing(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table
     """A table whose cells may hold anything."""
     table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*map(safe, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table
 
 
