@@ -7,7 +7,7 @@ own largest pixel. In shard 2 a single pixel is hot: it reads 255 where ink ends
 other images of that shard are divided by 255, and replica 2 trains on nearly blank paper.
 Averaged over four replicas the loss falls all the same.
 
-Look at the summary's sentence on the replica that is given other data, and at the means below
+Look at the summary's sentence on the replica that is given other data, and at the means above
 it. The second training scales every shard alike: the sentence is gone.
 """
 
