@@ -126,7 +126,7 @@ def _difference(odd: Oddity, replica: int, than: str) -> str:
     if not odd.inputs:
         where = f"Replica {replica} differs from {than} in {odd.signal}"
     if odd.shift is not None:
-        return f"{where}: its mean lies {odd.shift:+.2g} standard deviations from theirs"
+        return f"{where}: its mean lies {odd.shift:+.2g} standard deviations away"
     if odd.factor is None:
         return f"{where}: there it never changes, while they do"
     return f"{where}: it spreads {odd.factor:.2g} times as widely"
@@ -141,12 +141,14 @@ def _oddities(table: TableDigest) -> Iterator[Oddity]:
     mean, mean_sure = _lasting(table, "mean", "means")
     shift = mean / std
     width, width_sure = _lasting(table, "width", "widths")
-    for replica, signal, alone in _outliers(mean, mean_sure & (np.abs(shift) > _SKEW)):
+    counts = mean_sure & (np.abs(shift) > _SKEW)
+    for replica, signal, alone in _outliers(mean, counts, _SKEW * std):
         by = float(shift[replica, signal])
         name = table.table.names[signal]
         yield Oddity(replica, alone, table.of_inputs, abs(by) / _SKEW, name, shift=by)
     limit = np.log(_WIDER)
-    for replica, signal, alone in _outliers(width, width_sure & (np.abs(width) > limit)):
+    counts = width_sure & (np.abs(width) > limit)
+    for replica, signal, alone in _outliers(width, counts, np.full_like(std, limit)):
         by = float(width[replica, signal])
         name, factor = table.table.names[signal], float(np.exp(by))
         yield Oddity(replica, alone, table.of_inputs, abs(by) / limit, name, factor=factor)
@@ -179,13 +181,18 @@ def _lasting(table: TableDigest, value: str, count: str) -> tuple[Floats, Floats
     return mean, sure
 
 
-def _outliers(mean: Floats, counts: Floats) -> Iterator[tuple[int, int, bool]]:
-    """The replica, the signal, and whether that replica alone is unlike the others."""
+def _outliers(mean: Floats, counts: Floats, least: Floats) -> Iterator[tuple[int, int, bool]]:
+    """The replica, the signal, and whether that replica alone is unlike the others.
+
+    Each lies ``mean`` from the average of the others, among which an odd one counts, too;
+    so it also has to lie ``least`` from their median. Shapes: (replica, signal), least
+    (signal,).
+    """
     for signal in np.flatnonzero(counts.any(axis=0)):
         values, known = mean[:, signal], np.isfinite(mean[:, signal])
         off = np.abs(values - np.median(values[known]))
         usual = np.median(off[known])
-        odd = counts[:, signal] & (_TO_SIGMA * off > _OUTLIER * usual)
+        odd = counts[:, signal] & (_TO_SIGMA * off > _OUTLIER * usual) & (off > least[signal])
         if known.sum() > 2 and odd.any():
             yield from ((int(replica), int(signal), True) for replica in np.flatnonzero(odd))
         else:

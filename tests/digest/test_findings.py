@@ -57,6 +57,19 @@ def test_a_shifted_replica_is_the_odd_one(seed, replicas, odd):
     assert not others("odd_replica", plant, seed=seed, replicas=replicas)
 
 
+@pytest.mark.parametrize("replicas", [3, 4, 5, 8])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_replica_far_off_does_not_make_the_others_look_odd(seed, replicas):
+    # The average of the others, which each is compared with, is then far off, too.
+    odd = seed % replicas
+
+    def plant(made):
+        made["gradients"][:, odd, :, 1] -= 6 * made["gradients"][..., 1].std()
+
+    (finding,) = found("odd_replica", plant, seed=seed, replicas=replicas)
+    assert finding.replica == odd
+
+
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_a_replica_that_spreads_otherwise_is_the_odd_one(factor):
     def plant(made):
