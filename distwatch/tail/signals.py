@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distwatch.analysis.datasets import readable
+from distwatch.readings import readable
 from distwatch.digest import spread
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.records import Floats, Table
