@@ -7,6 +7,7 @@ a Watch can speak at the end of training without reading its store again, and
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,29 @@ _USUAL = len(ROW.fields)
 #: their standard deviations, and this many standard errors from what chance makes.
 _SKEW = 0.25
 _SURE = 6.0
+
+
+#: How much a finding matters: a fact worth knowing, or something to look into.
+NOTE, WARNING = "note", "warning"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that stands out in a run, in words and for programs.
+
+    ``kind`` is a stable name, such as "largest_change" or "not_finite"; ``severity``
+    "note" or "warning". ``signal``, ``step`` and ``replica`` (its global number) say where,
+    None where it is of no single one; ``others`` names further signals of which the same
+    is true.
+    """
+
+    kind: str
+    severity: str
+    text: str
+    signal: str | None = None
+    step: int | None = None
+    replica: int | None = None
+    others: tuple[str, ...] = ()
 
 
 class Digest:
@@ -44,34 +68,39 @@ class Digest:
         """Steps lost, summed over tables."""
         return sum(table.lost for table in self.tables.values())
 
-    def sentences(self, *, lost: int | None = None) -> list[str]:
-        """Say what stands out: what changed most, which replica, what went wrong.
+    def findings(self, *, lost: int | None = None) -> list[Finding]:
+        """What stands out, the extent first and then what matters most.
 
         Args:
             lost: how many steps were lost, where more is known than the blocks say.
         """
         losses = _lost(self.lost if lost is None else lost)
         if not self.steps:
-            return ["No step was recorded.", self._numbers(), losses]
-        end = f"{self._numbers()} {losses}"
-        return [self._change(), self._replicas(), *self._inputs(), end]
+            return [Finding("extent", NOTE, "No step was recorded."), self._numbers(), losses]
+        return [self._change(), self._replicas(), *self._inputs(), self._numbers(), losses]
+
+    def sentences(self, *, lost: int | None = None) -> list[str]:
+        """The findings' texts; arguments as in `findings`."""
+        return [finding.text for finding in self.findings(lost=lost)]
 
     def _main(self) -> list[TableDigest]:
         """Changes if there are any, which can be told apart from values."""
         tables = [table for table in self.tables.values() if table.steps]
         return [table for table in tables if table.of_changes] or tables
 
-    def _change(self) -> str:
+    def _change(self) -> Finding:
         found = [(t.largest, t) for t in self._main() if t.largest is not None]
         if not found:
-            return f"{self._extent()}: no two batches could be compared."
+            text = f"{self._extent()}: no two batches could be compared."
+            return Finding("extent", NOTE, text)
         (value, step, signal), table = max(found, key=lambda pair: pair[0])
         watched = table.table.signals[signal]
         what = "value" if watched.reference == "none" else "change"
-        return (
+        text = (
             f"{self._extent()}: the largest mean absolute {what} is {value:.4g}, "
             f"in {watched.name} at step {step}."
         )
+        return Finding("largest_change", NOTE, text, watched.name, step)
 
     def _extent(self) -> str:
         steps = max(table.steps for table in self.tables.values())
@@ -81,32 +110,35 @@ class Digest:
             f"on {replicas} replica{'s' * (replicas != 1)}"
         )
 
-    def _replicas(self) -> str:
+    def _replicas(self) -> Finding:
         if len(self.info.replicas) < 2:
-            return "One replica, so there is none to compare it with."
+            text = "One replica, so there is none to compare it with."
+            return Finding("replicas_apart", NOTE, text)
         apart_in = [table.furthest_apart() for table in self._main()]
         found = [each for each in apart_in if each is not None]
         if not found:
-            return "The replicas cannot be compared: there is no step that two of them have."
-        _, name, apart, replica, std = max(found)
-        return (
+            text = "The replicas cannot be compared: there is no step that two of them have."
+            return Finding("replicas_apart", NOTE, text)
+        _, name, apart, position, std = max(found)
+        replica = self.info.replicas[position]
+        text = (
             f"The replicas' means lie furthest apart in {name} (by "
-            f"{apart:.4g} in a step); replica {self.info.replicas[replica]} "
+            f"{apart:.4g} in a step); replica {replica} "
             f"spreads most there (std {std:.4g})."
         )
+        return Finding("replicas_apart", NOTE, text, name, replica=replica)
 
-    def _inputs(self) -> list[str]:
+    def _inputs(self) -> list[Finding]:
         return [line for table in self.tables.values() for line in table.inputs()]
 
-    def _numbers(self) -> str:
+    def _numbers(self) -> Finding:
         found = [(t.broken, t) for t in self.tables.values() if t.broken is not None]
         if not found:
-            return "No NaN and no Inf."
-        (step, replica, signal), table = min(found, key=lambda pair: pair[0])
-        return (
-            f"NaN or Inf first at step {step} on replica {self.info.replicas[replica]}, "
-            f"in {table.table.names[signal]}."
-        )
+            return Finding("finite", NOTE, "No NaN and no Inf.")
+        (step, position, signal), table = min(found, key=lambda pair: pair[0])
+        replica, name = self.info.replicas[position], table.table.names[signal]
+        text = f"NaN or Inf first at step {step} on replica {replica}, in {name}."
+        return Finding("not_finite", WARNING, text, name, step, replica)
 
 
 class TableDigest:
@@ -178,20 +210,24 @@ class TableDigest:
             float(std[replica, signal]),
         )
 
-    def inputs(self) -> list[str]:
+    def inputs(self) -> list[Finding]:
         """Say which replicas are given the same batches, and whose are skewed."""
         if "checksum" not in self.table.fields:
             return []
         return [*self._same_batches(), *self._skewed()]
 
-    def _same_batches(self) -> list[str]:
+    def _same_batches(self) -> list[Finding]:
         return [
-            f"Replicas {self._replicas[a]} and {self._replicas[b]} were given the same "
-            f"input at {self._shared[a, b]} of {self.steps} steps."
+            Finding(
+                "same_inputs",
+                WARNING,
+                f"Replicas {self._replicas[a]} and {self._replicas[b]} were given the same "
+                f"input at {self._shared[a, b]} of {self.steps} steps.",
+            )
             for a, b in np.argwhere(np.triu(self._shared, 1))
         ]
 
-    def _skewed(self) -> list[str]:
+    def _skewed(self) -> list[Finding]:
         total, squares, steps = self._apart
         std = ROW.compute(ROW.unpack(merge_axis(ROW, self.totals, axis=0)))["std"]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -200,9 +236,15 @@ class TableDigest:
             shift = mean / std
             sure = (steps > 1) & (np.abs(mean) > _SURE * error) & (np.abs(shift) > _SKEW)
         return [
-            f"Replica {self._replicas[replica]} is given other data in "
-            f"{self.table.names[signal]}: its mean lies {shift[replica, signal]:+.2g} "
-            "standard deviations from that of the other replicas."
+            Finding(
+                "skewed_inputs",
+                WARNING,
+                f"Replica {self._replicas[replica]} is given other data in "
+                f"{self.table.names[signal]}: its mean lies {shift[replica, signal]:+.2g} "
+                "standard deviations from that of the other replicas.",
+                self.table.names[signal],
+                replica=self._replicas[replica],
+            )
             for replica, signal in np.argwhere(sure)
         ]
 
@@ -246,10 +288,11 @@ class TableDigest:
             self.broken = (int(block.step[step]), replica, signal)
 
 
-def _lost(lost: int) -> str:
+def _lost(lost: int) -> Finding:
     if not lost:
-        return "No row was lost."
-    return f"{lost} step{'s' * (lost != 1)} lost: see the gaps in `step`."
+        return Finding("complete", NOTE, "No row was lost.")
+    text = f"{lost} step{'s' * (lost != 1)} lost: see the gaps in `step`."
+    return Finding("lost", WARNING, text)
 
 
 def spread(means: Any, axis: int) -> Any:

@@ -19,7 +19,7 @@ from distwatch.analysis.datasets import (
     steps_in_chunk,
 )
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
-from distwatch.digest import Digest
+from distwatch.digest import NOTE, WARNING, Digest, Finding
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.records import RunInfo
 from distwatch.store.damage import Damage
@@ -224,8 +224,12 @@ class Run:
 
     def summary(self) -> str:
         """What stands out, in a few plain sentences."""
-        told = self.digest().sentences(lost=self.lost)
-        return "\n".join([*told, *self._thinned_out(), *self._stopped()])
+        return "\n".join(finding.text for finding in self.findings())
+
+    def findings(self) -> list[Finding]:
+        """What stands out, one by one, for programs: `summary` is made of these."""
+        found = self.digest().findings(lost=self.lost)
+        return [*found, *self._thinned_out(), *self._stopped()]
 
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.
@@ -241,15 +245,16 @@ class Run:
             digest.observe(block)
         return digest
 
-    def _thinned_out(self) -> list[str]:
+    def _thinned_out(self) -> list[Finding]:
         if not self.thinned:
             return []
-        return [
+        text = (
             f"{self.thinned} steps of the old part were taken out to keep within max_bytes; "
             "all that is said here is of the others."
-        ]
+        )
+        return [Finding("thinned", NOTE, text)]
 
-    def _stopped(self) -> list[str]:
+    def _stopped(self) -> list[Finding]:
         """Say which workers left rows of fewer steps than others, or none."""
         ends = [(worker.info, worker.steps) for worker in self._store.workers]
         lines = [
@@ -263,7 +268,7 @@ class Run:
             lines.append(
                 f"{self.info.workers - len(ends)} of {self.info.workers} workers left no rows."
             )
-        return lines
+        return [Finding("worker_stopped", WARNING, line) for line in lines]
 
     def _find(self, signal: str) -> tuple[ReadableTable, int]:
         for table in self._store.tables.values():
