@@ -17,9 +17,11 @@ LEVELS = {
     "ending": 1,
     "signals": 2,
     "records": 3,
-    "config": 4,
+    "config": 6,
     "store": 4,
     "digest": 4,
+    "readings": 4,
+    "event_files": 5,
     "kernels": 4,
     "replicas": 4,
     "references": 5,
@@ -28,6 +30,7 @@ LEVELS = {
     "traps": 6,
     "recorder": 6,
     "taps": 7,
+    "epoch_logs": 6,
     "recording": 8,
     "session": 9,
     "forecast": 9,
@@ -35,6 +38,7 @@ LEVELS = {
     "callbacks": 10,
     "loops": 10,
     "analysis": 5,
+    "export": 6,
     "tail": 6,
     "demo": 11,
     "cli": 12,
@@ -46,13 +50,14 @@ RUNNING |= {
     "traps",
     "compat",
     "ending",
+    "epoch_logs",
     "recording",
     "session",
     "layers",
     "callbacks",
     "loops",
 }
-READING = {"analysis", "tail"}
+READING = {"analysis", "export", "tail"}
 #: Which room alone may import a library.
 OWNERS = {
     "zarr": {"store"},
@@ -60,6 +65,8 @@ OWNERS = {
     "keras": {"taps", "traps", "compat", "layers", "callbacks", "demo"},
     "xarray": READING | {"demo"},
     "pydantic": {"config"},
+    "tensorboard": {"event_files"},
+    "pyarrow": {"export"},
     "typer": {"cli"},
     "rich": {"cli", "demo", "tail"},
 }
