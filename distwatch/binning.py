@@ -8,6 +8,7 @@ so that no line is drawn across a gap.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +95,7 @@ def gaps_in(step: Ints) -> Flags:
 
 def _starts(rows: int, edges: Ints, size: int) -> Ints:
     ends = [0, *edges.tolist(), rows]
-    parts = [np.arange(a, b, size) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    parts = [np.arange(a, b, size) for a, b in itertools.pairwise(ends)]
     return np.concatenate(parts).astype(np.int64)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from distwatch.binning import Floats
 from distwatch.figures.curves import HEIGHT, traces_of
-from distwatch.figures.style import RUN_COLOURS, faint, figure, shown
+from distwatch.figures.style import LONGEST, RUN_COLOURS, TIMES, faint, figure, shortened, shown
 from distwatch.overview import Overview, SignalHistory
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ class Compared:
 
     def otherwise_measured(self) -> list[str]:
         """Common signals that were measured against another reference in each run."""
-        references = [{s.name: s.reference for s in run.signals} for run in (self.first, self.second)]
+        references = [
+            {s.name: s.reference for s in run.signals} for run in (self.first, self.second)
+        ]
         return [name for name in self.common if references[0][name] != references[1][name]]
 
 
@@ -115,11 +117,12 @@ def comparison(compared: Compared, statistic: str = "size", most: int = MOST) ->
         xaxis_title="median in B / median in A",
         showlegend=False,
     )
+    made.update_layout(meta={"names": [shortened(name, LONGEST) for name in names]})
     widest = max(1.0, float(np.ceil(np.abs(times).max(initial=0.0))))
     ticks = np.unique(np.round(np.linspace(-widest, widest, 5)))
     made.update_xaxes(
         tickvals=ticks,
-        ticktext=[f"{2.0**t:g}×" for t in ticks],
+        ticktext=[f"{2.0**t:g}{TIMES}" for t in ticks],
         range=[-widest * 1.05, widest * 1.05],
         zeroline=True,
         zerolinecolor="rgba(128,140,152,0.6)",
@@ -127,7 +130,7 @@ def comparison(compared: Compared, statistic: str = "size", most: int = MOST) ->
     made.update_yaxes(
         tickvals=list(range(len(names))),
         ticktext=[shown(name, 34) for name in names],
-        range=[len(names) - 0.4, -0.6],
+        range=[max(1, len(names)) - 0.4, -0.6],
         showgrid=False,
         ticksuffix=" ",
     )

@@ -119,7 +119,9 @@ def band(bins: Bins, low: Floats, high: Floats) -> tuple[Floats, Floats]:
         centre = bins.centre[within]
         if len(within):
             xs.append(np.concatenate([centre, centre[::-1], centre[:1], [np.nan]]))
-            ys.append(np.concatenate([high[within], low[within][::-1], high[within][:1], [np.nan]]))
+            ys.append(
+                np.concatenate([high[within], low[within][::-1], high[within][:1], [np.nan]])
+            )
     return (np.concatenate(xs), np.concatenate(ys)) if xs else (np.zeros(0), np.zeros(0))
 
 

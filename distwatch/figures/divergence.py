@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distwatch.figures.style import colour_of, figure, shown
+from distwatch.binning import Floats
+from distwatch.figures.style import LONGEST, colour_of, figure, shortened, shown
 from distwatch.overview import Overview
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def divergence(overview: Overview, most: int = MOST) -> Figure:
     """Rank the signals by how far the replicas' means lie apart within a step.
 
     The bar is that distance, the dots are how far each replica's mean lies from that of
-    all, with its sign; both in standard deviations of the step, as means over the steps.
+    all, with its sign; both in standard deviations within a replica, as means over the steps.
 
     Args:
         overview: the run.
@@ -35,35 +36,42 @@ def divergence(overview: Overview, most: int = MOST) -> Figure:
     made = figure(
         [],
         height=110 + _ROW * max(1, len(names)),
-        xaxis_title="standard deviations of a step's values",
+        xaxis_title="standard deviations within a replica",
     )
     _draw(made, overview.info.replicas, apart, offset)
     made.update_yaxes(
         tickvals=list(range(len(names))),
         ticktext=[shown(name, 34) for name in names],
-        range=[len(names) - 0.4, -0.6],
+        range=[max(1, len(names)) - 0.4, -0.6],
         showgrid=False,
         ticksuffix=" ",
     )
+    if not names:
+        made.add_annotation(
+            text="There is no difference.", x=0.5, y=0.5, xref="paper", yref="paper",
+            showarrow=False,
+        )  # fmt: skip
+    made.update_layout(meta={"names": [shortened(name, LONGEST) for name in names]})
     made.update_xaxes(zeroline=True, zerolinecolor="rgba(128,140,152,0.6)")
     return made
 
 
-def ranked(
-    overview: Overview, most: int
-) -> tuple[list[str], np.ndarray[tuple[int, ...], np.dtype[np.float64]], np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
-    """Names, distances (signal,) and offsets (replica, signal), most divergent first."""
+def ranked(overview: Overview, most: int) -> tuple[list[str], Floats, Floats]:
+    """Names, distances (signal,) and offsets (replica, signal), most divergent first.
+
+    What is the same on all replicas, as weights are, is not among them.
+    """
     signals = [signal.name for signal in overview.signals]
     replicas = len(overview.info.replicas)
     apart = np.concatenate([np.zeros(0), *(h.apart for h in overview.histories)])
     offsets = [np.zeros((replicas, 0)), *(h.offset for h in overview.histories)]
     offset = np.concatenate(offsets, axis=1)
-    order = np.argsort(-np.nan_to_num(apart, nan=-1.0), kind="stable")
-    order = order[~np.isnan(apart[order])][:most]
+    order = np.argsort(-np.nan_to_num(apart), kind="stable")
+    order = order[np.nan_to_num(apart[order]) > 0][:most]
     return [signals[i] for i in order], apart[order], offset[:, order]
 
 
-def _draw(made: Figure, replicas: tuple[int, ...], apart: np.ndarray, offset: np.ndarray) -> None:
+def _draw(made: Figure, replicas: tuple[int, ...], apart: Floats, offset: Floats) -> None:
     import plotly.graph_objects as go
 
     rows = np.arange(len(apart))

@@ -8,14 +8,14 @@ import numpy as np
 
 from distwatch.binning import Bins, Floats
 from distwatch.errors import ConfigError
-from distwatch.figures.style import SCALE, figure, shortened, shown
+from distwatch.figures.style import SCALE, TIMES, figure, shown
 from distwatch.overview import History, Overview
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 #: Beyond this many times a row's median, or below that part of it, colours do not go on.
-WIDEST = 8.0
+WIDEST = 4.0
 
 _ROW = 22
 _LEAST_ROW = 11
@@ -97,8 +97,8 @@ def _trace(steps: Floats, values: Floats, statistic: str, series: int) -> Any:
         meta={"part": "heat", "statistic": statistic, "series": series},
         colorbar={
             "title": {"text": "beside its median", "side": "right"},
-            "tickvals": [-3, -2, -1, 0, 1, 2, 3],
-            "ticktext": ["⅛×", "¼×", "½×", "1×", "2×", "4×", "8×"],
+            "tickvals": [-2, -1, 0, 1, 2],
+            "ticktext": [f"{part}{TIMES}" for part in ("¼", "½", "1", "2", "4")],
             "thickness": 12,
             "outlinewidth": 0,
             "len": 1.0,
@@ -139,8 +139,3 @@ def _on(steps: Floats, history: History, statistic: str, series: int) -> Floats:
     middle = (steps[:-1] + steps[1:]) / 2.0
     place = np.clip(np.searchsorted(own, middle, side="right") - 1, 0, len(values) - 1)
     return values[place]
-
-
-def labels(names: list[str]) -> list[str]:
-    """Short names for the rows."""
-    return [shortened(name, 34) for name in names]

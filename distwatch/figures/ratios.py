@@ -34,9 +34,7 @@ def update_ratios(overview: Overview, most: int = MOST) -> Figure:
     """
     histories = with_ratio(overview)
     if not histories:
-        raise ConfigError(
-            "no signal of the run has a ratio: watch with distwatch.updates()."
-        )
+        raise ConfigError("no signal of the run has a ratio: watch with distwatch.updates().")
     chosen = sorted(histories, key=_strangeness, reverse=True)[:most]
     made = figure(
         [_trace(history, place) for place, history in enumerate(chosen)],
@@ -44,7 +42,9 @@ def update_ratios(overview: Overview, most: int = MOST) -> Figure:
         xaxis_title="step",
         yaxis_title="|update| / |weight|",
     )
-    made.add_hrect(y0=HEALTHY[0], y1=HEALTHY[1], fillcolor="#009E73", opacity=0.09, line_width=0)
+    made.add_hrect(
+        y0=HEALTHY[0], y1=HEALTHY[1], fillcolor="#009E73", opacity=0.09, line_width=0
+    )
     made.add_hline(y=TARGET, line={"color": "#009E73", "width": 1, "dash": "dot"})
     made.update_yaxes(type="log", exponentformat="power", dtick=1)
     return made

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distwatch.binning import Floats
-from distwatch.figures.style import figure, require_plotly, shown
+from distwatch.figures.style import figure, shown
 from distwatch.overview import Distribution
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def heights(density: Floats) -> Floats:
 
 def _steps(distribution: Distribution, part: int) -> str:
     first, last = int(distribution.first[part]), int(distribution.last[part])
-    return f"{first}" if first == last else f"{first}–{last}"
+    return f"{first}" if first == last else f"{first}\N{EN DASH}{last}"
 
 
 def _traces(x: Floats, height: Floats, part: int, colour: str, steps: str) -> list[Any]:

@@ -34,22 +34,27 @@ SCALE = "Cividis"
 
 BROKEN = "#D55E00"
 
+#: The sign of multiplication, which is no letter x.
+TIMES = "\N{MULTIPLICATION SIGN}"
+
 #: Of the two runs of a comparison.
 RUN_COLOURS = ("#0072B2", "#D55E00")
 
-_LONGEST = 72
+#: Texts are cut in the middle where they are longer: in a figure, and as data of it.
+_TITLE = 72
+LONGEST = 160
 
 #: What plotly or MathJax would read as more than a letter.
 _SPECIAL = {"$": "&#36;", "%": "&#37;", "{": "&#123;", "}": "&#125;"}
 
 
-def shown(text: str, longest: int = _LONGEST) -> str:
+def shown(text: str, longest: int = _TITLE) -> str:
     """Text from a store, shown as it is: no markup, no formula, no placeholder."""
     escaped = html.escape(shortened(text, longest), quote=False)
     return "".join(_SPECIAL.get(c, c) for c in escaped)
 
 
-def shortened(text: str, longest: int = _LONGEST) -> str:
+def shortened(text: str, longest: int = _TITLE) -> str:
     """One printable line of at most so many characters, without its middle if need be."""
     line = printable(text)
     if len(line) <= longest:
@@ -68,8 +73,7 @@ def require_plotly() -> None:
         import plotly.graph_objects  # noqa: F401
     except ModuleNotFoundError as error:
         raise SetupError(
-            "figures need plotly, which is not installed: "
-            'pip install "distwatch[report]".'
+            'figures need plotly, which is not installed: pip install "distwatch[report]".'
         ) from error
 
 
@@ -86,10 +90,17 @@ def figure(traces: list[Any], *, height: int, title: str = "", **layout: Any) ->
     made.update_layout(
         template="none",
         height=height,
-        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 15}},
+        title={
+            "text": title,
+            "x": 0,
+            "xref": "paper",
+            "y": 0.985,
+            "yanchor": "top",
+            "font": {"size": 15},
+        },
         font={"family": "system-ui, -apple-system, Segoe UI, sans-serif", "size": 12.5},
         font_color=INK,
-        margin={"l": 64, "r": 16, "t": 44 if title else 16, "b": 44},
+        margin={"l": 64, "r": 16, "t": 78 if title else 16, "b": 44},
         paper_bgcolor="rgba(255,255,255,0)",
         plot_bgcolor="rgba(255,255,255,0)",
         colorway=list(REPLICA_COLOURS),

@@ -123,7 +123,7 @@ class History:
     ``kept`` has an array of shape (bin, series, signal) for each statistic; a series is a
     replica, the last one all of them together. ``broken``, of the same shape, says where
     there were NaN or Inf among the elements. ``apart`` is how far the replicas' means lay
-    apart within a step, in standard deviations of that step, and ``offset`` how far
+    apart within a step, in standard deviations of one replica, and ``offset`` how far
     each one's lay from that of all, both as means over steps: (signal,), (replica, signal).
     """
 

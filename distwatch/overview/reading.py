@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from distwatch.overview.histories import CHOICES, Choice, History, Overview, cho
 from distwatch.readings import readable
 from distwatch.records import Block
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable
+from distwatch.store.joining import ReadableTable, blocks
 
 #: As many bins as a screen has room for; more are not seen.
 MOST_BINS = 1000
@@ -94,8 +94,10 @@ def read_overview(
     """
     extent = extent or Extent()
     digest = Digest(stored.info)
-    tables = [_Reading(table, stored, extent, signals, last) for table in _read_of(stored)]
     _check_names(stored, signals)
+    tables = [
+        _Reading(table, stored, extent, signals, last) for table in stored.tables.values()
+    ]
     tables = [table for table in tables if table.places and table.rows]
     total, done = sum(table.rows for table in tables), 0
     for table in tables:
@@ -114,10 +116,6 @@ def read_overview(
         choices=tuple(choice for choice in CHOICES if choice.name in kept),
         steps=max((table.rows for table in tables), default=0),
     )
-
-
-def _read_of(stored: StoredRun) -> Iterator[ReadableTable]:
-    yield from stored.tables.values()
 
 
 def _check_names(stored: StoredRun, signals: Sequence[str] | None) -> None:
@@ -157,7 +155,6 @@ class _Reading:
         if not self.places or not self.rows:
             return
         step = stored.coordinate("step", slice(self._since, None))
-        self._step = step
         self.bins = bins_of(step, extent.bins)
         series, size = self._replicas + 1, len(self.places)
         self._kept = {
@@ -170,20 +167,17 @@ class _Reading:
 
     def blocks(self) -> Iterator[Block]:
         """The table's rows in pieces of one chunk each, of the chosen signals alone."""
-        window = self._stored.table.window
-        signals = slice(self.places[0], self.places[-1] + 1)
+        between = slice(self.places[0], self.places[-1] + 1)
         within = [place - self.places[0] for place in self.places]
-        everything = len(self.places) == len(self._stored.table.signals)
-        stop = self._since
-        while stop < self._stored.steps:
-            # A chunk begins at a multiple of the window.
-            start, stop = stop, min((stop // window + 1) * window, self._stored.steps)
-            steps = slice(start, stop)
-            rows, merged = self._stored.rows(steps, signals), self._stored.merged(steps, signals)
-            if not everything:
-                rows, merged = rows[:, :, within], merged[:, within]
-            step = self._step[start - self._since : stop - self._since]
-            yield Block(self._stored.table.name, step, step, step, rows, merged)
+        every = len(within) == between.stop - between.start
+        for block in blocks(self._stored, since=self._since, signals=between):
+            yield (
+                block
+                if every
+                else replace(
+                    block, rows=block.rows[:, :, within], merged=block.merged[:, within]
+                )
+            )
 
     # Values near the largest number there is overflow in sums; that is no reason to complain.
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
@@ -197,8 +191,12 @@ class _Reading:
         self._add_apart(known)
 
     def _add_apart(self, known: dict[str, Any]) -> None:
-        mean, std = known["mean"], known["std"][:, -1]
-        width = np.where(std > 0, std, np.nan)
+        mean = known["mean"]
+        # The width within replicas: of a loss, one number on each, there is none.
+        finite = (known["count"] - known["nans"] - known["infs"])[:, :-1]
+        squares = np.where(finite > 0, finite * known["std"][:, :-1] ** 2, 0.0).sum(axis=1)
+        width = np.sqrt(squares / finite.sum(axis=1))
+        width = np.where(width > 0, width, np.nan)
         offset = (mean[:, :-1] - mean[:, -1:]) / width[:, None]
         # Two replicas at least have to be there for one to lie apart.
         several = (~np.isnan(mean[:, :-1])).sum(axis=1) > 1
@@ -226,5 +224,3 @@ class _Reading:
 
 def _quotient(total: Floats, number: Floats) -> Floats:
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
-
-
