@@ -88,7 +88,7 @@ def traces_of(history: SignalHistory) -> list[Any]:
 def _crosses(history: SignalHistory) -> Any:
     import plotly.graph_objects as go
 
-    x, y = crosses(history.bins, history.broken.any(axis=1), history.mean)
+    x, y = crosses(history.bins, history.broken, history.mean)
     return go.Scatter(
         x=x,
         y=y,
@@ -126,8 +126,11 @@ def band(bins: Bins, low: Floats, high: Floats) -> tuple[Floats, Floats]:
 
 
 def crosses(bins: Bins, broken: Flags, values: Floats) -> tuple[Floats, Floats]:
-    """Where the crosses are: at the curve if it is there, else at the height of the lowest."""
-    where = np.flatnonzero(broken)
+    """Where the crosses are: at the curve if it is there, else at the height of the lowest.
+
+    Shapes: broken, values (bin, series).
+    """
+    where = np.flatnonzero(broken.any(axis=1))
     finite = values[np.isfinite(values)]
     floor = float(finite.min()) if len(finite) else 0.0
     at = values[where, -1]

@@ -58,7 +58,7 @@ def page(runs: list[ReadRun], title: str | None = None) -> str:
     letters = ["A", "B"] if len(runs) > 1 else [""]
     data = as_script({**contents(runs), "figures": figures_of(runs)})
     scripts = {"plotly": get_plotlyjs(), "script": _part("page.js")}
-    return template.render(
+    made: str = template.render(
         title=title or " and ".join(_name_of(run) for run in runs),
         runs=[_shown(run, letter) for run, letter in zip(runs, letters, strict=True)],
         compared=_compared(runs),
@@ -69,6 +69,7 @@ def page(runs: list[ReadRun], title: str | None = None) -> str:
         version=__version__,
         **scripts,
     )
+    return made
 
 
 def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
