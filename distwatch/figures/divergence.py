@@ -36,7 +36,7 @@ def divergence(overview: Overview, most: int = MOST) -> Figure:
     made = figure(
         [],
         height=110 + _ROW * max(1, len(names)),
-        xaxis_title="standard deviations within a replica",
+        xaxis_title="standard deviations",
     )
     _draw(made, overview.info.replicas, apart, offset)
     made.update_yaxes(
@@ -82,7 +82,7 @@ def _draw(made: Figure, replicas: tuple[int, ...], apart: Floats, offset: Floats
             orientation="h",
             width=0.5,
             marker={"color": "rgba(128,140,152,0.35)"},
-            name="apart within a step",
+            name="distance",
             hovertemplate="%{y}<br>%{x:.3g} standard deviations apart<extra></extra>",
             meta={"part": "apart"},
         )

@@ -46,7 +46,7 @@ def ridgeline(distribution: Distribution) -> Figure:
     made.update_yaxes(
         tickvals=list(range(parts)),
         ticktext=[_steps(distribution, part) for part in range(parts)],
-        range=[parts - 0.5, -_OVERLAP],
+        range=[parts - 0.5, -_OVERLAP - 0.1],
         showgrid=False,
         ticksuffix=" ",
     )

@@ -59,7 +59,7 @@ def shortened(text: str, longest: int = _TITLE) -> str:
     line = printable(text)
     if len(line) <= longest:
         return line
-    tail = (longest - 1) * 2 // 3
+    tail = max((longest - 1) * 2 // 3, longest - 6)
     return f"{line[: longest - 1 - tail]}…{line[-tail:]}"
 
 

@@ -116,10 +116,10 @@
   const escaped = (text) => text.replace(/[&<>$%{}]/g, (c) => SPECIAL[c]);
   function short(text, longest) {
     if (text.length <= longest) return text;
-    const tail = Math.floor(((longest - 1) * 2) / 3);
+    const tail = Math.max(Math.floor(((longest - 1) * 2) / 3), longest - 6);
     return `${text.slice(0, longest - 1 - tail)}…${text.slice(text.length - tail)}`;
   }
-  const tick = (text) => escaped(short(text, narrow() ? 17 : 34));
+  const tick = (text) => escaped(short(text, narrow() ? 20 : 34));
 
   // ---- drawing -------------------------------------------------------------------------
   const drawn = new Map();
@@ -147,6 +147,7 @@
     if (narrow()) {
       layout.margin = { ...layout.margin, l: 44, r: 8 };
       layout.dragmode = false;
+      layout.font.size = 11;
       if (layout.yaxis.title) layout.yaxis = { ...layout.yaxis, title: { ...layout.yaxis.title, font: { size: 11.5 } } };
     }
     const config = { ...CONFIG, displayModeBar: narrow() ? false : "hover" };
