@@ -31,7 +31,7 @@ def ridgeline(distribution: Distribution) -> Figure:
     from plotly.colors import sample_colorscale
 
     parts = len(distribution.density)
-    colours = sample_colorscale("Viridis", np.linspace(0, 0.9, parts), colortype="rgb")
+    colours = sample_colorscale("Viridis", np.linspace(0.12, 0.9, parts), colortype="rgb")
     middles = (distribution.edges[:-1] + distribution.edges[1:]) / 2.0
     traces = []
     for part, row in enumerate(heights(distribution.density)):
