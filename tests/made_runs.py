@@ -33,7 +33,9 @@ def made_run(
     """Write a run of these deltas: shape (step, replica, signal, element)."""
     steps, replicas, signals = deltas.shape[:3]
     names = names or [f"activation/layer_{i}" for i in range(signals)]
-    further = ([LogHistogram(accuracy=0.02)] if histogram else []) + ([Ratio()] if ratio else [])
+    further = ([LogHistogram(accuracy=0.02)] if histogram else []) + (
+        [Ratio()] if ratio else []
+    )
     table = Table(
         "table-00",
         tuple(Signal(name, reference) for name in names),

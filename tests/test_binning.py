@@ -73,9 +73,7 @@ def test_a_spike_of_one_step_keeps_its_height(steps, most, spike):
     assert found.bins.first[place] <= at <= found.bins.last[place]
 
 
-@given(
-    strides=st.lists(st.integers(1, 9), min_size=0, max_size=200), most=st.integers(1, 60)
-)
+@given(strides=st.lists(st.integers(1, 9), min_size=0, max_size=200), most=st.integers(1, 60))
 def test_every_row_is_in_one_bin_and_there_are_not_too_many(strides, most):
     step = np.concatenate([[3], 3 + np.cumsum(strides)]).astype(np.int64)
     bins = bins_of(step, most)

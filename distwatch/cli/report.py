@@ -59,7 +59,14 @@ def report(
     run is, and no spike of a single step is lost.
     """
     from distwatch.figures import require_plotly
-    from distwatch.report import check_page, read_runs, require_images, write_images, write_page
+    from distwatch.report import (
+        check_page,
+        check_patterns,
+        read_runs,
+        require_images,
+        write_images,
+        write_page,
+    )
 
     # All that can be refused is, before a long run is read.
     require_plotly()
@@ -67,6 +74,7 @@ def report(
     if png is not None:
         require_images()
     paths = [run] if other is None else [run, other]
+    check_patterns(paths, signals or (), phase)
     with progress_bar() as bar:
         reading = bar.add_task("reading", total=None)
         read = read_runs(paths, phase=phase, progress=_moves(bar, reading))

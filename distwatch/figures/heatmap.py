@@ -101,8 +101,10 @@ def _trace(steps: Floats, values: Floats, statistic: str, series: int) -> Any:
             "ticktext": [f"{part}{TIMES}" for part in ("¼", "½", "1", "2", "4")],
             "thickness": 12,
             "outlinewidth": 0,
-            "len": 1.0,
-            "lenmode": "fraction",
+            "len": 260,
+            "lenmode": "pixels",
+            "y": 1,
+            "yanchor": "top",
         },
     )
 

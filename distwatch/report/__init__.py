@@ -6,12 +6,13 @@ knows of a run, ``page`` puts it together, ``images`` makes PNGs. The page's own
 """
 
 from distwatch.report.images import require_images
-from distwatch.report.reading import ReadRun, read_runs
+from distwatch.report.reading import ReadRun, check_patterns, read_runs
 from distwatch.report.writing import check_page, write_images, write_page
 
 __all__ = [
     "ReadRun",
     "check_page",
+    "check_patterns",
     "read_runs",
     "require_images",
     "write_images",

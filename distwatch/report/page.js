@@ -234,7 +234,7 @@
     if (narrow()) {
       const bar = trace.colorbar;
       trace.colorbar = { ...bar, orientation: "h", y: 1, yanchor: "bottom", x: 0.5, xanchor: "center",
-        title: { text: "" }, len: 1 };
+        title: { text: "" }, len: 1, lenmode: "fraction" };
       layout.height += 40;
       layout.margin = { ...layout.margin, t: 56 };
     }

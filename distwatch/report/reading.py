@@ -17,6 +17,7 @@ from distwatch.overview import (
     read_distribution,
     read_overview,
 )
+from distwatch.signals.patterns import names_matching
 from distwatch.store import StoredRun
 
 #: Bytes of a page beside plotly itself, so that it stays below 10 MB. Base64 takes a third
@@ -78,6 +79,20 @@ def read_runs(
             progress(done, total)
 
     return [_read(stored, int(budget * _AS_TEXT) // len(opened), more) for stored in opened]
+
+
+def check_patterns(
+    runs: Sequence[str | Path], patterns: Sequence[str], phase: str | None = None
+) -> None:
+    """Refuse patterns that match no signal of all runs, before minutes are spent.
+
+    Raises:
+        UnknownSignalError: one matches none; the nearest are named.
+        NotARunError, FormatVersionError, DamagedStoreError, ConfigError: see `read_runs`.
+    """
+    names = [StoredRun(run, phase).info.names for run in runs]
+    common = [name for name in names[0] if all(name in each for each in names)]
+    names_matching(patterns, common, " and ".join(map(str, runs)))
 
 
 def _with_histogram(stored: StoredRun) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def write_page(runs: list[ReadRun], path: Path, *, title: str | None = None) -> 
         part.write_bytes(made)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise NotWritableError(f"{path} cannot be written: {error}.") from error
     return len(made)
 

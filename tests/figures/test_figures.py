@@ -1,5 +1,7 @@
 """Figures show what is in a run, and no text of a store is more than text in them."""
 
+import sys
+
 import numpy as np
 import pytest
 from made_runs import HOSTILE, made_run, ordinary
@@ -164,7 +166,7 @@ def test_plots_are_of_what_was_committed_when_the_run_was_refreshed(run):
 
 
 def test_without_plotly_the_remedy_is_said(run, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "plotly.graph_objects", None)
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
     with pytest.raises(SetupError, match=r'pip install "distwatch\[report\]"'):
         run.plot.curves(LAYER)
 

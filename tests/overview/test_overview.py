@@ -68,9 +68,7 @@ def test_bins_are_the_extremes_of_their_steps(fake):
     fine, coarse = (each.history("activation/dense") for each in (steps, bins))
     for place, start in enumerate(coarse.bins.starts):
         stop = np.append(coarse.bins.starts, 43)[place + 1]
-        np.testing.assert_array_equal(
-            coarse.high[place], np.fmax.reduce(fine.high[start:stop])
-        )
+        np.testing.assert_array_equal(coarse.high[place], np.fmax.reduce(fine.high[start:stop]))
         np.testing.assert_array_equal(coarse.low[place], np.fmin.reduce(fine.low[start:stop]))
 
 
