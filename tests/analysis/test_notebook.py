@@ -2,7 +2,7 @@
 
 import pytest
 from long_runs import LongTable, chunk_files, long_run
-from made_runs import HOSTILE, made_run, ordinary
+from chosen_runs import HOSTILE, made_run, ordinary
 
 import distwatch as dw
 from distwatch.analysis import notebook

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from commands import assert_refused, command
-from made_runs import HOSTILE, made_run, ordinary
+from chosen_runs import HOSTILE, made_run, ordinary
 
 from distwatch import report
 from distwatch.report import images

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from made_runs import HOSTILE, made_run, ordinary
+from chosen_runs import HOSTILE, made_run, ordinary
 
 import distwatch as dw
 from distwatch.errors import ConfigError, SetupError, UnknownSignalError

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_runs import made_run, ordinary
+from chosen_runs import made_run, ordinary
 
 import distwatch as dw
 from distwatch.errors import ConfigError, UnknownSignalError

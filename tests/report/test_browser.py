@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from long_runs import LongTable, long_run
-from made_runs import HOSTILE, made_run, ordinary
+from chosen_runs import HOSTILE, made_run, ordinary
 
 from distwatch.figures import curves, heatmap
 from distwatch.report import read_runs, write_page
@@ -221,12 +221,13 @@ def test_hostile_names_do_nothing(chromium, tmp_path):
         page.page.select_option("#ridge-signal-0", str(place))
     box = page.page.locator("#heat-0 .nsewdrag").bounding_box()
     for row in range(len(HOSTILE)):
-        page.page.mouse.move(box["x"] + 200, box["y"] + box["height"] * (row + 0.5) / 6)
+        page.page.mouse.move(box["x"] + 200, box["y"] + box["height"] * (row + 0.5) / len(HOSTILE))
         page.page.wait_for_timeout(60)
     assert not page.page.title().startswith("owned")
     assert page.page.evaluate("document.querySelectorAll('.chart a, main img').length") == 0
     ticks = page.page.locator("#heat-0 .ytick text").all_text_contents()
     assert any("<script>" in tick for tick in ticks)
+    assert "activation/<b>bold</b>" in ticks
     assert any("%{cus" in tick or "{{ 7" in tick for tick in ticks)
     page.assert_quiet()
 

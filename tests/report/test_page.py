@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import HOSTILE, made_run, ordinary
+from chosen_runs import HOSTILE, made_run, ordinary
 
 import distwatch as dw
 from distwatch.errors import NotWritableError, RunExistsError, SetupError

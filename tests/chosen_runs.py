@@ -14,6 +14,7 @@ HOSTILE = (
     "activation/<script>document.title='owned'</script>",
     "activation/</script><img src=x onerror=\"document.title='owned'\">",
     "activation/<!--<script>",
+    "activation/<b>bold</b>",
     "activation/<b>bold</b><a href='https://example.invalid/'>go</a>",
     "activation/%{customdata}$x^2$&amp;\u2028{{ 7 * 7 }}'\"",
     "activation/" + "deep/" * 60 + "end",
