@@ -5,13 +5,16 @@ from __future__ import annotations
 import html
 
 from distwatch._text import printable
-from distwatch.digest import Digest
+from distwatch.digest import WARNING, Digest, Finding
 from distwatch.facts import describe, facts_of
 from distwatch.store.joining import blocks
 from distwatch.store.reader import StoredRun
 
 #: This many states (of a signal on a replica at a step) are read in a second or so.
 MOST_STATES = 1_500_000
+
+#: More findings than these are not read in a notebook.
+_MOST = 9
 
 #: What is told of a run; the rest is in ``distwatch info``.
 _FACTS = ("run", "strategy", "phase", "replicas", "steps", "lost", "thinned out", "written")
@@ -33,12 +36,12 @@ def digest_of_end(stored: StoredRun) -> tuple[Digest, int | None]:
     return digest, None if stored.steps <= most else most
 
 
-def as_html(stored: StoredRun, sentences: list[tuple[str, str]], read: int | None) -> str:
+def as_html(stored: StoredRun, findings: list[Finding], read: int | None) -> str:
     """What is known of a run, as a piece of HTML in which no text is more than text.
 
     Args:
         stored: the run.
-        sentences: severity and text of each.
+        findings: what stands out; of many the first.
         read: how many steps they were made of; None for all.
     """
     facts = [(name, text) for name, text in facts_of(describe(stored)) if name in _FACTS]
@@ -47,7 +50,9 @@ def as_html(stored: StoredRun, sentences: list[tuple[str, str]], read: int | Non
         f'<td style="text-align:left">{_text(text)}</td></tr>'
         for name, text in facts
     )
-    said = "".join(f"<li>{_mark(severity)}{_text(text)}</li>" for severity, text in sentences)
+    said = "".join(f"<li>{_mark(each)}{_text(each.text)}</li>" for each in findings[:_MOST])
+    if len(findings) > _MOST:
+        said += f"<li>And {len(findings) - _MOST} more: see <code>run.findings()</code>.</li>"
     part = (
         ""
         if read is None
@@ -57,8 +62,8 @@ def as_html(stored: StoredRun, sentences: list[tuple[str, str]], read: int | Non
     return f"<div><p><b>distwatch.Run</b></p><ul>{said}</ul>{part}<table>{rows}</table></div>"
 
 
-def _mark(severity: str) -> str:
-    return "<b>Look: </b>" if severity == "warning" else ""
+def _mark(finding: Finding) -> str:
+    return "<b>Look: </b>" if finding.severity == WARNING else ""
 
 
 def _text(text: str) -> str:

@@ -21,7 +21,7 @@ from distwatch.analysis.datasets import (
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
 from distwatch.analysis.notebook import as_html, digest_of_end
 from distwatch.analysis.plots import Plots
-from distwatch.digest import NOTE, WARNING, Digest, Finding
+from distwatch.digest import NOTE, WARNING, Digest, Finding, ordered, sentences
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.records import RunInfo
 from distwatch.store.damage import Damage
@@ -123,8 +123,7 @@ class Run:
     def _repr_html_(self) -> str:
         """What Jupyter shows: the summary, of the last steps alone if there are many."""
         digest, read = digest_of_end(self._store)
-        told = [(each.severity, each.text) for each in self.findings(digest)]
-        return as_html(self._store, told, read)
+        return as_html(self._store, self.findings(digest), read)
 
     @property
     def plot(self) -> Plots:
@@ -241,16 +240,21 @@ class Run:
 
     def summary(self) -> str:
         """What stands out, in a few plain sentences."""
-        return "\n".join(finding.text for finding in self.findings())
+        return "\n".join(sentences(self.findings()))
 
     def findings(self, digest: Digest | None = None) -> list[Finding]:
         """What stands out, one by one, for programs: `summary` is made of these.
+
+        The extent first, then warnings, then notes. Each is a `Finding` with a stable
+        ``kind``, a ``severity`` ("warning" or "note"), a ``text``, and, where there is
+        one, a ``signal`` (with ``others`` of which the same is true), ``step`` and
+        ``replica``.
 
         Args:
             digest: that of the run, where its blocks were read already.
         """
         found = (digest or self.digest()).findings(lost=self.lost)
-        return [*found, *self._thinned_out(), *self._stopped()]
+        return ordered([*found, *self._stopped(), *self._thinned_out()])
 
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.

@@ -9,7 +9,7 @@ import numpy as np
 
 from distwatch.binning import Floats
 from distwatch.figures.curves import HEIGHT, traces_of
-from distwatch.figures.style import LONGEST, RUN_COLOURS, TIMES, faint, figure, shortened, shown
+from distwatch.figures.style import RUN_COLOURS, TIMES, faint, figure, name_rows, shown
 from distwatch.overview import Overview, SignalHistory
 
 if TYPE_CHECKING:
@@ -117,7 +117,6 @@ def comparison(compared: Compared, statistic: str = "size", most: int = MOST) ->
         xaxis_title="median in B / median in A",
         showlegend=False,
     )
-    made.update_layout(meta={"names": [shortened(name, LONGEST) for name in names]})
     widest = max(1.0, float(np.ceil(np.abs(times).max(initial=0.0))))
     ticks = np.unique(np.round(np.linspace(-widest, widest, 5)))
     made.update_xaxes(
@@ -127,13 +126,7 @@ def comparison(compared: Compared, statistic: str = "size", most: int = MOST) ->
         zeroline=True,
         zerolinecolor="rgba(128,140,152,0.6)",
     )
-    made.update_yaxes(
-        tickvals=list(range(len(names))),
-        ticktext=[shown(name, 34) for name in names],
-        range=[max(1, len(names)) - 0.4, -0.6],
-        showgrid=False,
-        ticksuffix=" ",
-    )
+    name_rows(made, names)
     return made
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distwatch.binning import Floats
-from distwatch.figures.style import LONGEST, colour_of, figure, shortened, shown
+from distwatch.figures.style import colour_of, figure, name_rows
 from distwatch.overview import Overview
 
 if TYPE_CHECKING:
@@ -39,19 +39,12 @@ def divergence(overview: Overview, most: int = MOST) -> Figure:
         xaxis_title="standard deviations",
     )
     _draw(made, overview.info.replicas, apart, offset)
-    made.update_yaxes(
-        tickvals=list(range(len(names))),
-        ticktext=[shown(name, 34) for name in names],
-        range=[max(1, len(names)) - 0.4, -0.6],
-        showgrid=False,
-        ticksuffix=" ",
-    )
+    name_rows(made, names)
     if not names:
         made.add_annotation(
             text="There is no difference.", x=0.5, y=0.5, xref="paper", yref="paper",
             showarrow=False,
         )  # fmt: skip
-    made.update_layout(meta={"names": [shortened(name, LONGEST) for name in names]})
     made.update_xaxes(zeroline=True, zerolinecolor="rgba(128,140,152,0.6)")
     return made
 

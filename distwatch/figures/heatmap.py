@@ -8,7 +8,7 @@ import numpy as np
 
 from distwatch.binning import Bins, Floats
 from distwatch.errors import ConfigError
-from distwatch.figures.style import SCALE, TIMES, figure, shown
+from distwatch.figures.style import LABEL, SCALE, TIMES, figure, shown
 from distwatch.overview import History, Overview
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def heatmap(overview: Overview, statistic: str = "size", replica: int | None = N
     )
     made.update_yaxes(
         tickvals=list(range(len(names))),
-        ticktext=[shown(name, 34) for name in names],
+        ticktext=[shown(name, LABEL) for name in names],
         autorange="reversed",
         showgrid=False,
         tickfont={"size": 10 if len(names) > 45 else 11.5},

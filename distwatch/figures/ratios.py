@@ -8,7 +8,7 @@ import numpy as np
 
 from distwatch.errors import ConfigError
 from distwatch.figures.curves import line
-from distwatch.figures.style import colour_of, dash_of, figure, shown
+from distwatch.figures.style import LABEL, colour_of, dash_of, figure, shown
 from distwatch.overview import Overview, SignalHistory
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _trace(history: SignalHistory, place: int) -> Any:
 
     mean = history.mean[:, -1]
     x, y = line(history.bins, np.where(mean > 0, mean, np.nan))
-    name = shown(history.signal.name.removeprefix("update/"), 34)
+    name = shown(history.signal.name.removeprefix("update/"), LABEL)
     return go.Scatter(
         x=x,
         y=y,

@@ -44,6 +44,9 @@ RUN_COLOURS = ("#0072B2", "#D55E00")
 _TITLE = 72
 LONGEST = 160
 
+#: So many letters of a name stand beside an axis.
+LABEL = 34
+
 #: What plotly or MathJax would read as more than a letter.
 _SPECIAL = {"$": "&#36;", "%": "&#37;", "{": "&#123;", "}": "&#125;"}
 
@@ -112,6 +115,18 @@ def figure(traces: list[Any], *, height: int, title: str = "", **layout: Any) ->
     made.update_xaxes(**grid, linecolor="rgba(128,140,152,0.5)", showline=True)
     made.update_yaxes(**grid)
     return made
+
+
+def name_rows(made: Figure, names: list[str]) -> None:
+    """Give a figure a row for each name, the first at the top."""
+    made.update_layout(meta={"names": [shortened(name, LONGEST) for name in names]})
+    made.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=[shown(name, LABEL) for name in names],
+        range=[max(1, len(names)) - 0.4, -0.6],
+        showgrid=False,
+        ticksuffix=" ",
+    )
 
 
 def colour_of(place: int) -> str:

@@ -29,7 +29,15 @@ def contents(runs: list[ReadRun]) -> dict[str, Any]:
             for choice in CHOICES
         ],
         "runs": [_run(run) for run in runs],
+        "first": _first(runs[0]),
     }
+
+
+def _first(run: ReadRun) -> str | None:
+    """The signal whose curves are seen first: that of the first finding that has one."""
+    names = {signal.name for signal in run.overview.signals}
+    found = [each.signal for each in run.findings if each.signal in names]
+    return _name(found[0]) if found and found[0] else None
 
 
 def as_script(value: Any) -> str:

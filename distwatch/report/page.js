@@ -342,6 +342,8 @@
     at("curve-statistic").addEventListener("change", curve);
     at("curve-log").addEventListener("change", curve);
     listSignals();
+    const first = curveSignals().findIndex((signal) => signal.name === page.first);
+    if (first >= 0) at("curve-signal").value = String(first);
     chooseSignal();
   }
 

@@ -110,13 +110,16 @@ class LogHistogram(Statistic[LogHistogramState]):
 
     def observe(self, seen: Seen) -> LogHistogramState:
         xp = namespace(seen.delta)
-        places = self._places(seen.delta)
+        places = self.places(seen.delta)
         # The last place is that of NaN.
         counts = xp.bincount(places, len(self.centres) + 1)
         return LogHistogramState(counts[:-1])
 
-    def _places(self, delta: Any) -> Any:
-        """The bucket of each element, as whole numbers: shape (element,)."""
+    def places(self, delta: Any) -> Any:
+        """The bucket of each element, as whole numbers: shape (element,).
+
+        The number of buckets for NaN.
+        """
         xp = namespace(delta)
         pattern, mantissa, bias = xp.magnitude_bits(delta)
         low, _ = self._octaves

@@ -1,8 +1,8 @@
 """What Jupyter shows of a run: its summary, read within a moment, and never markup."""
 
 import pytest
-from long_runs import LongTable, chunk_files, long_run
 from chosen_runs import HOSTILE, made_run, ordinary
+from long_runs import LongTable, chunk_files, long_run
 
 import distwatch as dw
 from distwatch.analysis import notebook

@@ -5,8 +5,8 @@ import os
 import sys
 
 import pytest
-from commands import assert_refused, command
 from chosen_runs import HOSTILE, made_run, ordinary
+from commands import assert_refused, command
 
 from distwatch import report
 from distwatch.report import images

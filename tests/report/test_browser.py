@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from long_runs import LongTable, long_run
 from chosen_runs import HOSTILE, made_run, ordinary
+from long_runs import LongTable, long_run
 
 from distwatch.figures import curves, heatmap
 from distwatch.report import read_runs, write_page
@@ -118,6 +118,12 @@ def test_it_opens_without_an_error_and_without_a_network(page):
     assert page.page.locator(".findings li").count() >= 3
 
 
+def test_the_first_signal_is_one_that_stands_out(written, chromium):
+    fresh = Page(chromium, written[0])
+    chosen = fresh.page.evaluate("document.getElementById('curve-signal').value")
+    assert chosen in ("1", "2")  # the one with the spike, or the one with NaN
+
+
 def test_a_spike_of_one_step_is_on_the_page(page, written):
     _, overview, deltas = written
     assert len(overview.histories[0].bins) < STEPS / 4
@@ -220,8 +226,9 @@ def test_hostile_names_do_nothing(chromium, tmp_path):
         page.page.select_option("#curve-signal", str(place))
         page.page.select_option("#ridge-signal-0", str(place))
     box = page.page.locator("#heat-0 .nsewdrag").bounding_box()
-    for row in range(len(HOSTILE)):
-        page.page.mouse.move(box["x"] + 200, box["y"] + box["height"] * (row + 0.5) / len(HOSTILE))
+    row = box["height"] / len(HOSTILE)
+    for place in range(len(HOSTILE)):
+        page.page.mouse.move(box["x"] + 200, box["y"] + row * (place + 0.5))
         page.page.wait_for_timeout(60)
     assert not page.page.title().startswith("owned")
     assert page.page.evaluate("document.querySelectorAll('.chart a, main img').length") == 0

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chosen_runs import HOSTILE, made_run, ordinary
+from long_runs import LongTable, long_run
 
 import distwatch as dw
 from distwatch.errors import NotWritableError, RunExistsError, SetupError
 from distwatch.report import page as page_module
 from distwatch.report import read_runs, write_page
-from distwatch.report.contents import as_script, drawn_replicas, packed
+from distwatch.report.contents import as_script, contents, drawn_replicas, packed
 from distwatch.report.images import file_name
 from distwatch.report.page import page
 from distwatch.testing.fake import fake_run
@@ -187,6 +188,18 @@ def test_progress_reaches_its_end(tmp_path):
     read_runs([path], progress=lambda done, total: told.append((done, total)))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (120, 120)  # each step once, and once for each histogram
+
+
+def test_a_long_run_takes_no_more_than_its_budget(tmp_path):
+    # tests/benchmarks/report_size.py does the same at full size.
+    tables = (LongTable(40), LongTable(10, every=7))
+    path = long_run(tmp_path / "run.zarr", steps=2000, tables=tables, window=32).path
+    sizes = []
+    for budget in (200_000, 800_000):
+        runs = read_runs([path], budget=budget)
+        sizes.append(len(as_script(contents(runs))))
+        assert sizes[-1] < budget
+    assert sizes[1] > 2 * sizes[0]
 
 
 def test_a_report_is_replaced_and_nothing_is_left_beside_it(fake, tmp_path):
