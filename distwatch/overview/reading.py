@@ -24,7 +24,24 @@ MOST_BINS = 1000
 _ENOUGH_BINS = 200
 
 #: Tried one after another, until one fits.
-_BINS = (MOST_BINS, 800, 600, 500, 400, 300, 250, _ENOUGH_BINS, 160, 120, 100, 80, 60, 40, 20)
+_BINS = (
+    MOST_BINS,
+    800,
+    600,
+    500,
+    400,
+    300,
+    250,
+    225,
+    _ENOUGH_BINS,
+    160,
+    120,
+    100,
+    80,
+    60,
+    40,
+    20,
+)
 
 #: Of a bin: mean, low and high, as float32.
 _BYTES = 4 * 3

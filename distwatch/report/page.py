@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
     """The figures that the page shows first, as plotly reads them."""
     overviews = [run.overview for run in runs]
     found: dict[str, Any] = {
-        "heat": [_plain(heatmap(each)) if each.histories else None for each in overviews],
+        "heat": [_empty(heatmap(each)) if each.histories else None for each in overviews],
         "divergence": [_plain(divergence(each)) for each in overviews],
         "ratios": [
             _plain(update_ratios(each)) if with_ratio(each) else None for each in overviews
@@ -90,13 +91,13 @@ def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
     }
     if len(runs) == 1 and overviews[0].histories:
         first = overviews[0].history(overviews[0].signals[0].name)
-        found["curves"] = _plain(curves(_drawn(first, overviews[0])))
+        found["curves"] = _empty(curves(_drawn(first, overviews[0])))
     if len(runs) == 2:
         compared = Compared(*overviews)
         if compared.common:
             name = compared.common[0]
             both = (each.history(name) for each in overviews)
-            found["curves"] = _plain(side_by_side(*both))
+            found["curves"] = _empty(side_by_side(*both))
             found["comparison"] = _plain(comparison(compared))
     return found
 
@@ -115,10 +116,16 @@ def _drawn(history: SignalHistory, overview: Overview) -> SignalHistory:
     )
 
 
+def _empty(figure: Figure) -> dict[str, Any]:
+    """The same without its numbers: the page fills them in."""
+    made = _plain(figure)
+    for trace in made["data"]:
+        trace |= {name: [] for name in ("x", "y", "z", "customdata") if name in trace}
+    return made
+
+
 def _plain(figure: Figure) -> dict[str, Any]:
     """A figure as plain data; NaN, of which JSON knows nothing, is null."""
-    import json
-
     made: dict[str, Any] = json.loads(figure.to_json())
     # Which would say what each kind of trace looks like by default: nothing of ours.
     made["layout"].pop("template", None)
