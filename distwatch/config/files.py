@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
+from distwatch.config import forms
 from distwatch.config.watch import WatchConfig, in_words
 from distwatch.errors import ConfigError, nearest
 from distwatch.signals import check_selectors
@@ -81,7 +82,7 @@ def _read(path: str | Path) -> tuple[Any, Any]:
 def json_schema() -> dict[str, Any]:
     """What a file may hold, as JSON Schema (2020-12), for editors."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return dialect | WatchConfig.model_json_schema()
+    return {**dialect, **WatchConfig.model_json_schema(), "$defs": forms.SHARED}
 
 
 def templates() -> list[str]:
