@@ -42,6 +42,7 @@ LEVELS = {
     "analysis": 7,
     "tail": 8,
     "report": 8,
+    "scripts": 11,
     "demo": 11,
     "cli": 12,
     "testing": 11,
@@ -57,13 +58,14 @@ RUNNING |= {
     "layers",
     "callbacks",
     "loops",
+    "scripts",
 }
 READING = {"facts", "overview", "figures", "analysis", "tail", "report"}
 #: Which room alone may import a library.
 OWNERS = {
     "zarr": {"store"},
     "tensorflow": RUNNING | {"_array"},
-    "keras": {"taps", "traps", "compat", "layers", "callbacks", "demo"},
+    "keras": {"taps", "traps", "compat", "layers", "callbacks", "scripts", "demo"},
     "xarray": READING | {"demo"},
     "plotly": {"figures", "report"},
     "kaleido": {"report"},

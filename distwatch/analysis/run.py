@@ -333,7 +333,7 @@ class SignalView:
         Raises:
             ConfigError: there is no such statistic.
         """
-        return _pick(self._per_replica, statistic)
+        return self._pick(self._per_replica, statistic)
 
     def merged(self, statistic: str) -> xr.DataArray:
         """A statistic over all replicas together, or ``spread``: dims (step,).
@@ -343,7 +343,7 @@ class SignalView:
         """
         if statistic == "spread":
             return self._spread
-        return _pick(self._merged, statistic, "spread")
+        return self._pick(self._merged, statistic, "spread")
 
     @functools.cached_property
     def _per_replica(self) -> xr.Dataset:
@@ -356,6 +356,14 @@ class SignalView:
     @functools.cached_property
     def _spread(self) -> xr.DataArray:
         return spread_of(self._stored, self._chosen).isel(signal=0)
+
+    def _pick(self, dataset: xr.Dataset, statistic: str, *further: str) -> xr.DataArray:
+        if statistic not in dataset.data_vars:
+            known = [*map(str, dataset.data_vars), *further]
+            raise ConfigError(
+                f"{self.name} has no statistic {statistic!r}; it has {', '.join(known)}."
+            )
+        return dataset[statistic]
 
 
 def open_run(path: str | Path, *, phase: str | None = None) -> Run:
@@ -372,12 +380,3 @@ def open_run(path: str | Path, *, phase: str | None = None) -> Run:
         ConfigError: the run has no such phase.
     """
     return Run(StoredRun(path, phase))
-
-
-def _pick(dataset: xr.Dataset, statistic: str, *further: str) -> xr.DataArray:
-    if statistic not in dataset.data_vars:
-        known = [*map(str, dataset.data_vars), *further]
-        raise ConfigError(
-            f"unknown statistic {statistic!r}; nearest: {nearest(statistic, known)}."
-        )
-    return dataset[statistic]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
+from distwatch.config import forms
 from distwatch.config.watch import WatchConfig, in_words
 from distwatch.errors import ConfigError, nearest
 from distwatch.signals import check_selectors
@@ -16,6 +17,9 @@ from distwatch.signals import check_selectors
 #: The files for each use: in the wheel beside this module, in a checkout at its top.
 _SHIPPED = Path(__file__).parent / "uses"
 _IN_CHECKOUT = Path(__file__).parents[2] / "configs"
+
+
+_NO_KEYS = "expected keys such as 'store: run.zarr', found none."
 
 
 class Mistake(NamedTuple):
@@ -39,30 +43,46 @@ def read_config(path: str | Path) -> WatchConfig:
     raise ConfigError(f"{path}: {'; '.join(told)}")
 
 
+def read_arguments(path: str | Path) -> dict[str, Any]:
+    """Read what a YAML file says, not validated.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no mapping.
+    """
+    written, _ = _read(path)
+    if not isinstance(written, dict):
+        raise ConfigError(f"{path}: {_NO_KEYS}")
+    return {str(key): value for key, value in written.items()}
+
+
 def examine(path: str | Path) -> WatchConfig | list[Mistake]:
     """Read a YAML file, or list all that is wrong in it, in the order of its lines.
 
     Raises:
         ConfigError: the file cannot be read as YAML.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        written = yaml.safe_load(text)
-        root = yaml.compose(text, yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(written, dict) or root is None:
-        return [Mistake(None, "expected keys such as 'store: run.zarr', found none.")]
+    written, root = _read(path)
+    if not isinstance(written, dict):
+        return [Mistake(None, _NO_KEYS)]
     mistakes = [*_twice(root), *_wrong(written, root)]
     if mistakes:
         return sorted(mistakes, key=lambda mistake: mistake.line or 0)
     return WatchConfig(**{str(key): value for key, value in written.items()})
 
 
+def _read(path: str | Path) -> tuple[Any, Any]:
+    """What a file says, and the nodes of YAML, which know their lines."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+
+
 def json_schema() -> dict[str, Any]:
     """What a file may hold, as JSON Schema (2020-12), for editors."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return dialect | WatchConfig.model_json_schema()
+    return {**dialect, **WatchConfig.model_json_schema(), "$defs": forms.SHARED}
 
 
 def templates() -> list[str]:

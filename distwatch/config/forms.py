@@ -47,9 +47,21 @@ def _reference(names: list[str]) -> Form:
     return _either({"enum": [name for name in names if name != "ema"]}, _EMA)
 
 
+def _shared(name: str, form: Form) -> Form:
+    """A form that stands in several places, by its name."""
+    SHARED[name] = form
+    return {"$ref": f"#/$defs/{name}"}
+
+
+#: Forms that others name.
+SHARED: dict[str, Form] = {}
+
 #: What a delta is measured against.
-REFERENCE = _reference(list(REFERENCES))
-_OF_WEIGHTS = _reference([name for name in REFERENCES if name not in OF_BATCHES])
+REFERENCE = _shared("reference", _reference(list(REFERENCES)))
+_OF_WEIGHTS = _shared(
+    "reference_of_weights",
+    _reference([name for name in REFERENCES if name not in OF_BATCHES]),
+)
 
 _TIMES = [
     _one_key("every", _COUNT),
@@ -63,7 +75,7 @@ SCHEDULE = _either(_NOTHING, *_TIMES)
 
 _GLOB: Form = {"type": "string"}
 _GLOBS: Form = {"type": "array", "items": _GLOB, "minItems": 1}
-_ALL = _either(_NOTHING, {"const": True})
+_ALL = [_NOTHING, {"const": True}]
 
 _HISTOGRAM = _either(
     _NOTHING,
@@ -75,15 +87,18 @@ _HISTOGRAM = _either(
         }
     ),
 )
-_STATISTICS: Form = {
-    "type": "array",
-    "items": _either({"const": "histogram"}, _one_key("histogram", _HISTOGRAM)),
-    "maxItems": 1,
-}
+_STATISTICS = _shared(
+    "statistics",
+    {
+        "type": "array",
+        "items": _either({"const": "histogram"}, _one_key("histogram", _HISTOGRAM)),
+        "maxItems": 1,
+    },
+)
 
 #: Arguments of makers that are the same for all of them.
 _ARGUMENTS: dict[str, Form] = {
-    "every": _either(_NOTHING, _COUNT, *_TIMES),
+    "every": _shared("every", _either(_NOTHING, _COUNT, *_TIMES)),
     "statistics": _STATISTICS,
     "reduce": {"enum": [None, "mean", "sum"]},
     "dtype": {"enum": ["float32", "float16"]},
@@ -93,7 +108,7 @@ _ARGUMENTS: dict[str, Form] = {
 def _selector(kind: str, maker: Any) -> Form:
     taken = dict(inspect.signature(maker).parameters)
     patterns = taken.pop("patterns", None)
-    chosen = _either(*_ALL["anyOf"], _GLOB, _GLOBS) if patterns else _ALL
+    chosen = _either(*_ALL, _GLOB, _GLOBS) if patterns else _either(*_ALL)
     required = [name for name, argument in taken.items() if argument.default is argument.empty]
     properties = {name: _argument(kind, name) for name in taken}
     return _mapping({kind: chosen, **properties}, kind, *required)
@@ -106,7 +121,7 @@ def _argument(kind: str, name: str) -> Form:
     return _ARGUMENTS.get(name, {"type": "boolean"})
 
 
-_SELECTORS = [_selector(kind, maker.make) for kind, maker in MAKERS.items()]
+_SELECTORS = [_shared(kind, _selector(kind, maker.make)) for kind, maker in MAKERS.items()]
 
 #: What is watched.
 SIGNALS = _either(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from distwatch._text import printable
+
 #: How much a finding matters: a fact worth knowing, or something to look into.
 NOTE, WARNING = "note", "warning"
 
@@ -32,6 +34,10 @@ class Finding:
     step: int | None = None
     replica: int | None = None
     others: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # It has names of signals, and a store may be anybody's.
+        object.__setattr__(self, "text", printable(self.text))
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:

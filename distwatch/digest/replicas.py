@@ -73,7 +73,7 @@ def same_inputs(tables: Sequence[TableDigest]) -> list[Finding]:
         pairs = np.argwhere(np.triu(table.shared, 1))
         if not len(pairs):
             continue
-        a, b = max(pairs, key=lambda pair: table.shared[tuple(pair)])
+        a, b = pairs[np.argmax(table.shared[tuple(pairs.T)])]
         text = (
             f"Replicas {table.replicas[a]} and {table.replicas[b]} were given the same "
             f"input at {table.shared[a, b]} of {counted(table.steps, 'step')}."

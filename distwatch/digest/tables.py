@@ -145,9 +145,11 @@ class TableDigest:
     def _find_shared(self, block: Block) -> None:
         checksum = block.rows[..., self.table.fields.index("checksum")]
         present = block.rows[..., _COUNT] > 0
-        for a, b in np.argwhere(np.triu(np.ones_like(self.shared), 1)):
-            same = (checksum[:, a] == checksum[:, b]) & present[:, a] & present[:, b]
-            self.shared[a, b] += int(same.all(axis=-1).sum())
+        for a in range(checksum.shape[1] - 1):
+            one, others = slice(a, a + 1), slice(a + 1, None)
+            same = (checksum[:, one] == checksum[:, others]) & present[:, one]
+            together = (same & present[:, others]).all(axis=-1)
+            self.shared[a, others] += together.sum(axis=0)
 
 
 class Broken:

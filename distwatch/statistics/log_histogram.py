@@ -89,6 +89,10 @@ class LogHistogram(Statistic[LogHistogramState]):
         low, high = self._octaves
         return (high - low) << self._bits
 
+    @property
+    def columns(self) -> int:
+        return 2 * self._positive + 5
+
     @functools.cached_property
     def centres(self) -> Floats:
         """The value that each bucket stands for: shape (bucket,)."""
