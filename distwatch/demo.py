@@ -77,7 +77,7 @@ class Change:
 
 def changes(run: Run) -> list[Change]:
     """Read the changes of a run, signal by signal, replica by replica."""
-    from distwatch.analysis.datasets import readable
+    from distwatch.readings import readable
 
     (table,) = run.digest().tables.values()
     total: dict[str, Any] = readable(table.totals)

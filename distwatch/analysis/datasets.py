@@ -11,16 +11,11 @@ import xarray as xr
 
 from distwatch.digest import spread
 from distwatch.errors import ConfigError
+from distwatch.readings import STATISTICS, readable
 from distwatch.records import Floats, Table
 from distwatch.statistics import ROW
 from distwatch.store.joining import ReadableStates
 from distwatch.store.schema import SIGNALS_PER_CHUNK, divisor
-
-#: What a row says of a delta, as people read it.
-STATISTICS = ("count", "mean", "std", "min", "max", "l1", "l2", "zeros", "nans", "infs")
-
-#: NaN, where no two elements could be compared: nothing is known, not zero.
-_KNOWN_IF_COMPARED = ("mean", "std", "min", "max", "l1", "l2")
 
 #: What stands beside ``step``.
 _BESIDE_STEP = ("epoch", "iteration")
@@ -118,25 +113,6 @@ def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
     )
 
 
-def readable(states: Any, table: Table | None = None) -> dict[str, Any]:
-    """Derive what people read from packed states of shape (..., field).
-
-    Args:
-        states: rows of the usual fields, or of all scalar fields of ``table``.
-        table: whose rows they are; None for the usual fields alone.
-    """
-    usual = len(ROW.fields)
-    computed = ROW.compute(ROW.unpack(states[..., :usual]))
-    compared = computed["count"] > 0
-    found = {
-        name: np.where(compared, computed[name], np.nan)
-        if name in _KNOWN_IF_COMPARED
-        else computed[name]
-        for name in STATISTICS
-    }
-    return {**found, **_readable_further(states[..., usual:], table)}
-
-
 def _said(states: Any, table: Table) -> dict[str, Any]:
     """The same, NaN where a worker left no row."""
     absent = np.isnan(states[..., 0])
@@ -144,17 +120,6 @@ def _said(states: Any, table: Table) -> dict[str, Any]:
         return readable(states, table)
     found = readable(np.where(absent[..., None], 0.0, states), table)
     return {name: np.where(absent, np.nan, values) for name, values in found.items()}
-
-
-def _readable_further(states: Any, table: Table | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    start = 0
-    for statistic in table.statistic.further if table else ():
-        if not statistic.wide:
-            stop = start + len(statistic.fields)
-            found |= statistic.compute(statistic.unpack(states[..., start:stop]))
-            start = stop
-    return found
 
 
 def _dims(merged: bool) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from distwatch.analysis.datasets import (
     steps_in_chunk,
 )
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
+from distwatch.analysis.notebook import as_html, digest_of_end
+from distwatch.analysis.plots import Plots
 from distwatch.digest import NOTE, WARNING, Digest, Finding, ordered, sentences
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.records import RunInfo
@@ -48,6 +50,7 @@ class Run:
     def __init__(self, store: StoredRun) -> None:
         self._store = store
         self._phase = store.phase
+        self._plots: Plots | None = None
 
     @property
     def path(self) -> Address:
@@ -117,12 +120,25 @@ class Run:
             f"{len(self.replicas)} replicas, {len(self.signals)} signals>"
         )
 
+    def _repr_html_(self) -> str:
+        """What Jupyter shows: the summary, of the last steps alone if there are many."""
+        digest, read = digest_of_end(self._store)
+        return as_html(self._store, self.findings(digest), read)
+
+    @property
+    def plot(self) -> Plots:
+        """Figures: ``run.plot.curves("loss")``; see `Plots`. They need plotly."""
+        if self._plots is None:
+            self._plots = Plots(self._store)
+        return self._plots
+
     def refresh(self) -> Run:
         """See what was committed since: this run, opened anew; returns itself.
 
         A run that is being written can be opened and refreshed at any time.
         """
         self._store = StoredRun(self.path, self._phase)
+        self._plots = None
         return self
 
     def to_xarray(self, *, merged: bool = False, chunks: str | int | None = None) -> xr.Dataset:
@@ -226,15 +242,18 @@ class Run:
         """What stands out, in a few plain sentences."""
         return "\n".join(sentences(self.findings()))
 
-    def findings(self) -> list[Finding]:
+    def findings(self, digest: Digest | None = None) -> list[Finding]:
         """What stands out, one by one, for programs: `summary` is made of these.
 
         The extent first, then warnings, then notes. Each is a `Finding` with a stable
         ``kind``, a ``severity`` ("warning" or "note"), a ``text``, and, where there is
         one, a ``signal`` (with ``others`` of which the same is true), ``step`` and
         ``replica``.
+
+        Args:
+            digest: that of the run, where its blocks were read already.
         """
-        found = self.digest().findings(lost=self.lost)
+        found = (digest or self.digest()).findings(lost=self.lost)
         return ordered([*found, *self._stopped(), *self._thinned_out()])
 
     def verify(self) -> list[Damage]:

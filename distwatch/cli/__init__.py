@@ -17,7 +17,7 @@ from distwatch.cli.conventions import REFUSED, app
 from distwatch.errors import DistwatchError
 
 #: In the order in which ``--help`` lists them.
-COMMANDS = ("demo", "run", "info", "tail", "verify", "estimate", "config")
+COMMANDS = ("demo", "run", "info", "tail", "report", "verify", "estimate", "config")
 
 for _command in COMMANDS:
     importlib.import_module(f"distwatch.cli.{_command}")

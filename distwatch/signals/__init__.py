@@ -25,6 +25,7 @@ from distwatch.signals.kinds import (
 from distwatch.signals.patterns import (
     Pattern,
     matching,
+    names_matching,
 )
 from distwatch.signals.reading import (
     check_selectors,
@@ -68,6 +69,7 @@ __all__ = [
     "inputs",
     "loss",
     "matching",
+    "names_matching",
     "probe",
     "tensors",
     "updates",

@@ -49,6 +49,34 @@ def matches(pattern: Pattern, path: str, kinds: Sequence[str]) -> bool:
     return any(re.fullmatch(expression(pattern), form) for form in forms)
 
 
+def names_matching(patterns: Iterable[Pattern], names: Sequence[str], where: str) -> list[str]:
+    """Return those names of signals that a pattern matches, in their order.
+
+    A pattern matches a name with its kind (``activation/dense``), without it, or its last
+    part. Without patterns all are returned.
+
+    Raises:
+        UnknownSignalError: a pattern matches none of ``where``; the nearest are named.
+    """
+    chosen: set[str] = set()
+    given = list(patterns)
+    for pattern in given:
+        found = {name for name in names if _matches_name(pattern, name)}
+        if not found:
+            written = pattern if isinstance(pattern, str) else pattern.pattern
+            raise UnknownSignalError(
+                f"signal pattern {written!r} matches no signal of {where}; "
+                f"nearest: {nearest(written, list(names))}."
+            )
+        chosen |= found
+    return [name for name in names if not given or name in chosen]
+
+
+def _matches_name(pattern: Pattern, name: str) -> bool:
+    kind, _, path = name.partition("/")
+    return matches(pattern, path or name, (kind,) if path else ())
+
+
 def expression(pattern: Pattern) -> re.Pattern[str]:
     """A regular expression, read if it is written ``re:...``.
 

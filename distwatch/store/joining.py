@@ -54,20 +54,29 @@ class ReadableTable(ReadableStates, Protocol):
         """Raw deltas, where the table keeps them and a step was looked at."""
 
 
-def blocks(stored: ReadableTable) -> Iterator[Block]:
-    """A table's scalar fields in pieces of one chunk each, in order of step."""
+def blocks(stored: ReadableStates, *, since: int = 0, signals: slice = _ALL) -> Iterator[Block]:
+    """A table's scalar fields in pieces of one chunk each, in order of step.
+
+    Args:
+        stored: the table.
+        since: the place of the first row that is wanted.
+        signals: which signals are wanted.
+    """
     window = stored.table.window
     # Whole, since a chunk of these spans many windows.
-    step, epoch, iteration = map(stored.coordinate, ("step", "epoch", "iteration"))
-    for start in range(0, stored.steps, window):
-        steps = slice(start, min(start + window, stored.steps))
+    step, epoch, iteration = (
+        stored.coordinate(name, slice(since, None)) for name in ("step", "epoch", "iteration")
+    )
+    for chunk in range(since // window * window, stored.steps, window):
+        start, stop = max(chunk, since), min(chunk + window, stored.steps)
+        own = slice(start - since, stop - since)
         yield Block(
             table=stored.table.name,
-            step=step[steps],
-            epoch=epoch[steps],
-            iteration=iteration[steps],
-            rows=stored.rows(steps),
-            merged=stored.merged(steps),
+            step=step[own],
+            epoch=epoch[own],
+            iteration=iteration[own],
+            rows=stored.rows(slice(start, stop), signals),
+            merged=stored.merged(slice(start, stop), signals),
         )
 
 

@@ -16,12 +16,13 @@ from distwatch.errors import (
     SetupError,
 )
 from distwatch.records import PHASES
+from distwatch.signals import names_matching
 from distwatch.store import StoredRun
 from distwatch.store.locations import location_of
 from distwatch.store.reader import Worker
 from distwatch.store.schema import CLOSED
 from distwatch.tail.pace import Pace, Scales, free_space
-from distwatch.tail.signals import SignalLook, check_statistic, choose, look_at
+from distwatch.tail.signals import SignalLook, check_statistic, look_at
 
 #: Seconds to wait before what could not be read is tried again: it may be about to change.
 _AGAIN = (0.1, 0.3, 0.6, 1.0, 2.0)
@@ -281,7 +282,7 @@ class Follower:
         if self._read[0] != there:
             tables = list(stored.tables.values())
             wanted, names = self._wanted, stored.info.names
-            chosen = choose(wanted.signals, names, self.path) if tables else set()
+            chosen = set(names_matching(wanted.signals, names, self.path)) if tables else set()
             if tables:
                 check_statistic(wanted.statistic, [each.table for each in tables])
             looks = [

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from distwatch.analysis.datasets import readable
 from distwatch.digest import spread
-from distwatch.errors import ConfigError, UnknownSignalError, nearest
+from distwatch.errors import ConfigError, nearest
+from distwatch.readings import readable
 from distwatch.records import Floats, Table
-from distwatch.signals.patterns import matches
 from distwatch.statistics import ROW
 from distwatch.store.joining import ReadableTable
 
@@ -40,24 +39,6 @@ class SignalLook:
     replica: int | None
     special: int
     unrest: float
-
-
-def choose(patterns: Sequence[str], names: Sequence[str], where: str) -> set[str]:
-    """The names that a pattern matches; all without patterns.
-
-    Raises:
-        UnknownSignalError: a pattern matches none; the nearest are named.
-    """
-    chosen: set[str] = set() if patterns else set(names)
-    for pattern in patterns:
-        found = {name for name in names if _matches(pattern, name)}
-        if not found:
-            raise UnknownSignalError(
-                f"signal pattern {pattern!r} matches no signal of {where}; "
-                f"nearest: {nearest(pattern, list(names))}."
-            )
-        chosen |= found
-    return chosen
 
 
 def check_statistic(statistic: str, tables: Sequence[Table]) -> None:
@@ -133,12 +114,6 @@ def last_steps(stored: ReadableTable, last: int, *, over: bool) -> slice:
         behind = np.argmax(there[::-1], axis=0)
         stop -= int(behind[there.any(axis=0)].max(initial=0))
     return slice(max(0, stop - last), stop)
-
-
-def _matches(pattern: str, name: str) -> bool:
-    kind, _, path = name.partition("/")
-    # With its kind (activation/dense) and without it (dense).
-    return matches(pattern, path or name, (kind,) if path else ())
 
 
 def _last(values: Floats) -> float:

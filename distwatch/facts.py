@@ -1,0 +1,114 @@
+"""What is known of a run beside its numbers: as plain data, and as people read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distwatch.store import StoredRun
+from distwatch.store.joining import ReadableTable
+from distwatch.store.schema import FORMAT
+
+
+def describe(stored: StoredRun) -> dict[str, Any]:
+    """What is known of a run, as plain data: what ``info --json`` prints.
+
+    There are no tables where nothing is committed yet, and ``first_step`` and
+    ``last_step`` are None in one without steps. ``committed_steps`` is that of the table
+    that has most, ``lost_steps`` the sum.
+    """
+    about = stored.info
+    return {
+        "path": str(stored.path),
+        "format": FORMAT,
+        "created": stored.created,
+        "strategy": about.strategy,
+        "phase": about.phase,
+        "phases": stored.phases,
+        "workers": about.workers,
+        "replicas": list(about.replicas),
+        "tables": [_describe_table(table) for table in stored.tables.values()],
+        "unwatched": about.unwatched,
+        "committed_steps": stored.steps,
+        "lost_steps": stored.lost,
+        "thinned_steps": stored.thinned,
+        "ended": stored.ended,
+        "segments": [
+            {
+                "name": segment.name,
+                "worker": segment.info.worker,
+                "start": segment.info.origin.start,
+                "first_step": segment.info.origin.step,
+                "committed_steps": segment.steps,
+            }
+            for segment in stored.segments
+        ],
+        "bytes": stored.nbytes,
+        "versions": about.versions,
+    }
+
+
+def _describe_table(stored: ReadableTable) -> dict[str, Any]:
+    table = stored.table
+    # Not all of them between: there may be a million.
+    ends = slice(0, 1), slice(max(stored.steps - 1, 0), stored.steps)
+    first, last = (stored.coordinate("step", end) for end in ends)
+    return {
+        "name": table.name,
+        "signals": [vars(signal) for signal in table.signals],
+        "statistics": [statistic.spec() for statistic in table.statistic.further],
+        "tensor": vars(table.tensor) if table.tensor else None,
+        "schedule": table.schedule,
+        "window": table.window,
+        "committed_steps": stored.steps,
+        "lost_steps": stored.lost,
+        "first_step": int(first[0]) if len(first) else None,
+        "last_step": int(last[0]) if len(last) else None,
+    }
+
+
+def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
+    """What `describe` found, in words: name and text of each fact."""
+    steps, lost = described["committed_steps"], described["lost_steps"]
+    extent = f"{steps} committed"
+    if steps:
+        tables = [table for table in described["tables"] if table["committed_steps"]]
+        first = min(table["first_step"] for table in tables)
+        extent += f", from {first} to {max(table['last_step'] for table in tables)}"
+    replicas = ", ".join(map(str, described["replicas"]))
+    versions = ", ".join(f"{name} {is_}" for name, is_ in described["versions"].items())
+    return [
+        ("run", described["path"]),
+        ("created", described["created"] or "unknown"),
+        ("strategy", described["strategy"]),
+        ("phase", _phase(described)),
+        ("replicas", replicas or "none has committed a row yet"),
+        ("steps", extent),
+        ("lost", f"{lost} steps" if lost else "none"),
+        *_thinned(described),
+        ("written", _written(described)),
+        ("size", f"{described['bytes'] / 1e6:,.2f} MB"),
+        ("versions", f"{versions}; store format {described['format']}"),
+    ]
+
+
+def _thinned(described: dict[str, Any]) -> list[tuple[str, str]]:
+    thinned = described["thinned_steps"]
+    if not thinned:
+        return []
+    return [("thinned out", f"{thinned} steps of the old part, to keep within max_bytes")]
+
+
+def _written(described: dict[str, Any]) -> str:
+    ended = described["ended"]
+    if ended is None:
+        state = "still going on, or ended without a close (a kill, a crash)"
+    else:
+        state = "to its end" if ended == "closed" else f"until an error ended it: {ended}"
+    starts = 1 + max((each["start"] for each in described["segments"]), default=0)
+    return f"{state}, in {starts} starts" if starts > 1 else state
+
+
+def _phase(described: dict[str, Any]) -> str:
+    others = [phase for phase in described["phases"] if phase != described["phase"]]
+    more = f" (also recorded, see --phase: {', '.join(others)})" if others else ""
+    return f"{described['phase']}{more}"

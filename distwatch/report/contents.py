@@ -1,0 +1,146 @@
+"""What a page knows of a run, as JSON that is safe within a script element."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+
+from distwatch.binning import Binned, Bins
+from distwatch.figures.heatmap import edges_of
+from distwatch.figures.style import LONGEST, shortened
+from distwatch.overview import CHOICES, History, Overview
+from distwatch.report.reading import MOST_REPLICAS, ReadRun
+
+
+def contents(runs: list[ReadRun]) -> dict[str, Any]:
+    """All numbers of the page."""
+    return {
+        "choices": [
+            {
+                "name": choice.name,
+                "change": choice.change,
+                "value": choice.value,
+                "signed": choice.signed,
+                "mergedOnly": choice.merged_only,
+            }
+            for choice in CHOICES
+        ],
+        "runs": [_run(run) for run in runs],
+        "first": _first(runs[0]),
+    }
+
+
+def _first(run: ReadRun) -> str | None:
+    """The signal whose curves are seen first: that of the first finding that has one."""
+    names = {signal.name for signal in run.overview.signals}
+    found = [each.signal for each in run.findings if each.signal in names]
+    return _name(found[0]) if found and found[0] else None
+
+
+def as_script(value: Any) -> str:
+    """JSON that ends no script element and begins no comment, whatever texts are in it."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def drawn_replicas(overview: Overview) -> list[int]:
+    """The places of the replicas that have curves on the page: those furthest out."""
+    replicas = len(overview.info.replicas)
+    if replicas <= MOST_REPLICAS:
+        return list(range(replicas))
+    offsets = [np.abs(history.offset) for history in overview.histories]
+    known = (
+        np.nan_to_num(np.concatenate(offsets, axis=1)) if offsets else np.zeros((replicas, 1))
+    )
+    return sorted(np.argsort(-known.max(axis=1), kind="stable")[:MOST_REPLICAS].tolist())
+
+
+def _run(run: ReadRun) -> dict[str, Any]:
+    overview = run.overview
+    drawn = drawn_replicas(overview)
+    return {
+        "replicas": [overview.info.replicas[place] for place in drawn],
+        "tables": [_table(history, drawn) for history in overview.histories],
+        "signals": [
+            {
+                "name": _name(signal.name),
+                "ofValue": signal.reference == "none",
+                "table": number,
+                "place": place,
+            }
+            for number, history in enumerate(overview.histories)
+            for place, signal in enumerate(history.signals)
+        ],
+        "distributions": [
+            {
+                "name": _name(each.name),
+                "ofValue": each.reference == "none",
+                "edges": array(each.edges),
+                "density": array(each.density),
+                "first": each.first.tolist(),
+                "last": each.last.tolist(),
+            }
+            for each in run.distributions
+        ],
+    }
+
+
+def _name(name: str) -> str:
+    return shortened(name, LONGEST)
+
+
+def _table(history: History, drawn: list[int]) -> dict[str, Any]:
+    series = [*drawn, -1]
+    return {
+        **_bins(history.bins),
+        "series": len(series),
+        "broken": packed(history.broken[:, series]),
+        "kept": {name: _binned(binned, series) for name, binned in history.kept.items()},
+    }
+
+
+def _bins(bins: Bins) -> dict[str, Any]:
+    return {
+        "bins": len(bins),
+        "exact": bins.are_steps,
+        "first": array(bins.first, "<f8"),
+        "last": array(bins.last, "<f8"),
+        "edges": array(edges_of(bins), "<f8"),
+        "gaps": np.flatnonzero(bins.after_gap).tolist(),
+    }
+
+
+def _binned(binned: Binned, series: list[int]) -> dict[str, Any]:
+    chosen = series if binned.mean.shape[1] > 1 else [0]
+    parts = {"mean": binned.mean}
+    if not binned.bins.are_steps:
+        parts |= {"low": binned.low, "high": binned.high}
+    kept = {name: array(_in_order(values[:, chosen])) for name, values in parts.items()}
+    return {**kept, "series": len(chosen), "infinite": packed(binned.infinite[:, chosen])}
+
+
+def _in_order(values: Any) -> Any:
+    """From (bin, series, signal) to (signal, series, bin), so that a curve is one piece."""
+    return np.ascontiguousarray(np.transpose(values, (2, 1, 0)))
+
+
+def array(values: Any, dtype: str = "<f4") -> str:
+    """Numbers as base64."""
+    # Beyond float32 a number is as large as one can be there, and not infinite.
+    if dtype == "<f4":
+        largest = float(np.finfo(np.float32).max)
+        values = np.clip(np.asarray(values, np.float64), -largest, largest)
+    return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode("ascii")
+
+
+def packed(flags: Any) -> str | None:
+    """Flags of shape (bin, series, signal) as bits in base64; None where none is set."""
+    if not flags.any():
+        return None
+    bits = np.packbits(_in_order(flags).ravel(), bitorder="little")
+    return base64.b64encode(bits.tobytes()).decode("ascii")

@@ -1,0 +1,142 @@
+"""Figures as PNG, for papers and slides."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distwatch.errors import SetupError
+from distwatch.figures import (
+    Compared,
+    comparison,
+    curves,
+    divergence,
+    heatmap,
+    ridgeline,
+    side_by_side,
+    update_ratios,
+)
+from distwatch.figures.ratios import with_ratio
+from distwatch.report.reading import ReadRun
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+#: What browsers that kaleido can use are called.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+WIDTH = 1000
+_SCALE = 2
+
+#: Curves and distributions of more signals are not wanted at once; a pattern chooses.
+MOST_SIGNALS = 12
+
+
+def browser() -> str | None:
+    """Where Chromium or Chrome is: where BROWSER_PATH says, or by its usual names."""
+    named = os.environ.get("BROWSER_PATH")
+    if named:
+        return named if Path(named).is_file() else None
+    found = (shutil.which(name) for name in BROWSERS)
+    return next((path for path in found if path), None)
+
+
+def require_images() -> None:
+    """Refuse where no image can be made.
+
+    Raises:
+        SetupError: kaleido is not installed, or there is no Chromium.
+    """
+    if importlib.util.find_spec("kaleido") is None:
+        raise SetupError(
+            'images need kaleido, which is not installed: pip install "distwatch[png]".'
+        )
+    if browser() is None:
+        named = os.environ.get("BROWSER_PATH")
+        found = f"BROWSER_PATH={named} is no file" if named else "none is on the PATH"
+        raise SetupError(
+            f"images need Chromium or Chrome, and {found}: install one (on Debian: apt "
+            "install chromium), or say in BROWSER_PATH where it is."
+        )
+
+
+def images_of(runs: list[ReadRun], signals: list[str]) -> dict[str, Figure]:
+    """The figures that are written, by the names of their files without an ending.
+
+    Args:
+        runs: one run or two.
+        signals: names of those whose curves and distributions are drawn.
+    """
+    found: dict[str, Figure] = {}
+    for run, letter in zip(runs, ("-a", "-b") if len(runs) > 1 else ("",), strict=True):
+        overview = run.overview
+        if not overview.histories:
+            continue
+        found[f"heatmap{letter}"] = heatmap(overview)
+        if len(overview.info.replicas) > 1:
+            found[f"divergence{letter}"] = divergence(overview)
+        if with_ratio(overview):
+            found[f"update-ratios{letter}"] = update_ratios(overview)
+        for each in run.distributions:
+            if each.name in signals:
+                found[file_name(f"ridgeline{letter}", each.name, found)] = ridgeline(each)
+    overviews = [run.overview for run in runs]
+    for name in signals:
+        if len(runs) == 1:
+            found[file_name("curves", name, found)] = curves(overviews[0].history(name))
+        else:
+            both = (overview.history(name) for overview in overviews)
+            found[file_name("curves", name, found)] = side_by_side(*both)
+    if len(runs) == 2 and Compared(*overviews).common:
+        found["comparison"] = comparison(Compared(*overviews))
+    return found
+
+
+def file_name(kind: str, signal: str, taken: Any = ()) -> str:
+    """A name that any file system takes, of a signal that may be called anything."""
+    plain = re.sub(r"[^A-Za-z0-9_]+", "-", signal).strip("-")[:80] or "signal"
+    name, number = f"{kind}-{plain}", 2
+    while name in taken:
+        name, number = f"{kind}-{plain}-{number}", number + 1
+    return name
+
+
+def write_images_to(
+    folder: Path, figures: dict[str, Figure], progress: Callable[[int, int], None] | None = None
+) -> list[Path]:
+    """Write each figure as a PNG on white, and say which files those are.
+
+    Raises:
+        SetupError: kaleido or a browser is missing, or the browser makes no image.
+    """
+    require_images()
+    import kaleido
+    from kaleido import PageGenerator
+
+    def asked() -> Iterator[dict[str, Any]]:
+        for done, (name, figure) in enumerate(figures.items()):
+            figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
+            size = {"width": WIDTH, "height": figure.layout.height, "scale": _SCALE}
+            yield {
+                "fig": figure,
+                "path": folder / f"{name}.png",
+                "opts": {"format": "png", **size},
+            }
+            if progress is not None:
+                progress(done + 1, len(figures))
+
+    # MathJax would be loaded from a network.
+    how = {"page_generator": PageGenerator(mathjax=False), "path": browser()}
+    try:
+        kaleido.write_fig_from_object_sync(asked(), kopts=how)
+    except Exception as error:  # A browser fails in more ways than have names.
+        raise SetupError(
+            f"{browser()} made no image ({type(error).__name__}: {error}); see that it "
+            "starts with --headless."
+        ) from error
+    return [folder / f"{name}.png" for name in figures]

@@ -1,0 +1,258 @@
+"""Putting a page together from its template, its style, its script and the runs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from distwatch import __version__
+from distwatch._text import printable
+from distwatch.digest import WARNING
+from distwatch.errors import SetupError
+from distwatch.facts import facts_of
+from distwatch.figures import (
+    Compared,
+    comparison,
+    curves,
+    divergence,
+    heatmap,
+    ridgeline,
+    side_by_side,
+    update_ratios,
+)
+from distwatch.figures.ratios import with_ratio
+from distwatch.overview import Overview, SignalHistory
+from distwatch.report.contents import as_script, contents, drawn_replicas
+from distwatch.report.reading import ReadRun
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A run as the template shows it."""
+
+    letter: str
+    name: str
+    tiles: list[tuple[str, str, str]]
+    facts: list[tuple[str, str]]
+    findings: list[tuple[bool, str]]
+    signals: list[tuple[str, str, str]]
+    unwatched: list[tuple[str, str]]
+    notes: list[str]
+
+
+def page(runs: list[ReadRun], title: str | None = None) -> str:
+    """The whole page, which loads nothing from anywhere.
+
+    Raises:
+        SetupError: plotly or jinja2 is not installed.
+    """
+    template = _template()
+    from plotly.offline import get_plotlyjs
+
+    letters = ["A", "B"] if len(runs) > 1 else [""]
+    data = as_script({**contents(runs), "figures": figures_of(runs)})
+    scripts = {"plotly": get_plotlyjs(), "script": _part("page.js")}
+    made: str = template.render(
+        title=title or " and ".join(_name_of(run) for run in runs),
+        runs=[_shown(run, letter) for run, letter in zip(runs, letters, strict=True)],
+        compared=_compared(runs),
+        has=_sections(runs),
+        style=_part("page.css"),
+        data=data,
+        policy=_policy(list(scripts.values())),
+        version=__version__,
+        **scripts,
+    )
+    return made
+
+
+def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
+    """The figures that the page shows first, as plotly reads them."""
+    overviews = [run.overview for run in runs]
+    found: dict[str, Any] = {
+        "heat": [_empty(heatmap(each)) if each.histories else None for each in overviews],
+        "divergence": [_plain(divergence(each)) for each in overviews],
+        "ratios": [
+            _plain(update_ratios(each)) if with_ratio(each) else None for each in overviews
+        ],
+        "ridge": [
+            _plain(ridgeline(run.distributions[0])) if run.distributions else None
+            for run in runs
+        ],
+        "curves": None,
+        "comparison": None,
+    }
+    if len(runs) == 1 and overviews[0].histories:
+        first = overviews[0].history(overviews[0].signals[0].name)
+        found["curves"] = _empty(curves(_drawn(first, overviews[0])))
+    if len(runs) == 2:
+        compared = Compared(*overviews)
+        if compared.common:
+            name = compared.common[0]
+            both = (each.history(name) for each in overviews)
+            found["curves"] = _empty(side_by_side(*both))
+            found["comparison"] = _plain(comparison(compared))
+    return found
+
+
+def _drawn(history: SignalHistory, overview: Overview) -> SignalHistory:
+    """Without the replicas that have no curves on the page."""
+    drawn = drawn_replicas(overview)
+    series = [*drawn, -1]
+    return replace(
+        history,
+        replicas=tuple(history.replicas[place] for place in drawn),
+        low=history.low[:, series],
+        high=history.high[:, series],
+        mean=history.mean[:, series],
+        broken=history.broken[:, series],
+    )
+
+
+def _empty(figure: Figure) -> dict[str, Any]:
+    """The same without its numbers: the page fills them in."""
+    made = _plain(figure)
+    for trace in made["data"]:
+        trace |= {name: [] for name in ("x", "y", "z", "customdata") if name in trace}
+    return made
+
+
+def _plain(figure: Figure) -> dict[str, Any]:
+    """A figure as plain data; NaN, of which JSON knows nothing, is null."""
+    made: dict[str, Any] = json.loads(figure.to_json())
+    # Which would say what each kind of trace looks like by default: nothing of ours.
+    made["layout"].pop("template", None)
+    return made
+
+
+def _template() -> Any:
+    try:
+        import jinja2
+        import plotly.offline  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise SetupError(
+            f"a report needs {error.name}, which is not installed: "
+            'pip install "distwatch[report]".'
+        ) from error
+    return jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(_part("page.html"))
+
+
+def _part(name: str) -> str:
+    return (resources.files("distwatch.report") / name).read_text("utf-8")
+
+
+def _policy(scripts: list[str]) -> str:
+    """What the browser may do: run these scripts, load nothing."""
+    sums = [hashlib.sha256(script.encode()).digest() for script in scripts]
+    allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in sums)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _name_of(run: ReadRun) -> str:
+    path = printable(str(run.described["path"])).rstrip("/")
+    return path.rsplit("/", 1)[-1].rsplit("\\", 1)[-1] or path
+
+
+def _shown(run: ReadRun, letter: str) -> _Shown:
+    described = run.described
+    return _Shown(
+        letter=letter,
+        name=_name_of(run),
+        tiles=_tiles(run),
+        facts=[(name, printable(text)) for name, text in facts_of(described)],
+        findings=[(each.severity == WARNING, printable(each.text)) for each in run.findings],
+        signals=[
+            (
+                printable(signal["name"]),
+                printable(signal["reference"]),
+                printable(table["schedule"]),
+            )
+            for table in described["tables"]
+            for signal in table["signals"]
+        ],
+        unwatched=[
+            (printable(k), printable(str(v))) for k, v in described["unwatched"].items()
+        ],
+        notes=_notes(run),
+    )
+
+
+def _tiles(run: ReadRun) -> list[tuple[str, str, str]]:
+    """Number, what it counts, and "warn" where it is bad news."""
+    described, overview = run.described, run.overview
+    broken = sum(bool(history.broken.any()) for history in overview.histories)
+    signals = sum(int(history.broken.any(axis=(0, 1)).sum()) for history in overview.histories)
+    lost = described["lost_steps"]
+    replicas = len(described["replicas"])
+    return [
+        (f"{described['committed_steps']:,}", _count(described["committed_steps"], "step"), ""),
+        (f"{replicas}", _count(replicas, "replica"), ""),
+        (f"{len(overview.info.signals)}", _count(len(overview.info.signals), "signal"), ""),
+        (
+            f"{signals}" if broken else "none",
+            "with NaN or Inf",
+            "warn" if broken else "",
+        ),
+        (f"{lost:,}" if lost else "none", "steps lost", "warn" if lost else ""),
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return noun if number == 1 else f"{noun}s"
+
+
+def _notes(run: ReadRun) -> list[str]:
+    """What the page leaves out, said."""
+    overview, found = run.overview, []
+    thinned = [history.bins for history in overview.histories if not history.bins.are_steps]
+    if thinned:
+        most = max(len(bins) for bins in thinned)
+        found.append(
+            f"{overview.steps:,} steps are drawn in {most} bins. A line is the mean of a "
+            "bin's steps; its band reaches from the smallest step to the largest, so a single "
+            "step that stands out is seen at its full height."
+        )
+    replicas, drawn = overview.info.replicas, drawn_replicas(overview)
+    if len(drawn) < len(replicas):
+        found.append(
+            f"Of {len(replicas)} replicas the {len(drawn)} that lie furthest out have curves "
+            "here; all of them are in what is merged."
+        )
+    if run.left_out:
+        found.append(
+            f"Distributions of {run.left_out} more signals are left out; "
+            "run.plot.ridgeline(signal) draws them."
+        )
+    return found
+
+
+def _sections(runs: list[ReadRun]) -> dict[str, bool]:
+    return {
+        "rows": any(run.overview.histories for run in runs),
+        "replicas": any(len(run.overview.info.replicas) > 1 for run in runs),
+        "ratios": any(with_ratio(run.overview) for run in runs),
+        "ridges": any(run.distributions for run in runs),
+    }
+
+
+def _compared(runs: list[ReadRun]) -> dict[str, Any] | None:
+    if len(runs) < 2:
+        return None
+    compared = Compared(runs[0].overview, runs[1].overview)
+    return {
+        "common": len(compared.common),
+        "only": [[printable(name) for name in compared.only(place)] for place in (0, 1)],
+        "otherwise": [printable(name) for name in compared.otherwise_measured()],
+    }

@@ -1,0 +1,128 @@
+"""What a report needs of its runs, read once each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distwatch.analysis import Run
+from distwatch.digest import Finding
+from distwatch.facts import describe
+from distwatch.overview import (
+    Distribution,
+    Overview,
+    extent_within,
+    read_distribution,
+    read_overview,
+)
+from distwatch.signals.patterns import names_matching
+from distwatch.store import StoredRun
+
+#: Bytes of a page beside plotly itself, so that it stays below 10 MB. Base64 takes a third
+#: more than what it holds.
+BUDGET = 4_400_000
+_AS_TEXT = 3 / 4
+
+#: Of more signals no distributions are on the page: reading them takes longer than all else.
+MOST_DISTRIBUTIONS = 60
+
+#: Of more replicas no curves are on the page; they are in what is merged all the same.
+MOST_REPLICAS = 16
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ReadRun:
+    """A run, as far as a report tells of it."""
+
+    #: What facts are told of: see `distwatch.facts.describe`.
+    described: dict[str, Any]
+    overview: Overview
+    distributions: tuple[Distribution, ...]
+    #: Signals with a histogram that is not among them.
+    left_out: int
+    #: What stands out.
+    findings: tuple[Finding, ...]
+
+
+def read_runs(
+    runs: Sequence[str | Path],
+    *,
+    phase: str | None = None,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> list[ReadRun]:
+    """Read one run or two.
+
+    Args:
+        runs: where they lie.
+        phase: which phase of them.
+        budget: how many bytes all of them may take in the page.
+        progress: called with how many rows are read, and how many there are.
+
+    Raises:
+        NotARunError: there is no run.
+        FormatVersionError, DamagedStoreError: it cannot be read.
+        ConfigError: a run has no such phase.
+    """
+    opened = [StoredRun(run, phase) for run in runs]
+    total = sum(map(_rows_to_read, opened))
+    done = 0
+
+    def more(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress is not None:
+            progress(done, total)
+
+    return [_read(stored, int(budget * _AS_TEXT) // len(opened), more) for stored in opened]
+
+
+def check_patterns(
+    runs: Sequence[str | Path], patterns: Sequence[str], phase: str | None = None
+) -> None:
+    """Refuse patterns that match no signal of all runs, before minutes are spent.
+
+    Raises:
+        UnknownSignalError: one matches none; the nearest are named.
+        NotARunError, FormatVersionError, DamagedStoreError, ConfigError: see `read_runs`.
+    """
+    names = [StoredRun(run, phase).info.names for run in runs]
+    common = [name for name in names[0] if all(name in each for each in names)]
+    names_matching(patterns, common, " and ".join(map(str, runs)))
+
+
+def _with_histogram(stored: StoredRun) -> list[str]:
+    tables = [t for t in stored.tables.values() if t.steps and t.table.statistic.histogram]
+    return [name for table in tables for name in table.table.names]
+
+
+def _rows_to_read(stored: StoredRun) -> int:
+    rows = {name: table.steps for table in stored.tables.values() for name in table.table.names}
+    histograms = _with_histogram(stored)[:MOST_DISTRIBUTIONS]
+    return sum(t.steps for t in stored.tables.values()) + sum(rows[n] for n in histograms)
+
+
+def _read(stored: StoredRun, budget: int, more: Callable[[int], None]) -> ReadRun:
+    names = _with_histogram(stored)
+    shown = names[:MOST_DISTRIBUTIONS]
+    # Of each some 14 parts of 96 numbers.
+    left = max(budget - 6_000 * len(shown), budget // 4)
+    before = 0
+
+    def rows(done: int, _: int) -> None:
+        nonlocal before
+        more(done - before)
+        before = done
+
+    overview = read_overview(stored, extent=extent_within(stored, left), progress=rows)
+    return ReadRun(
+        described=describe(stored),
+        overview=overview,
+        distributions=tuple(read_distribution(stored, n, progress=more) for n in shown),
+        left_out=len(names) - len(shown),
+        findings=tuple(Run(stored).findings(overview.digest)),
+    )

@@ -1,0 +1,253 @@
+"""A report is one file that is whole, small, and holds texts as texts."""
+
+import base64
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chosen_runs import HOSTILE, made_run, ordinary
+from long_runs import LongTable, long_run
+
+import distwatch as dw
+from distwatch.errors import NotWritableError, RunExistsError, SetupError
+from distwatch.report import page as page_module
+from distwatch.report import read_runs, write_page
+from distwatch.report.contents import as_script, contents, drawn_replicas, packed
+from distwatch.report.images import file_name
+from distwatch.report.page import page
+from distwatch.testing.fake import fake_run
+
+
+class Elements(HTMLParser):
+    """The elements of a page, and the text of its scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.scripts, self.text = [], [], []
+        self._in = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        self._in = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._in = ""
+
+    def handle_data(self, text):
+        if self._in == "script":
+            self.scripts[-1] += text
+        elif self._in != "style":
+            self.text.append(text)
+
+
+def numbers(text):
+    return np.frombuffer(base64.b64decode(text), "<f4")
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    return fake_run(folder / "run.zarr", steps=45, replicas=3, lost=2)
+
+
+@pytest.fixture(scope="module")
+def made(fake):
+    return page(read_runs([fake.path]))
+
+
+def test_what_stands_out_is_said_in_words(fake, made):
+    text = " ".join(Elements(made).text)
+    for line in dw.open_run(fake.path).summary().splitlines():
+        assert line in text
+    for fact in ("made up, 3 x CPU", "45 committed, from 0 to 44", "0, 1, 2"):
+        assert fact in text
+
+
+def test_lost_steps_are_marked(made):
+    tiles = [a.get("class") for tag, a in Elements(made).found if tag == "li"]
+    assert tiles.count("warn") == 1
+
+
+def test_nothing_is_loaded_from_anywhere(made):
+    loads = {"src", "href", "action", "srcset", "data", "poster", "background"}
+    found = Elements(made).found
+    assert [(tag, a) for tag, a in found if loads & set(a)] == []
+    assert not {"link", "iframe", "object", "embed", "base", "img"} & {tag for tag, _ in found}
+    style = re.search(r"<style>(.*?)</style>", made, re.S)[1]
+    assert "url(" not in style and "@import" not in style
+
+
+def test_scripts_run_only_if_they_are_the_pages_own(made):
+    (policy,) = [
+        a["content"] for _, a in Elements(made).found if "content-security" in str(a).lower()
+    ]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    assert "unsafe-eval" not in policy
+
+
+def test_the_numbers_are_those_of_the_run(fake, made):
+    data = json.loads(Elements(made).scripts[0])
+    (table,) = data["runs"][0]["tables"]
+    kept = table["kept"]["std"]
+    values = numbers(kept["mean"]).reshape(2, 4, 45)
+    run = dw.open_run(fake.path)
+    for place, name in enumerate(run.signals):
+        np.testing.assert_allclose(values[place, :3].T, run[name].per_replica("std"), rtol=1e-6)
+        np.testing.assert_allclose(values[place, 3], run[name].merged("std"), rtol=1e-6)
+    assert [signal["name"] for signal in data["runs"][0]["signals"]] == run.signals
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "</SCRIPT>", "]]>", "\u2028\u2029", "\udc80"])
+def test_json_ends_no_script(text):
+    written = as_script({text: [text]})
+    assert not set("<>&\u2028\u2029") & set(written)
+    assert json.loads(written) == {text: [text]}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        as_script([np.nan])
+
+
+def test_hostile_names_are_text(tmp_path, made):
+    names = list(HOSTILE)
+    path = made_run(
+        tmp_path / "run.zarr", ordinary(20, 2, len(names)), names=names,
+        histogram=True, ratio=True, reference="<i>previous</i>",
+    )  # fmt: skip
+    found = Elements(page(read_runs([path]), "<script>alert(1)</script>"))
+    plain = {tag for tag, _ in Elements(made).found} | {"details", "summary"}
+    assert {tag for tag, _ in found.found} <= plain
+    assert len(found.scripts) == 3
+    text = "".join(found.text)
+    assert "<i>previous</i>" in text and "<script>alert(1)</script>" in text
+    assert "{{ 7 * 7 }}" in text
+
+
+def test_a_run_without_rows_has_a_report(tmp_path):
+    run = fake_run(tmp_path / "run.zarr", steps=0)
+    made = page(read_runs([run.path]))
+    assert "No step was recorded" in made
+    assert 'id="heat-section"' not in made
+
+
+def test_one_replica_has_no_section_of_differences(tmp_path):
+    run = fake_run(tmp_path / "run.zarr", steps=9, replicas=1)
+    made = page(read_runs([run.path]))
+    assert 'id="curves-section"' in made
+    assert 'id="divergence-section"' not in made
+
+
+def test_two_runs_say_what_only_one_has(tmp_path):
+    one = fake_run(tmp_path / "a.zarr", steps=30, signals=["loss", "only/this"])
+    other = fake_run(tmp_path / "b.zarr", steps=20, replicas=3, signals=["loss", "only/that"])
+    text = " ".join(" ".join(Elements(page(read_runs([one.path, other.path]))).text).split())
+    assert "A is a.zarr, B is b.zarr" in text
+    assert "1 signal in common" in text
+    assert "1 signal only in A only/this" in text
+    assert "1 signal only in B only/that" in text
+
+
+def test_two_runs_without_a_common_signal(tmp_path):
+    paths = [fake_run(tmp_path / f"{name}.zarr", steps=9, signals=[name]).path for name in "ab"]
+    made = page(read_runs(paths))
+    assert "0 signals in common" in made
+    assert 'id="curves-section"' not in made
+
+
+def test_of_many_replicas_those_furthest_out_are_drawn(tmp_path):
+    deltas = np.random.default_rng(0).normal(5.0, 1.0, (6, 20, 1, 30))
+    deltas[:, 13] += 4.0
+    (run,) = read_runs([made_run(tmp_path / "run.zarr", deltas)])
+    drawn = drawn_replicas(run.overview)
+    assert (len(drawn), 13 in drawn) == (16, True)
+    made = page([run])
+    assert "Of 20 replicas the 16 that lie furthest out have curves" in made
+    assert json.loads(Elements(made).scripts[0])["runs"][0]["replicas"] == drawn
+
+
+def test_flags_are_packed_signal_by_signal():
+    flags = np.random.default_rng(0).random((7, 3, 2)) < 0.4
+    bits = np.frombuffer(base64.b64decode(packed(flags)), np.uint8)
+    found = np.unpackbits(bits, bitorder="little")[:42].reshape(2, 3, 7)
+    np.testing.assert_array_equal(found, flags.transpose(2, 1, 0))
+    assert packed(np.zeros((7, 3, 2), bool)) is None
+
+
+def test_progress_reaches_its_end(tmp_path):
+    path = made_run(tmp_path / "run.zarr", ordinary(40, 2, 2), histogram=True)
+    told = []
+    read_runs([path], progress=lambda done, total: told.append((done, total)))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (120, 120)  # each step once, and once for each histogram
+
+
+def test_a_long_run_takes_no_more_than_its_budget(tmp_path):
+    # tests/benchmarks/report_size.py does the same at full size.
+    tables = (LongTable(40), LongTable(10, every=7))
+    path = long_run(tmp_path / "run.zarr", steps=2000, tables=tables, window=32).path
+    sizes = []
+    for budget in (200_000, 800_000):
+        runs = read_runs([path], budget=budget)
+        sizes.append(len(as_script(contents(runs))))
+        assert sizes[-1] < budget
+    assert sizes[1] > 2 * sizes[0]
+
+
+def test_a_report_is_replaced_and_nothing_is_left_beside_it(fake, tmp_path):
+    runs, place = read_runs([fake.path]), tmp_path / "deep" / "report.html"
+    place.parent.mkdir()
+    place.write_text("old")
+    size = write_page(runs, place)
+    assert place.stat().st_size == size > 4_000_000
+    assert [each.name for each in place.parent.iterdir()] == ["report.html"]
+
+
+def test_places_that_take_no_report_are_refused(fake, tmp_path):
+    runs = read_runs([fake.path])
+    with pytest.raises(RunExistsError, match="is a folder; name a file"):
+        write_page(runs, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotWritableError, match="cannot be written"):
+        write_page(runs, tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize("missing", ["jinja2", "plotly.offline"])
+def test_without_a_library_the_remedy_is_said(fake, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SetupError, match=r'pip install "distwatch\[report\]"'):
+        page(read_runs([fake.path]))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_files_have_plain_names(name):
+    found = file_name("curves", name)
+    assert re.fullmatch(r"curves-[A-Za-z0-9_-]{1,80}", found)
+    assert file_name("curves", name, {found}) == f"{found}-2"
+
+
+def test_file_names_stay_in_their_folder():
+    assert file_name("curves", "../../etc/passwd") == "curves-etc-passwd"
+    assert file_name("curves", "///") == "curves-signal"
+
+
+def test_the_parts_of_the_page_are_in_the_wheel(tmp_path):
+    root = Path(page_module.__file__).parents[2]
+    hatchling = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d"]
+    if importlib.util.find_spec("hatchling") is None:
+        parts = {each.name for each in Path(page_module.__file__).parent.iterdir()}
+        assert {"page.html", "page.css", "page.js"} <= parts
+        return
+    subprocess.run([*hatchling, str(tmp_path)], cwd=root, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for part in ("page.html", "page.css", "page.js"):
+        assert f"distwatch/report/{part}" in names
