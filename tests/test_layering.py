@@ -37,6 +37,7 @@ LEVELS = {
     "analysis": 5,
     "tail": 6,
     "demo": 11,
+    "doctor": 11,
     "cli": 12,
     "testing": 11,
 }
@@ -56,8 +57,8 @@ READING = {"analysis", "tail"}
 #: Which room alone may import a library.
 OWNERS = {
     "zarr": {"store"},
-    "tensorflow": RUNNING | {"_array"},
-    "keras": {"taps", "traps", "compat", "layers", "callbacks", "demo"},
+    "tensorflow": RUNNING | {"_array", "doctor"},
+    "keras": {"taps", "traps", "compat", "layers", "callbacks", "demo", "doctor"},
     "xarray": READING | {"demo"},
     "pydantic": {"config"},
     "typer": {"cli"},
