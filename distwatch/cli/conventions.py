@@ -23,13 +23,23 @@ INTERRUPTED = 130
 
 EXIT_CODES = "Exit codes: 0 all is well, 1 refused, with the reason on stderr, 2 bad usage."
 
+
+def _complete_phase(incomplete: str) -> list[str]:
+    from distwatch.records import PHASES
+
+    return [phase for phase in PHASES if phase.startswith(incomplete)]
+
+
 RunArgument = Annotated[str, typer.Argument(help="The path or URL that was given to Watch.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, for programs.")
 ]
 PhaseOption = Annotated[
     str | None,
-    typer.Option(help="train, test, predict or train_on_batch; train if there is one."),
+    typer.Option(
+        help="train, test, predict or train_on_batch; train if there is one.",
+        autocompletion=_complete_phase,
+    ),
 ]
 
 app = typer.Typer(
@@ -59,10 +69,10 @@ def _options(
     pass
 
 
-def examples(*commands: str, further: str = "") -> str:
-    """What stands below the options in ``--help``: a line for each example."""
+def examples(*commands: str, further: str = EXIT_CODES) -> str:
+    """What stands below the options in ``--help``: a line for each example, the exit codes."""
     shown = "".join(f"\n\n  {command}" for command in commands)
-    return f"Examples:{shown}" + (f"\n\n{further}" if further else "")
+    return f"Examples:{shown}\n\n{further}"
 
 
 def progress_bar() -> Progress:
