@@ -43,14 +43,19 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
     """Read a YAML file, or list all that is wrong in it, in the order of its lines.
 
     Raises:
-        ConfigError: the file cannot be read as YAML.
+        ConfigError: the file cannot be read as text.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: it is no text in UTF-8.") from error
+    try:
         written = yaml.safe_load(text)
         root = yaml.compose(text, yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    except yaml.YAMLError as error:
+        return [_no_yaml(error)]
     if not isinstance(written, dict) or root is None:
         return [Mistake(None, "expected keys such as 'store: run.zarr', found none.")]
     mistakes = [*_twice(root), *_wrong(written, root)]
@@ -84,6 +89,12 @@ def template(use: str) -> str:
 
 def _uses() -> Path:
     return _SHIPPED if _SHIPPED.is_dir() else _IN_CHECKOUT
+
+
+def _no_yaml(error: yaml.YAMLError) -> Mistake:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error)
+    return Mistake(None if mark is None else mark.line + 1, f"this is no YAML: {reason}")
 
 
 def _twice(root: Any) -> Iterator[Mistake]:
