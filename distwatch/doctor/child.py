@@ -33,15 +33,13 @@ def main(kind: str) -> None:
     start = time.perf_counter()
     import tensorflow as tf
 
-    say(loaded=tf.__version__, seconds_to_load=time.perf_counter() - start)
-    import keras
+    import distwatch.callbacks  # noqa: F401 - Keras, too
 
-    say(backend=keras.config.backend())
+    say(loaded=tf.__version__, seconds_to_load=time.perf_counter() - start)
     cards = tf.config.list_physical_devices("GPU")
     physical = [device.device_type for device in tf.config.list_physical_devices()]
     say(devices=physical, gpus=len(cards), cuda=tf.test.is_built_with_cuda())
-    if keras.config.backend() == "tensorflow":
-        say(**train(_strategy(kind)))
+    say(**train(_strategy(kind)))
 
 
 def _strategy(kind: str) -> Any:

@@ -112,13 +112,14 @@ def place_of(target: str) -> Address:
     return inside(f"{scheme}://{above if slash else rest}", name[1:])
 
 
-def measure(address: Address, *, synced: bool = False, seconds: float = SECONDS) -> Speed:
-    """Write blocks as fast as they go for some seconds, read them back, remove them.
+def measure(address: Address, *, synced: bool = False) -> Speed:
+    """Write blocks for some `SECONDS`, as fast as they go, read them back, remove them.
+
+    At least two are written, beyond one that is not counted.
 
     Args:
         address: where nothing is.
         synced: wait for the disk itself at each commit.
-        seconds: how long; at least two blocks are written.
 
     Raises:
         StoreError: it cannot be written there, or is not what was written.
@@ -130,7 +131,7 @@ def measure(address: Address, *, synced: bool = False, seconds: float = SECONDS)
     location = location_of(address)
     try:
         claim(address, root_attributes(info, now()), synced=synced)
-        speed = _write(address, info, synced, seconds)
+        speed = _write(address, info, synced)
     except BaseException:
         # Also of Ctrl-C nothing stays; what went wrong is not hidden by what cannot be removed.
         with contextlib.suppress(Exception):
@@ -140,7 +141,7 @@ def measure(address: Address, *, synced: bool = False, seconds: float = SECONDS)
     return speed
 
 
-def _write(address: Address, info: RunInfo, synced: bool, seconds: float) -> Speed:
+def _write(address: Address, info: RunInfo, synced: bool) -> Speed:
     import numpy as np
 
     from distwatch.store import StoreWriter, location_of, made_up_block
@@ -154,7 +155,7 @@ def _write(address: Address, info: RunInfo, synced: bool, seconds: float) -> Spe
         writer.append(made[0])
         before = location.nbytes
         written, start = 1, time.perf_counter()
-        while (took := time.perf_counter() - start) < seconds or written < 3:
+        while (took := time.perf_counter() - start) < SECONDS or written < 3:
             writer.append(_moved(made[written % len(made)], written))
             written += 1
         writer.close()

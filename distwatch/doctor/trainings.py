@@ -49,12 +49,12 @@ def look_at_trainings(timeout: float = TIMEOUT) -> Iterator[Finding]:
             "pip install tensorflow",
         )
         return
+    yield _backend()
     cpu = train_apart("cpu", timeout)
     yield from _start(cpu)
-    if "devices" in cpu.said:
-        yield _devices(cpu.said)
-    if cpu.said.get("backend") != "tensorflow" or "devices" not in cpu.said:
+    if "devices" not in cpu.said:
         return
+    yield _devices(cpu.said)
     yield _training("training on CPUs", cpu)
     if cpu.said["gpus"]:
         yield _training("training on GPUs", train_apart("gpu", timeout))
@@ -84,11 +84,17 @@ def train_apart(kind: str, timeout: float, command: tuple[str, ...] = _CHILD) ->
 
 
 def _environment() -> dict[str, str]:
-    # The child finds the distwatch that asks, however that was found.
+    # The child finds the distwatch that asks, however that was found; what Keras runs on is
+    # looked at apart from whether TensorFlow works.
     root = str(Path(distwatch.__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
-    return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(paths)}
+    return {
+        **os.environ,
+        **quiet,
+        "KERAS_BACKEND": "tensorflow",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -125,7 +131,7 @@ def _failure(code: int, err: str) -> tuple[str, str]:
 
 
 def _start(outcome: Outcome) -> Iterator[Finding]:
-    """Whether TensorFlow starts, and under Keras."""
+    """Whether TensorFlow and Keras start."""
     said = outcome.said
     if "loaded" not in said:
         yield problem("TensorFlow", f"does not start: {outcome.failure}", outcome.remedy)
@@ -133,22 +139,24 @@ def _start(outcome: Outcome) -> Iterator[Finding]:
     took = said["seconds_to_load"]
     text = f"{said['loaded']} starts in {took:.1f} s"
     yield ok("TensorFlow", text, seconds=took)
-    yield _backend(outcome)
-    if "backend" in said and "devices" not in said:
+    if "devices" not in said:
         yield problem("devices", f"cannot be listed: {outcome.failure}", outcome.remedy)
 
 
-def _backend(outcome: Outcome) -> Finding:
-    """Whether Keras starts, and on TensorFlow."""
-    backend = outcome.said.get("backend")
+def _backend() -> Finding:
+    """What Keras is told to run on, by the environment or by its own file."""
+    name = "Keras's backend"
+    try:
+        home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+        written = json.loads((Path(home) / "keras.json").read_text())["backend"]
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError):
+        written = "tensorflow"
+    backend = os.environ.get("KERAS_BACKEND") or written
     if backend == "tensorflow":
-        return ok("Keras's backend", backend)
-    found = f"does not start: {outcome.failure}" if backend is None else f"is {backend}"
-    return problem(
-        "Keras's backend",
-        f"{found}; distwatch watches Keras on TensorFlow",
-        "set KERAS_BACKEND=tensorflow, or 'backend' in ~/.keras/keras.json.",
-    )
+        return ok(name, backend)
+    text = f"{backend}, and distwatch watches Keras on TensorFlow"
+    remedy = "set KERAS_BACKEND=tensorflow, or 'backend' in ~/.keras/keras.json."
+    return problem(name, text, remedy)
 
 
 def _devices(said: Mapping[str, Any]) -> Finding:
