@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from typer.core import TyperGroup
 
 from distwatch import __version__
 from distwatch._text import printable
@@ -42,7 +43,18 @@ PhaseOption = Annotated[
     ),
 ]
 
+
+class _InOrder(TyperGroup):
+    """Lists commands in the order of `COMMANDS`; typer's own lists groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        from distwatch.cli import COMMANDS
+
+        return list(COMMANDS)
+
+
 app = typer.Typer(
+    cls=_InOrder,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
