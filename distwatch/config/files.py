@@ -39,8 +39,7 @@ def read_config(path: str | Path) -> WatchConfig:
     found = examine(path)
     if isinstance(found, WatchConfig):
         return found
-    told = [f"line {each.line}: {each.text}" if each.line else each.text for each in found]
-    raise ConfigError(f"{path}: {'; '.join(told)}")
+    raise ConfigError(f"{path}: {'; '.join(map(_told, found))}")
 
 
 def read_arguments(path: str | Path) -> dict[str, Any]:
@@ -49,7 +48,10 @@ def read_arguments(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or is no mapping.
     """
-    written, _ = _read(path)
+    try:
+        written, _ = _read(path)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {_told(_no_yaml(error))}") from error
     if not isinstance(written, dict):
         raise ConfigError(f"{path}: {_NO_KEYS}")
     return {str(key): value for key, value in written.items()}
@@ -59,9 +61,12 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
     """Read a YAML file, or list all that is wrong in it, in the order of its lines.
 
     Raises:
-        ConfigError: the file cannot be read as YAML.
+        ConfigError: the file cannot be read as text.
     """
-    written, root = _read(path)
+    try:
+        written, root = _read(path)
+    except yaml.YAMLError as error:
+        return [_no_yaml(error)]
     if not isinstance(written, dict):
         return [Mistake(None, _NO_KEYS)]
     mistakes = [*_twice(root), *_wrong(written, root)]
@@ -71,12 +76,23 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
 
 
 def _read(path: str | Path) -> tuple[Any, Any]:
-    """What a file says, and the nodes of YAML, which know their lines."""
+    """What a file says, and the nodes of YAML, which know their lines.
+
+    Raises:
+        ConfigError: the file cannot be read as text.
+        YAMLError: it is no YAML.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: it is no text in UTF-8.") from error
+    return yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+
+
+def _told(mistake: Mistake) -> str:
+    return f"line {mistake.line}: {mistake.text}" if mistake.line else mistake.text
 
 
 def json_schema() -> dict[str, Any]:
@@ -105,6 +121,12 @@ def template(use: str) -> str:
 
 def _uses() -> Path:
     return _SHIPPED if _SHIPPED.is_dir() else _IN_CHECKOUT
+
+
+def _no_yaml(error: yaml.YAMLError) -> Mistake:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error)
+    return Mistake(None if mark is None else mark.line + 1, f"this is no YAML: {reason}")
 
 
 def _twice(root: Any) -> Iterator[Mistake]:
