@@ -11,6 +11,7 @@ LEVELS = {
     "errors": 0,
     "_array": 0,
     "_text": 0,
+    "browsers": 0,
     "addresses": 1,
     "binning": 1,
     "statistics": 1,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import distwatch
+from distwatch.browsers import browser
 from distwatch.doctor.findings import Finding, note, ok, problem, warning
 
 #: Those that people ask for by version; the others share a line where they are right.
@@ -28,9 +27,6 @@ _EXTRAS = {
     "dask": "runs that are larger than memory",
     "cloud": "runs in buckets",
 }
-
-#: What browsers that can draw figures are called.
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 def look_at_software() -> Iterator[Finding]:
@@ -64,14 +60,6 @@ def version_of(name: str) -> str | None:
     # TensorFlow also comes as tensorflow-cpu, tf-nightly, ...
     others = metadata.packages_distributions().get(name, [])
     return metadata.version(others[0]) if others else None
-
-
-def browser() -> str | None:
-    """Where Chromium or Chrome is: where BROWSER_PATH says, or by its usual names."""
-    named = os.environ.get("BROWSER_PATH")
-    if named:
-        return named if Path(named).is_file() else None
-    return next(filter(None, map(shutil.which, _BROWSERS)), None)
 
 
 def _python(wanted: str | None) -> Finding:

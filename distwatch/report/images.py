@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distwatch.browsers import browser
 from distwatch.errors import SetupError
 from distwatch.figures import (
     Compared,
@@ -27,23 +27,11 @@ from distwatch.report.reading import ReadRun
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-#: What browsers that kaleido can use are called.
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-
 WIDTH = 1000
 _SCALE = 2
 
 #: Curves and distributions of more signals are not wanted at once; a pattern chooses.
 MOST_SIGNALS = 12
-
-
-def browser() -> str | None:
-    """Where Chromium or Chrome is: where BROWSER_PATH says, or by its usual names."""
-    named = os.environ.get("BROWSER_PATH")
-    if named:
-        return named if Path(named).is_file() else None
-    found = (shutil.which(name) for name in BROWSERS)
-    return next((path for path in found if path), None)
 
 
 def require_images() -> None:
