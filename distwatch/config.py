@@ -82,7 +82,7 @@ class WatchConfig(BaseModel):
     @field_validator("tensorboard", mode="before")
     @classmethod
     def _read_tensorboard(cls, value: Any) -> EventOptions | None:
-        return event_options(value)
+        return None if value is None else event_options(value)
 
     @field_validator("log_to_keras", mode="before")
     @classmethod

@@ -102,9 +102,14 @@ class Recording:
         return self._recorder
 
     def _check_events(self) -> None:
-        """Refuse signals for TensorBoard that are not watched, before the first step."""
-        if self._config.tensorboard is not None:
-            names_matching(self._config.tensorboard.signals, self._info.names, "this Watch")
+        """Refuse signals for TensorBoard that are not watched, before the first step.
+
+        Other phases need not have what the first one has.
+        """
+        options = self._config.tensorboard
+        if options is not None and self._info.phase == self._config.phases[0]:
+            where = "this Watch (see tensorboard)"
+            names_matching(options.signals, self._info.names, where)
 
     def _warn_of_replaced(self, origin: Origin) -> None:
         steps = steps_of(self._config.store, self._info)

@@ -16,7 +16,7 @@ from distwatch.cli.conventions import REFUSED, app
 from distwatch.errors import DistwatchError
 
 #: In the order in which ``--help`` lists them.
-COMMANDS = ("demo", "info", "tail", "verify", "estimate")
+COMMANDS = ("demo", "info", "tail", "verify", "estimate", "export")
 
 for _command in COMMANDS:
     importlib.import_module(f"distwatch.cli.{_command}")

@@ -12,7 +12,7 @@ from typing import Any
 from distwatch.addresses import address_of
 from distwatch.errors import ConfigError, nearest
 from distwatch.readings import STATISTICS as READINGS
-from distwatch.signals import Pattern
+from distwatch.signals.patterns import Pattern, matches_name
 from distwatch.statistics import Checksum, Ratio
 
 #: How far the replicas' means lie apart: of what is merged only.
@@ -63,13 +63,13 @@ class EventOptions:
             raise ConfigError("tensorboard: neither replicas nor merged leaves nothing.")
 
 
-def event_options(given: Any) -> EventOptions | None:
+def event_options(given: Any) -> EventOptions:
     """Read what was given as ``tensorboard``: a folder, or a mapping of `EventOptions`.
 
     Raises:
         ConfigError: it is neither, or one of its keys or values is wrong.
     """
-    if given is None or isinstance(given, EventOptions):
+    if isinstance(given, EventOptions):
         return given
     said = dict(given) if isinstance(given, dict) else {"folder": given}
     known = [field.name for field in fields(EventOptions)]
@@ -82,6 +82,16 @@ def event_options(given: Any) -> EventOptions | None:
         if key in said:
             said[key] = _several(key, said[key])
     return EventOptions(**{**said, "folder": _folder(said.get("folder"))})
+
+
+def chosen_signals(options: EventOptions, names: Sequence[str]) -> set[str]:
+    """Which of some names are written: none, where no pattern matches."""
+    patterns = options.signals
+    return {
+        name
+        for name in names
+        if not patterns or any(matches_name(pattern, name) for pattern in patterns)
+    }
 
 
 def check_statistics(names: Sequence[str]) -> None:

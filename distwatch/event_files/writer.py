@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import google_crc32c
-import numpy as np
 from tensorboard.compat.proto import event_pb2
 
 from distwatch.event_files.folders import EVENTS, MERGED, OURS, REPLICA, phase_folder
-from distwatch.event_files.options import EventOptions
+from distwatch.event_files.options import EventOptions, chosen_signals
 from distwatch.event_files.summaries import Summaries
+from distwatch.event_files.thinning import Thinning
 from distwatch.records import Block, Ints, RunInfo
-from distwatch.signals import names_matching
 
 _number = itertools.count()
 
@@ -41,9 +40,6 @@ class EventWriter:
         clock: seconds since 1970, asked once a block: TensorBoard's "wall time".
         merges: whether the blocks' merged rows are over all replicas; those of one of
             several workers are not, and are left out.
-
-    Raises:
-        UnknownSignalError: a pattern matches no signal.
     """
 
     def __init__(
@@ -54,7 +50,7 @@ class EventWriter:
         clock: Callable[[], float] = time.time,
         merges: bool = True,
     ) -> None:
-        chosen = set(names_matching(options.signals, info.names, "this run"))
+        chosen = chosen_signals(options, info.names)
         self._options = options
         self._info = info
         self._clock = clock
@@ -65,8 +61,7 @@ class EventWriter:
             if chosen & set(table.names)
         }
         self._files: dict[str, EventFile] = {}
-        #: The last interval of each table of which a step was written.
-        self._interval: dict[str, int] = {}
+        self._thinned = {name: Thinning(options.every) for name in self._summaries}
         #: Steps that were looked at.
         self.committed = 0
         self.thinned = 0
@@ -87,16 +82,10 @@ class EventWriter:
         Raises:
             OSError: a file could not be written.
         """
-        summaries = self._summaries.get(block.table)
-        kept = self._due(block) if summaries else np.zeros(0, np.int64)
-        if summaries and len(kept):
-            due = block[kept]
-            now = self._clock()
-            if self._merges:
-                self._write(MERGED, due.step, summaries.merged(due), now)
-            for position, number in enumerate(self._replicas):
-                of_replica = summaries.of_replica(due, position)
-                self._write(f"{REPLICA}{number}", due.step, of_replica, now)
+        if block.table in self._summaries:
+            due = block[self._thinned[block.table].kept(block)]
+            if len(due):
+                self._write_due(due)
         self.committed += len(block)
 
     def commit_tail(self, *, at_once: bool = True) -> None:
@@ -118,14 +107,14 @@ class EventWriter:
     def _replicas(self) -> tuple[int, ...]:
         return self._info.replicas if self._options.replicas else ()
 
-    def _due(self, block: Block) -> Ints:
-        """The places of those steps that are the first of their intervals."""
-        intervals = block.step // self._options.every
-        before = self._interval.get(block.table, -1)
-        kept = np.flatnonzero(np.diff(intervals, prepend=before))
-        if len(kept):
-            self._interval[block.table] = int(intervals[-1])
-        return kept
+    def _write_due(self, block: Block) -> None:
+        summaries = self._summaries[block.table]
+        now = self._clock()
+        if self._merges:
+            self._write(MERGED, block.step, summaries.merged(block), now)
+        for position, number in enumerate(self._replicas):
+            of_replica = summaries.of_replica(block, position)
+            self._write(f"{REPLICA}{number}", block.step, of_replica, now)
 
     def _write(self, run: str, steps: Ints, summaries: Iterator[Any], now: float) -> None:
         file = self._files.get(run) or self._open(run)
