@@ -62,9 +62,7 @@ class Summaries:
     def _scalars(self, states: Floats, beside: dict[str, Floats]) -> list[tuple[str, Any]]:
         found = _known(states, self._table) | beside
         chosen = [name for name in self._options.statistics if name in found]
-        # What float32 cannot hold is infinite there.
-        with np.errstate(over="ignore"):
-            return [(name, found[name].astype(np.float32).tolist()) for name in chosen]
+        return [(name, found[name].astype(np.float32).tolist()) for name in chosen]
 
 
 def _known(states: Floats, table: Table | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import google_crc32c
+import numpy as np
 from tensorboard.compat.proto import event_pb2
 
 from distwatch.event_files.folders import EVENTS, MERGED, OURS, REPLICA, phase_folder
@@ -107,6 +108,8 @@ class EventWriter:
     def _replicas(self) -> tuple[int, ...]:
         return self._info.replicas if self._options.replicas else ()
 
+    # What float32 or a sum cannot hold is infinite; a training that diverged says so itself.
+    @np.errstate(over="ignore", invalid="ignore")
     def _write_due(self, block: Block) -> None:
         summaries = self._summaries[block.table]
         now = self._clock()
