@@ -100,7 +100,7 @@ def export(
     name that begins with = + - or @ gets a ' before it. TensorBoard's wall time is that of
     the run's creation, since steps have none of their own.
     """
-    from distwatch.export import Wanted
+    from distwatch.export import Wanted, check_pyarrow, check_wanted
     from distwatch.store import StoredRun
 
     if not (tensorboard or parquet or csv):
@@ -118,7 +118,9 @@ def export(
             f"{stored.path} has no committed step yet, so there is nothing to export."
         )
     # What is wrong is said before the first of several is written.
-    wanted.chosen(stored)
+    check_wanted(stored, wanted)
+    if parquet:
+        check_pyarrow()
     options = _event_options(tensorboard, wanted) if tensorboard else None
     for file in (parquet, csv):
         _check_free(file, overwrite=overwrite)

@@ -14,6 +14,9 @@ from distwatch.store import BackgroundWriter
 if TYPE_CHECKING:
     from distwatch.event_files.writer import EventWriter
 
+#: How much may wait to be written.
+MAX_BYTES = 32 * 2**20
+
 
 class LiveEvents:
     """Takes blocks as they come home, and writes them on a thread of its own.
@@ -30,7 +33,7 @@ class LiveEvents:
     def __init__(self, options: EventOptions, info: RunInfo) -> None:
         make = functools.partial(_make_writer, options, info)
         self._folder = options.folder
-        self._writer = BackgroundWriter(make, max_wait=0.0)
+        self._writer = BackgroundWriter(make, max_bytes=MAX_BYTES, max_wait=0.0)
         self._told = False
 
     def submit(self, block: Block) -> None:

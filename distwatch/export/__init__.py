@@ -5,8 +5,15 @@
 """
 
 from distwatch.export.csv_files import write_csv
-from distwatch.export.parquet_files import write_parquet
-from distwatch.export.rows import Wanted
+from distwatch.export.parquet_files import check_pyarrow, write_parquet
+from distwatch.export.rows import Wanted, check_wanted
 from distwatch.export.tensorboard import write_events
 
-__all__ = ["Wanted", "write_csv", "write_events", "write_parquet"]
+__all__ = [
+    "Wanted",
+    "check_pyarrow",
+    "check_wanted",
+    "write_csv",
+    "write_events",
+    "write_parquet",
+]

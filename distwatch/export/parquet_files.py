@@ -44,6 +44,15 @@ def write_parquet(
     return rows
 
 
+def check_pyarrow() -> None:
+    """Refuse to begin without pyarrow.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    _pyarrow()
+
+
 def _schema(pa: Any, names: tuple[str, ...], stored: StoredRun) -> Any:
     return pa.schema(
         [

@@ -86,6 +86,15 @@ def statistics_of(stored: StoredRun, wanted: Wanted) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted.statistics)) or tuple(known)
 
 
+def check_wanted(stored: StoredRun, wanted: Wanted) -> None:
+    """Refuse signals and statistics that a run does not have.
+
+    Raises:
+        UnknownSignalError, ConfigError: naming the nearest.
+    """
+    statistics_of(stored, wanted)
+
+
 def tidy_rows(stored: StoredRun, wanted: Wanted, progress: Progress) -> Iterator[Columns]:
     """A run's tidy rows, a block at a time: by table, and in it by step.
 
