@@ -1,6 +1,7 @@
 """What a Watch adds to Keras's logs, and that every other callback finds it there."""
 
 import csv
+import types
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from training import fit, same_weights, small_model, strategy_over, unlike_rows
 import distwatch as dw
 from distwatch.errors import ConfigError, UnknownSignalError, WatcherDisabledWarning
 from distwatch.recorder import TableRecorder
+from distwatch.replicas import Worker
 
 X, Y = unlike_rows(118)
 STEPS = 8
@@ -222,3 +224,12 @@ def test_a_loop_has_no_logs():
     model, _ = small_model(strategy_over(1))
     with pytest.raises(ConfigError, match="a loop of your own has no Keras logs"):
         dw.watching(model, None, "run.zarr", log_to_keras=["loss:mean"])
+
+
+def test_not_on_several_workers(tmp_path, monkeypatch):
+    """Each would know its own replicas only, and stop on its own."""
+    second = types.SimpleNamespace(worker_of=lambda strategy: Worker(1, 2))
+    monkeypatch.setattr("distwatch.session.replicas", second)
+    with pytest.raises(ConfigError, match="EarlyStopping would stop one of them"):
+        train(tmp_path / "run.zarr")
+    assert not (tmp_path / "run.zarr").exists()
