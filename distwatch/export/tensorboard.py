@@ -11,7 +11,7 @@ import numpy as np
 
 from distwatch.event_files.options import EventOptions
 from distwatch.export.rows import Progress, scalar_blocks
-from distwatch.records import Block, Origin
+from distwatch.records import Block
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable
 
@@ -35,9 +35,7 @@ def write_events(
     from distwatch.event_files.writer import EventWriter
 
     created = _seconds(stored.created)
-    # What several starts wrote is read as one.
-    info = replace(stored.info, origin=Origin())
-    writer = EventWriter(options, info, clock=lambda: created)
+    writer = EventWriter(options, stored.info, clock=lambda: created)
     try:
         for table in stored.tables.values():
             for block in _whole_blocks(table):

@@ -99,6 +99,14 @@ def assert_counts(histogram, finite):
     assert counts.sum() == finite.size
     below = [np.count_nonzero(finite < edge) for edge in edges]
     np.testing.assert_array_equal(counts, np.diff(below))
+    # What lies empty between does not widen those that hold something.
+    for low, high in zip(edges[:-1][counts > 0], limits[counts > 0], strict=True):
+        if min(abs(low), abs(high)) >= 0.01 and max(abs(low), abs(high)) <= 100:
+            assert high - low <= 0.11 * max(abs(low), abs(high))
+        elif high - low < 100:
+            assert -0.01 <= low < high <= 0.01
+        else:
+            assert (max(low, -high)) > 100
     assert (histogram.min, histogram.max) == (finite.min(), finite.max())
     assert histogram.num == finite.size
     assert histogram.sum == pytest.approx(finite.sum(), rel=1e-12)
