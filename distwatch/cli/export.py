@@ -15,6 +15,7 @@ from distwatch._text import printable
 from distwatch.cli.conventions import (
     PhaseOption,
     RunArgument,
+    SignalsOption,
     app,
     examples,
     in_words,
@@ -59,14 +60,7 @@ def export(
         typer.Option(metavar="FILE", help="Write tidy rows as CSV; - writes to stdout."),
     ] = None,
     phase: PhaseOption = None,
-    signals: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Only signals of this name, with or without its kind, as a glob; may be "
-            "given several times.",
-        ),
-    ] = None,
+    signals: SignalsOption = None,
     statistics: Annotated[
         list[str] | None,
         typer.Option(

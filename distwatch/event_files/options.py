@@ -18,7 +18,8 @@ from distwatch.statistics import Checksum, Ratio
 #: How far the replicas' means lie apart: of what is merged only.
 SPREAD = "spread"
 
-#: What is written unless something else is asked for: a value takes about 40 bytes (tests/benchmarks/exports.py).
+#: What is written unless something else is asked for. A value takes about 40 bytes, as
+#: tests/benchmarks/exports.py measures.
 STATISTICS = ("mean", "std", "l2", "ratio", SPREAD)
 
 _FURTHER = [*Ratio().compute(Ratio().empty()), *Checksum().compute(Checksum().empty())]
