@@ -57,6 +57,9 @@ _HOMES = {
     "weights": "distwatch.signals",
 }
 
+#: Rooms that people name by way of this one, as in ``distwatch.compat.multiworker_fit()``.
+_ROOMS = ("compat", "errors", "testing")
+
 __all__ = [
     "Run",
     "Tracker",
@@ -82,9 +85,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _ROOMS:
         raise AttributeError(f"module 'distwatch' has no attribute {name!r}")
     try:
+        if name in _ROOMS:
+            return importlib.import_module(f"distwatch.{name}")
         value = getattr(importlib.import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
         if error.name not in ("tensorflow", "keras"):
@@ -100,4 +105,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, *_ROOMS})

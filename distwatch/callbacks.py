@@ -88,6 +88,9 @@ class Watch(keras.callbacks.Callback):
     and ``StoreError`` (see `distwatch.errors`).
     """
 
+    #: Whether an error before the first step is raised.
+    _refuses = True
+
     def __init__(
         self,
         store: str | Path,
@@ -229,6 +232,7 @@ class Watch(keras.callbacks.Callback):
             model.distribute_strategy,
             steps_per_execution=model.steps_per_execution,
             phases=self._asked,
+            refuses=self._refuses,
         )
         subject = of_model(model)
         taps = {phase: Taps(subject, self.config, phase) for phase in self._asked}

@@ -141,7 +141,9 @@ def _train(store: Path, replicas: int, epochs: int, overwrite: bool) -> None:
         model = _small_cnn()
     images, digits = _digits()
     rows = ROWS_PER_REPLICA * replicas
-    model.fit(images, digits, batch_size=rows, epochs=epochs, callbacks=[watch])
+    # So that the last batch has a row for every replica: TensorFlow's convolutions need one.
+    kept = len(images) // replicas * replicas
+    model.fit(images[:kept], digits[:kept], batch_size=rows, epochs=epochs, callbacks=[watch])
 
 
 def _digits() -> tuple[Any, Any]:

@@ -230,7 +230,7 @@ class Recording:
 
     def sentences(self) -> list[str]:
         """What stands out."""
-        return self._digest.sentences() if self._digest else []
+        return self._digest.sentences(lost=self.lost) if self._digest else []
 
     def _tell_of_thinning(self) -> None:
         if self.thinned and not self._told_of_thinning:

@@ -60,7 +60,7 @@ RING_BYTES = 32 * 2**20
 
 def fitting(table: Table) -> Table:
     """The table with a window of which two fit into a ring."""
-    row = 8 * (2 + len(table.signals) * len(table.statistic.fields))
+    row = 8 * (2 + len(table.signals) * table.statistic.columns)
     return replace(table, window=min(table.window, max(1, RING_BYTES // (2 * row))))
 
 

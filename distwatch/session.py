@@ -90,6 +90,8 @@ class Session:
         strategy: the strategy that trains.
         steps_per_execution: how many steps pass between two looks at the rings.
         phases: what is recorded, each apart from the others.
+        refuses: whether an error before the first step is raised, or ends the watching as
+            later ones do.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class Session:
         *,
         steps_per_execution: int,
         phases: tuple[str, ...] = (TRAIN,),
+        refuses: bool = True,
     ) -> None:
         self.error: Exception | None = None
+        self._refuses = refuses
         self.begun = False
         self._config = config
         self._strategy = strategy
@@ -198,7 +202,7 @@ class Session:
 
     def fail(self, error: Exception) -> None:
         """The watching failed: raise before the first step, else warn and stop watching."""
-        if self._done == 0 or self._config.strict:
+        if self._config.strict or (self._done == 0 and self._refuses):
             self.error = error
             raise error
         if self.error is None:
@@ -314,12 +318,14 @@ class Session:
 
     def _disable(self, error: Exception) -> None:
         self.error = error
-        warnings.warn(
-            f"distwatch stopped watching after {self._done} steps, training goes on: "
-            f"{type(error).__name__}: {error}",
-            WatcherDisabledWarning,
-            stacklevel=2,
-        )
+        # Where nothing is refused, nothing is said: who asked for that says it in its own way.
+        if self._refuses:
+            warnings.warn(
+                f"distwatch stopped watching after {self._done} steps, training goes on: "
+                f"{type(error).__name__}: {error}",
+                WatcherDisabledWarning,
+                stacklevel=2,
+            )
 
     def _warn_of_lost(self) -> None:
         if lost := self.status.lost:

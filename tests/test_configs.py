@@ -4,8 +4,10 @@ import inspect
 from pathlib import Path
 
 import pytest
+from training import fit, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
+from distwatch.signals.reading import MAKERS
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -24,7 +26,8 @@ def test_is_taken_and_nothing_is_created(path, tmp_path):
 
 
 def test_all_uses_are_there():
-    assert {path.name for path in CONFIGS} >= {"gradients.yaml", "minimal.yaml", "sampled.yaml"}
+    uses = {"everything", "gradients", "minimal", "production", "sampled"}
+    assert {path.stem for path in CONFIGS} >= uses
 
 
 def test_minimal_says_what_watch_does_by_itself():
@@ -41,6 +44,25 @@ def test_gradients_chooses_five_kinds():
     signals = dw.Watch.from_config(FOLDER / "gradients.yaml").config.signals
     weights = dw.weights("*/kernel", every=10, statistics=[dw.histogram(accuracy=0.02)])
     assert signals == (dw.gradients(), dw.updates(), weights, dw.loss(), dw.inputs())
+
+
+def test_production_is_sampled_and_bounded():
+    watch = dw.Watch.from_config(FOLDER / "production.yaml")
+    assert watch.schedule == dw.every(10)
+    assert watch.config.max_bytes == 2_000_000_000
+    assert (watch.config.resume, watch.config.durability) == (True, "power")
+
+
+def test_everything_is_all_that_a_file_can_name_and_trains():
+    watch = dw.Watch.from_config(FOLDER / "everything.yaml")
+    assert {selector.kind for selector in watch.config.signals} == set(MAKERS)
+    x, y = unlike_rows(96)
+    model, _ = small_model(strategy_over(2))
+    fit(model, x, y, watch, epochs=1)
+    kinds = {name.split("/")[0] for name in dw.open_run("run.zarr").signals}
+    kinds_of_gradients = {"gradient", "gradient_local"}
+    rest = {"activation", "input", "loss", "tensor", "update", "weight"}
+    assert kinds == kinds_of_gradients | rest
 
 
 def test_sampled_looks_at_every_tenth_step():

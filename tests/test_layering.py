@@ -40,6 +40,7 @@ LEVELS = {
     "analysis": 5,
     "export": 6,
     "tail": 6,
+    "scripts": 11,
     "demo": 11,
     "cli": 12,
     "testing": 11,
@@ -55,13 +56,14 @@ RUNNING |= {
     "layers",
     "callbacks",
     "loops",
+    "scripts",
 }
 READING = {"analysis", "export", "tail"}
 #: Which room alone may import a library.
 OWNERS = {
     "zarr": {"store"},
     "tensorflow": RUNNING | {"_array"},
-    "keras": {"taps", "traps", "compat", "layers", "callbacks", "demo"},
+    "keras": {"taps", "traps", "compat", "layers", "callbacks", "scripts", "demo"},
     "xarray": READING | {"demo"},
     "pydantic": {"config"},
     "tensorboard": {"event_files"},

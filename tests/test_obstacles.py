@@ -1,14 +1,16 @@
 """What Keras cannot do under a strategy: reproduced unwatched, and refused watched."""
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from training import fit, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
-from distwatch.errors import UnsupportedTrainingError
+from distwatch.errors import KnownTrapWarning, UnsupportedTrainingError
 
 
 def with_collectives():
@@ -94,6 +96,31 @@ def test_data_that_keras_cannot_spread(tmp_path, data, more, reason):
         small_model(strategy_over(2))[0].fit(
             *data, verbose=0, shuffle=False, callbacks=[watch], **more
         )
+
+
+def convolving(layer):
+    with strategy_over(4).scope():
+        layers = [layer, keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+        model = keras.Sequential([keras.Input((6, 6, 1)), *layers])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+def test_convolutions_cannot_do_without_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(1.0, 1.0, (9, 6, 6, 1)).astype("float32"), rng.integers(0, 3, 9)
+    convolution = functools.partial(keras.layers.Conv2D, 4, 3, activation="relu")
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        training = thread.submit(lambda: fit(convolving(convolution()), x, y, batch=8))
+        assert isinstance(training.exception(), tf.errors.InvalidArgumentError)
+    with pytest.raises(UnsupportedTrainingError, match="leaves one of 4 replicas without any"):
+        fit(convolving(convolution()), x, y, dw.Watch(tmp_path / "run.zarr"), batch=8)
+    assert not (tmp_path / "run.zarr").exists()
+    # One row over four replicas, but nothing that needs them.
+    transposed = convolving(keras.layers.Conv2DTranspose(4, 3, activation="relu"))
+    with pytest.warns(KnownTrapWarning, match="split unevenly"):
+        fit(transposed, x, y, dw.Watch(tmp_path / "run.zarr"), batch=8)
+    assert len(dw.open_run(tmp_path / "run.zarr")) == 2
 
 
 def test_a_first_batch_of_unknown_size_is_explained(tmp_path):

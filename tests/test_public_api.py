@@ -45,6 +45,13 @@ def test_exported_names():
         _ = dw.watch
 
 
+@pytest.mark.parametrize("room", ["compat", "errors", "testing"])
+def test_rooms_need_no_import_of_their_own(room):
+    assert imported_by(f"import distwatch; distwatch.{room}", f"distwatch.{room}") == [
+        f"distwatch.{room}"
+    ]
+
+
 def test_signatures_are_kept():
     watch = inspect.signature(dw.Watch).parameters
     defaults = {name: p.default for name, p in watch.items() if p.default is not p.empty}

@@ -19,7 +19,7 @@ from distwatch.analysis.datasets import (
     steps_in_chunk,
 )
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
-from distwatch.digest import Digest
+from distwatch.digest import NOTE, WARNING, Digest, Finding, ordered, sentences
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.records import RunInfo
 from distwatch.store.damage import Damage
@@ -224,8 +224,18 @@ class Run:
 
     def summary(self) -> str:
         """What stands out, in a few plain sentences."""
-        told = self.digest().sentences(lost=self.lost)
-        return "\n".join([*told, *self._thinned_out(), *self._stopped()])
+        return "\n".join(sentences(self.findings()))
+
+    def findings(self) -> list[Finding]:
+        """What stands out, one by one, for programs: `summary` is made of these.
+
+        The extent first, then warnings, then notes. Each is a `Finding` with a stable
+        ``kind``, a ``severity`` ("warning" or "note"), a ``text``, and, where there is
+        one, a ``signal`` (with ``others`` of which the same is true), ``step`` and
+        ``replica``.
+        """
+        found = self.digest().findings(lost=self.lost)
+        return ordered([*found, *self._stopped(), *self._thinned_out()])
 
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.
@@ -241,15 +251,16 @@ class Run:
             digest.observe(block)
         return digest
 
-    def _thinned_out(self) -> list[str]:
+    def _thinned_out(self) -> list[Finding]:
         if not self.thinned:
             return []
-        return [
+        text = (
             f"{self.thinned} steps of the old part were taken out to keep within max_bytes; "
             "all that is said here is of the others."
-        ]
+        )
+        return [Finding("thinned", NOTE, text)]
 
-    def _stopped(self) -> list[str]:
+    def _stopped(self) -> list[Finding]:
         """Say which workers left rows of fewer steps than others, or none."""
         ends = [(worker.info, worker.steps) for worker in self._store.workers]
         lines = [
@@ -263,7 +274,7 @@ class Run:
             lines.append(
                 f"{self.info.workers - len(ends)} of {self.info.workers} workers left no rows."
             )
-        return lines
+        return [Finding("worker_stopped", WARNING, line) for line in lines]
 
     def _find(self, signal: str) -> tuple[ReadableTable, int]:
         for table in self._store.tables.values():
@@ -303,7 +314,7 @@ class SignalView:
         Raises:
             ConfigError: there is no such statistic.
         """
-        return _pick(self._per_replica, statistic)
+        return self._pick(self._per_replica, statistic)
 
     def merged(self, statistic: str) -> xr.DataArray:
         """A statistic over all replicas together, or ``spread``: dims (step,).
@@ -313,7 +324,7 @@ class SignalView:
         """
         if statistic == "spread":
             return self._spread
-        return _pick(self._merged, statistic, "spread")
+        return self._pick(self._merged, statistic, "spread")
 
     @functools.cached_property
     def _per_replica(self) -> xr.Dataset:
@@ -326,6 +337,14 @@ class SignalView:
     @functools.cached_property
     def _spread(self) -> xr.DataArray:
         return spread_of(self._stored, self._chosen).isel(signal=0)
+
+    def _pick(self, dataset: xr.Dataset, statistic: str, *further: str) -> xr.DataArray:
+        if statistic not in dataset.data_vars:
+            known = [*map(str, dataset.data_vars), *further]
+            raise ConfigError(
+                f"{self.name} has no statistic {statistic!r}; it has {', '.join(known)}."
+            )
+        return dataset[statistic]
 
 
 def open_run(path: str | Path, *, phase: str | None = None) -> Run:
@@ -342,12 +361,3 @@ def open_run(path: str | Path, *, phase: str | None = None) -> Run:
         ConfigError: the run has no such phase.
     """
     return Run(StoredRun(path, phase))
-
-
-def _pick(dataset: xr.Dataset, statistic: str, *further: str) -> xr.DataArray:
-    if statistic not in dataset.data_vars:
-        known = [*map(str, dataset.data_vars), *further]
-        raise ConfigError(
-            f"unknown statistic {statistic!r}; nearest: {nearest(statistic, known)}."
-        )
-    return dataset[statistic]

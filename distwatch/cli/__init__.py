@@ -7,6 +7,7 @@ Exit codes: 0 all is well, 1 distwatch refused (the reason is one line on stderr
 from __future__ import annotations
 
 import importlib
+import sys
 
 from rich.console import Console
 from rich.text import Text
@@ -16,7 +17,7 @@ from distwatch.cli.conventions import REFUSED, app
 from distwatch.errors import DistwatchError
 
 #: In the order in which ``--help`` lists them.
-COMMANDS = ("demo", "info", "tail", "verify", "estimate", "export")
+COMMANDS = ("demo", "run", "info", "tail", "verify", "estimate", "export", "config")
 
 for _command in COMMANDS:
     importlib.import_module(f"distwatch.cli.{_command}")
@@ -24,6 +25,10 @@ for _command in COMMANDS:
 
 def main() -> None:
     """Run the command line; what distwatch refuses is one red line and exit code 1."""
+    # A name in a store may have letters that the encoding of the output has not.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="distwatch")
     except DistwatchError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from distwatch import __version__
 from distwatch._text import printable
@@ -18,12 +19,55 @@ from distwatch._text import printable
 #: The exit code of everything that distwatch itself refuses.
 REFUSED = 1
 
+#: How many runs of a folder a refusal names.
+_NAMED = 9
+
 #: That of ``tail`` when Ctrl-C ended it and not the run: by this a script tells them apart.
 INTERRUPTED = 130
 
 EXIT_CODES = "Exit codes: 0 all is well, 1 refused, with the reason on stderr, 2 bad usage."
 
-RunArgument = Annotated[str, typer.Argument(help="The path or URL that was given to Watch.")]
+
+def the_run(given: str) -> str:
+    """The run that is meant by a path or URL: also by a folder that holds just one.
+
+    What neither is a run nor holds one is left as it is, for the command to refuse.
+
+    Raises:
+        NotARunError: it holds several.
+    """
+    from distwatch.addresses import address_of, inside
+    from distwatch.errors import DistwatchError, NotARunError
+    from distwatch.store import location_of, run_name
+
+    address = address_of(given)
+    if run_name(address) is not None:
+        return given
+    try:
+        children = location_of(address).children()
+        runs = [name for name in children if run_name(inside(address, name)) is not None]
+    except (DistwatchError, OSError):
+        return given
+    if len(runs) > _NAMED:
+        runs[_NAMED - 1 : -1] = ["..."]
+    if len(runs) > 1:
+        raise NotARunError(f"{given} holds several runs; name one of them: {', '.join(runs)}.")
+    return str(inside(address, runs[0])) if runs else given
+
+
+def _runs_meant(context: typer.Context, given: Any) -> Any:
+    if context.resilient_parsing or given is None:
+        return given
+    return the_run(given) if isinstance(given, str) else [the_run(each) for each in given]
+
+
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        callback=_runs_meant,
+        help="The path or URL that was given to Watch, or a folder that holds one run.",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, for programs.")
 ]
@@ -91,7 +135,7 @@ def listing(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table
     """A table whose cells may hold anything."""
     table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*map(safe, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table
 
 

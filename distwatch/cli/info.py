@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from distwatch._text import printable
 from distwatch.cli.conventions import (
     JsonOption,
     PhaseOption,
@@ -16,7 +18,6 @@ from distwatch.cli.conventions import (
     app,
     examples,
     listing,
-    safe,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _show(described: dict[str, Any]) -> None:
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in _facts(described):
-        facts.add_row(name, safe(value))
+        facts.add_row(name, Text(printable(value)))
     console.print(facts)
     if described["tables"]:
         rows = [

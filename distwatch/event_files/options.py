@@ -22,7 +22,13 @@ SPREAD = "spread"
 #: tests/benchmarks/exports.py measures.
 STATISTICS = ("mean", "std", "l2", "ratio", SPREAD)
 
-_FURTHER = [*Ratio().compute(Ratio().empty()), *Checksum().compute(Checksum().empty())]
+#: All that a signal may have.
+KNOWN = (
+    *READINGS,
+    *Ratio().compute(Ratio().empty()),
+    *Checksum().compute(Checksum().empty()),
+    SPREAD,
+)
 
 
 @dataclass(frozen=True)
@@ -101,10 +107,11 @@ def check_statistics(names: Sequence[str]) -> None:
     Raises:
         ConfigError: naming the nearest.
     """
-    known = [*READINGS, *_FURTHER, SPREAD]
     for name in names:
-        if name not in known:
-            raise ConfigError(f"unknown statistic {name!r}; nearest: {nearest(name, known)}.")
+        if name not in KNOWN:
+            raise ConfigError(
+                f"unknown statistic {name!r}; nearest: {nearest(name, list(KNOWN))}."
+            )
 
 
 def _several(key: str, given: Any) -> tuple[str, ...]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import Any, NamedTuple
 
-from distwatch.errors import ConfigError
+from distwatch.errors import ConfigError, nearest
 from distwatch.schedules import from_mapping
-from distwatch.signals.kinds import Selector
+from distwatch.signals.kinds import (
+    Activations,
+    Gradients,
+    Inputs,
+    Loss,
+    Selector,
+    Tensors,
+    Updates,
+    Weights,
+)
 from distwatch.signals.patterns import is_pattern
 from distwatch.signals.selectors import (
     activations,
@@ -49,30 +59,63 @@ def _is_signals(x: Any) -> bool:
     return is_pattern(x) or isinstance(x, (Selector, dict))
 
 
-_MAKERS: dict[str, Any] = {
-    maker.__name__: maker
-    for maker in (activations, gradients, weights, updates, inputs, loss, tensors)
+class Maker(NamedTuple):
+    """A function that makes selectors of one kind."""
+
+    make: Callable[..., Selector]
+    of_batches: bool
+
+
+#: Kinds of signals that a file can name, each by what makes its selectors.
+MAKERS = {
+    kind.kind: Maker(make, kind.of_batches)
+    for kind, make in (
+        (Activations, activations),
+        (Gradients, gradients),
+        (Weights, weights),
+        (Updates, updates),
+        (Inputs, inputs),
+        (Loss, loss),
+        (Tensors, tensors),
+    )
 }
 
 
 def _from_mapping(mapping: dict[str, Any]) -> Selector:
-    kinds = [key for key in mapping if key in _MAKERS]
+    named = [key for key in mapping if key in MAKERS]
+    # `inputs` is a kind, and what activations take.
+    kinds = [key for key in named if not any(key in _arguments(each) for each in named)]
     if len(kinds) != 1:
         raise ConfigError(
             f"{mapping!r}: write one kind of signal, such as {{gradients: 'dense_*'}}; "
-            f"known: {', '.join(_MAKERS)} (a probe needs data: give it in Python)."
+            f"known: {', '.join(MAKERS)} (a probe needs data: give it in Python)."
         )
     (kind,) = kinds
     more = {key: value for key, value in mapping.items() if key != kind}
+    _check_keys(mapping, kind, more)
     if isinstance(more.get("every"), dict):
         more["every"] = from_mapping(more["every"])
     if "statistics" in more:
         more["statistics"] = [_statistic(each) for each in more["statistics"]]
     chosen = () if mapping[kind] in (None, True) else (mapping[kind],)
     try:
-        return _MAKERS[kind](*chosen, **more)  # type: ignore[no-any-return]
+        return MAKERS[kind].make(*chosen, **more)
     except TypeError as error:
         raise ConfigError(f"{mapping!r}: {error}.") from error
+
+
+def _arguments(kind: str) -> list[str]:
+    """What a kind's maker takes beside patterns."""
+    return [name for name in signature(MAKERS[kind].make).parameters if name != "patterns"]
+
+
+def _check_keys(mapping: dict[str, Any], kind: str, more: dict[str, Any]) -> None:
+    known = _arguments(kind)
+    for key in more:
+        if key not in known:
+            raise ConfigError(
+                f"{mapping!r}: {kind} take no {key!r}; nearest: {nearest(str(key), known)}."
+            )
 
 
 def _statistic(written: Any) -> Statistic[Any]:

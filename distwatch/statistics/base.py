@@ -82,6 +82,11 @@ class Statistic(ABC, Generic[State]):
         """What people read, on the host: name -> array of the state's shape."""
 
     @property
+    def columns(self) -> int:
+        """How many fields it has, which may be too many to name them for that."""
+        return len(self.fields)
+
+    @property
     def wide(self) -> bool:
         """Whether its columns are an array of their own, too many to be named one by one."""
         return False

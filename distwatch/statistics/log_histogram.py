@@ -89,6 +89,10 @@ class LogHistogram(Statistic[LogHistogramState]):
         low, high = self._octaves
         return (high - low) << self._bits
 
+    @property
+    def columns(self) -> int:
+        return 2 * self._positive + 5
+
     @functools.cached_property
     def _positive_edges(self) -> Floats:
         """The ends of the positive buckets: shape (octave, 1 + buckets of an octave)."""
@@ -128,13 +132,16 @@ class LogHistogram(Statistic[LogHistogramState]):
 
     def observe(self, seen: Seen) -> LogHistogramState:
         xp = namespace(seen.delta)
-        places = self._places(seen.delta)
+        places = self.places(seen.delta)
         # The last place is that of NaN.
         counts = xp.bincount(places, len(self.centres) + 1)
         return LogHistogramState(counts[:-1])
 
-    def _places(self, delta: Any) -> Any:
-        """The bucket of each element, as whole numbers: shape (element,)."""
+    def places(self, delta: Any) -> Any:
+        """The bucket of each element, as whole numbers: shape (element,).
+
+        The number of buckets for NaN.
+        """
         xp = namespace(delta)
         pattern, mantissa, bias = xp.magnitude_bits(delta)
         low, _ = self._octaves

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -17,11 +18,15 @@ class Product(Statistic[States]):
 
     def __init__(self, parts: tuple[Statistic[Any], ...]) -> None:
         self.parts = parts
-        self._fields = tuple(field for part in parts for field in part.fields)
+
+    @functools.cached_property
+    def fields(self) -> tuple[str, ...]:
+        # Not before they are asked for: a histogram may have millions.
+        return tuple(field for part in self.parts for field in part.fields)
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        return self._fields
+    def columns(self) -> int:
+        return sum(part.columns for part in self.parts)
 
     def empty(self) -> States:
         return tuple(part.empty() for part in self.parts)

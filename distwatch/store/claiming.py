@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import zarr
 
-from distwatch.errors import NotWritableError, RunExistsError, UnreachableError
+from distwatch.errors import NotWritableError, RunExistsError, StoreError, UnreachableError
 from distwatch.store import schema
+from distwatch.store.documents import read_document
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 
 
@@ -72,9 +72,9 @@ def is_claimed(path: str | Path, run: str, *, wait: float) -> bool:
 def run_name(path: str | Path) -> str | None:
     """The name of the run at ``path``; None where there is none, or half of it."""
     try:
-        document = json.loads(location_of(path).read(ROOT_DOCUMENT) or b"")
+        document = read_document(location_of(path), "")
         return str(document["attributes"][schema.ATTRIBUTE]["run"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (StoreError, KeyError, TypeError):
         return None
 
 
@@ -106,12 +106,9 @@ def _make_room(location: Location, overwrite: bool) -> None:
 def is_run(path: str | Path) -> bool:
     """Tell whether a distwatch run, of whatever format, lies at ``path``."""
     try:
-        store = location_of(path).store(read_only=True)
-        attributes = zarr.open_group(store, mode="r").attrs
-    except Exception:
-        # Zarr raises many kinds of errors on documents that are not its own.
+        return schema.ATTRIBUTE in read_document(location_of(path), "")["attributes"]
+    except StoreError:
         return False
-    return schema.ATTRIBUTE in attributes
 
 
 def now() -> str:

@@ -14,11 +14,21 @@ from distwatch.store.locations import Location
 
 #: What reading a chunk raises that is not what was written: a checksum that is wrong, a
 #: codec that stumbles, a disk that fails.
-UNREADABLE = (ValueError, RuntimeError, OSError, KeyError, TypeError, EOFError)
+UNREADABLE = (
+    ValueError,
+    RuntimeError,
+    OSError,
+    LookupError,
+    TypeError,
+    EOFError,
+    MemoryError,
+)
 
 #: Arrays in which no written element can equal the fill value, which a missing chunk gives.
 _NEVER_FILL = ("step", "epoch", "histogram", "histogram_merged", "valid")
 
+#: Elements of any number of batches: sums of so many of these are finite, and fit int64.
+_MOST_ELEMENTS = np.float64(2**53)
 
 Region = tuple[slice, ...]
 
@@ -52,6 +62,15 @@ def is_missing(name: str, values: Any) -> bool:
     if name in ("rows", "merged"):
         return bool(np.isnan(values[..., 0]).any())  # a count, never NaN
     return name in _NEVER_FILL and bool((values == -1).any())
+
+
+def are_counts(values: Any) -> bool:
+    """Whether values can be numbers of elements: finite, and not below zero."""
+    # Floats from 0 on are in the order of their bits, behind which are NaN and what is below
+    # zero: one comparison in the place of two, for all but -0.0.
+    if (values.view(np.uint64) <= _MOST_ELEMENTS.view(np.uint64)).all():
+        return True
+    return bool(((values >= 0) & (values <= _MOST_ELEMENTS)).all())
 
 
 def checked(

@@ -71,6 +71,19 @@ def blocks(stored: ReadableTable) -> Iterator[Block]:
         )
 
 
+def check_rises(steps: Ints, where: str) -> None:
+    """Refuse steps by which rows cannot be put in order.
+
+    Raises:
+        DamagedStoreError: they do not rise, or are below zero.
+    """
+    if len(steps) and (steps[0] < 0 or (np.diff(steps) <= 0).any()):
+        raise DamagedStoreError(
+            f"{where}: the steps in array 'step' do not rise from 0 on; the store was "
+            "changed by something else than distwatch."
+        )
+
+
 class ContinuedTable:
     """One table that a worker wrote in several starts, one after another.
 
@@ -99,6 +112,7 @@ class ContinuedTable:
         self.lost = sum(part.lost for part in parts)
         self.thinned = sum(part.thinned for part in parts)
         self._parts = parts
+        self._where = f"{where}/{self.table.name}"
         #: How many steps of each part still count.
         self.kept = [_place_of(part, end) for part, end in zip(parts, ends, strict=True)]
         self.steps = sum(self.kept)
@@ -107,7 +121,11 @@ class ContinuedTable:
         return np.concatenate(self._of_each(lambda part, s: part.present(s), steps))
 
     def coordinate(self, name: str, steps: slice = _ALL) -> Ints:
-        return np.concatenate(self._of_each(lambda part, s: part.coordinate(name, s), steps))
+        each = self._of_each(lambda part, s: part.coordinate(name, s), steps)
+        values = np.concatenate(each)
+        if name == "step":
+            check_rises(values, self._where)
+        return values
 
     def rows(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
         return np.concatenate(self._of_each(lambda part, s: part.rows(s, signals), steps))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from zarr.abc.store import Store
+from zarr.abc.store import RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
@@ -22,6 +23,7 @@ from zarr.storage import LocalStore, MemoryStore
 from distwatch.addresses import Address, address_of, scheme_of
 from distwatch.errors import (
     ConfigError,
+    DamagedStoreError,
     DistwatchError,
     NotARunError,
     UnreachableError,
@@ -41,11 +43,18 @@ class Location(Protocol):
     def store(self, *, synced: bool = False, read_only: bool = False) -> Store:
         """What Zarr reads and writes there; ``synced`` waits for the disk itself."""
 
-    def read(self, key: str) -> bytes | None:
-        """What is at ``key``; None if nothing is."""
+    def read(self, key: str, most: int | None = None) -> bytes | None:
+        """What is at ``key``, at most so many bytes of it; None if nothing is."""
 
     def size(self, key: str) -> int | None:
         """How many bytes are at ``key``; None if nothing is."""
+
+    def may_be_read(self, key: str) -> bool:
+        """Whether what is at ``key``, if there is anything, is a file of the run.
+
+        Raises:
+            DamagedStoreError: it is a link to elsewhere.
+        """
 
     def children(self, path: str = "") -> list[str]:
         """The names that are there below a path, in order; none where there is nothing."""
@@ -56,6 +65,9 @@ class Location(Protocol):
     @property
     def nbytes(self) -> int:
         """Bytes of everything that is there."""
+
+    def size_below(self, path: str) -> int:
+        """Bytes of everything below a path."""
 
     def is_free(self) -> bool:
         """Whether there is nothing, so that a run may be begun."""
@@ -110,46 +122,103 @@ _memory: dict[str, MemoryStore] = {}
 
 
 class Folder:
-    """A run on a disk of this machine, or one that is mounted."""
+    """A run on a disk of this machine, or one that is mounted.
+
+    It may be anybody's: links that lead out of it are not followed, neither to read nor to
+    delete, and what is no plain file (a pipe, which would never end) is not there.
+    """
 
     def __init__(self, path: Path) -> None:
         self.address: Address = path
         self._path = path
+        #: Folders that were found to lie in the run.
+        self._within: set[Path] = set()
 
     def store(self, *, synced: bool = False, read_only: bool = False) -> Store:
         if synced:
             return SyncedStore(self._path)
         return LocalStore(self._path, read_only=read_only)
 
-    def read(self, key: str) -> bytes | None:
+    def read(self, key: str, most: int | None = None) -> bytes | None:
+        if self._file(key) is None:
+            return None
         try:
-            return (self._path / key).read_bytes()
+            with (self._path / key).open("rb") as file:
+                return file.read(most)
         except FileNotFoundError:
             return None
 
     def size(self, key: str) -> int | None:
-        try:
-            return (self._path / key).stat().st_size
-        except FileNotFoundError:
-            return None
+        found = self._file(key)
+        return None if found is None else found.st_size
+
+    def may_be_read(self, key: str) -> bool:
+        return self._file(key) is not None
 
     def children(self, path: str = "") -> list[str]:
+        self._check_within(self._path / path)
         try:
             return sorted(child.name for child in (self._path / path).iterdir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise _unreadable(self._path / path, error) from error
 
     def delete(self, path: str) -> None:
-        shutil.rmtree(self._path / path)
+        doomed = self._path / path
+        self._check_within(doomed.parent)
+        if doomed.is_dir() and not doomed.is_symlink():
+            shutil.rmtree(doomed)
+        else:
+            doomed.unlink()
 
     @property
     def nbytes(self) -> int:
-        total = 0
-        for file in self._path.rglob("*"):
-            # A writer may take a temporary file away in between.
-            with contextlib.suppress(FileNotFoundError):
-                total += file.stat().st_size if file.is_file() else 0
+        return self.size_below("")
+
+    def size_below(self, path: str) -> int:
+        total, folders = 0, [os.fspath(self._path / path)]
+        while folders:
+            # A writer may take a temporary file away in between, or a replaced table.
+            with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        with contextlib.suppress(FileNotFoundError):
+                            total += entry.stat(follow_symlinks=False).st_size
         return total
+
+    def _file(self, key: str) -> os.stat_result | None:
+        """The plain file at ``key``; None if there is none.
+
+        Raises:
+            DamagedStoreError: it lies outside of the run.
+            UnreachableError: it cannot be told.
+        """
+        path = self._path / key
+        try:
+            found = path.lstat()
+            self._check_within(path.parent)
+            if stat.S_ISLNK(found.st_mode):
+                self._check_within(path)
+                found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return found if stat.S_ISREG(found.st_mode) else None
+
+    def _check_within(self, path: Path) -> None:
+        if path in self._within:
+            return
+        leads_to, root = (os.path.realpath(each) for each in (path, self._path))
+        if leads_to != root and not Path(leads_to).is_relative_to(root):
+            raise DamagedStoreError(
+                f"{path} is a link out of the run, to {leads_to}, which is not followed; "
+                "copy the run with what its links lead to, as 'cp -rL' does."
+            )
+        self._within.add(path)
 
     def is_free(self) -> bool:
         # Also a file may lie there, which has no children.
@@ -170,7 +239,8 @@ class Folder:
 
     def sweep(self) -> None:
         for partial in self._path.rglob("*.partial"):
-            partial.unlink(missing_ok=True)
+            if not partial.is_dir() or partial.is_symlink():
+                partial.unlink(missing_ok=True)
 
     def is_writable(self) -> bool:
         return os.access(self._path, os.W_OK)
@@ -199,9 +269,13 @@ class Bucket:
         # What an object store has confirmed needs no syncing.
         return self._store.with_read_only(read_only)
 
-    def read(self, key: str) -> bytes | None:
-        found = self._do(self._store.get(key, default_buffer_prototype()))
+    def read(self, key: str, most: int | None = None) -> bytes | None:
+        asked = None if most is None else RangeByteRequest(0, most)
+        found = self._do(self._store.get(key, default_buffer_prototype(), asked))
         return None if found is None else found.to_bytes()
+
+    def may_be_read(self, key: str) -> bool:
+        return True  # Here is nothing but files.
 
     def size(self, key: str) -> int | None:
         async def size() -> int | None:
@@ -223,7 +297,10 @@ class Bucket:
 
     @property
     def nbytes(self) -> int:
-        return self._do(self._store.getsize_prefix(""))
+        return self.size_below("")
+
+    def size_below(self, path: str) -> int:
+        return self._do(self._store.getsize_prefix(path))
 
     def is_free(self) -> bool:
         return not self.children()
@@ -299,6 +376,10 @@ def _unreachable() -> tuple[type[Exception], ...]:
         return ()
     # A bucket that is missing is told of like a file.
     return (BaseError, FileNotFoundError)
+
+
+def _unreadable(path: Path, error: OSError) -> UnreachableError:
+    return UnreachableError(f"{path} cannot be read ({error.strerror or error}).")
 
 
 def _first_line(error: Exception) -> str:

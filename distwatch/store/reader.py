@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-import zarr
-
 from distwatch.addresses import Address
 from distwatch.errors import (
     ConfigError,
     DamagedStoreError,
-    NotARunError,
-    RunChangedError,
-    StoreError,
-    UnreachableError,
 )
-from distwatch.records import PHASES, TRAIN, Block, Floats, Ints, RunInfo, Table, Tensors
-from distwatch.store import schema
-from distwatch.store.damage import UNREADABLE, Damage, checked, is_missing
-from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
+from distwatch.records import (
+    PHASES,
+    TRAIN,
+    Block,
+    RunInfo,
+    Table,
+)
+from distwatch.store import descriptions, schema
+from distwatch.store.damage import Damage
+from distwatch.store.documents import read_document
+from distwatch.store.joining import (
+    ContinuedTable,
+    JoinedTable,
+    ReadableTable,
+    blocks,
+)
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
+from distwatch.store.tables import StoredTable
 
 
 class StoredRun:
@@ -49,9 +53,9 @@ class StoredRun:
         #: The phase that was asked for; None for the usual one.
         self.phase = phase
         attributes = root_of(self._location)
-        self.created = str(attributes.get("created", ""))
         #: By this a run is told from another one that has taken its place since.
-        self.identity = (str(attributes.get("run", "")), self.created)
+        self.identity = descriptions.identity(attributes, str(path))
+        self.created = self.identity[1]
         found = read_segments(self._location)
         #: The phases that have rows.
         self.phases = [phase for phase in PHASES if any(s.info.phase == phase for s in found)]
@@ -63,9 +67,9 @@ class StoredRun:
         self.tables = _joined(self.workers, str(path))
         tables = tuple(each.table for each in self.tables.values())
         if self.workers:
-            self.info = _joined_info([worker.info for worker in self.workers], tables)
+            self.info = _joined_info([each.info for each in self.workers], tables, str(path))
         else:
-            self.info = schema.rowless_info(attributes, str(path))
+            self.info = descriptions.rowless_info(attributes, str(path))
 
     @property
     def steps(self) -> int:
@@ -153,7 +157,9 @@ def root_of(location: Location) -> dict[str, Any]:
         NotARunError: there is no run.
         FormatVersionError: a newer distwatch wrote it.
     """
-    return schema.check_format(dict(_open(location, "").attrs), str(location.address))
+    return descriptions.check_format(
+        read_document(location, "")["attributes"], str(location.address)
+    )
 
 
 def read_segments(location: Location) -> list[Segment]:
@@ -177,8 +183,8 @@ def groups_of(location: Location) -> dict[str, list[str]]:
     found = {}
     for name in _segment_names(location):
         where = f"{location.address}/{name}"
-        said = schema.check_format(dict(_open(location, name).attrs), where)
-        found[name] = list(schema.table_groups(said, where).values())
+        said = descriptions.check_format(read_document(location, name)["attributes"], where)
+        found[name] = list(descriptions.table_groups(said, where).values())
     return found
 
 
@@ -194,9 +200,9 @@ def _segment_names(location: Location) -> list[str]:
 
 def _read_segment(location: Location, name: str) -> Segment | None:
     where = f"{location.address}/{name}"
-    said = schema.check_format(dict(_open(location, name).attrs), where)
-    info = schema.segment_info(said, where)
-    groups = schema.table_groups(said, where)
+    said = descriptions.check_format(read_document(location, name)["attributes"], where)
+    info = descriptions.segment_info(said, where)
+    groups = descriptions.table_groups(said, where)
     # All tables are made before the first row is committed to any of them.
     documents = [f"{name}/{group}/{ROOT_DOCUMENT}" for group in groups.values()]
     if any(location.size(document) is None for document in documents):
@@ -249,174 +255,16 @@ def _same_tables(tables: list[Any], where: str, of: str) -> list[str]:
     return list(tables[0]) if tables else []
 
 
-def _joined_info(infos: list[RunInfo], tables: tuple[Table, ...]) -> RunInfo:
+def _joined_info(infos: list[RunInfo], tables: tuple[Table, ...], where: str) -> RunInfo:
+    replicas = tuple(number for info in infos for number in info.replicas)
+    if len(set(replicas)) < len(replicas) or len(replicas) > descriptions.MOST_REPLICAS:
+        raise DamagedStoreError(
+            f"{where}: {len(infos)} workers have {len(replicas)} replicas, expected up to "
+            f"{descriptions.MOST_REPLICAS}, each of one worker."
+        )
     return replace(
         infos[0],
         tables=tables,
-        replicas=tuple(number for info in infos for number in info.replicas),
+        replicas=replicas,
         unwatched={path: why for info in infos for path, why in info.unwatched.items()},
     )
-
-
-class StoredTable:
-    """One table of a run on disk.
-
-    Args:
-        location: the run's.
-        segment: the name of the segment's group.
-        name: the table's.
-        info: what the segment says.
-        group: the name of the group that the table is in.
-
-    Raises:
-        FormatVersionError: a newer distwatch wrote it.
-        DamagedStoreError: it contradicts its own description.
-    """
-
-    def __init__(
-        self, location: Location, segment: str, name: str, info: RunInfo, group: str
-    ) -> None:
-        self._location = location
-        self._segment = segment
-        self._path = f"{segment}/{group}"
-        self._where = f"{location.address}/{self._path}"
-        self._info = info
-        self._group = _open(location, self._path)
-        said = schema.check_format(dict(self._group.attrs), self._where)
-        self.table = schema.table_info(said, name, self._where)
-        self.replicas = info.replicas
-        self.steps, self.lost, self.thinned = schema.progress(said, self._where)
-        #: How the writing ended; None while it goes on, or if it was killed.
-        self.ended = schema.ended(said)
-        self._check_shapes()
-
-    def present(self, steps: slice = slice(None)) -> npt.NDArray[np.bool_]:
-        """Whether a replica's row is there, which they all are: shape (step, replica)."""
-        start, stop, _ = steps.indices(self.steps)
-        return np.ones((stop - start, len(self.replicas)), bool)
-
-    def coordinate(self, name: str, steps: slice = slice(None)) -> Ints:
-        """``step``, ``epoch`` or ``iteration``: shape (step,)."""
-        return np.asarray(self._read(name, (steps,)), np.int64)
-
-    def rows(self, steps: slice = slice(None), signals: slice = slice(None)) -> Floats:
-        """Per-replica states of scalar fields: shape (step, replica, signal, field)."""
-        return np.asarray(self._read("rows", (steps, slice(None), signals)), np.float64)
-
-    def merged(self, steps: slice = slice(None), signals: slice = slice(None)) -> Floats:
-        """The same merged over replicas: shape (step, signal, field)."""
-        return np.asarray(self._read("merged", (steps, signals)), np.float64)
-
-    def histogram(self, steps: slice = slice(None), signals: slice = slice(None)) -> Ints:
-        """Bucket counts on each replica: shape (step, replica, signal, bucket)."""
-        return np.asarray(self._read("histogram", (steps, slice(None), signals)), np.int64)
-
-    def histogram_merged(
-        self, steps: slice = slice(None), signals: slice = slice(None)
-    ) -> Ints:
-        """The same merged over replicas: shape (step, signal, bucket)."""
-        return np.asarray(self._read("histogram_merged", (steps, signals)), np.int64)
-
-    def tensors(self, steps: slice = slice(None)) -> Tensors | None:
-        """Raw deltas, where the table keeps them and a step was looked at."""
-        if self.table.tensor is None or "tensor" not in self._group:
-            return None
-        return Tensors(self._read("tensor", (steps,)), self._read("valid", (steps,)))
-
-    def verify(self) -> Iterator[tuple[int, Damage | None]]:
-        """Read every chunk: how many bytes each has, and what is damaged."""
-        for name in sorted(self._group.array_keys()):
-            with self._location.reached():
-                yield from self._checked(name)
-
-    def _checked(
-        self, name: str, rows: slice | None = None
-    ) -> Iterator[tuple[int, Damage | None]]:
-        array, path = self._group[name], f"{self._path}/{name}"
-        if name != "tensor":
-            return checked(array, self._location, path, rows=rows)
-        return checked(array, self._location, path, rows=rows, holds=self._has_rows_in)
-
-    def _has_rows_in(self, region: tuple[slice, ...]) -> bool:
-        """Whether a batch reaches into a region of the raw deltas."""
-        try:
-            valid: Any = self._group["valid"]
-            return bool((np.asarray(valid[region[:2]]) > region[2].start).any())
-        except UNREADABLE:
-            return True  # Which is damage of its own.
-
-    def _is_in_place(self) -> bool:
-        """Whether the segment still says that the table is here."""
-        said = _open(self._location, self._segment).attrs.asdict()
-        where = f"{self._location.address}/{self._segment}"
-        groups = schema.table_groups(schema.check_format(said, where), where)
-        return self._path == f"{self._segment}/{groups.get(self.table.name)}"
-
-    def _check_shapes(self) -> None:
-        for spec in schema.growing(self._info, self.table):
-            wanted = (self.steps, *spec.sizes)
-            got = getattr(self._group.get(spec.name), "shape", None)
-            if got != wanted:
-                raise DamagedStoreError(
-                    f"{self._where}: array {spec.name!r} is of shape {got}, its group says "
-                    f"{wanted}; the store was changed by something else than distwatch."
-                )
-
-    def _read(self, name: str, where: tuple[slice, ...]) -> Any:
-        array: Any = self._group[name]
-        try:
-            with self._location.reached():
-                values = np.asarray(array[where])
-        except UnreachableError:
-            raise
-        except UNREADABLE as error:
-            raise self._damaged(name, where, f"{type(error).__name__}: {error}") from error
-        if is_missing(name, values):
-            raise self._damaged(name, where, "a chunk is missing")
-        return values
-
-    def _damaged(self, name: str, where: tuple[slice, ...], why: str) -> StoreError:
-        if not self._is_in_place():
-            return RunChangedError(
-                f"{self._where} was thinned out since it was opened, to keep the run within "
-                "its max_bytes; call refresh(), or open the run anew."
-            )
-        start, stop, _ = where[0].indices(self.steps)
-        each = self._checked(name, slice(start, stop))
-        found = [damage for _, damage in each if damage is not None]
-        files = "; ".join(str(damage) for damage in found)
-        return DamagedStoreError(
-            f"{self._where}: array {name!r} cannot be read ({why}). {files or 'Try again.'} "
-            "The rest of the run stays readable; 'distwatch verify' lists all damage."
-        )
-
-
-def _open(location: Location, group: str) -> zarr.Group:
-    location.check_is_there()
-    path = location.address
-    try:
-        with location.reached():
-            return _open_whole(location, group)
-    except (DamagedStoreError, UnreachableError):
-        raise
-    except Exception as error:
-        # Zarr raises many kinds of errors on documents that are not its own.
-        if group:
-            raise schema.damaged(f"{path}/{group}", error) from error
-        raise NotARunError(
-            f"{path} is no distwatch run ({type(error).__name__}: {error}). "
-            "Give the path that was given to Watch."
-        ) from error
-
-
-def _open_whole(location: Location, group: str) -> zarr.Group:
-    """Open a group whose document is as it was written."""
-    key = f"{group}/{ROOT_DOCUMENT}" if group else ROOT_DOCUMENT
-    content = location.read(key)
-    if content is None:
-        raise LookupError(f"there is no {key}")
-    if not schema.is_whole(json.loads(content)):
-        where = f"{location.address}/{group}"
-        raise schema.damaged(where, ValueError("its checksum is another one"))
-    store = location.store(read_only=True)
-    return zarr.open_group(store, path=group, mode="r", zarr_format=3)

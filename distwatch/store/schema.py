@@ -11,10 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distwatch.errors import DamagedStoreError, FormatVersionError, NotARunError
-from distwatch.records import TRAIN, Origin, RunInfo, Table, TensorLayout
-from distwatch.signals import Signal
-from distwatch.statistics import from_spec
+from distwatch.records import TRAIN, RunInfo, Table, TensorLayout
 
 FORMAT = 1
 
@@ -99,6 +96,16 @@ def tensor_arrays(info: RunInfo, layout: TensorLayout, rows: int) -> Iterator[Ar
     yield ArraySpec("valid", ("step", axis), (replicas,), valid, valid, "int64", -1)
 
 
+def label_sizes(info: RunInfo, table: Table) -> dict[str, tuple[int, str]]:
+    """The arrays that label the other dims: name -> how many labels, and their dtype."""
+    return {
+        "replica": (len(info.replicas), "int64"),
+        "signal": (len(table.signals), "string"),
+        "field": (len(table.fields), "string"),
+        "bucket": (len(bucket_labels(table)), "float64"),
+    }
+
+
 def bucket_labels(table: Table) -> Any:
     """The value that each bucket of the table's histogram stands for; none without one."""
     histogram = table.statistic.histogram
@@ -121,7 +128,7 @@ def segment_name(info: RunInfo) -> str:
 
 def start_of(segment: str) -> int | None:
     """The start that a segment's name tells of; None if it is no segment's name."""
-    named = re.match(r"worker-\d{4,}-start-(\d{4,})", segment)
+    named = re.match(r"worker-[0-9]{4,}-start-([0-9]{4,})", segment)
     return int(named[1]) if named else None
 
 
@@ -226,169 +233,3 @@ def _checksum(document: dict[str, Any]) -> int:
 
 
 _SEAL = "crc32"
-
-
-def check_format(attributes: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return our attributes of a group.
-
-    Raises:
-        NotARunError: they are not there.
-        FormatVersionError: another distwatch wrote them.
-    """
-    ours = attributes.get(ATTRIBUTE)
-    if not isinstance(ours, dict) or type(ours.get("format")) is not int:
-        raise NotARunError(
-            f"{where} is no distwatch run: it has no {ATTRIBUTE!r} attribute with a "
-            "format number. Give the path that was given to Watch."
-        )
-    if ours["format"] != FORMAT:
-        raise FormatVersionError(
-            f"{where} is of store format {ours['format']}, this distwatch reads format "
-            f"{FORMAT}; "
-            + (
-                "update it: pip install -U distwatch."
-                if ours["format"] > FORMAT
-                else _NO_FORMAT
-            )
-        )
-    return ours
-
-
-_NO_FORMAT = "there is no such format, so the store is damaged or not from distwatch."
-
-
-def segment_info(attributes: dict[str, Any], where: str) -> RunInfo:
-    """Read what a segment's group says; its tables are read one by one.
-
-    Raises:
-        DamagedStoreError: something is missing or of the wrong kind.
-    """
-    try:
-        return RunInfo(
-            tables=(),
-            replicas=_numbers(attributes["replicas"]),
-            strategy=str(attributes["strategy"]),
-            versions=dict(attributes["versions"]),
-            unwatched=dict(attributes["unwatched"]),
-            phase=str(attributes["phase"]),
-            worker=int(attributes["worker"]),
-            workers=int(attributes["workers"]),
-            origin=Origin(
-                int(attributes["start"]),
-                int(attributes["first_step"]),
-                int(attributes["first_iteration"]),
-            ),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(where, error) from error
-
-
-def _numbers(written: Any) -> tuple[int, ...]:
-    numbers = tuple(int(number) for number in written)
-    known = all(0 <= number < 2**31 for number in numbers)
-    if not numbers or not known or len(set(numbers)) < len(numbers):
-        raise ValueError(f"replicas={written!r}")
-    return numbers
-
-
-def table_groups(attributes: dict[str, Any], where: str) -> dict[str, str]:
-    """The names of a segment's tables, and of the group that each is in.
-
-    Raises:
-        DamagedStoreError: they are missing, or no names of groups.
-    """
-    names = attributes.get("tables")
-    # Runs that were written before tables could be thinned out say nothing of groups.
-    groups = attributes.get("groups", {})
-    if not isinstance(names, list) or not isinstance(groups, dict):
-        raise damaged(where, ValueError(f"tables={names!r}, groups={groups!r}"))
-    if not all(map(_is_group_name, [*names, *groups.values()])):
-        raise damaged(where, ValueError(f"tables={names!r}, groups={groups!r}"))
-    return {name: str(groups.get(name, name)) for name in names}
-
-
-def _is_group_name(name: Any) -> bool:
-    return (
-        isinstance(name, str)
-        and bool(name)
-        and not set(name) & set("/\\")
-        and name not in (".", "..")
-    )
-
-
-def table_info(attributes: dict[str, Any], name: str, where: str) -> Table:
-    """Read a table's description from its attributes.
-
-    Raises:
-        DamagedStoreError: something is missing or of the wrong kind.
-    """
-    try:
-        table = Table(
-            name=name,
-            signals=tuple(
-                Signal(str(signal["name"]), str(signal["reference"]))
-                for signal in attributes["signals"]
-            ),
-            schedule=str(attributes["schedule"]),
-            window=int(attributes["window"]),
-            statistic=from_spec(attributes["statistics"]),
-            tensor=_layout(attributes["tensor"]),
-        )
-        if not table.signals or table.window < 1:
-            raise ValueError(f"{len(table.signals)} signals, window={table.window}")
-        if table.fields != tuple(attributes["fields"]):
-            raise ValueError(f"fields={attributes['fields']!r}, expected {table.fields}")
-        return table
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise damaged(where, error) from error
-
-
-def _layout(written: Any) -> TensorLayout | None:
-    if written is None:
-        return None
-    features = tuple(int(size) for size in written["features"])
-    return TensorLayout(features, written["reduce"], str(written["dtype"]))
-
-
-def progress(attributes: dict[str, Any], where: str) -> tuple[int, int, int]:
-    """Read how many steps a table has committed, lost, and thinned out.
-
-    Raises:
-        DamagedStoreError: one of them is missing or no number.
-    """
-    try:
-        thinned = int(attributes.get("thinned", 0))
-        return int(attributes["committed"]), int(attributes["lost"]), thinned
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(where, error) from error
-
-
-def ended(attributes: dict[str, Any]) -> str | None:
-    """Read what ended the writing of a table; None while it is written, or if killed."""
-    said = attributes.get("ended")
-    return None if said is None else str(said)
-
-
-def rowless_info(attributes: dict[str, Any], where: str) -> RunInfo:
-    """Read, from the root's attributes, what is known of a run without rows.
-
-    Raises:
-        DamagedStoreError: something is of the wrong kind.
-    """
-    try:
-        return RunInfo(
-            tables=(),
-            replicas=(),
-            strategy=str(attributes.get("strategy", "")),
-            versions=dict(attributes.get("versions", {})),
-            workers=int(attributes.get("workers", 1)),
-        )
-    except (TypeError, ValueError) as error:
-        raise damaged(where, error) from error
-
-
-def damaged(where: str, error: Exception) -> DamagedStoreError:
-    """Say that a description cannot be understood."""
-    return DamagedStoreError(
-        f"{where}: its description is damaged ({type(error).__name__}: {error})."
-    )

@@ -15,8 +15,8 @@ from distwatch.records import Block, RunInfo, Table
 from distwatch.store import schema
 from distwatch.store.budget import Budget, CountingStore
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
-from distwatch.store.reader import StoredTable
 from distwatch.store.table_writer import TableWriter
+from distwatch.store.tables import StoredTable
 from distwatch.store.thinning import Distances, Replaced, TableCopy
 
 

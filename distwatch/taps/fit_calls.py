@@ -57,12 +57,12 @@ def tell_of_fit(listener: FitListener) -> None:
         weakref.finalize(listener, _forget, id(listener))
         if not _kept:
             for method in _METHODS:
-                cell = _cell(method)
+                cell = cell_of(method)
                 _kept[method] = cell.cell_contents
                 cell.cell_contents = _covered(cell.cell_contents, method)
 
 
-def _cell(method: str) -> Any:
+def cell_of(method: str) -> Any:
     """Where Keras keeps what runs when a method is called."""
     function = getattr(keras.Model, method)
     place = function.__code__.co_freevars.index("fn")
@@ -74,7 +74,10 @@ def _covered(original: Any, method: str) -> Any:
 
     @functools.wraps(original)
     def call_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(self, *args, **kwargs)
+        try:
+            bound = signature.bind(self, *args, **kwargs)
+        except TypeError:
+            return original(self, *args, **kwargs)  # which says it in its own words
         listeners = _engage(bound.arguments.get("callbacks"))
         try:
             for listener in listeners:
@@ -116,5 +119,5 @@ def _forget(listener: int) -> None:
         if _listeners:
             return
         for method, original in _kept.items():
-            _cell(method).cell_contents = original
+            cell_of(method).cell_contents = original
         _kept.clear()

@@ -16,7 +16,7 @@ import keras
 from distwatch.errors import BackendError, KnownTrapWarning, UnsupportedTrainingError
 from distwatch.replicas import is_distributed, total_replicas
 from distwatch.traps import hazards, obstacles
-from distwatch.traps.batches import check_data, data_hazards, explain
+from distwatch.traps.batches import check_data, check_last_batch, data_hazards, explain
 from distwatch.traps.kinds import Trap
 
 __all__ = [
@@ -92,6 +92,7 @@ def check_fit(model: keras.Model, arguments: dict[str, Any], *, trains: bool) ->
     }
     check_data(model, arguments.get("x"), **data)
     if trains:
+        check_last_batch(model, arguments.get("x"), **data)
         _warn([*traps, *data_hazards(model, arguments.get("x"), **data)])
 
 

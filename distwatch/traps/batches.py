@@ -12,6 +12,17 @@ from distwatch.replicas import local_devices, total_replicas
 from distwatch.traps import hazards
 from distwatch.traps.kinds import Trap
 
+#: Not the transposed ones, which can.
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+
 _UNEVEN_KINDS = (tf.RaggedTensorSpec, tf.SparseTensorSpec, tf.RaggedTensor, tf.SparseTensor)
 
 
@@ -44,6 +55,41 @@ def check_data(
             f"Keras cannot spread a first batch of {rows} rows over {replicas} replicas: "
             f"use a batch size that {replicas} divides (a shorter last batch is fine)."
         )
+
+
+def check_last_batch(
+    model: keras.Model, x: Any, *, batch_size: int | None, validation_split: float
+) -> None:
+    """Refuse a last batch that leaves a replica without rows where that ends a training.
+
+    The arguments are those of `check_data`. TensorFlow's convolutions, measured with 2.21,
+    give no rows another shape on CPUs than some, at which their gradients fail; the other
+    layers can do without rows.
+
+    Raises:
+        UnsupportedTrainingError: with the reason and the remedy.
+    """
+    devices = local_devices(model.distribute_strategy)
+    replicas = len(devices)
+    leaves = keras.tree.flatten(x)
+    shape = getattr(leaves[0], "shape", None) if leaves and x is not None else None
+    if replicas < 2 or not shape or shape[0] is None or not _convolves_on_cpus(model, devices):
+        return
+    rows = int(shape[0] * (1.0 - validation_split)) % (batch_size or 32)
+    # Each replica is given as many as the first one, as long as there are any.
+    each = -(-rows // replicas)
+    if rows and -(-rows // each) < replicas:
+        raise UnsupportedTrainingError(
+            f"the last batch has {rows} rows, which leaves one of {replicas} replicas without "
+            "any, and TensorFlow's convolutions fail on a CPU without rows: use another batch "
+            f"size, or leave {rows} rows out."
+        )
+
+
+def _convolves_on_cpus(model: keras.Model, devices: tuple[str, ...]) -> bool:
+    on_cpus = any(tf.DeviceSpec.from_string(d).device_type == "CPU" for d in devices)
+    layers = model._flatten_layers(include_self=False)
+    return on_cpus and any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
 
 
 def data_hazards(

@@ -66,7 +66,6 @@ def what_it_holds(path):
             "quantile": run.quantile("activation/hidden", 0.9),
         }
     held["train"]["tensor"] = dw.open_run(path).tensor("tensor/guess").values.tolist()
-    held["train"]["summary"] = dw.open_run(path).summary()
     return held
 
 

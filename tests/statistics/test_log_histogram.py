@@ -330,3 +330,8 @@ def test_specs_make_the_same_row_again():
 def test_a_wrong_spec_is_refused(spec, message):
     with pytest.raises(ConfigError, match=message):
         from_spec([spec])
+
+
+def test_columns_are_counted_without_naming_them():
+    assert WITH_HISTOGRAM.columns == len(WITH_HISTOGRAM.fields)
+    assert ROW.columns == len(ROW.fields)

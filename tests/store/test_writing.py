@@ -132,7 +132,7 @@ def test_a_store_that_contradicts_itself(tmp_path):
     group = zarr.open_group(tmp_path / "run.zarr", path=f"{NAME}/{TABLE}")
     said = {**group.attrs["distwatch"], "crc32": None}
     group.attrs["distwatch"] = {**said, "committed": 9}
-    with pytest.raises(DamagedStoreError, match="its group says"):
+    with pytest.raises(DamagedStoreError, match=r"has shape \[8\], expected \[9\]"):
         StoredRun(tmp_path / "run.zarr")
     group.attrs["distwatch"] = {**said, "signals": None}
     with pytest.raises(DamagedStoreError, match="description is damaged"):

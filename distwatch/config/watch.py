@@ -1,22 +1,23 @@
-"""Configuration files: YAML in, a validated `WatchConfig` out."""
+"""The arguments of a Watch, validated."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ByteSize,
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from distwatch.addresses import Address, address_of, scheme_of
+from distwatch.config import forms
 from distwatch.epoch_logs import LogRequest, log_requests
 from distwatch.errors import ConfigError, nearest
 from distwatch.event_files.options import EventOptions, event_options
@@ -30,21 +31,74 @@ class WatchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    store: Path | str
-    signals: tuple[Selector, ...] | None = None
-    reference: str = "previous"
-    schedule: Schedule = Field(default_factory=lambda: every(1))
-    window: int = Field(default=256, strict=True)
-    overwrite: bool = Field(default=False, strict=True)
-    resume: bool = Field(default=False, strict=True)
-    strict: bool = Field(default=False, strict=True)
-    on_full: Literal["drop", "wait"] = "drop"
-    durability: Literal["process", "power"] = "process"
-    max_bytes: ByteSize | None = Field(default=None, gt=0)
-    at_max_bytes: Literal["thin", "stop"] = "thin"
-    phases: tuple[str, ...] = (TRAIN,)
-    tensorboard: EventOptions | None = None
-    log_to_keras: tuple[LogRequest, ...] = ()
+    store: Annotated[Path | str, WithJsonSchema({"type": "string"})] = Field(
+        description="Where the run is written: a folder that does not exist yet, or a URL."
+    )
+    signals: Annotated[tuple[Selector, ...] | None, WithJsonSchema(forms.SIGNALS)] = Field(
+        default=None,
+        description="What is watched: null for the outermost layers that own weights, every "
+        "Tracker and the model's output; patterns over layer paths; or selectors.",
+    )
+    reference: Annotated[str, WithJsonSchema(forms.REFERENCE)] = Field(
+        default="previous",
+        description="What activations are measured against, unless their selector says.",
+    )
+    schedule: Annotated[Schedule, WithJsonSchema(forms.SCHEDULE)] = Field(
+        default_factory=lambda: every(1),
+        description="At which steps to look, unless a selector says.",
+    )
+    window: Annotated[
+        int, Field(strict=True), WithJsonSchema({"type": "integer", "minimum": 1})
+    ] = Field(
+        default=256,
+        description="Steps that stay on the devices between two drains, and make a chunk.",
+    )
+    overwrite: bool = Field(
+        default=False, strict=True, description="Delete a run that is at store already."
+    )
+    resume: bool = Field(
+        default=False,
+        strict=True,
+        description="Continue a run that is at store already, from the restored step.",
+    )
+    strict: bool = Field(
+        default=False,
+        strict=True,
+        description="Let an error in the watching end the training.",
+    )
+    on_full: Literal["drop", "wait"] = Field(
+        default="drop",
+        description="Where the disk is slower than training: drop whole blocks, or wait.",
+    )
+    durability: Literal["process", "power"] = Field(
+        default="process", description="What committed rows survive the end of."
+    )
+    max_bytes: Annotated[ByteSize | None, Field(gt=0), WithJsonSchema(forms.BYTES)] = Field(
+        default=None, description="How large the run may get, such as 2GB."
+    )
+    at_max_bytes: Literal["thin", "stop"] = Field(
+        default="thin",
+        description="thin keeps every second, fourth, ... step of the old part; stop ends.",
+    )
+    phases: Annotated[
+        tuple[str, ...],
+        WithJsonSchema(
+            {
+                "type": "array",
+                "items": {"enum": list(PHASES)},
+                "minItems": 1,
+                "uniqueItems": True,
+            }
+        ),
+    ] = Field(default=(TRAIN,), description="What is recorded, each phase apart.")
+    tensorboard: Annotated[EventOptions | None, WithJsonSchema(forms.TENSORBOARD)] = Field(
+        default=None,
+        description="A folder for TensorBoard's event files, written while training runs.",
+    )
+    log_to_keras: Annotated[tuple[LogRequest, ...], WithJsonSchema(forms.LOGS)] = Field(
+        default=(),
+        description="Signals and a statistic each, for Keras's logs at the end of an epoch.",
+    )
 
     @field_validator("store", mode="before")
     @classmethod
@@ -123,32 +177,11 @@ def watch_config(**arguments: Any) -> WatchConfig:
     try:
         return WatchConfig(**arguments)
     except ValidationError as error:
-        raise ConfigError(_in_words(error)) from error
+        raise ConfigError("; ".join(map(in_words, error.errors()))) from error
 
 
-def read_config(path: str | Path) -> WatchConfig:
-    """Read a YAML file as the arguments of a Watch.
-
-    Raises:
-        ConfigError: the file cannot be read, is no mapping, or a key is wrong.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys such as 'store: run.zarr', found none.")
-    try:
-        return watch_config(**{str(key): value for key, value in content.items()})
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _in_words(error: ValidationError) -> str:
-    return "; ".join(_one_in_words(detail) for detail in error.errors())
-
-
-def _one_in_words(detail: Any) -> str:
+def in_words(detail: Any) -> str:
+    """Say one of pydantic's findings in our words."""
     key = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         known = list(WatchConfig.model_fields)

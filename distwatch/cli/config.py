@@ -1,0 +1,167 @@
+"""``distwatch config init``, ``check`` and ``schema``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distwatch._text import printable
+from distwatch.cli.conventions import EXIT_CODES, REFUSED, JsonOption, app, examples, in_words
+from distwatch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distwatch.config import Mistake, WatchConfig
+    from distwatch.signals import Selector
+
+#: What `distwatch config init` writes when it is not told.
+WATCH_FILE = Path("watch.yaml")
+
+#: What editors read beside it.
+SCHEMA_FILE = "watch.schema.json"
+
+config = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+app.add_typer(
+    config,
+    name="config",
+    help="Write, check and describe configuration files.",
+    epilog=examples(
+        "distwatch config init",
+        "distwatch config check watch.yaml",
+        "distwatch config schema",
+        further=EXIT_CODES,
+    ),
+)
+
+
+def _complete_use(incomplete: str) -> list[str]:
+    from distwatch.config import templates
+
+    return [use for use in templates() if use.startswith(incomplete)]
+
+
+@config.command(
+    epilog=examples(
+        "distwatch config init",
+        "distwatch config init production.yaml --use production",
+        "distwatch config init --schema",
+        further=EXIT_CODES,
+    )
+)
+def init(
+    file: Annotated[Path, typer.Argument(help="What to write.")] = WATCH_FILE,
+    *,
+    use: Annotated[
+        str,
+        typer.Option(
+            help="minimal (each key, explained), gradients, everything, production, sampled "
+            "or tensorboard.",
+            autocompletion=_complete_use,
+        ),
+    ] = "minimal",
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema",
+            help=f"Write {SCHEMA_FILE} beside it, and name it in the first line, so that "
+            "editors complete keys and mark mistakes.",
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is there already.")
+    ] = False,
+) -> None:
+    """Write a commented configuration file to begin with."""
+    from distwatch.config import json_schema, template
+
+    text = template(use)
+    beside = file.with_name(SCHEMA_FILE)
+    written = [file, beside] if schema else [file]
+    if there := [str(each) for each in written if each.exists() and not force]:
+        raise ConfigError(f"{' and '.join(there)} would be replaced: pass --force to do so.")
+    if schema:
+        text = f"# yaml-language-server: $schema={SCHEMA_FILE}\n\n{text}"
+    try:
+        if schema:
+            beside.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}.") from error
+    typer.echo(f"Wrote {' and '.join(map(str, written))}. Then:")
+    typer.echo(f"  distwatch run --config {file} train.py")
+
+
+@config.command(
+    epilog=examples(
+        "distwatch config check watch.yaml",
+        "distwatch config check watch.yaml --json",
+        further="Exit codes: 0 it is right, 1 it is not, each mistake on a line of stderr, "
+        "2 bad usage.",
+    )
+)
+def check(
+    file: Annotated[Path, typer.Argument(help="The file to look at.")] = WATCH_FILE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a configuration file watches, or all that is wrong in it."""
+    from distwatch.config import WatchConfig, examine
+
+    found = examine(file)
+    told = list(_told(found)) if isinstance(found, WatchConfig) else []
+    mistakes = [] if isinstance(found, WatchConfig) else found
+    if as_json:
+        listed = [mistake._asdict() for mistake in mistakes]
+        typer.echo(json.dumps({"right": not listed, "mistakes": listed, "says": told}))
+    else:
+        for line in told:
+            typer.echo(printable(line))
+        for mistake in mistakes:
+            typer.echo(printable(_placed(file, mistake)), err=True)
+    if mistakes:
+        raise typer.Exit(REFUSED)
+
+
+@config.command(
+    epilog=examples(
+        "distwatch config schema",
+        f"distwatch config schema > {SCHEMA_FILE}",
+        further=EXIT_CODES,
+    )
+)
+def schema() -> None:
+    """Print what a configuration file may hold, as JSON Schema, for editors."""
+    from distwatch.config import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def _placed(file: Path, mistake: Mistake) -> str:
+    """As compilers say it, so that editors can go there."""
+    return f"{file}:{mistake.line or 1}: {mistake.text}"
+
+
+def _told(config: WatchConfig) -> Iterator[str]:
+    """What such a Watch does, in words."""
+    if config.signals is None:
+        yield f"Watches the usual layers, against {config.reference}, {config.schedule}."
+    for selector in config.signals or ():
+        yield f"Watches {_chosen(selector, config)}."
+    bound = "" if config.max_bytes is None else f", of {in_words(config.max_bytes)} at most"
+    yield f"Writes {config.store}{bound}; phases: {', '.join(config.phases)}."
+
+
+def _chosen(selector: Selector, config: WatchConfig) -> str:
+    patterns = [_written(pattern) for pattern in selector.patterns or ()]
+    reference = selector.reference or config.reference
+    against = "their values" if reference == "none" else f"against {reference}"
+    further = "".join(f", with {each.spec()['name']}" for each in selector.statistics)
+    which = f" of {', '.join(patterns)}" if patterns else ""
+    return f"{selector.kind}{which}, {against}, {selector.schedule or config.schedule}{further}"
+
+
+def _written(pattern: Any) -> str:
+    return pattern if isinstance(pattern, str) else f"re:{pattern.pattern}"

@@ -1,0 +1,77 @@
+"""``distwatch run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distwatch.cli.conventions import app, examples
+
+
+@app.command(
+    # What follows the script is the script's, also --store and --help.
+    context_settings={"allow_interspersed_args": False},
+    epilog=examples(
+        "distwatch run train.py --epochs 3",
+        "distwatch run --config watch.yaml --store runs train.py",
+        "distwatch run -m package.train --lr 0.1",
+        further="Exit codes: the script's own. Before it starts: 1 refused, with the reason on "
+        "stderr, 2 bad usage.",
+    ),
+)
+def run(
+    script: Annotated[
+        str,
+        typer.Argument(
+            metavar="SCRIPT",
+            help="The script, run by this Python as 'python SCRIPT ARGS' would; with -m, the "
+            "name of a module.",
+            show_default=False,
+        ),
+    ],
+    args: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ARGS",
+            help="Everything after the script is the script's.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    is_module: Annotated[
+        bool, typer.Option("-m", help="SCRIPT is the name of a module, as in python -m.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file with the arguments of each Watch.", show_default=False),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="The folder or URL in which runs are written: fit-000.zarr, fit-001.zarr, ... "
+            "in the order of the fits. By default what the configuration names as 'store', or "
+            "else distwatch-runs.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the runs that are there, first.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Say nothing on stderr at the end.")
+    ] = False,
+) -> None:
+    """Run a script that knows nothing of distwatch, and watch every fit in it.
+
+    The script is not changed, nor what it prints, computes and returns.
+    A fit that cannot be watched goes on without, and stderr says why;
+    with 'strict: true' in the configuration it ends the script.
+    """
+    from distwatch.scripts.launching import Script, prepare
+
+    asked = Script(script, tuple(args or ()), is_module=is_module)
+    launch = prepare(asked, config=config, store=store, overwrite=overwrite, quiet=quiet)
+    launch.go()

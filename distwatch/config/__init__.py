@@ -1,0 +1,28 @@
+"""Configuration: the arguments of a Watch, validated, and the YAML files that hold them.
+
+`watch` is the model of the arguments, `files` reads a YAML file and says where it is wrong,
+`forms` is how signals and schedules are written, for the JSON Schema that editors take.
+"""
+
+from distwatch.config.files import (
+    Mistake,
+    examine,
+    json_schema,
+    read_arguments,
+    read_config,
+    template,
+    templates,
+)
+from distwatch.config.watch import WatchConfig, watch_config
+
+__all__ = [
+    "Mistake",
+    "WatchConfig",
+    "examine",
+    "json_schema",
+    "read_arguments",
+    "read_config",
+    "template",
+    "templates",
+    "watch_config",
+]

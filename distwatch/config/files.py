@@ -1,0 +1,140 @@
+"""YAML files that hold the arguments of a Watch, and where they are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import ValidationError
+
+from distwatch.config.watch import WatchConfig, in_words
+from distwatch.errors import ConfigError, nearest
+from distwatch.signals import check_selectors
+
+#: The files for each use: in the wheel beside this module, in a checkout at its top.
+_SHIPPED = Path(__file__).parent / "uses"
+_IN_CHECKOUT = Path(__file__).parents[2] / "configs"
+
+
+_NO_KEYS = "expected keys such as 'store: run.zarr', found none."
+
+
+class Mistake(NamedTuple):
+    """What is wrong in a file, and in which line of it (from 1), if that is known."""
+
+    line: int | None
+    text: str
+
+
+def read_config(path: str | Path) -> WatchConfig:
+    """Read a YAML file as the arguments of a Watch.
+
+    Raises:
+        ConfigError: the file cannot be read, is no mapping, or a key is wrong; all
+            mistakes are named, each with its line.
+    """
+    found = examine(path)
+    if isinstance(found, WatchConfig):
+        return found
+    told = [f"line {each.line}: {each.text}" if each.line else each.text for each in found]
+    raise ConfigError(f"{path}: {'; '.join(told)}")
+
+
+def read_arguments(path: str | Path) -> dict[str, Any]:
+    """Read what a YAML file says, not validated.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no mapping.
+    """
+    written, _ = _read(path)
+    if not isinstance(written, dict):
+        raise ConfigError(f"{path}: {_NO_KEYS}")
+    return {str(key): value for key, value in written.items()}
+
+
+def examine(path: str | Path) -> WatchConfig | list[Mistake]:
+    """Read a YAML file, or list all that is wrong in it, in the order of its lines.
+
+    Raises:
+        ConfigError: the file cannot be read as YAML.
+    """
+    written, root = _read(path)
+    if not isinstance(written, dict):
+        return [Mistake(None, _NO_KEYS)]
+    mistakes = [*_twice(root), *_wrong(written, root)]
+    if mistakes:
+        return sorted(mistakes, key=lambda mistake: mistake.line or 0)
+    return WatchConfig(**{str(key): value for key, value in written.items()})
+
+
+def _read(path: str | Path) -> tuple[Any, Any]:
+    """What a file says, and the nodes of YAML, which know their lines."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+
+
+def json_schema() -> dict[str, Any]:
+    """What a file may hold, as JSON Schema (2020-12), for editors."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return dialect | WatchConfig.model_json_schema()
+
+
+def templates() -> list[str]:
+    """The uses that there is a commented file for."""
+    return sorted(path.stem for path in _uses().glob("*.yaml"))
+
+
+def template(use: str) -> str:
+    """The commented file for a use.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = templates()
+    if use not in known:
+        raise ConfigError(f"there is no file for {use!r}; nearest: {nearest(use, known)}.")
+    return (_uses() / f"{use}.yaml").read_text(encoding="utf-8")
+
+
+def _uses() -> Path:
+    return _SHIPPED if _SHIPPED.is_dir() else _IN_CHECKOUT
+
+
+def _twice(root: Any) -> Iterator[Mistake]:
+    """Keys that stand there twice, of which YAML silently takes the last."""
+    seen = set()
+    for key, _ in root.value:
+        if key.value in seen:
+            yield Mistake(_line(key), f"the key {key.value!r} stands here a second time")
+        seen.add(key.value)
+
+
+def _wrong(written: dict[Any, Any], root: Any) -> Iterator[Mistake]:
+    try:
+        WatchConfig(**{str(key): value for key, value in written.items()})
+    except ValidationError as error:
+        places = {key.value: (key, value) for key, value in root.value}
+        for detail in error.errors():
+            key, value = places.get(str((*detail["loc"], "")[0]), (None, None))
+            one_by_one = list(_wrong_signals(detail, value))
+            yield from one_by_one or [Mistake(key and _line(key), in_words(detail))]
+
+
+def _wrong_signals(detail: Any, value: Any) -> Iterator[Mistake]:
+    """Of a list of signals each wrong one, where the whole would name the first only."""
+    if detail["loc"] != ("signals",) or not isinstance(value, yaml.SequenceNode):
+        return
+    for node, signal in zip(value.value, detail["input"], strict=True):
+        try:
+            check_selectors([signal])
+        except ConfigError as error:
+            yield Mistake(_line(node), str(error))
+
+
+def _line(node: Any) -> int:
+    return int(node.start_mark.line) + 1
