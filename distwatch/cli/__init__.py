@@ -17,7 +17,17 @@ from distwatch.cli.conventions import REFUSED, app
 from distwatch.errors import DistwatchError
 
 #: In the order in which ``--help`` lists them.
-COMMANDS = ("demo", "run", "info", "tail", "report", "verify", "estimate", "config")
+COMMANDS = (
+    "demo",
+    "run",
+    "info",
+    "tail",
+    "report",
+    "verify",
+    "estimate",
+    "export",
+    "config",
+)
 
 for _command in COMMANDS:
     importlib.import_module(f"distwatch.cli.{_command}")

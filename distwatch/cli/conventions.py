@@ -75,6 +75,14 @@ PhaseOption = Annotated[
     str | None,
     typer.Option(help="train, test, predict or train_on_batch; train if there is one."),
 ]
+SignalsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Only signals of this name, with or without its kind, as a glob; may be given "
+        "several times.",
+    ),
+]
 
 app = typer.Typer(
     no_args_is_help=True,
