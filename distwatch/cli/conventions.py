@@ -55,7 +55,8 @@ def the_run(given: str) -> str:
     return str(inside(address, runs[0])) if runs else given
 
 
-def _runs_meant(context: typer.Context, given: Any) -> Any:
+def runs_meant(context: typer.Context, given: Any) -> Any:
+    """What each argument that names a run means, by `the_run`."""
     if context.resilient_parsing or given is None:
         return given
     return the_run(given) if isinstance(given, str) else [the_run(each) for each in given]
@@ -64,7 +65,7 @@ def _runs_meant(context: typer.Context, given: Any) -> Any:
 RunArgument = Annotated[
     str,
     typer.Argument(
-        callback=_runs_meant,
+        callback=runs_meant,
         help="The path or URL that was given to Watch, or a folder that holds one run.",
     ),
 ]
