@@ -47,6 +47,7 @@ LEVELS = {
     "report": 8,
     "scripts": 11,
     "demo": 11,
+    "doctor": 11,
     "cli": 12,
     "testing": 11,
 }
@@ -67,8 +68,8 @@ READING = {"facts", "overview", "figures", "analysis", "tail", "export", "report
 #: Which room alone may import a library.
 OWNERS = {
     "zarr": {"store"},
-    "tensorflow": RUNNING | {"_array"},
-    "keras": {"taps", "traps", "compat", "layers", "callbacks", "scripts", "demo"},
+    "tensorflow": RUNNING | {"_array", "doctor"},
+    "keras": {"taps", "traps", "compat", "layers", "callbacks", "scripts", "demo", "doctor"},
     "xarray": READING | {"demo"},
     "plotly": {"figures", "report"},
     "kaleido": {"report"},

@@ -27,6 +27,7 @@ COMMANDS = (
     "estimate",
     "export",
     "config",
+    "doctor",
 )
 
 for _command in COMMANDS:

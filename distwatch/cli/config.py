@@ -32,7 +32,6 @@ app.add_typer(
         "distwatch config init",
         "distwatch config check watch.yaml",
         "distwatch config schema",
-        further=EXIT_CODES,
     ),
 )
 
@@ -48,7 +47,6 @@ def _complete_use(incomplete: str) -> list[str]:
         "distwatch config init",
         "distwatch config init production.yaml --use production",
         "distwatch config init --schema",
-        further=EXIT_CODES,
     )
 )
 def init(
@@ -129,7 +127,6 @@ def check(
     epilog=examples(
         "distwatch config schema",
         f"distwatch config schema > {SCHEMA_FILE}",
-        further=EXIT_CODES,
     )
 )
 def schema() -> None:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from distwatch import __version__
 from distwatch._text import printable
@@ -26,6 +27,12 @@ _NAMED = 9
 INTERRUPTED = 130
 
 EXIT_CODES = "Exit codes: 0 all is well, 1 refused, with the reason on stderr, 2 bad usage."
+
+
+def _complete_phase(incomplete: str) -> list[str]:
+    from distwatch.records import PHASES
+
+    return [phase for phase in PHASES if phase.startswith(incomplete)]
 
 
 def the_run(given: str) -> str:
@@ -74,7 +81,10 @@ JsonOption = Annotated[
 ]
 PhaseOption = Annotated[
     str | None,
-    typer.Option(help="train, test, predict or train_on_batch; train if there is one."),
+    typer.Option(
+        help="train, test, predict or train_on_batch; train if there is one.",
+        autocompletion=_complete_phase,
+    ),
 ]
 SignalsOption = Annotated[
     list[str] | None,
@@ -85,7 +95,18 @@ SignalsOption = Annotated[
     ),
 ]
 
+
+class _InOrder(TyperGroup):
+    """Lists commands in the order of `COMMANDS`; typer's own lists groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        from distwatch.cli import COMMANDS
+
+        return list(COMMANDS)
+
+
 app = typer.Typer(
+    cls=_InOrder,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -112,10 +133,10 @@ def _options(
     pass
 
 
-def examples(*commands: str, further: str = "") -> str:
-    """What stands below the options in ``--help``: a line for each example."""
+def examples(*commands: str, further: str = EXIT_CODES) -> str:
+    """What stands below the options in ``--help``: a line for each example, the exit codes."""
     shown = "".join(f"\n\n  {command}" for command in commands)
-    return f"Examples:{shown}" + (f"\n\n{further}" if further else "")
+    return f"Examples:{shown}\n\n{further}"
 
 
 def progress_bar() -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -118,12 +119,16 @@ def export(
     options = _event_options(tensorboard, wanted) if tensorboard else None
     for file in (parquet, csv):
         _check_free(file, overwrite=overwrite)
+    # Where the rows go to stdout, what is said of the others is in nobody's way on stderr.
+    say = functools.partial(_say, err=csv == _STDOUT)
     if options:
-        _to_tensorboard(stored, phase, options, overwrite=overwrite)
+        say(_to_tensorboard(stored, phase, options, overwrite=overwrite))
     if parquet:
-        _to_parquet(stored, wanted, Path(parquet))
-    if csv:
-        _to_csv(stored, wanted, csv)
+        say(_to_parquet(stored, wanted, Path(parquet)))
+    if csv == _STDOUT:
+        _to_stdout(stored, wanted)
+    elif csv:
+        say(_to_csv(stored, wanted, Path(csv)))
 
 
 def _event_options(folder: str, wanted: Wanted) -> EventOptions:
@@ -143,7 +148,7 @@ def _event_options(folder: str, wanted: Wanted) -> EventOptions:
 
 def _to_tensorboard(
     stored: StoredRun, phase: str | None, options: EventOptions, *, overwrite: bool
-) -> None:
+) -> str:
     from distwatch.event_files.folders import make_room
     from distwatch.export import write_events
     from distwatch.store import StoredRun
@@ -154,39 +159,38 @@ def _to_tensorboard(
     for each in phases:
         with _written(each, str(options.folder)) as progress:
             nbytes += write_events(each, options, progress=progress)
-    _say(
+    return (
         f"{options.folder}: {in_words(nbytes)} of event files; "
         f"see them by: tensorboard --logdir {options.folder}"
     )
 
 
-def _to_parquet(stored: StoredRun, wanted: Wanted, path: Path) -> None:
+def _to_parquet(stored: StoredRun, wanted: Wanted, path: Path) -> str:
     from distwatch.export import write_parquet
 
     with _written(stored, str(path)) as progress, _replacing(path) as partial:
         rows = write_parquet(stored, wanted, partial, progress=progress)
-    _say(f"{path}: {rows:,} rows, {in_words(path.stat().st_size)}")
+    return f"{path}: {rows:,} rows, {in_words(path.stat().st_size)}"
 
 
-def _to_csv(stored: StoredRun, wanted: Wanted, target: str) -> None:
+def _to_csv(stored: StoredRun, wanted: Wanted, path: Path) -> str:
     from distwatch.export import write_csv
 
-    with _written(stored, "CSV" if target == _STDOUT else target) as progress:
-        if target == _STDOUT:
-            _to_stdout(lambda: write_csv(stored, wanted, sys.stdout, progress=progress))
-            return
-        path = Path(target)
-        with (
-            _replacing(path) as partial,
-            partial.open("w", encoding="utf-8", newline="") as file,
-        ):
-            rows = write_csv(stored, wanted, file, progress=progress)
-    _say(f"{path}: {rows:,} rows, {in_words(path.stat().st_size)}")
+    with (
+        _written(stored, str(path)) as progress,
+        _replacing(path) as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
+        rows = write_csv(stored, wanted, file, progress=progress)
+    return f"{path}: {rows:,} rows, {in_words(path.stat().st_size)}"
 
 
-def _to_stdout(write: Callable[[], object]) -> None:
+def _to_stdout(stored: StoredRun, wanted: Wanted) -> None:
+    from distwatch.export import write_csv
+
     try:
-        write()
+        with _written(stored, "CSV") as progress:
+            write_csv(stored, wanted, sys.stdout, progress=progress)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read has seen enough; what is buffered has nowhere to go.
@@ -228,6 +232,5 @@ def _written(stored: StoredRun, target: str) -> Iterator[Progress]:
         raise NotWritableError(f"{target} could not be written: {error}.") from error
 
 
-def _say(line: str) -> None:
-    """On stderr, where it is in nobody's way who reads the rows from stdout."""
-    typer.echo(printable(line), err=True)
+def _say(line: str, *, err: bool) -> None:
+    typer.echo(printable(line), err=err)

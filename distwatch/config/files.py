@@ -18,7 +18,6 @@ from distwatch.signals import check_selectors
 _SHIPPED = Path(__file__).parent / "uses"
 _IN_CHECKOUT = Path(__file__).parents[2] / "configs"
 
-
 _NO_KEYS = "expected keys such as 'store: run.zarr', found none."
 
 
@@ -39,8 +38,7 @@ def read_config(path: str | Path) -> WatchConfig:
     found = examine(path)
     if isinstance(found, WatchConfig):
         return found
-    told = [f"line {each.line}: {each.text}" if each.line else each.text for each in found]
-    raise ConfigError(f"{path}: {'; '.join(told)}")
+    raise _refusal(path, found)
 
 
 def read_arguments(path: str | Path) -> dict[str, Any]:
@@ -49,9 +47,13 @@ def read_arguments(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or is no mapping.
     """
-    written, _ = _read(path)
+    text = _text(path)
+    try:
+        written = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _refusal(path, [_no_yaml(error)]) from error
     if not isinstance(written, dict):
-        raise ConfigError(f"{path}: {_NO_KEYS}")
+        raise _refusal(path, [Mistake(None, _NO_KEYS)])
     return {str(key): value for key, value in written.items()}
 
 
@@ -59,9 +61,13 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
     """Read a YAML file, or list all that is wrong in it, in the order of its lines.
 
     Raises:
-        ConfigError: the file cannot be read as YAML.
+        ConfigError: the file cannot be read as text.
     """
-    written, root = _read(path)
+    text = _text(path)
+    try:
+        written, root = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        return [_no_yaml(error)]
     if not isinstance(written, dict):
         return [Mistake(None, _NO_KEYS)]
     mistakes = [*_twice(root), *_wrong(written, root)]
@@ -70,13 +76,18 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
     return WatchConfig(**{str(key): value for key, value in written.items()})
 
 
-def _read(path: str | Path) -> tuple[Any, Any]:
-    """What a file says, and the nodes of YAML, which know their lines."""
+def _refusal(path: str | Path, mistakes: list[Mistake]) -> ConfigError:
+    told = [f"line {each.line}: {each.text}" if each.line else each.text for each in mistakes]
+    return ConfigError(f"{path}: {'; '.join(told)}")
+
+
+def _text(path: str | Path) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        return yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: it is no text in UTF-8.") from error
 
 
 def json_schema() -> dict[str, Any]:
@@ -105,6 +116,12 @@ def template(use: str) -> str:
 
 def _uses() -> Path:
     return _SHIPPED if _SHIPPED.is_dir() else _IN_CHECKOUT
+
+
+def _no_yaml(error: yaml.YAMLError) -> Mistake:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error)
+    return Mistake(None if mark is None else mark.line + 1, f"this is no YAML: {reason}")
 
 
 def _twice(root: Any) -> Iterator[Mistake]:

@@ -11,7 +11,7 @@ weighs runs that are not there yet.
 from distwatch.store.background import MAX_WAIT, BackgroundWriter
 from distwatch.store.budget import Budget
 from distwatch.store.claiming import claim, disclaim, is_claimed, is_run, now, run_name
-from distwatch.store.estimating import estimated_bytes, made_up_info
+from distwatch.store.estimating import estimated_bytes, made_up_block, made_up_info
 from distwatch.store.locations import location_of
 from distwatch.store.reader import StoredRun
 from distwatch.store.resuming import next_start, origin_of, steps_of, sweep
@@ -29,6 +29,7 @@ __all__ = [
     "is_claimed",
     "is_run",
     "location_of",
+    "made_up_block",
     "made_up_info",
     "next_start",
     "now",

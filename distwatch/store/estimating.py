@@ -67,6 +67,12 @@ def made_up_info(
     return RunInfo((table,), tuple(range(replicas)), f"made up, {replicas} x CPU", {})
 
 
+def made_up_block(info: RunInfo, number: int, random: np.random.Generator) -> Block:
+    """A window of rows of a run of one table, as a training with normal deltas has them."""
+    (table,) = info.tables
+    return _made_up(info, table, number, _Known({}, {}, batch=32), random)
+
+
 class _Known(NamedTuple):
     elements: dict[tuple[str, int], int]
     twins: dict[str, str]

@@ -105,6 +105,15 @@ def test_check_refuses_what_is_no_yaml(call):
     )
 
 
+def test_check_places_what_is_no_yaml(call):
+    Path("watch.yaml").write_text("store: run.zarr\nsignals: [dense\nwindow: 3\n")
+    code, out, err = call("config", "check")
+    assert (code, out) == (1, "")
+    assert err.startswith("watch.yaml:3: this is no YAML: expected ',' or ']'")
+    said = json.loads(call("config", "check", "--json")[1])
+    assert [mistake["line"] for mistake in said["mistakes"]] == [3]
+
+
 def test_check_shows_hostile_text_as_it_is(call):
     Path("watch.yaml").write_text('store: run.zarr\n"[red]\\e[31m": 1\n')
     code, _, err = call("config", "check")

@@ -27,8 +27,8 @@ def test_all_three_at_once(call, run, tmp_path):
     code, out, err = call(
         "export", run, "--tensorboard", logs, "--parquet", file, "--csv", rows
     )
-    assert (code, out) == (0, "")
-    said = err.splitlines()
+    assert (code, err) == (0, "")
+    said = out.splitlines()
     assert len(said) == 3
     assert said[0].endswith(f"of event files; see them by: tensorboard --logdir {logs}")
     assert said[1].startswith(f"{file}: 112 rows, ")

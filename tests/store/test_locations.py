@@ -17,6 +17,7 @@ from zarr.storage import WrapperStore
 
 import distwatch as dw
 from distwatch.cli.conventions import app
+from distwatch.doctor import targets
 from distwatch.errors import (
     ConfigError,
     DamagedStoreError,
@@ -185,6 +186,19 @@ def test_a_bucket_that_is_not_there():
     with pytest.raises(NotWritableError, match="cannot be reached"):
         claimed("s3://no-such-bucket/run.zarr")
     assert not location_of("s3://no-such-bucket/run.zarr").is_writable()
+
+
+@pytest.mark.usefixtures("s3")
+def test_the_doctor_tries_a_bucket_and_leaves_nothing(monkeypatch):
+    monkeypatch.setattr(targets, "SECONDS", 0.0)
+    run = fake_run(f"s3://{BUCKET}/doctor/run.zarr")
+    place, writing = targets.look_at_target(str(run.path))
+    assert (place.verdict, writing.name) == ("ok", "writing")
+    assert writing.figures["stored_megabytes_per_second"] > 0
+    assert location_of(f"s3://{BUCKET}/doctor").children() == ["run.zarr"]
+    (place,) = targets.look_at_target("s3://no-such-bucket/run.zarr")
+    assert place.verdict == "problem"
+    assert "cannot be reached" in place.text
 
 
 def test_without_the_library_it_is_named(monkeypatch):
