@@ -16,7 +16,7 @@ from distwatch.forecast import forecast
 from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.schedules import Schedule
 from distwatch.session import Session, Status
-from distwatch.taps import HeardFunction, Steps, Taps, of_model, tell_of_fit
+from distwatch.taps import HeardFunction, Steps, Taps, led_by, of_model, tell_of_fit
 from distwatch.traps import check_backend, check_fit, check_train_on_batch, explain
 
 _REPLACED = (
@@ -65,6 +65,20 @@ class Watch(keras.callbacks.Callback):
             inside ``fit``, or ``evaluate`` if the Watch is among its callbacks), "predict"
             and "train_on_batch" (see `attached`). References never cross from one phase
             into another.
+        tensorboard: a folder, such as "logs/", in which event files for TensorBoard are
+            written while training runs: scalars of each replica and merged, and the
+            histograms of signals that are watched with ``distwatch.histogram()``. Or a
+            mapping, such as ``{"folder": "logs/", "every": 10, "statistics": ["l2"]}``; see
+            `distwatch.event_files.options.EventOptions`. They do not count as ``max_bytes``.
+            Several workers write their own replicas, and nothing that is merged.
+        log_to_keras: what is added to Keras's ``logs`` at the end of each epoch, for other
+            callbacks: ``["activation/dense:l2", "update/*:ratio"]`` names signals (by
+            patterns) and a statistic each. The keys are ``activation/dense/l2``,
+            ``update/dense/kernel/ratio``, with "_" in place of each of ``. : ! [ ] { }``;
+            the values are merged exactly over all steps of the epoch and all replicas, NaN
+            where none was looked at. ``EarlyStopping(monitor="activation/dense/l2",
+            mode="min")`` needs the mode. The Watch is called before all other callbacks
+            then, wherever it stands among them. Not on several workers.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -93,6 +107,8 @@ class Watch(keras.callbacks.Callback):
         max_bytes: int | str | None = None,
         at_max_bytes: str = "thin",
         phases: Sequence[str] = ("train",),
+        tensorboard: Any = None,
+        log_to_keras: Sequence[str] = (),
     ) -> None:
         super().__init__()
         check_backend()
@@ -110,6 +126,8 @@ class Watch(keras.callbacks.Callback):
             max_bytes=max_bytes,
             at_max_bytes=at_max_bytes,
             phases=phases,
+            tensorboard=tensorboard,
+            log_to_keras=log_to_keras,
         )
         self._session: Session | None = None
         #: What is heard now, in the order in which it was put in place.
@@ -194,6 +212,8 @@ class Watch(keras.callbacks.Callback):
         self._method = method
         if not self._asked:
             return
+        if method == "fit" and self.config.log_to_keras:
+            arguments["callbacks"] = led_by(self, arguments["callbacks"])
         check_fit(model, arguments, trains=method == "fit")
 
     def set_model(self, model: keras.Model) -> None:
@@ -241,6 +261,8 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self._asked:
             self._current.end_epoch()
+            if logs is not None:
+                logs.update(self._current.epoch_logs)
 
     def on_train_end(self, logs: Any = None) -> None:
         self._finish()

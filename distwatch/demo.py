@@ -178,6 +178,7 @@ def _what_next(store: Path) -> str:
         "Each batch is measured against the one before, on its own replica. L2 is that of\n"
         "a step, spread how far apart the replicas' mean changes lie; both as step means.\n\n"
         f"The run lies in [bold]{path}[/bold]. Next:\n"
+        f"  distwatch report {path}\n"
         f"  distwatch info {path}\n"
         f'  python -c "import distwatch as dw; print(dw.open_run({escape(repr(str(store)))})'
         '.to_xarray())"'

@@ -30,6 +30,7 @@
     ├── RowsLostWarning            rows are missing from the store, and counted there
     ├── RowsThinnedWarning         old steps are taken out, to keep within max_bytes
     ├── RowsReplacedWarning        a resumed training begins anew and replaces all rows
+    ├── EventFilesWarning          TensorBoard's files are not complete, the store is
     └── KnownTrapWarning           Keras does something wrongly in this training
 
 Errors of the first group are raised before the first training step, so nothing
@@ -152,6 +153,10 @@ class RowsThinnedWarning(DistwatchWarning):
 
 class RowsReplacedWarning(DistwatchWarning):
     """A resumed training begins anew, so that it replaces all rows of its run."""
+
+
+class EventFilesWarning(DistwatchWarning):
+    """Steps are missing from TensorBoard's event files, and not from the store."""
 
 
 class KnownTrapWarning(DistwatchWarning):

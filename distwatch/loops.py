@@ -79,6 +79,11 @@ def watching(
         raise ConfigError(f"steps_per_execution={steps_per_execution}: it is at least 1.")
     if "phases" in options:
         raise ConfigError("watching(phases=...): a loop of your own has the phase train only.")
+    if options.get("log_to_keras"):
+        raise ConfigError(
+            "watching(log_to_keras=...): a loop of your own has no Keras logs; read "
+            "watch.status, or the run with open_run."
+        )
     config = watch_config(store=store, **options)
     strategy = tf.distribute.get_strategy() if strategy is None else strategy
     subject = of_loop(model, optimizer)

@@ -13,6 +13,7 @@ import numpy as np
 from distwatch import replicas
 from distwatch.config import WatchConfig
 from distwatch.digest import Digest
+from distwatch.epoch_logs import EpochLogs
 from distwatch.errors import (
     DistwatchError,
     RowsReplacedWarning,
@@ -20,8 +21,10 @@ from distwatch.errors import (
     WatcherError,
     WriteFailedError,
 )
+from distwatch.event_files.live import LiveEvents
 from distwatch.recorder import Drained, Recorder, TableRecorder
-from distwatch.records import Block, Origin, RunInfo
+from distwatch.records import TRAIN, Block, Origin, RunInfo
+from distwatch.signals import names_matching
 from distwatch.store import (
     MAX_WAIT,
     BackgroundWriter,
@@ -55,6 +58,8 @@ class Recording:
         self._budget: Budget | None = None
         self._told_of_thinning = False
         self._digest: Digest | None = None
+        self._events: LiveEvents | None = None
+        self._logs: EpochLogs | None = None
         self._epoch = 0
         #: Steps since each table's last drain.
         self._pending: Counter[str] = Counter()
@@ -84,6 +89,9 @@ class Recording:
             origin = origin_of(self._config.store, self._info)
             self._info = replace(self._info, origin=origin)
             self._warn_of_replaced(origin)
+        if self._config.log_to_keras and self._info.phase == TRAIN:
+            self._logs = EpochLogs(self._config.log_to_keras, self._info)
+        self._check_events()
         self._digest = Digest(self._info)
         self._recorder = Recorder(
             self._strategy,
@@ -92,6 +100,16 @@ class Recording:
             first_step=self._info.origin.step,
         )
         return self._recorder
+
+    def _check_events(self) -> None:
+        """Refuse signals for TensorBoard that are not watched, before the first step.
+
+        Other phases need not have what the first one has.
+        """
+        options = self._config.tensorboard
+        if options is not None and self._info.phase == self._config.phases[0]:
+            where = "this Watch (see tensorboard)"
+            names_matching(options.signals, self._info.names, where)
 
     def _warn_of_replaced(self, origin: Origin) -> None:
         steps = steps_of(self._config.store, self._info)
@@ -107,6 +125,19 @@ class Recording:
     def begin_epoch(self, epoch: int) -> None:
         """Rows from here on are of this epoch."""
         self._epoch = epoch
+
+    def end_epoch(self) -> None:
+        """Bring home the epoch's last rows, and commit them if that is due."""
+        self.drain()
+        if self._writer is not None:
+            self._writer.commit_tail()
+        if self._logs is not None:
+            self._logs.end_epoch()
+
+    @property
+    def logs(self) -> dict[str, float]:
+        """What the last epoch came to of what Keras's logs are to hold."""
+        return self._logs.values if self._logs is not None else {}
 
     def after_steps(self, steps: int) -> None:
         """Some steps were done: drain those rings whose window is full.
@@ -124,6 +155,7 @@ class Recording:
         self._recorder.follow_schedules()
         self.raise_writer_error()
         self._tell_of_thinning()
+        self.tell_of_events()
         for table in self._recorder.tables:
             self._pending[table.table.name] += steps
             if self._pending[table.table.name] >= table.table.window:
@@ -146,15 +178,17 @@ class Recording:
         for table in self._started():
             self._bring_home(table, together=together)
 
-    def commit_tail(self) -> None:
-        """Commit what fills no chunk yet, if that is due."""
-        if self._writer is not None:
-            self._writer.commit_tail()
-
     def close(self) -> None:
         """Write and commit everything that was brought home."""
         if self._writer is not None:
             self._writer.close()
+        if self._events is not None:
+            self._events.close()
+
+    def tell_of_events(self) -> None:
+        """Warn, once, of what is missing from TensorBoard's event files."""
+        if self._events is not None:
+            self._events.tell()
 
     def raise_writer_error(self) -> None:
         """Pass on what went wrong on the writer's thread."""
@@ -222,6 +256,15 @@ class Recording:
             block = self._block(table.table.name, drained)
             self._digest.observe(block)
             self._open_writer(self._digest.info).submit(block)
+            if self._logs is not None:
+                self._logs.observe(block)
+            self._write_events(block)
+
+    def _write_events(self, block: Block) -> None:
+        options = self._config.tensorboard
+        if options is not None:
+            self._events = self._events or LiveEvents(options, self._info)
+            self._events.submit(block)
 
     def _block(self, table: str, drained: Drained) -> Block:
         return Block(

@@ -27,6 +27,7 @@ from distwatch.errors import (
     RunExistsError,
     WatcherDisabledWarning,
 )
+from distwatch.event_files.folders import make_room
 from distwatch.recorder import Recorder
 from distwatch.recording import Recording, describe
 from distwatch.records import TRAIN
@@ -133,6 +134,7 @@ class Session:
         run = secrets.randbits(50) or 1
         worker = replicas.worker_of(self._strategy)
         self._check_budget(worker.count)
+        self._check_logs(worker.count)
         if worker.count == 1:
             self._claim(run)
             self._start = self._next_start()
@@ -162,8 +164,14 @@ class Session:
     def end_epoch(self) -> None:
         """Bring home the epoch's last rows, and commit them if that is due."""
         for recording in self._recordings.values():
-            recording.drain()
-            recording.commit_tail()
+            recording.end_epoch()
+
+    @property
+    def epoch_logs(self) -> dict[str, float]:
+        """What Keras's logs are to hold of the last epoch; NaN where nothing is known."""
+        recording = self._recordings.get(TRAIN)
+        logs = recording.logs if recording else {}
+        return logs if self.error is None else dict.fromkeys(logs, float("nan"))
 
     @_never_the_killer
     def finish(self) -> None:
@@ -174,6 +182,8 @@ class Session:
         for recording in self._recordings.values():
             recording.raise_writer_error()
         self._warn_of_lost()
+        for recording in self._recordings.values():
+            recording.tell_of_events()
 
     def abandon(self) -> None:
         """Training was interrupted: bring home what there is, without collectives."""
@@ -227,6 +237,8 @@ class Session:
         if self._config.resume and (there := run_name(store)):
             sweep(store)
             return int(there, 16)
+        if self._config.tensorboard is not None:
+            make_room(self._config.tensorboard, overwrite=self._config.overwrite)
         first = next(iter(self._recordings))
         described = describe(self._strategy, versions(), first)
         attributes = root_attributes(described, now(), f"{run:x}")
@@ -278,6 +290,14 @@ class Session:
             raise ConfigError(
                 "max_bytes on several workers: each would keep other steps of the old part, "
                 'which then could not be merged; pass at_max_bytes="stop".'
+            )
+
+    def _check_logs(self, workers: int) -> None:
+        if workers > 1 and self._config.log_to_keras:
+            raise ConfigError(
+                "log_to_keras on several workers: each knows the rows of its own replicas "
+                "only, so that EarlyStopping would stop one of them and leave the others "
+                "waiting; read the run with open_run instead."
             )
 
     def _make_budget(self, workers: int) -> Budget | None:

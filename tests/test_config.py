@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from distwatch.config import WatchConfig, read_config, watch_config
 from distwatch.errors import ConfigError
+from distwatch.event_files.options import EventOptions
 from distwatch.schedules import every, first
 from distwatch.signals import activations
 
@@ -14,6 +17,8 @@ schedule: {every: 10}
 window: 64
 overwrite: true
 strict: true
+tensorboard: {folder: logs, every: 10, statistics: [mean, l2]}
+log_to_keras: ["dense_*:l2", "re:.*/lstm:0:mean"]
 """
 
 
@@ -36,6 +41,8 @@ def test_a_good_file(written):
     assert config.window == 64
     assert config.overwrite is True
     assert config.strict is True
+    assert config.tensorboard == EventOptions(Path("logs"), every=10, statistics=("mean", "l2"))
+    assert config.log_to_keras == (("dense_*", "l2"), ("re:.*/lstm:0", "mean"))
 
 
 def test_only_the_store_is_needed(written):
@@ -47,6 +54,8 @@ def test_only_the_store_is_needed(written):
     assert config.window == 256
     assert config.overwrite is False
     assert config.strict is False
+    assert config.tensorboard is None
+    assert config.log_to_keras == ()
 
 
 def test_one_pattern_may_stand_alone(written):
@@ -98,6 +107,11 @@ def test_an_unknown_key_names_the_nearest(written, key, near):
         ("overwrite: 3", "overwrite=3"),
         ("strict: 'no'", "strict='no'"),
         ("store: 5", "store=5"),
+        ("tensorboard: 5", "tensorboard=5: give a folder, such as 'logs/'"),
+        ("tensorboard: {folder: logs, evry: 3}", "unknown key 'evry'; nearest: 'every'"),
+        ("tensorboard: {folder: logs, statistics: [men]}", "'men'; nearest: 'mean'"),
+        ("log_to_keras: dense", "log_to_keras='dense': name a signal"),
+        ("log_to_keras: [loss:mean, 3]", "log_to_keras=3"),
     ],
 )
 def test_a_bad_value_says_what_it_should_be(written, line, says):
@@ -157,4 +171,6 @@ def test_fields_are_the_documented_ones():
         "max_bytes",
         "at_max_bytes",
         "phases",
+        "tensorboard",
+        "log_to_keras",
     }

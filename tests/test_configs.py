@@ -68,3 +68,12 @@ def test_everything_is_all_that_a_file_can_name_and_trains():
 def test_sampled_looks_at_every_tenth_step():
     watch = dw.Watch.from_config(FOLDER / "sampled.yaml")
     assert [step for step in range(31) if watch.schedule(step)] == [0, 10, 20, 30]
+
+
+def test_tensorboard_chooses_what_is_written_and_logged():
+    config = dw.Watch.from_config(FOLDER / "tensorboard.yaml").config
+    assert config.tensorboard.folder == Path("logs/run-1")
+    assert config.tensorboard.every == 10
+    assert config.log_to_keras == (("loss", "mean"), ("update/*/kernel", "ratio"))
+    activations = dw.activations(every=10, statistics=[dw.histogram()])
+    assert config.signals == (activations, dw.updates(), dw.loss())

@@ -1,5 +1,6 @@
 """The examples run, and what they print is what their runs hold, and what is true."""
 
+import base64
 import os
 import re
 import subprocess
@@ -328,6 +329,20 @@ def test_the_notebook_shows_what_its_runs_hold(notebook):
     told = np.array([line.split()[1:] for line in per_replica.splitlines()[2:]], float)
     hidden = scaled["activation/hidden"].per_replica("mean").to_numpy()
     np.testing.assert_allclose(told, hidden.reshape(10, 11, 2).mean(axis=1), atol=1e-6)
+
+
+def test_the_notebook_draws_the_share_of_zeros(notebook):
+    executed, folder = notebook
+    mime = "application/vnd.plotly.v1+json"
+    outputs = [out for cell in executed.cells for out in cell.get("outputs", [])]
+    (figure,) = [out.data[mime] for out in outputs if mime in out.get("data", {})]
+    hidden = dw.open_run(folder / "wine_raw.zarr")["activation/hidden"]
+    shares = hidden.per_replica("zeros") / hidden.per_replica("count")
+    drawn = {trace["name"]: trace["y"] for trace in figure["data"] if trace.get("name")}
+    for replica in (0, 1):
+        packed = drawn[f"replica {replica}"]
+        values = np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"])
+        np.testing.assert_allclose(values, shares.sel(replica=replica), atol=1e-6)
 
 
 # All of them.

@@ -23,6 +23,8 @@ LEVELS = {
     "store": 4,
     "digest": 4,
     "readings": 4,
+    "event_files": 5,
+    "epoch_logs": 5,
     "kernels": 4,
     "replicas": 4,
     "references": 5,
@@ -42,6 +44,7 @@ LEVELS = {
     "figures": 6,
     "analysis": 7,
     "tail": 8,
+    "export": 8,
     "report": 8,
     "scripts": 11,
     "demo": 11,
@@ -62,7 +65,7 @@ RUNNING |= {
     "loops",
     "scripts",
 }
-READING = {"facts", "overview", "figures", "analysis", "tail", "report"}
+READING = {"facts", "overview", "figures", "analysis", "tail", "export", "report"}
 #: Which room alone may import a library.
 OWNERS = {
     "zarr": {"store"},
@@ -73,6 +76,8 @@ OWNERS = {
     "kaleido": {"report"},
     "jinja2": {"report"},
     "pydantic": {"config"},
+    "tensorboard": {"event_files"},
+    "pyarrow": {"export"},
     "typer": {"cli"},
     "rich": {"cli", "demo", "tail"},
 }

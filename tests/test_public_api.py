@@ -26,6 +26,7 @@ def test_importing_distwatch_loads_nothing_large():
 def test_reading_and_the_command_line_never_load_tensorflow():
     assert imported_by("import distwatch; distwatch.open_run", "tensorflow", "keras") == []
     assert imported_by("import distwatch.cli", "tensorflow", "keras", "xarray", "zarr") == []
+    assert imported_by("import distwatch.export", "tensorflow", "keras", "pyarrow") == []
     assert imported_by("import distwatch.testing", "tensorflow", "keras", "zarr") == []
     # Watching does load it, so the question can be answered both ways.
     assert imported_by("import distwatch; distwatch.Watch", "tensorflow") == ["tensorflow"]
@@ -68,6 +69,8 @@ def test_signatures_are_kept():
         "max_bytes": None,
         "at_max_bytes": "thin",
         "phases": ("train",),
+        "tensorboard": None,
+        "log_to_keras": (),
     }
     tracker = inspect.signature(dw.Tracker).parameters
     assert tracker["reference"].default == "previous"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import scalars
 
 import distwatch as dw
 
@@ -109,6 +110,18 @@ def statistics_of(values):
         "max": values.max(),
         "l2": np.sqrt((values**2).sum()),
     }
+
+
+def test_each_worker_writes_event_files_of_its_own_replicas(trained):
+    run, _, _ = trained
+    logs = run.path.parent / "logs"
+    assert sorted(path.name for path in logs.iterdir()) == ["replica-0", "replica-1"]
+    for replica in (0, 1):
+        found = scalars(logs / f"replica-{replica}")["activation/hidden/l2"]
+        l2 = run["activation/hidden"].per_replica("l2").sel(replica=replica).dropna("step")
+        steps, values = zip(*found, strict=True)
+        np.testing.assert_array_equal(steps, l2.step)
+        np.testing.assert_array_equal(np.float32(values), l2.values.astype(np.float32))
 
 
 def test_workers_are_given_other_rows_and_agree_on_the_weights(trained):

@@ -25,6 +25,7 @@ COMMANDS = (
     "report",
     "verify",
     "estimate",
+    "export",
     "config",
     "doctor",
 )

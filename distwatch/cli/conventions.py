@@ -62,7 +62,8 @@ def the_run(given: str) -> str:
     return str(inside(address, runs[0])) if runs else given
 
 
-def _runs_meant(context: typer.Context, given: Any) -> Any:
+def runs_meant(context: typer.Context, given: Any) -> Any:
+    """What each argument that names a run means, by `the_run`."""
     if context.resilient_parsing or given is None:
         return given
     return the_run(given) if isinstance(given, str) else [the_run(each) for each in given]
@@ -71,7 +72,7 @@ def _runs_meant(context: typer.Context, given: Any) -> Any:
 RunArgument = Annotated[
     str,
     typer.Argument(
-        callback=_runs_meant,
+        callback=runs_meant,
         help="The path or URL that was given to Watch, or a folder that holds one run.",
     ),
 ]
@@ -83,6 +84,14 @@ PhaseOption = Annotated[
     typer.Option(
         help="train, test, predict or train_on_batch; train if there is one.",
         autocompletion=_complete_phase,
+    ),
+]
+SignalsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Only signals of this name, with or without its kind, as a glob; may be given "
+        "several times.",
     ),
 ]
 

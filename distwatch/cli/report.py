@@ -10,7 +10,15 @@ import typer
 from rich.progress import Progress, TaskID
 
 from distwatch._text import printable
-from distwatch.cli.conventions import PhaseOption, app, examples, in_words, progress_bar
+from distwatch.cli.conventions import (
+    PhaseOption,
+    RunArgument,
+    app,
+    examples,
+    in_words,
+    progress_bar,
+    runs_meant,
+)
 
 
 @app.command(
@@ -24,9 +32,10 @@ from distwatch.cli.conventions import PhaseOption, app, examples, in_words, prog
     )
 )
 def report(
-    run: Annotated[str, typer.Argument(help="The path or URL that was given to Watch.")],
+    run: RunArgument,
     other: Annotated[
-        str | None, typer.Argument(help="A second run, to be shown beside the first.")
+        str | None,
+        typer.Argument(help="A second run, to be shown beside the first.", callback=runs_meant),
     ] = None,
     *,
     output: Annotated[

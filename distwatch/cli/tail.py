@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from distwatch.cli.conventions import INTERRUPTED, PhaseOption, RunArgument, app, examples
+from distwatch.cli.conventions import (
+    INTERRUPTED,
+    PhaseOption,
+    RunArgument,
+    SignalsOption,
+    app,
+    examples,
+)
 
 
 @app.command(
@@ -23,14 +30,7 @@ def tail(
     run: RunArgument,
     *,
     phase: PhaseOption = None,
-    signals: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Only signals of this name, with or without its kind, as a glob; may be "
-            "given several times.",
-        ),
-    ] = None,
+    signals: SignalsOption = None,
     statistic: Annotated[
         str,
         typer.Option(

@@ -18,7 +18,6 @@ from distwatch.signals import check_selectors
 _SHIPPED = Path(__file__).parent / "uses"
 _IN_CHECKOUT = Path(__file__).parents[2] / "configs"
 
-
 _NO_KEYS = "expected keys such as 'store: run.zarr', found none."
 
 
@@ -39,7 +38,7 @@ def read_config(path: str | Path) -> WatchConfig:
     found = examine(path)
     if isinstance(found, WatchConfig):
         return found
-    raise ConfigError(f"{path}: {'; '.join(map(_told, found))}")
+    raise _refusal(path, found)
 
 
 def read_arguments(path: str | Path) -> dict[str, Any]:
@@ -48,12 +47,13 @@ def read_arguments(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or is no mapping.
     """
+    text = _text(path)
     try:
-        written, _ = _read(path)
+        written = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {_told(_no_yaml(error))}") from error
+        raise _refusal(path, [_no_yaml(error)]) from error
     if not isinstance(written, dict):
-        raise ConfigError(f"{path}: {_NO_KEYS}")
+        raise _refusal(path, [Mistake(None, _NO_KEYS)])
     return {str(key): value for key, value in written.items()}
 
 
@@ -63,8 +63,9 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
     Raises:
         ConfigError: the file cannot be read as text.
     """
+    text = _text(path)
     try:
-        written, root = _read(path)
+        written, root = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
     except yaml.YAMLError as error:
         return [_no_yaml(error)]
     if not isinstance(written, dict):
@@ -75,24 +76,18 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
     return WatchConfig(**{str(key): value for key, value in written.items()})
 
 
-def _read(path: str | Path) -> tuple[Any, Any]:
-    """What a file says, and the nodes of YAML, which know their lines.
+def _refusal(path: str | Path, mistakes: list[Mistake]) -> ConfigError:
+    told = [f"line {each.line}: {each.text}" if each.line else each.text for each in mistakes]
+    return ConfigError(f"{path}: {'; '.join(told)}")
 
-    Raises:
-        ConfigError: the file cannot be read as text.
-        YAMLError: it is no YAML.
-    """
+
+def _text(path: str | Path) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} cannot be read: it is no text in UTF-8.") from error
-    return yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-
-
-def _told(mistake: Mistake) -> str:
-    return f"line {mistake.line}: {mistake.text}" if mistake.line else mistake.text
 
 
 def json_schema() -> dict[str, Any]:

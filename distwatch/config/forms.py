@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from distwatch.event_files.options import KNOWN
 from distwatch.signals import REFERENCES
 from distwatch.signals.reading import MAKERS
 from distwatch.signals.references import OF_BATCHES
@@ -156,3 +157,29 @@ BYTES = _either(
     {"type": "integer", "exclusiveMinimum": 0},
     {"type": "string", "pattern": r"^\s*[0-9]*\.?[0-9]+\s*([kKmMgGtTpPeE][iI]?)?[bB]?\s*$"},
 )
+
+_NAMES: Form = {"type": "array", "items": {"type": "string"}}
+
+#: A folder for event files, or what of a run goes into them.
+TENSORBOARD = _either(
+    _NOTHING,
+    {"type": "string", "minLength": 1},
+    _mapping(
+        {
+            "folder": {"type": "string", "minLength": 1},
+            "statistics": _either(
+                {"enum": list(KNOWN)}, {"type": "array", "items": {"enum": list(KNOWN)}}
+            ),
+            "signals": _either(_GLOB, _NAMES),
+            "every": _COUNT,
+            "replicas": {"type": "boolean"},
+            "merged": {"type": "boolean"},
+        },
+        "folder",
+    ),
+)
+
+_LOG: Form = {"type": "string", "pattern": r"^[\s\S]+:[^:]+$"}
+
+#: Signals and a statistic each, for Keras's logs.
+LOGS = _either(_NOTHING, _LOG, {"type": "array", "items": _LOG})

@@ -18,7 +18,9 @@ from pydantic import (
 
 from distwatch.addresses import Address, address_of, scheme_of
 from distwatch.config import forms
+from distwatch.epoch_logs import LogRequest, log_requests
 from distwatch.errors import ConfigError, nearest
+from distwatch.event_files.options import EventOptions, event_options
 from distwatch.records import PHASES, TRAIN
 from distwatch.schedules import Schedule, every, from_mapping
 from distwatch.signals import Selector, check_reference, check_selectors
@@ -89,6 +91,14 @@ class WatchConfig(BaseModel):
             }
         ),
     ] = Field(default=(TRAIN,), description="What is recorded, each phase apart.")
+    tensorboard: Annotated[EventOptions | None, WithJsonSchema(forms.TENSORBOARD)] = Field(
+        default=None,
+        description="A folder for TensorBoard's event files, written while training runs.",
+    )
+    log_to_keras: Annotated[tuple[LogRequest, ...], WithJsonSchema(forms.LOGS)] = Field(
+        default=(),
+        description="Signals and a statistic each, for Keras's logs at the end of an epoch.",
+    )
 
     @field_validator("store", mode="before")
     @classmethod
@@ -122,6 +132,25 @@ class WatchConfig(BaseModel):
         if not value or len(set(value)) < len(value):
             raise ConfigError(f"phases={list(value)}: name at least one, and each once.")
         return value
+
+    @field_validator("tensorboard", mode="before")
+    @classmethod
+    def _read_tensorboard(cls, value: Any) -> EventOptions | None:
+        return None if value is None else event_options(value)
+
+    @field_validator("log_to_keras", mode="before")
+    @classmethod
+    def _read_log_to_keras(cls, value: Any) -> tuple[LogRequest, ...]:
+        return log_requests(() if value is None else value)
+
+    @model_validator(mode="after")
+    def _check_logs(self) -> WatchConfig:
+        if self.log_to_keras and TRAIN not in self.phases:
+            raise ConfigError(
+                f"log_to_keras with phases={list(self.phases)}: what is logged is of the "
+                'phase "train", so record that, too.'
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_what_becomes_of_a_run(self) -> WatchConfig:

@@ -104,7 +104,7 @@ class WatchedFits:
         if written:
             yield self._in_words(written)
             first = inside(address_of(self._shown), f"{written[0]}.zarr")
-            yield f"look at it by: distwatch info {shlex.quote(str(first))}"
+            yield f"look at it by: distwatch report {shlex.quote(str(first))}"
         elif self._own:
             yield f"the script watches by itself ({self._own} fits); nothing was added."
         elif not self._outcomes:

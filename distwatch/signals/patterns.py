@@ -61,7 +61,7 @@ def names_matching(patterns: Iterable[Pattern], names: Sequence[str], where: str
     chosen: set[str] = set()
     given = list(patterns)
     for pattern in given:
-        found = {name for name in names if _matches_name(pattern, name)}
+        found = {name for name in names if matches_name(pattern, name)}
         if not found:
             written = pattern if isinstance(pattern, str) else pattern.pattern
             raise UnknownSignalError(
@@ -72,7 +72,8 @@ def names_matching(patterns: Iterable[Pattern], names: Sequence[str], where: str
     return [name for name in names if not given or name in chosen]
 
 
-def _matches_name(pattern: Pattern, name: str) -> bool:
+def matches_name(pattern: Pattern, name: str) -> bool:
+    """Whether a pattern matches a signal's name, with or without its kind."""
     kind, _, path = name.partition("/")
     return matches(pattern, path or name, (kind,) if path else ())
 

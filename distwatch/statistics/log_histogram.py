@@ -94,16 +94,34 @@ class LogHistogram(Statistic[LogHistogramState]):
         return 2 * self._positive + 5
 
     @functools.cached_property
-    def centres(self) -> Floats:
-        """The value that each bucket stands for: shape (bucket,)."""
+    def _positive_edges(self) -> Floats:
+        """The ends of the positive buckets: shape (octave, 1 + buckets of an octave)."""
         low, high = self._octaves
         parts = 1.0 + np.arange(2**self._bits + 1) / 2**self._bits
-        octaves = 2.0 ** np.arange(low, high)
-        edges = parts * octaves[:, None]
+        edges: Floats = parts * 2.0 ** np.arange(low, high)[:, None]
+        return edges
+
+    @functools.cached_property
+    def centres(self) -> Floats:
+        """The value that each bucket stands for: shape (bucket,)."""
+        edges = self._positive_edges
         # This mean of a bucket's ends is equally far from both, relative to them.
         centres = (2.0 * edges[:, :-1] * edges[:, 1:] / (edges[:, :-1] + edges[:, 1:])).ravel()
-        beyond = [2.0**high, np.inf]
-        return np.concatenate([[-np.inf, -(2.0**high)], -centres[::-1], [0.0], centres, beyond])
+        beyond = edges[-1, -1]
+        ends = [beyond, np.inf]
+        return np.concatenate([[-np.inf, -beyond], -centres[::-1], [0.0], centres, ends])
+
+    @functools.cached_property
+    def edges(self) -> Floats:
+        """Where the buckets of finite values, all but the first and the last, meet.
+
+        Shape (bucket - 1,): the k-th of them lies between the k-th edge and the next one.
+        The ends are those of float64.
+        """
+        edges = self._positive_edges
+        rising = np.append(edges[:, :-1].ravel(), edges[-1, -1])
+        largest = np.finfo(np.float64).max
+        return np.concatenate([[-largest], -rising[::-1], rising, [largest]])
 
     @functools.cached_property
     def fields(self) -> tuple[str, ...]:

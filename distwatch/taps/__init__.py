@@ -7,7 +7,7 @@ one step, ``functions`` puts that into a model's train function, ``rehearsing`` 
 without doing it, ``fit_calls`` tells a Watch of the fits it is in.
 """
 
-from distwatch.taps.fit_calls import cell_of, tell_of_fit
+from distwatch.taps.fit_calls import cell_of, led_by, tell_of_fit
 from distwatch.taps.functions import HeardFunction
 from distwatch.taps.plan import Heard, Taps
 from distwatch.taps.rehearsing import rehearse
@@ -21,6 +21,7 @@ __all__ = [
     "Subject",
     "Taps",
     "cell_of",
+    "led_by",
     "of_loop",
     "of_model",
     "rehearse",

@@ -31,7 +31,10 @@ class FitListener(Protocol):
     """What a Watch offers to be told."""
 
     def on_called(self, method: str, model: Any, arguments: dict[str, Any]) -> None:
-        """A method that has it among its callbacks was called; it may refuse by raising."""
+        """A method that has it among its callbacks was called.
+
+        It may refuse by raising, and change the arguments.
+        """
 
     def on_raised(self, model: Any, error: BaseException) -> None:
         """That method raised."""
@@ -72,15 +75,15 @@ def _covered(original: Any, method: str) -> Any:
     @functools.wraps(original)
     def call_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            arguments = signature.bind(self, *args, **kwargs).arguments
+            bound = signature.bind(self, *args, **kwargs)
         except TypeError:
             return original(self, *args, **kwargs)  # which says it in its own words
-        listeners = _engage(arguments.get("callbacks"))
+        listeners = _engage(bound.arguments.get("callbacks"))
         try:
             for listener in listeners:
-                listener.on_called(method, self, arguments)
+                listener.on_called(method, self, bound.arguments)
             try:
-                return original(self, *args, **kwargs)
+                return original(*bound.args, **bound.kwargs)
             except BaseException as error:
                 for listener in listeners:
                     listener.on_raised(self, error)
@@ -99,6 +102,15 @@ def _engage(callbacks: Any) -> list[Any]:
         engaged = [each for each in listed if id(each) in living - _engaged]
         _engaged.update(map(id, engaged))
     return engaged
+
+
+def led_by(listener: Any, callbacks: Any) -> Any:
+    """The callbacks of a call, ``listener`` before all others: its logs are for them."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.callbacks = led_by(listener, callbacks.callbacks)
+        return callbacks
+    others = [each for each in keras.tree.flatten(callbacks) if each is not listener]
+    return [listener, *others]
 
 
 def _forget(listener: int) -> None:

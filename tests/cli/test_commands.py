@@ -276,7 +276,7 @@ def test_demo_end_to_end(tmp_path):
     # 1,797 digits in batches of 2 x 32: 28 whole ones and a short one.
     assert len(run) == 29
     assert run.replicas == [0, 1]
-    for part in ("accuracy", run.summary(), *run.signals, f"distwatch info {DEMO_STORE}"):
+    for part in ("accuracy", run.summary(), *run.signals, f"distwatch report {DEMO_STORE}"):
         assert part in first.stdout
     for change in demo.changes(run):
         assert f"{change.mean_change:.4g}" in first.stdout

@@ -101,7 +101,7 @@ def test_a_plain_fit(tmp_path):
     assert watched.err == (
         alone.err
         + "distwatch: 2 runs were written: fit-000.zarr to fit-001.zarr in my runs\n"
-        + "distwatch: look at it by: distwatch info 'my runs/fit-000.zarr'\n"
+        + "distwatch: look at it by: distwatch report 'my runs/fit-000.zarr'\n"
     )
 
 

@@ -32,6 +32,11 @@ RIGHT = [
     "phases: [train, predict]",
     "{window: 1, overwrite: true, strict: false, on_full: wait, durability: power}",
     "{at_max_bytes: stop, resume: true}",
+    "tensorboard: logs/",
+    "tensorboard: {folder: logs, every: 10, statistics: [mean, ratio], replicas: false}",
+    "tensorboard: {folder: logs, statistics: l2, signals: 'dense_*'}",
+    "log_to_keras: 'dense_*:l2'",
+    "log_to_keras: ['re:.*/lstm:0:mean', 'loss:mean']",
 ]
 WRONG = [
     "store: 5",
@@ -69,6 +74,16 @@ WRONG = [
     "phases: []",
     "phases: [train, train]",
     "phases: [training]",
+    "tensorboard: 5",
+    "tensorboard: ''",
+    "tensorboard: {every: 10}",
+    "tensorboard: {folder: logs, every: 0}",
+    "tensorboard: {folder: logs, evry: 1}",
+    "tensorboard: {folder: logs, statistics: [median]}",
+    "tensorboard: {folder: logs, merged: 'no'}",
+    "log_to_keras: dense",
+    "log_to_keras: ['dense:']",
+    "log_to_keras: [5]",
 ]
 
 

@@ -222,3 +222,16 @@ def test_a_large_run_is_no_stranger(tmp_path):
     (tmp_path / "run.zarr" / strangers.TABLE / "step/c.8").unlink()
     with pytest.raises(DamagedStoreError, match="has 62 files, and its shape wants 63"):
         dw.open_run(tmp_path / "run.zarr")
+
+
+def test_letters_that_the_output_has_not_are_escaped(tmp_path):
+    path = fake_run(tmp_path / "run.zarr", signals=["activation/dénse"]).path
+    program = f"import sys; sys.argv = ['distwatch', 'info', {str(path)!r}]\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{program}from distwatch.cli import main; main()"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert r"activation/d\xe9nse" in ended.stdout

@@ -60,9 +60,13 @@ def make_data():
     return data.batch(BATCH).with_options(options)
 
 
+def logs_beside(store):
+    return Path(store).parent / "logs"
+
+
 def by_fit(strategy, store, how):
     model, ear = make_model(strategy)
-    watch = dw.Watch(store, signals=SIGNALS, window=WINDOW)
+    watch = dw.Watch(store, signals=SIGNALS, window=WINDOW, tensorboard=logs_beside(store))
     with contextlib.nullcontext() if how == "unmended" else multiworker_fit():
         history = model.fit(
             make_data(),
@@ -82,7 +86,13 @@ def by_loop(strategy, store, how):
     losses = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
     data = strategy.experimental_distribute_dataset(make_data())
     with dw.watching(
-        model, optimizer, store, strategy=strategy, signals=SIGNALS, window=WINDOW
+        model,
+        optimizer,
+        store,
+        strategy=strategy,
+        signals=SIGNALS,
+        window=WINDOW,
+        tensorboard=logs_beside(store),
     ) as watch:
 
         @watch.wrap

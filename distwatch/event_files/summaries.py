@@ -1,0 +1,109 @@
+"""Blocks as TensorBoard's summaries: scalars, and histograms from the exact bucket counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto import summary_pb2
+
+from distwatch._text import printable
+from distwatch.digest import spread
+from distwatch.event_files.options import SPREAD, EventOptions
+from distwatch.readings import readable
+from distwatch.records import Block, Floats, Table
+from distwatch.statistics import ROW, LogHistogram
+
+
+class Summaries:
+    """The summaries of one table's rows.
+
+    Args:
+        table: whose rows they are.
+        chosen: the names of the signals to write.
+        options: what of them.
+    """
+
+    def __init__(self, table: Table, chosen: set[str], options: EventOptions) -> None:
+        self._table = table
+        self._options = options
+        self._signals = [i for i, name in enumerate(table.names) if name in chosen]
+        self._tags = [printable(table.names[i]) for i in self._signals]
+
+    def merged(self, block: Block) -> Iterator[Any]:
+        """A summary for each step, of what is merged over the replicas."""
+        rows = block.rows[:, :, self._signals, : len(ROW.fields)]
+        apart = spread(_known(rows, None)["mean"], axis=1)
+        return self._of(block.merged[:, self._signals], {SPREAD: apart})
+
+    def of_replica(self, block: Block, position: int) -> Iterator[Any]:
+        """A summary for each step, of one replica; empty where it has no row."""
+        return self._of(block.rows[:, position, self._signals], {})
+
+    def _of(self, states: Floats, beside: dict[str, Floats]) -> Iterator[Any]:
+        scalars = self._scalars(states, beside)
+        histogram = self._table.statistic.histogram
+        for i in range(len(states)):
+            summary = summary_pb2.Summary()
+            for name, values in scalars:
+                for tag, value in zip(self._tags, values[i], strict=True):
+                    # Nothing is known: TensorBoard would show a NaN of the training.
+                    if not math.isnan(value):
+                        summary.value.add(tag=f"{tag}/{name}", simple_value=value)
+            if histogram is not None:
+                for tag, state in zip(self._tags, states[i], strict=True):
+                    if state[_FINITE] > 0:
+                        histo = histogram_proto(histogram, state)
+                        summary.value.add(tag=f"{tag}/histogram", histo=histo)
+            yield summary
+
+    def _scalars(self, states: Floats, beside: dict[str, Floats]) -> list[tuple[str, Any]]:
+        found = _known(states, self._table) | beside
+        chosen = [name for name in self._options.statistics if name in found]
+        return [(name, found[name].astype(np.float32).tolist()) for name in chosen]
+
+
+def _known(states: Floats, table: Table | None) -> dict[str, Any]:
+    """What is known of states; NaN where a replica has no row."""
+    absent = np.isnan(states[..., 0])
+    found = readable(np.where(absent[..., None], 0.0, states), table)
+    return {name: np.where(absent, np.nan, values) for name, values in found.items()}
+
+
+_FINITE = ROW.fields.index("n")
+_MEAN, _MIN, _MAX, _SQUARES = (ROW.fields.index(f) for f in ("mean", "min", "max", "l2sq"))
+
+
+def histogram_proto(histogram: LogHistogram, state: Floats) -> Any:
+    """One signal's histogram at a step, over its finite elements.
+
+    ``min``, ``max``, ``num``, ``sum`` and ``sum_squares`` are those of the state; each
+    bucket that holds something has its own edges, and what lies empty between two of them
+    is one bucket.
+
+    Args:
+        histogram: whose buckets they are.
+        state: shape (field,), of which bucket counts are the last.
+    """
+    counts = state[len(state) - len(histogram.fields) :][1:-1]
+    limits: list[float] = []
+    buckets: list[float] = []
+    edges = histogram.edges
+    for place in np.flatnonzero(counts):
+        low = float(edges[place])
+        if place > 0 and (not limits or limits[-1] < low):
+            limits.append(low)
+            buckets.append(0.0)
+        limits.append(float(edges[place + 1]))
+        buckets.append(float(counts[place]))
+    return summary_pb2.HistogramProto(
+        min=state[_MIN],
+        max=state[_MAX],
+        num=state[_FINITE],
+        sum=state[_FINITE] * state[_MEAN],
+        sum_squares=state[_SQUARES],
+        bucket_limit=limits,
+        bucket=buckets,
+    )

@@ -1,0 +1,174 @@
+"""Writing event files.
+
+Rejected: TensorBoard's own file writer, which imports TensorFlow where it is installed and
+computes checksums in Python.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import google_crc32c
+import numpy as np
+from tensorboard.compat.proto import event_pb2
+
+from distwatch.event_files.folders import EVENTS, MERGED, OURS, REPLICA, phase_folder
+from distwatch.event_files.options import EventOptions, chosen_signals
+from distwatch.event_files.summaries import Summaries
+from distwatch.event_files.thinning import Thinning
+from distwatch.records import Block, Ints, RunInfo
+
+_number = itertools.count()
+
+
+class EventWriter:
+    """Writes the blocks of one phase into event files.
+
+    It is a writer as `distwatch.store.BackgroundWriter` wants it: every block is in the
+    files when ``append`` returns.
+
+    Args:
+        options: what is written, and where.
+        info: the run. A start that takes up an earlier one takes the place of all that
+            there is from its first step on.
+        clock: seconds since 1970, asked once a block: TensorBoard's "wall time".
+        merges: whether the blocks' merged rows are over all replicas; those of one of
+            several workers are not, and are left out.
+    """
+
+    def __init__(
+        self,
+        options: EventOptions,
+        info: RunInfo,
+        *,
+        clock: Callable[[], float] = time.time,
+        merges: bool = True,
+    ) -> None:
+        chosen = chosen_signals(options, info.names)
+        self._options = options
+        self._info = info
+        self._clock = clock
+        self._merges = merges and options.merged
+        self._summaries = {
+            table.name: Summaries(table, chosen, options)
+            for table in info.tables
+            if chosen & set(table.names)
+        }
+        self._files: dict[str, EventFile] = {}
+        self._thinned = {name: Thinning(options.every) for name in self._summaries}
+        #: Steps that were looked at.
+        self.committed = 0
+        self.thinned = 0
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files."""
+        return [file.path for file in self._files.values()]
+
+    @property
+    def nbytes(self) -> int:
+        """Their bytes."""
+        return sum(path.stat().st_size for path in self.paths)
+
+    def append(self, block: Block) -> None:
+        """Write a block, to its end.
+
+        Raises:
+            OSError: a file could not be written.
+        """
+        if block.table in self._summaries:
+            due = block[self._thinned[block.table].kept(block)]
+            if len(due):
+                self._write_due(due)
+        self.committed += len(block)
+
+    def commit_tail(self, *, at_once: bool = True) -> None:
+        """Nothing waits."""
+
+    def count_lost(self, steps: dict[str, int]) -> None:
+        """Event files have no place for it."""
+
+    def give_up(self, reason: str, lost: dict[str, int]) -> None:
+        """An error ended the writing."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+    @property
+    def _replicas(self) -> tuple[int, ...]:
+        return self._info.replicas if self._options.replicas else ()
+
+    # What float32 or a sum cannot hold is infinite; a training that diverged says so itself.
+    @np.errstate(over="ignore", invalid="ignore")
+    def _write_due(self, block: Block) -> None:
+        summaries = self._summaries[block.table]
+        now = self._clock()
+        if self._merges:
+            self._write(MERGED, block.step, summaries.merged(block), now)
+        for position, number in enumerate(self._replicas):
+            of_replica = summaries.of_replica(block, position)
+            self._write(f"{REPLICA}{number}", block.step, of_replica, now)
+
+    def _write(self, run: str, steps: Ints, summaries: Iterator[Any], now: float) -> None:
+        file = self._files.get(run) or self._open(run)
+        file.write(
+            event_pb2.Event(wall_time=now, step=int(step), summary=summary)
+            for step, summary in zip(steps, summaries, strict=True)
+            if summary.value
+        )
+
+    def _open(self, run: str) -> EventFile:
+        file = self._files[run] = EventFile(
+            phase_folder(self._options.folder, self._info.phase) / run
+        )
+        origin = self._info.origin
+        now = self._clock()
+        file.write([event_pb2.Event(wall_time=now, file_version="brain.Event:2")])
+        if origin.start:
+            begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            file.write([event_pb2.Event(wall_time=now, step=origin.step, session_log=begun)])
+        return file
+
+
+class EventFile:
+    """One file of records, as TFRecord frames them: length, its checksum, bytes, theirs.
+
+    Args:
+        folder: where it is made, under a name that sorts behind those of before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        seconds, rest = divmod(time.time_ns(), 10**9)
+        where = f"{seconds:010d}.{rest:09d}.{socket.gethostname()}.{os.getpid()}"
+        self.path = folder / f"{EVENTS}{where}.{next(_number)}{OURS}"
+        self._file: BinaryIO = self.path.open("xb")
+
+    def write(self, events: Iterable[Any]) -> None:
+        """Append events; they are in the file when this returns."""
+        self._file.write(b"".join(_framed(event.SerializeToString()) for event in events))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _framed(record: bytes) -> bytes:
+    length = struct.pack("<Q", len(record))
+    return b"".join([length, _masked_checksum(length), record, _masked_checksum(record)])
+
+
+def _masked_checksum(content: bytes) -> bytes:
+    checksum = google_crc32c.value(content)
+    rotated = (checksum >> 15 | checksum << 17) + 0xA282EAD8
+    return struct.pack("<I", rotated & 0xFFFFFFFF)

@@ -1,0 +1,67 @@
+"""Tidy rows as CSV, safe to open in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any, TextIO
+
+import numpy as np
+
+from distwatch._text import printable
+from distwatch.export.rows import WHOLE, Progress, Wanted, statistics_of, tidy_rows
+from distwatch.store import StoredRun
+
+#: With these a spreadsheet begins what it computes.
+_FORMULA = ("=", "+", "-", "@")
+
+_COORDINATES = ("step", "epoch", "iteration")
+
+
+def write_csv(
+    stored: StoredRun, wanted: Wanted, file: TextIO, *, progress: Progress = lambda _: None
+) -> int:
+    """Write a run's tidy rows, a block at a time; returns how many.
+
+    Numbers are written such that reading them gives the same float64 again; infinite ones
+    as ``inf`` and ``-inf``. What is not known is left empty. Names are anybody's: control
+    characters in them are written out, and one that a spreadsheet would compute gets a
+    ``'`` before it.
+
+    Args:
+        stored: the run.
+        wanted: what of it.
+        file: opened for text with ``newline=""``.
+        progress: told of steps as they are written.
+
+    Raises:
+        ConfigError, UnknownSignalError: it does not have what is wanted.
+    """
+    names = statistics_of(stored, wanted)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*_COORDINATES, "replica", "signal", *names])
+    rows = 0
+    for columns in tidy_rows(stored, wanted, progress):
+        signals = {name: _inert(name) for name in set(columns["signal"])}
+        written = [
+            *(columns[name].tolist() for name in _COORDINATES),
+            columns["replica"],
+            [signals[name] for name in columns["signal"]],
+            *(_written(columns[name], whole=name in WHOLE) for name in names),
+        ]
+        writer.writerows(zip(*written, strict=True))
+        rows += len(columns["step"])
+    return rows
+
+
+def _inert(name: str) -> str:
+    shown = printable(name)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+
+
+def _written(values: Any, *, whole: bool) -> list[Any]:
+    """Numbers as Python's, of which the writer takes the shortest exact text."""
+    unknown = np.isnan(values)
+    listed = (
+        np.where(unknown, 0, values).astype(np.int64).tolist() if whole else values.tolist()
+    )
+    return ["" if gone else value for value, gone in zip(listed, unknown, strict=True)]

@@ -1,0 +1,175 @@
+"""A run in pieces: blocks with all that is known of them, and tidy rows.
+
+A tidy row is one signal at one step on one replica, or merged over all of them. Its columns
+are ``step``, ``epoch``, ``iteration``, ``replica`` (its number as text, or "merged"),
+``signal``, and one for each statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distwatch.digest import spread
+from distwatch.errors import ConfigError, nearest
+from distwatch.event_files.options import SPREAD
+from distwatch.event_files.thinning import Thinning
+from distwatch.readings import STATISTICS, readable
+from distwatch.records import Block, Floats, Table
+from distwatch.signals import names_matching
+from distwatch.statistics import ROW
+from distwatch.store import StoredRun
+from distwatch.store.joining import ReadableTable, blocks
+
+#: What stands in the place of a replica's number.
+MERGED = "merged"
+
+#: Statistics that are whole numbers; all others are float64.
+WHOLE = ("count", "zeros", "nans", "infs", "checksum")
+
+#: Told of steps as they are done.
+Progress = Callable[[int], None]
+
+#: Columns of equal length: name -> values, with NaN or -1 where nothing is known.
+Columns = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a run is exported.
+
+    Args:
+        signals: patterns over the signals' names; none for all.
+        statistics: their names; none for all that there are.
+        replicas: rows of each replica.
+        merged: rows merged over the replicas.
+        every: of every so many steps one at most: the first that there is.
+    """
+
+    signals: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
+    replicas: bool = True
+    merged: bool = True
+    every: int = 1
+
+    def chosen(self, stored: StoredRun) -> set[str]:
+        """The names of the signals.
+
+        Raises:
+            UnknownSignalError: a pattern matches none.
+        """
+        return set(names_matching(self.signals, stored.info.names, str(stored.path)))
+
+
+def statistics_of(stored: StoredRun, wanted: Wanted) -> tuple[str, ...]:
+    """The columns that tidy rows have: all that one of the tables has, or those asked for.
+
+    Raises:
+        ConfigError: no table has one that was asked for.
+    """
+    chosen = wanted.chosen(stored)
+    known = list(STATISTICS)
+    for each in stored.tables.values():
+        if chosen & set(each.table.names):
+            known += [name for name in _further(each.table) if name not in known]
+    known += [SPREAD] if wanted.merged else []
+    for name in wanted.statistics:
+        if name not in known:
+            raise ConfigError(
+                f"{stored.path}: no exported signal has the statistic {name!r}; nearest: "
+                f"{nearest(name, known)}."
+            )
+    return tuple(dict.fromkeys(wanted.statistics)) or tuple(known)
+
+
+def check_wanted(stored: StoredRun, wanted: Wanted) -> None:
+    """Refuse signals and statistics that a run does not have.
+
+    Raises:
+        UnknownSignalError, ConfigError: naming the nearest.
+    """
+    statistics_of(stored, wanted)
+
+
+def tidy_rows(stored: StoredRun, wanted: Wanted, progress: Progress) -> Iterator[Columns]:
+    """A run's tidy rows, a block at a time: by table, and in it by step.
+
+    Statistics that a signal does not have are NaN, and so is what is not known of one: where
+    no two elements could be compared, or ``spread`` on a replica. Where a worker left no
+    row, there is none.
+    """
+    names, chosen = statistics_of(stored, wanted), wanted.chosen(stored)
+    for each in stored.tables.values():
+        signals = [i for i, name in enumerate(each.table.names) if name in chosen]
+        thinned = Thinning(wanted.every)
+        for block in scalar_blocks(each) if signals else ():
+            kept = thinned.kept(block)
+            if len(kept):
+                yield _tidy(each, block[kept], signals, names, wanted)
+            progress(len(block))
+
+
+def scalar_blocks(stored: ReadableTable) -> Iterator[Block]:
+    """A table's blocks of scalar fields, NaN in the rows that a worker did not leave."""
+    start = 0
+    for block in blocks(stored):
+        present = stored.present(slice(start, start + len(block)))
+        start += len(block)
+        if not present.all():
+            block.rows[~present] = np.nan
+        yield block
+
+
+def _further(table: Table) -> list[str]:
+    found = readable(np.zeros((0, len(table.fields))), table)
+    return [name for name in found if name not in STATISTICS]
+
+
+def _tidy(
+    stored: ReadableTable,
+    block: Block,
+    signals: list[int],
+    names: tuple[str, ...],
+    wanted: Wanted,
+) -> Columns:
+    """Columns of a block: step by step, in it by replica with merged last, then by signal."""
+    parts, replicas = [], []
+    if wanted.replicas:
+        parts.append(block.rows[:, :, signals])
+        replicas += [str(number) for number in stored.replicas]
+    if wanted.merged:
+        parts.append(block.merged[:, None, signals])
+        replicas.append(MERGED)
+    states = np.concatenate(parts, axis=1)
+    found = _known(states, stored.table)
+    if wanted.merged:
+        found[SPREAD] = _spread(block.rows[:, :, signals], states.shape)
+    there = ~np.isnan(states[..., 0])
+    steps, axis, chosen = np.nonzero(there)
+    nothing = np.full(states.shape[:3], np.nan)
+    return {
+        "step": block.step[steps],
+        "epoch": block.epoch[steps],
+        "iteration": block.iteration[steps],
+        "replica": np.asarray(replicas, object)[axis],
+        "signal": np.asarray([stored.table.names[i] for i in signals], object)[chosen],
+        **{name: found.get(name, nothing)[there] for name in names},
+    }
+
+
+def _known(states: Floats, table: Table | None) -> dict[str, Any]:
+    absent = np.isnan(states[..., 0])
+    return readable(np.where(absent[..., None], 0.0, states), table)
+
+
+def _spread(rows: Floats, shape: tuple[int, ...]) -> Floats:
+    """How far apart the replicas' means lie, in the place of what is merged."""
+    usual = rows[..., : len(ROW.fields)]
+    means = np.where(np.isnan(usual[..., 0]), np.nan, _known(usual, None)["mean"])
+    found = np.full(shape[:3], np.nan)
+    found[:, -1] = spread(means, axis=1)
+    return found
