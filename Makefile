@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SUPPORTED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench gpu-check matrix test-all-pythons
+.PHONY: help demo test lint bench gpu-check matrix picture test-all-pythons
 
 help:
 	@echo 'make demo               train on handwritten digits, watched, and show what changed'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench              what watching costs, as watched/unwatched step time'
 	@echo 'make gpu-check          truth, untouched training and cost on the GPUs of this machine'
 	@echo 'make matrix             every strategy x model kind x mode (half an hour or so)'
+	@echo 'make picture            draw the picture of the README anew'
 	@echo 'make test-all-pythons   the whole suite on each supported Python found here'
 
 demo: $(READY)
@@ -41,6 +42,12 @@ gpu-check: $(READY)
 
 matrix: $(READY)
 	$(BIN)/python -m pytest -n 2 tests/test_matrix.py --whole-matrix
+
+picture: $(READY)
+	$(BIN)/python examples/find_the_skewed_replica.py runs/picture
+	$(BIN)/distwatch report runs/picture/skewed.zarr -o runs/picture/report.html \
+	  --png runs/picture/png --signals loss
+	cp runs/picture/png/curves-loss.png examples/odd_replica.png
 
 test-all-pythons:
 	@for v in $(SUPPORTED); do \

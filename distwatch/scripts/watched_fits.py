@@ -156,13 +156,22 @@ class WatchedFits:
                     "as a list."
                 )
             store = inside(self._store, f"{outcome.name}.zarr")
-            return UnobtrusiveWatch(outcome, tell, **{**self._arguments, "store": store})
+            arguments = {**self._arguments, "store": store}
+            if board := arguments.get("tensorboard"):
+                arguments["tensorboard"] = _below(board, outcome.name)
+            return UnobtrusiveWatch(outcome, tell, **arguments)
         except Exception as error:
             if self._arguments.get("strict"):
                 raise
             outcome.reason = f"{type(error).__name__}: {error}"
             tell(f"{outcome.name} is not watched, training goes on: {outcome.reason}")
             return None
+
+
+def _below(board: Any, name: str) -> dict[str, Any]:
+    """Where one fit's event files go: those of two runs cannot share a folder."""
+    options = dict(board) if isinstance(board, dict) else {"folder": board}
+    return {**options, "folder": str(Path(options["folder"]) / name)}
 
 
 def tell(line: str) -> None:

@@ -15,6 +15,7 @@ from commands import BIN, assert_refused
 import distwatch as dw
 from distwatch.scripts import launching
 from distwatch.scripts.bootstrap.sitecustomize import VARIABLE
+from distwatch.scripts.watched_fits import WatchedFits
 from distwatch.testing.fake import fake_run
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -455,3 +456,14 @@ def test_a_folder_that_holds_one_run_stands_for_it(call, tmp_path):
         fake_run(tmp_path / "runs" / f"fit-{number:03d}.zarr", steps=1)
     _, _, err = call("info", tmp_path / "runs")
     assert "fit-007.zarr, ..., fit-029.zarr" in err
+
+
+@pytest.mark.parametrize("board", ["logs", {"folder": "logs", "every": 3}])
+def test_each_fit_has_event_files_of_its_own(tmp_path, monkeypatch, board):
+    monkeypatch.chdir(tmp_path)
+    arguments = {"tensorboard": board}
+    fits = WatchedFits({"arguments": arguments, "store": "runs", "shown": "runs"})
+    watches = [fits._make_watch("fit", refused=False) for _ in range(2)]
+    options = [watch.config.tensorboard for watch in watches]
+    assert [each.folder for each in options] == [Path("logs/fit-000"), Path("logs/fit-001")]
+    assert {each.every for each in options} == {3 if isinstance(board, dict) else 1}
