@@ -6,6 +6,7 @@ memory than it has, and says what came of each as JSON:
     python tests/store/strangers.py run.zarr ...
 """
 
+import io
 import json
 import os
 import resource
@@ -21,10 +22,13 @@ from numcodecs.blosc import Blosc
 
 import distwatch as dw
 from distwatch.errors import DistwatchError
+from distwatch.export import Wanted, write_csv
 from distwatch.records import Block, RunInfo, Table, TensorLayout, Tensors
+from distwatch.report.page import page
+from distwatch.report.reading import read_runs
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
-from distwatch.store import StoreWriter, claim, now
+from distwatch.store import StoredRun, StoreWriter, claim, now
 from distwatch.store.encoding import encode_chunk
 from distwatch.store.schema import root_attributes, sealed
 from distwatch.testing.fake import fake_run
@@ -412,11 +416,27 @@ def everything(path):
     return [str(damage) for damage in run.verify()]
 
 
-def outcome(path):
-    """What comes of asking for all: the kind of the error, its words, seconds of work."""
+def report(path):
+    """A page of it."""
+    page(read_runs([path]), None)
+    return []
+
+
+def export(path):
+    """Its rows as a table, which every exported file is made of."""
+    write_csv(StoredRun(path), Wanted(), io.StringIO())
+    return []
+
+
+#: What a person may do with a run.
+ASKS = (everything, report, export)
+
+
+def outcome(path, ask):
+    """What comes of it: the kind of the error, its words, seconds of work."""
     began = time.process_time()
     try:
-        said = ["damage", *everything(path)]
+        said = ["damage", *ask(path)]
     except DistwatchError as error:
         said = [type(error).__name__, str(error)]
     except Exception as error:
@@ -429,8 +449,10 @@ def _virtual_bytes():
 
 
 if __name__ == "__main__":
-    everything(run_at(Path(sys.argv[1]) / "first.zarr"))  # What is loaded once is loaded now.
+    first = run_at(Path(sys.argv[1]) / "first.zarr")
+    for ask in ASKS:
+        ask(first)  # What is loaded once is loaded now.
     room = _virtual_bytes() + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
     for path in sys.argv[2:]:
-        print(json.dumps(outcome(path)), flush=True)
+        print(json.dumps({ask.__name__: outcome(path, ask) for ask in ASKS}), flush=True)

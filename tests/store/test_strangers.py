@@ -59,10 +59,20 @@ def outcomes(tmp_path_factory):
 
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_spoiled_run_is_refused(outcomes, name):
-    kind, words, seconds = outcomes[name]
+    kind, words, seconds = outcomes[name]["everything"]
     assert kind in ("DamagedStoreError", "NotARunError"), words
     assert SPOILED[name][2] in words
     assert len(words) < 2_000
+    assert seconds < AT_ONCE
+
+
+@pytest.mark.parametrize("ask", ["report", "export"])
+@pytest.mark.parametrize("name", SPOILED)
+def test_no_more_is_made_of_it(outcomes, name, ask):
+    """What a report or a table does not look at may be spoiled; the rest is refused."""
+    kind, *words, seconds = outcomes[name][ask]
+    assert kind in ("damage", "DamagedStoreError", "NotARunError"), words
+    assert len("".join(words)) < 2_000
     assert seconds < AT_ONCE
 
 
