@@ -19,20 +19,29 @@ _KNOWN_IF_COMPARED = ("mean", "std", "min", "max", "l1", "l2")
 def readable(states: Any, table: Table | None = None) -> dict[str, Any]:
     """Derive what people read from packed states of shape (..., field).
 
+    Where a worker left no row, its states are NaN, and so is all that is read of them.
+
     Args:
         states: rows of the usual fields, or of all scalar fields of ``table``.
         table: whose rows they are; None for the usual fields alone.
     """
+    absent = np.isnan(states[..., 0])
+    if absent.any():
+        found = readable(np.where(absent[..., None], 0.0, states), table)
+        return {name: np.where(absent, np.nan, values) for name, values in found.items()}
     usual = len(ROW.fields)
-    computed = ROW.compute(ROW.unpack(states[..., :usual]))
+    return {**_usual(states[..., :usual]), **_readable_further(states[..., usual:], table)}
+
+
+def _usual(states: Any) -> dict[str, Any]:
+    computed = ROW.compute(ROW.unpack(states))
     compared = computed["count"] > 0
-    found = {
+    return {
         name: np.where(compared, computed[name], np.nan)
         if name in _KNOWN_IF_COMPARED
         else computed[name]
         for name in STATISTICS
     }
-    return {**found, **_readable_further(states[..., usual:], table)}
 
 
 def _readable_further(states: Any, table: Table | None) -> dict[str, Any]:

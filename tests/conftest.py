@@ -19,9 +19,9 @@ def pytest_addoption(parser):
 def call(monkeypatch, capsys):
     """Run the command line in this process: exit code, stdout and stderr."""
 
-    def run(*arguments):
+    def run(*arguments, width=120):
         monkeypatch.setattr(sys, "argv", ["distwatch", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.setenv("COLUMNS", str(width))
         monkeypatch.delenv("FORCE_COLOR", raising=False)
         with pytest.raises(SystemExit) as end:
             cli.main()

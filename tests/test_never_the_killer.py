@@ -1,6 +1,5 @@
 """Law 4: after the first step an error of the watcher ends the watching, not the training."""
 
-import errno
 import functools
 import os
 import time
@@ -8,7 +7,14 @@ import time
 import keras
 import numpy as np
 import pytest
-from training import fit, same_weights, small_model, strategy_over, unlike_rows
+from training import (
+    broken_disk,
+    fit,
+    same_weights,
+    small_model,
+    strategy_over,
+    unlike_rows,
+)
 
 import distwatch as dw
 from distwatch import recording
@@ -25,22 +31,8 @@ def unwatched(epochs=3):
     return model
 
 
-def broken_disk(after):
-    """A StoreWriter.append that fails when ``after`` blocks are written."""
-    written = []
-    original = StoreWriter.append
-
-    def append(self, block):
-        if len(written) >= after:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(block)
-        original(self, block)
-
-    return append
-
-
 def test_a_full_disk_ends_the_watching_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(StoreWriter, "append", broken_disk(after=1))
+    monkeypatch.setattr(StoreWriter, "append", broken_disk(StoreWriter, after=1))
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))
     watch = dw.Watch(tmp_path / "run.zarr", window=2)
@@ -60,7 +52,7 @@ def test_a_full_disk_ends_the_watching_only(tmp_path, monkeypatch):
 
 
 def test_strict_raises_instead(tmp_path, monkeypatch):
-    monkeypatch.setattr(StoreWriter, "append", broken_disk(after=1))
+    monkeypatch.setattr(StoreWriter, "append", broken_disk(StoreWriter, after=1))
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))
     with pytest.raises(WriteFailedError, match="No space left"):

@@ -1,6 +1,7 @@
 """`distwatch tail` follows a run that is being written, whatever happens to it."""
 
 import fcntl
+import functools
 import io
 import json
 import os
@@ -23,7 +24,6 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import distwatch as dw
-from distwatch import cli
 from distwatch.cli.conventions import INTERRUPTED
 from distwatch.errors import NotARunError
 from distwatch.records import Block, Origin, RunInfo, Table
@@ -91,17 +91,9 @@ def drawn(picture, width=100):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments, width=100):
-        monkeypatch.setattr(sys, "argv", ["distwatch", "tail", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.delenv("FORCE_COLOR", raising=False)
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return end.value.code or 0, said.out, said.err
-
-    return run
+def call(call):
+    """`distwatch tail` in this process."""
+    return functools.partial(call, "tail", width=100)
 
 
 def tailing(*arguments):

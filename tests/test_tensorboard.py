@@ -1,13 +1,19 @@
 """Event files that a Watch writes while it trains."""
 
-import errno
 import threading
 
 import keras
 import numpy as np
 import pytest
 from made_up import histograms, scalars
-from training import fit, same_weights, small_model, strategy_over, unlike_rows
+from training import (
+    broken_disk,
+    fit,
+    same_weights,
+    small_model,
+    strategy_over,
+    unlike_rows,
+)
 
 import distwatch as dw
 from distwatch.errors import (
@@ -120,22 +126,9 @@ def test_training_and_store_are_those_without_it(tmp_path):
     assert scalars(tmp_path / "logs" / "merged")
 
 
-def broken_disk(after):
-    """An EventWriter.append that fails when ``after`` blocks are written."""
-    original, written = EventWriter.append, []
-
-    def append(self, block):
-        if len(written) >= after:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(block)
-        original(self, block)
-
-    return append
-
-
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_error_is_said_once_and_ends_nothing_else(tmp_path, monkeypatch, strict):
-    monkeypatch.setattr(EventWriter, "append", broken_disk(after=1))
+    monkeypatch.setattr(EventWriter, "append", broken_disk(EventWriter, after=1))
     options = {"tensorboard": tmp_path / "logs", "window": 4, "strict": strict}
     with pytest.warns(EventFilesWarning, match="No space left on device") as warned:
         model, watch = train(tmp_path / "run.zarr", **options)

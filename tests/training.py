@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import json
 import re
 import types
@@ -87,6 +88,19 @@ def fit(model, x, y, *callbacks, batch: int = 16, epochs: int = 1, **more):
         x, y, batch_size=batch, epochs=epochs, verbose=0, shuffle=False,
         callbacks=list(callbacks), **more,
     )  # fmt: skip
+
+
+def broken_disk(writer, after: int):
+    """An ``append`` for a class of writers that fails when ``after`` blocks are written."""
+    original, written = writer.append, []
+
+    def append(self, block):
+        if len(written) >= after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(block)
+        original(self, block)
+
+    return append
 
 
 def same_weights(a, b) -> bool:

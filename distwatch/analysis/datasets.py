@@ -12,7 +12,7 @@ import xarray as xr
 from distwatch.digest import spread
 from distwatch.errors import ConfigError
 from distwatch.readings import STATISTICS, readable
-from distwatch.records import Floats, Table
+from distwatch.records import Floats
 from distwatch.statistics import ROW
 from distwatch.store.joining import ReadableStates
 from distwatch.store.schema import SIGNALS_PER_CHUNK, divisor
@@ -37,7 +37,7 @@ def statistics_of(stored: ReadableStates, signals: slice, *, merged: bool) -> xr
     """The statistics of some signals, on each replica or merged, read now."""
     states = stored.merged(_ALL, signals) if merged else _rows(stored, _ALL, signals)
     dims = _dims(merged)
-    variables = {name: (dims, v) for name, v in _said(states, stored.table).items()}
+    variables = {name: (dims, v) for name, v in readable(states, stored.table).items()}
     return xr.Dataset(variables, _coordinates(stored, signals, merged))
 
 
@@ -57,12 +57,12 @@ def lazy_dataset_of(stored: ReadableStates, *, merged: bool, in_chunk: int) -> x
     rows = _lazy(da, stored, in_chunk, merged=False)
     states = _lazy(da, stored, in_chunk, merged=True) if merged else rows
     table = stored.table
-    names = _said(np.zeros((0, len(table.fields))), table)
+    names = readable(np.zeros((0, len(table.fields))), table)
     dims = _dims(merged)
 
     def derived(name: str) -> Any:
         return states.map_blocks(
-            lambda block: _said(block, table)[name].astype(np.float64),
+            lambda block: readable(block, table)[name].astype(np.float64),
             dtype=np.float64,
             drop_axis=states.ndim - 1,
             name=_unique(name),
@@ -113,15 +113,6 @@ def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
     )
 
 
-def _said(states: Any, table: Table) -> dict[str, Any]:
-    """The same, NaN where a worker left no row."""
-    absent = np.isnan(states[..., 0])
-    if not absent.any():
-        return readable(states, table)
-    found = readable(np.where(absent[..., None], 0.0, states), table)
-    return {name: np.where(absent, np.nan, values) for name, values in found.items()}
-
-
 def _dims(merged: bool) -> tuple[str, ...]:
     return ("step", "signal") if merged else ("step", "replica", "signal")
 
@@ -146,9 +137,7 @@ def _rows(stored: ReadableStates, steps: slice, signals: slice) -> Floats:
 
 
 def _spread(rows: Any) -> Any:
-    usual = rows[..., : len(ROW.fields)]
-    absent = np.isnan(usual[..., :1])
-    return spread(readable(np.where(absent, 0.0, usual))["mean"], axis=1)
+    return spread(readable(rows[..., : len(ROW.fields)])["mean"], axis=1)
 
 
 def _lazy(da: Any, stored: ReadableStates, in_chunk: int, *, merged: bool) -> Any:

@@ -35,7 +35,7 @@ class Summaries:
     def merged(self, block: Block) -> Iterator[Any]:
         """A summary for each step, of what is merged over the replicas."""
         rows = block.rows[:, :, self._signals, : len(ROW.fields)]
-        apart = spread(_known(rows, None)["mean"], axis=1)
+        apart = spread(readable(rows)["mean"], axis=1)
         return self._of(block.merged[:, self._signals], {SPREAD: apart})
 
     def of_replica(self, block: Block, position: int) -> Iterator[Any]:
@@ -60,16 +60,9 @@ class Summaries:
             yield summary
 
     def _scalars(self, states: Floats, beside: dict[str, Floats]) -> list[tuple[str, Any]]:
-        found = _known(states, self._table) | beside
+        found = readable(states, self._table) | beside
         chosen = [name for name in self._options.statistics if name in found]
         return [(name, found[name].astype(np.float32).tolist()) for name in chosen]
-
-
-def _known(states: Floats, table: Table | None) -> dict[str, Any]:
-    """What is known of states; NaN where a replica has no row."""
-    absent = np.isnan(states[..., 0])
-    found = readable(np.where(absent[..., None], 0.0, states), table)
-    return {name: np.where(absent, np.nan, values) for name, values in found.items()}
 
 
 _FINITE = ROW.fields.index("n")

@@ -145,31 +145,26 @@ def _tidy(
         parts.append(block.merged[:, None, signals])
         replicas.append(MERGED)
     states = np.concatenate(parts, axis=1)
-    found = _known(states, stored.table)
-    if wanted.merged:
-        found[SPREAD] = _spread(block.rows[:, :, signals], states.shape)
+    # Not those that a worker did not leave.
     there = ~np.isnan(states[..., 0])
     steps, axis, chosen = np.nonzero(there)
-    nothing = np.full(states.shape[:3], np.nan)
+    found = readable(states[there], stored.table)
+    if wanted.merged:
+        found[SPREAD] = _spread(block.rows[:, :, signals], states.shape)[there]
+    nothing = np.full(len(steps), np.nan)
     return {
         "step": block.step[steps],
         "epoch": block.epoch[steps],
         "iteration": block.iteration[steps],
         "replica": np.asarray(replicas, object)[axis],
         "signal": np.asarray([stored.table.names[i] for i in signals], object)[chosen],
-        **{name: found.get(name, nothing)[there] for name in names},
+        **{name: found.get(name, nothing) for name in names},
     }
-
-
-def _known(states: Floats, table: Table | None) -> dict[str, Any]:
-    absent = np.isnan(states[..., 0])
-    return readable(np.where(absent[..., None], 0.0, states), table)
 
 
 def _spread(rows: Floats, shape: tuple[int, ...]) -> Floats:
     """How far apart the replicas' means lie, in the place of what is merged."""
     usual = rows[..., : len(ROW.fields)]
-    means = np.where(np.isnan(usual[..., 0]), np.nan, _known(usual, None)["mean"])
     found = np.full(shape[:3], np.nan)
-    found[:, -1] = spread(means, axis=1)
+    found[:, -1] = spread(readable(usual)["mean"], axis=1)
     return found
