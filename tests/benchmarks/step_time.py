@@ -81,13 +81,15 @@ def watched_by(kind: str, x: np.ndarray) -> list | None:
         "probe/50": lambda: [dw.probe(fixed)],
         "tensors/50": lambda: [dw.tensors("output", every=50, reduce="mean")],
         "light": lambda: [dw.gradients(), dw.updates(), dw.loss(), dw.inputs()],
+        # The usual ones, with event files beside the run.
+        "tensorboard": lambda: None,
     }
     return cases[kind]()
 
 
 SIGNALS = (
     "usual,values,first,batch_mean,ema,neighbour,histogram,histogram/10,gradients,weights,"
-    "updates,inputs,loss,probe/50,tensors/50,light"
+    "updates,inputs,loss,probe/50,tensors/50,light,tensorboard"
 )
 
 
@@ -114,7 +116,8 @@ def measure(
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch).repeat()
     pace = Pace(rounds, steps)
     store = folder / f"{name}-{replicas}-{signals.replace('/', '-')}.zarr"
-    watch = dw.Watch(store, signals=watched_by(signals, x))
+    board = store.with_suffix(".logs") if signals == "tensorboard" else None
+    watch = dw.Watch(store, signals=watched_by(signals, x), tensorboard=board)
     # One fit each, in step with one another: compiling and opening the store stay
     # outside the measured turns, drains and writing inside.
     return pace.race(models, data, [[], [watch]])
