@@ -27,6 +27,8 @@ _START = re.compile(
     re.MULTILINE,
 )
 _TIMES = re.compile(r"\d+m?s(?:/step)?")
+# Python 3.12 warns of forks in a process with threads, and names the process.
+_PROCESS = re.compile(r"pid=\d+")
 # What of a line was there before it was drawn over depends on how long a step took.
 _DRAWN = re.compile(r"\n[^\n]*(?:\x1b\[1m|\x08)[^\n]*")
 
@@ -37,7 +39,7 @@ class Ended:
     def __init__(self, process, sent=None):
         out, err = process.communicate(sent, timeout=200)
         self.code = process.returncode
-        self.out, self.err = out, _START.sub("", err)
+        self.out, self.err = out, _PROCESS.sub("pid=...", _START.sub("", err))
 
     @property
     def own_err(self):
