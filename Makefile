@@ -41,7 +41,7 @@ gpu-check: $(READY)
 	$(BIN)/python tests/gpu_check.py
 
 matrix: $(READY)
-	$(BIN)/python -m pytest -n 2 tests/test_matrix.py --whole-matrix
+	$(BIN)/python -m pytest -n 2 tests/training/test_matrix.py --whole-matrix
 
 picture: $(READY)
 	$(BIN)/python examples/find_the_skewed_replica.py runs/picture

@@ -14,10 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distwatch.analysis import Run, open_run
-    from distwatch.callbacks import Watch
-    from distwatch.layers import Tracker
-    from distwatch.loops import watching
-    from distwatch.schedules import at, every, first, logarithmic
     from distwatch.signals import (
         activations,
         ema,
@@ -30,30 +26,34 @@ if TYPE_CHECKING:
         updates,
         weights,
     )
-    from distwatch.traps import preflight
+    from distwatch.signals.schedules import at, every, first, logarithmic
+    from distwatch.training.loop import watching
+    from distwatch.training.tracker import Tracker
+    from distwatch.training.traps import preflight
+    from distwatch.training.watch import Watch
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Run": "distwatch.analysis",
-    "Tracker": "distwatch.layers",
-    "Watch": "distwatch.callbacks",
+    "Tracker": "distwatch.training.tracker",
+    "Watch": "distwatch.training.watch",
     "activations": "distwatch.signals",
-    "at": "distwatch.schedules",
+    "at": "distwatch.signals.schedules",
     "ema": "distwatch.signals",
-    "every": "distwatch.schedules",
-    "first": "distwatch.schedules",
+    "every": "distwatch.signals.schedules",
+    "first": "distwatch.signals.schedules",
     "gradients": "distwatch.signals",
     "histogram": "distwatch.signals",
     "inputs": "distwatch.signals",
-    "logarithmic": "distwatch.schedules",
+    "logarithmic": "distwatch.signals.schedules",
     "loss": "distwatch.signals",
     "open_run": "distwatch.analysis",
-    "preflight": "distwatch.traps",
+    "preflight": "distwatch.training.traps",
     "probe": "distwatch.signals",
     "tensors": "distwatch.signals",
     "updates": "distwatch.signals",
-    "watching": "distwatch.loops",
+    "watching": "distwatch.training.loop",
     "weights": "distwatch.signals",
 }
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
-from distwatch.statistics import LogHistogram, Ratio, Seen, merge_axis
+from distwatch.statistics import LogHistogram, Observation, Ratio, merge_axis
 from distwatch.statistics.row import with_row
 from distwatch.store import StoreWriter, claim, now
 from distwatch.store.schema import root_attributes
@@ -60,7 +60,7 @@ def _block(table, step, deltas):
     rows = np.empty((*deltas.shape[:3], len(statistic.fields)))
     for at in np.ndindex(*deltas.shape[:3]):
         values = deltas[at]
-        seen = Seen(values, values, beside=np.full_like(values, 500.0))
+        seen = Observation(values, values, companion=np.full_like(values, 500.0))
         rows[at] = statistic.pack(statistic.observe(seen))
     merged = merge_axis(statistic, rows, axis=1)
     return Block(table.name, step, step // 10, step + 1, rows, merged)

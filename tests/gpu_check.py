@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from step_time import measure
-from training import Ear, compile_model, fit, same_weights, unlike_rows
+from trainings import Ear, compile_model, fit, same_weights, unlike_rows
 
 import distwatch as dw
 from distwatch.testing import virtual_devices

@@ -9,7 +9,7 @@ import numpy as np
 import distwatch as dw
 from distwatch.records import Block, Origin, RunInfo, Table
 from distwatch.signals import Signal
-from distwatch.statistics import Ratio, Seen, merge_axis, with_row
+from distwatch.statistics import Observation, Ratio, merge_axis, with_row
 from distwatch.store import StoreWriter, claim, now
 from distwatch.store.schema import root_attributes
 
@@ -84,7 +84,9 @@ def _block(made: MadeUp, table: Table, steps: list[int], seed: int) -> Block:
             for k, name in enumerate(table.names):
                 values = _values(step, replica, k, seed)
                 made.values[name, step, replica] = values
-                rows[i, j, k] = row.pack(row.observe(Seen(values, values, 2.0 * values + 1.0)))
+                rows[i, j, k] = row.pack(
+                    row.observe(Observation(values, values, 2.0 * values + 1.0))
+                )
     step = np.asarray(steps, np.int64)
     merged = merge_axis(row, rows, axis=1)
     return Block(table.name, step, step // 5, step + 1, rows, merged)

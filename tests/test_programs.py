@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training import same_weights
+from trainings import same_weights
 
 import distwatch as dw
 from distwatch.errors import KnownTrapWarning

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from distwatch.digest import spread
 from distwatch.errors import ConfigError
-from distwatch.readings import STATISTICS, readable
-from distwatch.records import Floats
+from distwatch.findings import spread
+from distwatch.records import STATISTICS, Floats, readable
 from distwatch.statistics import ROW
 from distwatch.store.joining import ReadableStates
 from distwatch.store.schema import SIGNALS_PER_CHUNK, divisor
@@ -145,9 +144,9 @@ def _lazy(da: Any, stored: ReadableStates, in_chunk: int, *, merged: bool) -> An
     signals = len(stored.table.signals)
     fields = len(stored.table.fields)
     few = divisor(signals, SIGNALS_PER_CHUNK)
-    beside = () if merged else ((len(stored.replicas),),)
+    replicas = () if merged else ((len(stored.replicas),),)
     steps = _parts(stored.steps, in_chunk)
-    chunks = (steps, *beside, _parts(signals, few), (fields,))
+    chunks = (steps, *replicas, _parts(signals, few), (fields,))
 
     def read(block_id: Any = None) -> Floats:
         at_steps = slice(block_id[0] * in_chunk, (block_id[0] + 1) * in_chunk)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 
-from distwatch._text import printable
-from distwatch.digest import WARNING, Digest, Finding
-from distwatch.facts import describe, facts_of
+from distwatch.analysis.facts import describe, facts_of
+from distwatch.findings import WARNING, Digest, Finding
 from distwatch.store.joining import blocks
 from distwatch.store.reader import StoredRun
+from distwatch.text import printable
 
 #: This many states (of a signal on a replica at a step) are read in a second or so.
 MOST_STATES = 1_500_000

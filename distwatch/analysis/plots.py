@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distwatch.figures import (
+from distwatch.analysis.figures import (
     curves,
     divergence,
     heatmap,
@@ -12,7 +12,7 @@ from distwatch.figures import (
     ridgeline,
     update_ratios,
 )
-from distwatch.overview import Overview, choice_named, read_distribution, read_overview
+from distwatch.analysis.overview import Overview, choice_named, read_distribution, read_overview
 from distwatch.store.reader import StoredRun
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from distwatch.addresses import Address
 from distwatch.analysis.datasets import (
     dataset_of,
     joined,
@@ -21,9 +20,10 @@ from distwatch.analysis.datasets import (
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
 from distwatch.analysis.notebook import as_html, digest_of_end
 from distwatch.analysis.plots import Plots
-from distwatch.digest import NOTE, WARNING, Digest, Finding, ordered, sentences
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
+from distwatch.findings import NOTE, WARNING, Digest, Finding, ordered, sentences
 from distwatch.records import RunInfo
+from distwatch.store.addresses import Address
 from distwatch.store.damage import Damage
 from distwatch.store.joining import ReadableStates, ReadableTable, aligned
 from distwatch.store.reader import StoredRun

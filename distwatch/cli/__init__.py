@@ -12,9 +12,9 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from distwatch._text import printable
 from distwatch.cli.conventions import REFUSED, app
 from distwatch.errors import DistwatchError
+from distwatch.text import printable
 
 #: In the order in which ``--help`` lists them.
 COMMANDS = (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distwatch._text import printable
 from distwatch.cli.conventions import EXIT_CODES, REFUSED, JsonOption, app, examples, in_words
 from distwatch.errors import ConfigError
+from distwatch.text import printable
 
 if TYPE_CHECKING:
     from distwatch.config import Mistake, WatchConfig
@@ -76,15 +76,15 @@ def init(
     from distwatch.config import json_schema, template
 
     text = template(use)
-    beside = file.with_name(SCHEMA_FILE)
-    written = [file, beside] if schema else [file]
+    schema_file = file.with_name(SCHEMA_FILE)
+    written = [file, schema_file] if schema else [file]
     if there := [str(each) for each in written if each.exists() and not force]:
         raise ConfigError(f"{' and '.join(there)} would be replaced: pass --force to do so.")
     if schema:
         text = f"# yaml-language-server: $schema={SCHEMA_FILE}\n\n{text}"
     try:
         if schema:
-            beside.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
+            schema_file.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}.") from error

@@ -15,7 +15,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from distwatch import __version__
-from distwatch._text import printable
+from distwatch.text import printable
 
 #: The exit code of everything that distwatch itself refuses.
 REFUSED = 1
@@ -43,9 +43,9 @@ def the_run(given: str) -> str:
     Raises:
         NotARunError: it holds several.
     """
-    from distwatch.addresses import address_of, inside
     from distwatch.errors import DistwatchError, NotARunError
     from distwatch.store import location_of, run_name
+    from distwatch.store.addresses import address_of, inside
 
     address = address_of(given)
     if run_name(address) is not None:

@@ -36,7 +36,7 @@ def demo(
     replace = overwrite or store is None
     path = store or DEMO_STORE
     _check_demo_store(path, replace)
-    from distwatch.demo import run_demo
+    from distwatch.cli.digits import run_demo
 
     run_demo(path, replicas=replicas, epochs=epochs, overwrite=replace)
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distwatch._text import printable
 from distwatch.cli.conventions import (
     PhaseOption,
     RunArgument,
@@ -23,6 +22,7 @@ from distwatch.cli.conventions import (
     progress_bar,
 )
 from distwatch.errors import ConfigError, NotWritableError
+from distwatch.text import printable
 
 if TYPE_CHECKING:
     from distwatch.event_files.options import EventOptions

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from distwatch._text import printable
 from distwatch.cli.conventions import (
     JsonOption,
     PhaseOption,
@@ -19,6 +18,7 @@ from distwatch.cli.conventions import (
     examples,
     listing,
 )
+from distwatch.text import printable
 
 
 @app.command(
@@ -34,7 +34,7 @@ def info(
     phase: PhaseOption = None,
 ) -> None:
     """Show what is in a run: signals, replicas, steps, versions, size."""
-    from distwatch.facts import describe
+    from distwatch.analysis.facts import describe
     from distwatch.store import StoredRun
 
     described = describe(StoredRun(run, phase))
@@ -45,7 +45,7 @@ def info(
 
 
 def _show(described: dict[str, Any]) -> None:
-    from distwatch.facts import facts_of
+    from distwatch.analysis.facts import facts_of
 
     console = Console()
     facts = Table.grid(padding=(0, 2))

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TaskID
 
-from distwatch._text import printable
 from distwatch.cli.conventions import (
     PhaseOption,
     RunArgument,
@@ -19,6 +18,7 @@ from distwatch.cli.conventions import (
     progress_bar,
     runs_meant,
 )
+from distwatch.text import printable
 
 
 @app.command(
@@ -67,7 +67,7 @@ def report(
     differ, distributions and update ratios. The file stays below 10 MB however long the
     run is, and no spike of a single step is lost.
     """
-    from distwatch.figures import require_plotly
+    from distwatch.analysis.figures import require_plotly
     from distwatch.report import (
         check_page,
         check_patterns,

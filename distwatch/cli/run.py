@@ -70,7 +70,7 @@ def run(
     A fit that cannot be watched goes on without, and stderr says why;
     with 'strict: true' in the configuration it ends the script.
     """
-    from distwatch.scripts.launching import Script, prepare
+    from distwatch.training.scripts.launching import Script, prepare
 
     asked = Script(script, tuple(args or ()), is_module=is_module)
     launch = prepare(asked, config=config, store=store, overwrite=overwrite, quiet=quiet)

@@ -57,7 +57,7 @@ def tail(
     On a terminal: a sparkline for each signal, its last value, how far the replicas' means
     lie apart and which replica lies furthest out, NaN and Inf. Elsewhere: a line a look.
     """
-    from distwatch.tail import Follower, Wanted, display_for, follow
+    from distwatch.cli.following import Follower, Wanted, display_for, follow
 
     follower = Follower(run, Wanted(phase, tuple(signals or ()), statistic, last))
     display = display_for(once=once, as_json=as_json)

@@ -6,7 +6,6 @@ import json
 
 import typer
 
-from distwatch._text import printable
 from distwatch.cli.conventions import (
     REFUSED,
     JsonOption,
@@ -15,6 +14,7 @@ from distwatch.cli.conventions import (
     examples,
     progress_bar,
 )
+from distwatch.text import printable
 
 
 @app.command(

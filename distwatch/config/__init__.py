@@ -13,9 +13,11 @@ from distwatch.config.files import (
     template,
     templates,
 )
+from distwatch.config.log_requests import LogRequest
 from distwatch.config.watch import WatchConfig, watch_config
 
 __all__ = [
+    "LogRequest",
     "Mistake",
     "WatchConfig",
     "examine",

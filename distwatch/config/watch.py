@@ -16,14 +16,14 @@ from pydantic import (
     model_validator,
 )
 
-from distwatch.addresses import Address, address_of, scheme_of
 from distwatch.config import forms
-from distwatch.epoch_logs import LogRequest, log_requests
+from distwatch.config.log_requests import LogRequest, log_requests
 from distwatch.errors import ConfigError, nearest
 from distwatch.event_files.options import EventOptions, event_options
 from distwatch.records import PHASES, TRAIN
-from distwatch.schedules import Schedule, every, from_mapping
 from distwatch.signals import Selector, check_reference, check_selectors
+from distwatch.signals.schedules import Schedule, every, from_mapping
+from distwatch.store.addresses import Address, address_of, scheme_of
 
 
 class WatchConfig(BaseModel):

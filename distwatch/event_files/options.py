@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from distwatch.addresses import address_of
 from distwatch.errors import ConfigError, nearest
-from distwatch.readings import STATISTICS as READINGS
+from distwatch.records import STATISTICS as READINGS
 from distwatch.signals.patterns import Pattern, matches_name
 from distwatch.statistics import Checksum, Ratio
+from distwatch.store.addresses import address_of
 
 #: How far the replicas' means lie apart: of what is merged only.
 SPREAD = "spread"

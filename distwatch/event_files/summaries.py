@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from tensorboard.compat.proto import summary_pb2
 
-from distwatch._text import printable
-from distwatch.digest import spread
 from distwatch.event_files.options import SPREAD, EventOptions
-from distwatch.readings import readable
-from distwatch.records import Block, Floats, Table
+from distwatch.findings import spread
+from distwatch.records import Block, Floats, Table, readable
 from distwatch.statistics import ROW, LogHistogram
+from distwatch.text import printable
 
 
 class Summaries:
@@ -42,8 +41,8 @@ class Summaries:
         """A summary for each step, of one replica; empty where it has no row."""
         return self._of(block.rows[:, position, self._signals], {})
 
-    def _of(self, states: Floats, beside: dict[str, Floats]) -> Iterator[Any]:
-        scalars = self._scalars(states, beside)
+    def _of(self, states: Floats, derived: dict[str, Floats]) -> Iterator[Any]:
+        scalars = self._scalars(states, derived)
         histogram = self._table.statistic.histogram
         for i in range(len(states)):
             summary = summary_pb2.Summary()
@@ -59,8 +58,8 @@ class Summaries:
                         summary.value.add(tag=f"{tag}/histogram", histo=histo)
             yield summary
 
-    def _scalars(self, states: Floats, beside: dict[str, Floats]) -> list[tuple[str, Any]]:
-        found = readable(states, self._table) | beside
+    def _scalars(self, states: Floats, derived: dict[str, Floats]) -> list[tuple[str, Any]]:
+        found = readable(states, self._table) | derived
         chosen = [name for name in self._options.statistics if name in found]
         return [(name, found[name].astype(np.float32).tolist()) for name in chosen]
 

@@ -7,9 +7,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from distwatch._text import printable
 from distwatch.export.rows import WHOLE, Progress, Wanted, statistics_of, tidy_rows
 from distwatch.store import StoredRun
+from distwatch.text import printable
 
 #: With these a spreadsheet begins what it computes.
 _FORMULA = ("=", "+", "-", "@")

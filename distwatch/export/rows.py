@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distwatch.digest import spread
 from distwatch.errors import ConfigError, nearest
 from distwatch.event_files.options import SPREAD
 from distwatch.event_files.thinning import Thinning
-from distwatch.readings import STATISTICS, readable
-from distwatch.records import Block, Floats, Table
+from distwatch.findings import spread
+from distwatch.records import STATISTICS, Block, Floats, Table, readable
 from distwatch.signals import names_matching
 from distwatch.statistics import ROW
 from distwatch.store import StoredRun

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from distwatch.binning import Binned, Bins
-from distwatch.figures.heatmap import edges_of
-from distwatch.figures.style import LONGEST, shortened
-from distwatch.overview import CHOICES, History, Overview
+from distwatch.analysis.figures.heatmap import edges_of
+from distwatch.analysis.figures.style import LONGEST, shortened
+from distwatch.analysis.overview import CHOICES, History, Overview
+from distwatch.analysis.overview.binning import Binned, Bins
 from distwatch.report.reading import MOST_REPLICAS, ReadRun
 
 

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distwatch.browsers import browser
-from distwatch.errors import SetupError
-from distwatch.figures import (
+from distwatch.analysis.figures import (
     Compared,
     comparison,
     curves,
@@ -21,7 +19,9 @@ from distwatch.figures import (
     side_by_side,
     update_ratios,
 )
-from distwatch.figures.ratios import with_ratio
+from distwatch.analysis.figures.ratios import with_ratio
+from distwatch.errors import SetupError
+from distwatch.report.browsers import browser
 from distwatch.report.reading import ReadRun
 
 if TYPE_CHECKING:

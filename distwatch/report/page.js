@@ -1,5 +1,5 @@
 "use strict";
-// The page's figures were made by distwatch.figures. This fills them with what is chosen;
+// The page's figures were made by distwatch.analysis.figures. This fills them with what is chosen;
 // how they look is decided there, by the traces' `meta` it is known what each one shows.
 (() => {
   const page = JSON.parse(document.getElementById("distwatch-data").textContent);

@@ -10,11 +10,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from distwatch import __version__
-from distwatch._text import printable
-from distwatch.digest import WARNING
-from distwatch.errors import SetupError
-from distwatch.facts import facts_of
-from distwatch.figures import (
+from distwatch.analysis.facts import facts_of
+from distwatch.analysis.figures import (
     Compared,
     comparison,
     curves,
@@ -24,10 +21,13 @@ from distwatch.figures import (
     side_by_side,
     update_ratios,
 )
-from distwatch.figures.ratios import with_ratio
-from distwatch.overview import Overview, SignalHistory
+from distwatch.analysis.figures.ratios import with_ratio
+from distwatch.analysis.overview import Overview, SignalHistory
+from distwatch.errors import SetupError
+from distwatch.findings import WARNING
 from distwatch.report.contents import as_script, contents, drawn_replicas
 from distwatch.report.reading import ReadRun
+from distwatch.text import printable
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from distwatch.analysis import Run
-from distwatch.digest import Finding
-from distwatch.facts import describe
-from distwatch.overview import (
+from distwatch.analysis.facts import describe
+from distwatch.analysis.overview import (
     Distribution,
     Overview,
     extent_within,
     read_distribution,
     read_overview,
 )
+from distwatch.findings import Finding
 from distwatch.signals.patterns import names_matching
 from distwatch.store import StoredRun
 
@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 class ReadRun:
     """A run, as far as a report tells of it."""
 
-    #: What facts are told of: see `distwatch.facts.describe`.
+    #: What facts are told of: see `distwatch.analysis.facts.describe`.
     described: dict[str, Any]
     overview: Overview
     distributions: tuple[Distribution, ...]

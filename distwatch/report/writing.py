@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from distwatch.analysis.figures import Compared
 from distwatch.errors import NotWritableError, RunExistsError
-from distwatch.figures import Compared
 from distwatch.report.images import MOST_SIGNALS, images_of, write_images_to
 from distwatch.report.page import page
 from distwatch.report.reading import ReadRun

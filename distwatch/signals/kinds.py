@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from distwatch.errors import ConfigError
-from distwatch.schedules import Schedule
 from distwatch.signals.patterns import Pattern
 from distwatch.signals.references import OF_BATCHES, check_reference
+from distwatch.signals.schedules import Schedule
 from distwatch.statistics import Statistic
 
 

@@ -7,7 +7,6 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 from distwatch.errors import ConfigError, nearest
-from distwatch.schedules import from_mapping
 from distwatch.signals.kinds import (
     Activations,
     Gradients,
@@ -19,6 +18,7 @@ from distwatch.signals.kinds import (
     Weights,
 )
 from distwatch.signals.patterns import is_pattern
+from distwatch.signals.schedules import from_mapping
 from distwatch.signals.selectors import (
     activations,
     gradients,

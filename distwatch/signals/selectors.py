@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from distwatch.errors import ConfigError
-from distwatch.schedules import Schedule, schedule_of
 from distwatch.signals.kinds import (
     Activations,
     Gradients,
@@ -18,6 +17,7 @@ from distwatch.signals.kinds import (
     Weights,
 )
 from distwatch.signals.patterns import Pattern, expression, is_pattern
+from distwatch.signals.schedules import Schedule, schedule_of
 from distwatch.statistics import LogHistogram, Statistic
 
 Patterns = Pattern | Sequence[Pattern] | None

@@ -12,20 +12,20 @@ from typing import Any
 
 from distwatch.errors import ConfigError, nearest
 from distwatch.statistics.base import (
+    Observation,
     Reductions,
-    Seen,
     Statistic,
     Summed,
     merge_axis,
     observe,
 )
+from distwatch.statistics.basic_sums import BasicSums, measure
 from distwatch.statistics.checksum import Checksum
 from distwatch.statistics.counts import Counts
 from distwatch.statistics.extrema import Extrema
 from distwatch.statistics.log_histogram import LogHistogram
 from distwatch.statistics.moments import Moments
 from distwatch.statistics.norms import Norms
-from distwatch.statistics.passes import Passes, measure
 from distwatch.statistics.product import Product
 from distwatch.statistics.ratio import Ratio
 from distwatch.statistics.row import ROW, Row, with_row
@@ -60,18 +60,18 @@ def _further(spec: dict[str, Any]) -> Statistic[Any]:
 
 __all__ = [
     "ROW",
+    "BasicSums",
     "Checksum",
     "Counts",
     "Extrema",
     "LogHistogram",
     "Moments",
     "Norms",
-    "Passes",
+    "Observation",
     "Product",
     "Ratio",
     "Reductions",
     "Row",
-    "Seen",
     "Statistic",
     "Summed",
     "from_spec",

@@ -8,14 +8,14 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from distwatch._array import namespace
 from distwatch.errors import StateShapeError
-from distwatch.statistics.passes import Passes, measure
+from distwatch.statistics.arrays import namespace
+from distwatch.statistics.basic_sums import BasicSums, measure
 
 State = TypeVar("State", bound=tuple[Any, ...])
 
 
-class Seen(NamedTuple):
+class Observation(NamedTuple):
     """What a statistic may look at: of one signal, on the host or in the graph.
 
     ``delta`` is what was measured, ``signal`` the watched value itself, ``beside`` a
@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
     delta: Any
     signal: Any = None
-    beside: Any = None
+    companion: Any = None
 
 
 class Reductions(Protocol):
@@ -66,7 +66,7 @@ class Statistic(ABC, Generic[State]):
         """The state of no values (scalars, which broadcast against any shape)."""
 
     @abstractmethod
-    def observe(self, seen: Seen) -> State:
+    def observe(self, seen: Observation) -> State:
         """The state of one array of values, of any shape."""
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Statistic(ABC, Generic[State]):
         """The state of the values of ``a`` and of ``b`` together."""
 
     @abstractmethod
-    def across(self, state: State, reductions: Reductions) -> State:
+    def reduce_replicas(self, state: State, reductions: Reductions) -> State:
         """The state of all replicas' values, by reductions over the replicas."""
 
     @abstractmethod
@@ -132,17 +132,17 @@ class Summed(Statistic[State]):
     """A statistic that takes all it needs from the one look that all share."""
 
     @abstractmethod
-    def from_passes(self, passes: Passes) -> State:
+    def from_passes(self, passes: BasicSums) -> State:
         """The state of the values that were looked over."""
 
-    def observe(self, seen: Seen) -> State:
+    def observe(self, seen: Observation) -> State:
         return self.from_passes(measure(seen.delta))
 
 
 def observe(statistic: Statistic[State], values: npt.ArrayLike) -> State:
     """The state of one array of values, of any shape, on the host."""
     array = np.asarray(values)
-    return statistic.observe(Seen(array.astype(np.float64), array, array))
+    return statistic.observe(Observation(array.astype(np.float64), array, array))
 
 
 def merge_axis(
@@ -153,4 +153,4 @@ def merge_axis(
     Shapes: packed (..., n, ..., fields) -> the same without ``axis``; n may be 0.
     """
     state = statistic.unpack(np.moveaxis(packed, axis, 0))
-    return np.asarray(statistic.pack(statistic.across(state, _FirstAxis())))
+    return np.asarray(statistic.pack(statistic.reduce_replicas(state, _FirstAxis())))

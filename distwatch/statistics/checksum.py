@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distwatch._array import namespace
-from distwatch.statistics.base import Reductions, Seen, Statistic
+from distwatch.statistics.arrays import namespace
+from distwatch.statistics.base import Observation, Reductions, Statistic
 
 #: Checksums are smaller than this, so that float64 holds the sum over 8192 replicas.
 _MODULUS = 2**40
@@ -35,7 +35,7 @@ class Checksum(Statistic[ChecksumState]):
     def empty(self) -> ChecksumState:
         return ChecksumState(0.0)
 
-    def observe(self, seen: Seen) -> ChecksumState:
+    def observe(self, seen: Observation) -> ChecksumState:
         xp = namespace(seen.signal)
         bits = xp.bits(seen.signal)
         # Floats such as 1 and 2 differ in high bits only, which a product pushes out. So
@@ -49,7 +49,7 @@ class Checksum(Statistic[ChecksumState]):
     def merge(self, a: ChecksumState, b: ChecksumState) -> ChecksumState:
         return ChecksumState((a.checksum + b.checksum) % _MODULUS)
 
-    def across(self, state: ChecksumState, reductions: Reductions) -> ChecksumState:
+    def reduce_replicas(self, state: ChecksumState, reductions: Reductions) -> ChecksumState:
         return ChecksumState(reductions.sum(state.checksum) % _MODULUS)
 
     def compute(self, state: ChecksumState) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distwatch.statistics.base import Reductions, Summed
-from distwatch.statistics.passes import Passes
+from distwatch.statistics.basic_sums import BasicSums
 
 
 class CountsState(NamedTuple):
@@ -27,13 +27,13 @@ class Counts(Summed[CountsState]):
     def empty(self) -> CountsState:
         return CountsState(0.0, 0.0, 0.0, 0.0)
 
-    def from_passes(self, passes: Passes) -> CountsState:
+    def from_passes(self, passes: BasicSums) -> CountsState:
         return CountsState(passes.count, passes.zeros, passes.nans, passes.infs)
 
     def merge(self, a: CountsState, b: CountsState) -> CountsState:
         return CountsState(*(x + y for x, y in zip(a, b, strict=True)))
 
-    def across(self, state: CountsState, reductions: Reductions) -> CountsState:
+    def reduce_replicas(self, state: CountsState, reductions: Reductions) -> CountsState:
         return self.unpack(reductions.sum(self.pack(state)))
 
     def compute(self, state: CountsState) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distwatch._array import namespace
+from distwatch.statistics.arrays import namespace
 from distwatch.statistics.base import Reductions, Summed
-from distwatch.statistics.passes import Passes
+from distwatch.statistics.basic_sums import BasicSums
 
 
 class ExtremaState(NamedTuple):
@@ -26,14 +26,14 @@ class Extrema(Summed[ExtremaState]):
     def empty(self) -> ExtremaState:
         return ExtremaState(np.inf, -np.inf)
 
-    def from_passes(self, passes: Passes) -> ExtremaState:
+    def from_passes(self, passes: BasicSums) -> ExtremaState:
         return ExtremaState(passes.min, passes.max)
 
     def merge(self, a: ExtremaState, b: ExtremaState) -> ExtremaState:
         xp = namespace(*a, *b)
         return ExtremaState(xp.minimum(a.min, b.min), xp.maximum(a.max, b.max))
 
-    def across(self, state: ExtremaState, reductions: Reductions) -> ExtremaState:
+    def reduce_replicas(self, state: ExtremaState, reductions: Reductions) -> ExtremaState:
         return ExtremaState(reductions.min(state.min), reductions.max(state.max))
 
     def compute(self, state: ExtremaState) -> dict[str, Any]:

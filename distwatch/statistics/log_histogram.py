@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from distwatch._array import namespace
 from distwatch.errors import ConfigError
-from distwatch.statistics.base import Reductions, Seen, Statistic
+from distwatch.statistics.arrays import namespace
+from distwatch.statistics.base import Observation, Reductions, Statistic
 
 Floats = npt.NDArray[np.float64]
 
@@ -130,7 +130,7 @@ class LogHistogram(Statistic[LogHistogramState]):
     def empty(self) -> LogHistogramState:
         return LogHistogramState(np.zeros(len(self.centres)))
 
-    def observe(self, seen: Seen) -> LogHistogramState:
+    def observe(self, seen: Observation) -> LogHistogramState:
         xp = namespace(seen.delta)
         places = self.places(seen.delta)
         # The last place is that of NaN.
@@ -157,7 +157,9 @@ class LogHistogram(Statistic[LogHistogramState]):
     def merge(self, a: LogHistogramState, b: LogHistogramState) -> LogHistogramState:
         return LogHistogramState(a.counts + b.counts)
 
-    def across(self, state: LogHistogramState, reductions: Reductions) -> LogHistogramState:
+    def reduce_replicas(
+        self, state: LogHistogramState, reductions: Reductions
+    ) -> LogHistogramState:
         return LogHistogramState(reductions.sum(state.counts))
 
     def compute(self, state: LogHistogramState) -> dict[str, Any]:

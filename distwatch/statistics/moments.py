@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distwatch._array import namespace
+from distwatch.statistics.arrays import namespace
 from distwatch.statistics.base import Reductions, Summed
-from distwatch.statistics.passes import Passes
+from distwatch.statistics.basic_sums import BasicSums
 
 
 class MomentsState(NamedTuple):
@@ -35,7 +35,7 @@ class Moments(Summed[MomentsState]):
     def empty(self) -> MomentsState:
         return MomentsState(0.0, 0.0, 0.0)
 
-    def from_passes(self, passes: Passes) -> MomentsState:
+    def from_passes(self, passes: BasicSums) -> MomentsState:
         return MomentsState(passes.finite, passes.mean, passes.m2)
 
     def merge(self, a: MomentsState, b: MomentsState) -> MomentsState:
@@ -47,7 +47,7 @@ class Moments(Summed[MomentsState]):
         between = a.n * weight * apart * apart
         return MomentsState(n, a.mean + apart * weight, a.m2 + b.m2 + between)
 
-    def across(self, state: MomentsState, reductions: Reductions) -> MomentsState:
+    def reduce_replicas(self, state: MomentsState, reductions: Reductions) -> MomentsState:
         xp = namespace(state.n)
         n_and_total = xp.stack([state.n, state.n * state.mean], axis=-1)
         summed = reductions.sum(n_and_total)

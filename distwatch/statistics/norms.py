@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distwatch.statistics.base import Reductions, Summed
-from distwatch.statistics.passes import Passes
+from distwatch.statistics.basic_sums import BasicSums
 
 
 class NormsState(NamedTuple):
@@ -28,13 +28,13 @@ class Norms(Summed[NormsState]):
     def empty(self) -> NormsState:
         return NormsState(0.0, 0.0)
 
-    def from_passes(self, passes: Passes) -> NormsState:
+    def from_passes(self, passes: BasicSums) -> NormsState:
         return NormsState(passes.l1, passes.l2sq)
 
     def merge(self, a: NormsState, b: NormsState) -> NormsState:
         return NormsState(a.l1 + b.l1, a.l2sq + b.l2sq)
 
-    def across(self, state: NormsState, reductions: Reductions) -> NormsState:
+    def reduce_replicas(self, state: NormsState, reductions: Reductions) -> NormsState:
         return self.unpack(reductions.sum(self.pack(state)))
 
     def compute(self, state: NormsState) -> dict[str, Any]:

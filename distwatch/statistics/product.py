@@ -6,9 +6,9 @@ import functools
 from collections.abc import Iterator
 from typing import Any, cast
 
-from distwatch._array import namespace
-from distwatch.statistics.base import Reductions, Seen, Statistic, Summed
-from distwatch.statistics.passes import Passes
+from distwatch.statistics.arrays import namespace
+from distwatch.statistics.base import Observation, Reductions, Statistic, Summed
+from distwatch.statistics.basic_sums import BasicSums
 
 States = tuple[Any, ...]
 
@@ -31,18 +31,18 @@ class Product(Statistic[States]):
     def empty(self) -> States:
         return tuple(part.empty() for part in self.parts)
 
-    def observe(self, seen: Seen) -> States:
+    def observe(self, seen: Observation) -> States:
         return tuple(part.observe(seen) for part in self.parts)
 
-    def from_passes(self, passes: Passes) -> States:
+    def from_passes(self, passes: BasicSums) -> States:
         """The states of values that were looked over, if all parts are `Summed`."""
         return tuple(cast(Summed[Any], part).from_passes(passes) for part in self.parts)
 
     def merge(self, a: States, b: States) -> States:
         return tuple(p.merge(x, y) for p, x, y in zip(self.parts, a, b, strict=True))
 
-    def across(self, state: States, reductions: Reductions) -> States:
-        return tuple(p.across(x, reductions) for p, x in self._pairs(state))
+    def reduce_replicas(self, state: States, reductions: Reductions) -> States:
+        return tuple(p.reduce_replicas(x, reductions) for p, x in self._pairs(state))
 
     def compute(self, state: States) -> dict[str, Any]:
         computed: dict[str, Any] = {}

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distwatch._array import namespace
-from distwatch.statistics.base import Reductions, Seen, Statistic
+from distwatch.statistics.arrays import namespace
+from distwatch.statistics.base import Observation, Reductions, Statistic
 
 
 class RatioState(NamedTuple):
@@ -30,15 +30,15 @@ class Ratio(Statistic[RatioState]):
     def empty(self) -> RatioState:
         return RatioState(0.0, 0.0)
 
-    def observe(self, seen: Seen) -> RatioState:
+    def observe(self, seen: Observation) -> RatioState:
         xp = namespace(seen.delta)
-        beside = np.zeros(0) if seen.beside is None else seen.beside
-        return RatioState(xp.sum_of_squares(seen.delta), xp.sum_of_squares(beside))
+        companion = np.zeros(0) if seen.companion is None else seen.companion
+        return RatioState(xp.sum_of_squares(seen.delta), xp.sum_of_squares(companion))
 
     def merge(self, a: RatioState, b: RatioState) -> RatioState:
         return RatioState(a.change_l2sq + b.change_l2sq, a.weight_l2sq + b.weight_l2sq)
 
-    def across(self, state: RatioState, reductions: Reductions) -> RatioState:
+    def reduce_replicas(self, state: RatioState, reductions: Reductions) -> RatioState:
         return self.unpack(reductions.sum(self.pack(state)))
 
     def compute(self, state: RatioState) -> dict[str, Any]:

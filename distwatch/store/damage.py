@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distwatch.addresses import Address, inside
+from distwatch.store.addresses import Address, inside
 from distwatch.store.locations import Location
 
 #: What reading a chunk raises that is not what was written: a checksum that is wrong, a

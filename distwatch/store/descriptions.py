@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from distwatch._text import shortened
 from distwatch.errors import (
     DamagedStoreError,
     FormatVersionError,
@@ -21,6 +20,7 @@ from distwatch.records import PHASES, TRAIN, Origin, RunInfo, Table, TensorLayou
 from distwatch.signals import Signal
 from distwatch.statistics import from_spec
 from distwatch.store.schema import ATTRIBUTE, FORMAT
+from distwatch.text import shortened
 
 #: Replicas of one run; more would not fit into what statistics such as ``checksum`` add up.
 MOST_REPLICAS = 8192

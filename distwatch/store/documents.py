@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from distwatch._text import shortened
 from distwatch.errors import DamagedStoreError, NotARunError, StoreError
 from distwatch.store.descriptions import damaged
 from distwatch.store.locations import ROOT_DOCUMENT, Location
 from distwatch.store.schema import is_whole
+from distwatch.text import shortened
 
 #: A document of 100,000 signals has less than this.
 MOST_BYTES = 16 * 2**20

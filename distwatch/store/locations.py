@@ -20,7 +20,6 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
-from distwatch.addresses import Address, address_of, scheme_of
 from distwatch.errors import (
     ConfigError,
     DamagedStoreError,
@@ -28,6 +27,7 @@ from distwatch.errors import (
     NotARunError,
     UnreachableError,
 )
+from distwatch.store.addresses import Address, address_of, scheme_of
 from distwatch.store.syncing import SyncedStore
 
 T = TypeVar("T")

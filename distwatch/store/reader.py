@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distwatch.addresses import Address
 from distwatch.errors import (
     ConfigError,
     DamagedStoreError,
@@ -20,6 +19,7 @@ from distwatch.records import (
     Table,
 )
 from distwatch.store import descriptions, schema
+from distwatch.store.addresses import Address
 from distwatch.store.damage import Damage
 from distwatch.store.documents import read_document
 from distwatch.store.joining import (

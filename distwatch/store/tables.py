@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distwatch._text import shortened
 from distwatch.errors import DamagedStoreError, RunChangedError, StoreError
 from distwatch.records import Floats, Ints, RunInfo, TensorLayout, Tensors
 from distwatch.statistics import ROW
 from distwatch.store import descriptions, schema
-from distwatch.store.damage import UNREADABLE, Damage, are_counts, checked, is_missing
-from distwatch.store.documents import read_document
-from distwatch.store.guarding import (
+from distwatch.store.checked_arrays import (
     PACKS_TO,
     Layout,
     MissingChunkError,
@@ -27,8 +24,11 @@ from distwatch.store.guarding import (
     layout_of,
     open_array,
 )
+from distwatch.store.damage import UNREADABLE, Damage, are_counts, checked, is_missing
+from distwatch.store.documents import read_document
 from distwatch.store.joining import check_rises
 from distwatch.store.locations import Location
+from distwatch.text import shortened
 
 #: So few chunks are looked for when they are read, and not before.
 _FEW = 16

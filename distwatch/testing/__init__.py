@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distwatch.replicas import mirrored, virtual_devices
+    from distwatch.training.strategies import mirrored, virtual_devices
 
 __all__ = ["mirrored", "virtual_devices"]
 
@@ -24,6 +24,6 @@ def __getattr__(name: str) -> Any:
     # Lazy, since the pytest plugin lives here and must not load TensorFlow.
     if name not in __all__:
         raise AttributeError(f"module 'distwatch.testing' has no attribute {name!r}")
-    from distwatch import replicas
+    from distwatch.training import strategies
 
-    return getattr(replicas, name)
+    return getattr(strategies, name)

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 import distwatch
-from distwatch.addresses import Address, address_of
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis, observe
 from distwatch.store import StoreWriter, claim, now
+from distwatch.store.addresses import Address, address_of
 from distwatch.store.schema import root_attributes
 
 Floats = npt.NDArray[np.float64]

@@ -135,7 +135,7 @@ class _Laws:
         packed = np.stack([np.stack(rows), np.stack(rows[::-1])])
         merged = merge_axis(self._statistic, packed, axis=1)
         for row in merged:
-            self._equal(law + "across", self._statistic.unpack(row), whole)
+            self._equal(law + "reduce_replicas", self._statistic.unpack(row), whole)
 
     def _merge(self, *states: Any) -> Any:
         return reduce(self._statistic.merge, states, self._statistic.empty())

@@ -79,7 +79,7 @@ def _split(config: pytest.Config) -> None:
     n = _asked(config)
     if n is None:
         return
-    from distwatch.replicas import virtual_devices
+    from distwatch.training.strategies import virtual_devices
 
     try:
         virtual_devices(n)

@@ -9,7 +9,7 @@ from long_runs import EPOCH, LongTable, chunk_files, long_run
 
 import distwatch as dw
 from distwatch.analysis.datasets import _CHUNK_BYTES
-from distwatch.facts import describe
+from distwatch.analysis.facts import describe
 from distwatch.statistics import ROW
 from distwatch.store import StoredRun
 

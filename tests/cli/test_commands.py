@@ -11,7 +11,7 @@ import pytest
 from commands import HOSTILE, assert_refused, command
 
 import distwatch as dw
-from distwatch import demo
+from distwatch.cli import digits
 from distwatch.cli.conventions import EXIT_CODES
 from distwatch.cli.demo import DEMO_STORE
 from distwatch.errors import SetupError
@@ -230,15 +230,15 @@ def test_demo_refuses_a_run_before_it_trains(call, tmp_path):
 
 
 def test_demo_without_scikit_learn_says_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SetupError, match=r"pip install 'distwatch\[demo\]'"):
-        demo.run_demo(tmp_path / "r.zarr", replicas=2, epochs=1, overwrite=False)
+        digits.run_demo(tmp_path / "r.zarr", replicas=2, epochs=1, overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_changes_equal_numpy(tmp_path):
     fake = fake_run(tmp_path / "run.zarr", steps=12, replicas=2, seed=3)
-    for change in demo.changes(dw.open_run(fake.path)):
+    for change in digits.changes(dw.open_run(fake.path)):
         signal = fake.info.names.index(change.signal)
         steps = [fake.deltas[step, change.replica, signal] for step in range(12)]
         everything = np.concatenate(steps)
@@ -264,7 +264,7 @@ def test_the_table_stands_a_run_without_rows_and_hostile_names(tmp_path):
     hostile = fake_run(tmp_path / "hostile.zarr", signals=HOSTILE[:3])
     for run in (empty, hostile):
         console = Console(width=120, file=io.StringIO())
-        console.print(demo.change_table(dw.open_run(run.path)))
+        console.print(digits.change_table(dw.open_run(run.path)))
         for name in run.info.names:
             assert name in console.file.getvalue()
 
@@ -278,7 +278,7 @@ def test_demo_end_to_end(tmp_path):
     assert run.replicas == [0, 1]
     for part in ("accuracy", run.summary(), *run.signals, f"distwatch report {DEMO_STORE}"):
         assert part in first.stdout
-    for change in demo.changes(run):
+    for change in digits.changes(run):
         assert f"{change.mean_change:.4g}" in first.stdout
         assert f"{change.max_change:.4g}" in first.stdout
     said = command("info", DEMO_STORE, cwd=tmp_path)

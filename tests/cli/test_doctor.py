@@ -5,9 +5,9 @@ import json
 import pytest
 from commands import command
 
-from distwatch import doctor
-from distwatch.doctor import Check, checks, findings_of, targets
-from distwatch.doctor.findings import note, ok, problem, warning
+from distwatch.cli import doctor
+from distwatch.cli.doctor import Check, checks, findings_of, targets
+from distwatch.cli.doctor.findings import note, ok, problem, warning
 
 
 @pytest.fixture

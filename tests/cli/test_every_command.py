@@ -58,7 +58,7 @@ def ids(names):
 def well(call, tmp_path, monkeypatch):
     """Call a command as it is meant to be, with further options."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("distwatch.doctor.targets.SECONDS", 0.0)
+    monkeypatch.setattr("distwatch.cli.doctor.targets.SECONDS", 0.0)
     fake_run(tmp_path / "run.zarr")
     (tmp_path / "right.yaml").write_text("store: run.zarr\n")
 

@@ -13,10 +13,10 @@ import pytest
 from commands import BIN, assert_refused
 
 import distwatch as dw
-from distwatch.scripts import launching
-from distwatch.scripts.bootstrap.sitecustomize import VARIABLE
-from distwatch.scripts.watched_fits import WatchedFits
 from distwatch.testing.fake import fake_run
+from distwatch.training.scripts import launching
+from distwatch.training.scripts.bootstrap.sitecustomize import VARIABLE
+from distwatch.training.scripts.watched_fits import WatchedFits
 
 SCRIPTS = Path(__file__).parent / "scripts"
 #: TensorFlow's own, with times, numbers of processes and addresses in them; how often it

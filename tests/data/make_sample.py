@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import keras
-from training import unlike_rows
+from trainings import unlike_rows
 
 import distwatch as dw
 from distwatch.testing import mirrored, virtual_devices

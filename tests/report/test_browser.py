@@ -8,9 +8,9 @@ import pytest
 from chosen_runs import HOSTILE, made_run, ordinary
 from long_runs import LongTable, long_run
 
-from distwatch.browsers import browser
-from distwatch.figures import curves, heatmap
+from distwatch.analysis.figures import curves, heatmap
 from distwatch.report import read_runs, write_page
+from distwatch.report.browsers import browser
 
 FLAGS = [
     "--headless",

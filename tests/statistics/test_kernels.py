@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from distwatch import kernels
-from distwatch.statistics import Passes, measure
+from distwatch.statistics import BasicSums, measure
+from distwatch.training.device import kernels
 
 random = np.random.default_rng(7)
 normal = random.standard_normal(1000)
@@ -66,12 +66,12 @@ def in_graph(deltas):
         # Made anew at each call, as a reference makes a delta.
         return tuple(kernels.measure([lambda x=x: x + 0 for x in tensors], tf.stack(sizes)))
 
-    return Passes(*look(*(tf.constant(delta) for delta in deltas)))
+    return BasicSums(*look(*(tf.constant(delta) for delta in deltas)))
 
 
 def assert_as_on_the_host(passes, deltas):
-    expected = Passes(*zip(*(measure(delta) for delta in deltas), strict=True))
-    for name, got, want in zip(Passes._fields, passes, expected, strict=True):
+    expected = BasicSums(*zip(*(measure(delta) for delta in deltas), strict=True))
+    for name, got, want in zip(BasicSums._fields, passes, expected, strict=True):
         assert got.dtype == tf.float64
         assert got.shape == (len(deltas),)
         for delta, x, y in zip(deltas, got.numpy(), want, strict=True):

@@ -6,9 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distwatch import kernels
 from distwatch.errors import StateShapeError
-from distwatch.replicas import merge_rows
 from distwatch.statistics import (
     ROW,
     Counts,
@@ -21,6 +19,8 @@ from distwatch.statistics import (
 )
 from distwatch.testing import mirrored
 from distwatch.testing.laws import assert_statistic_laws, shards
+from distwatch.training.device import kernels
+from distwatch.training.strategies import merge_rows
 
 STATISTICS = [Counts(), Moments(), Extrema(), Norms(), ROW]
 REPLICAS = [1, 2, 3, 4, 8]
@@ -157,8 +157,8 @@ class SubtractingMerge(Moments):
 
 
 class SubtractingAcross(Moments):
-    def across(self, state, reductions):
-        right = super().across(state, reductions)
+    def reduce_replicas(self, state, reductions):
+        right = super().reduce_replicas(state, reductions)
         within = reductions.sum(state.m2)
         return right._replace(m2=2 * within - right.m2)
 
@@ -188,8 +188,10 @@ class Shuffled(Counts):
 
 
 class LargestMinimum(Extrema):
-    def across(self, state, reductions):
-        return super().across(state, reductions)._replace(min=reductions.max(state.min))
+    def reduce_replicas(self, state, reductions):
+        return (
+            super().reduce_replicas(state, reductions)._replace(min=reductions.max(state.min))
+        )
 
 
 class Averaging(Extrema):

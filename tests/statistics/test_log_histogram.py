@@ -13,8 +13,8 @@ from distwatch.statistics import (
     ROW,
     Checksum,
     LogHistogram,
+    Observation,
     Ratio,
-    Seen,
     from_spec,
     merge_axis,
     observe,
@@ -182,36 +182,38 @@ def test_buckets_hold_what_lies_between_their_neighbours():
 @pytest.mark.parametrize("histogram", [HISTOGRAM, LogHistogram(0.4, 1e-37, 1e38)], ids=str)
 def test_the_graph_counts_as_the_host(dtype, histogram):
     signature = [tf.TensorSpec(None, tf.as_dtype(dtype))]
-    graph = tf.function(lambda x: histogram.observe(Seen(x)).counts, input_signature=signature)
+    graph = tf.function(
+        lambda x: histogram.observe(Observation(x)).counts, input_signature=signature
+    )
     random = np.random.default_rng(3)
     spread = random.choice([-1.0, 1.0], 5000) * 10.0 ** random.uniform(-37.9, 38.0, 5000)
     powers = 2.0 ** np.arange(-126, 128)
     special = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, np.finfo(dtype).max, 1e-40, -1e-40]
     many = np.r_[spread, powers, -powers, histogram.centres[1:-1], special].astype(dtype)
-    beside = np.r_[np.nextafter(many, dtype(0)), np.nextafter(many, dtype(1e38))]
-    for values in (many, beside, many[:5000].reshape(10, 50, 10), many[:0], many[0]):
-        host = histogram.observe(Seen(values)).counts
+    near = np.r_[np.nextafter(many, dtype(0)), np.nextafter(many, dtype(1e38))]
+    for values in (many, near, many[:5000].reshape(10, 50, 10), many[:0], many[0]):
+        host = histogram.observe(Observation(values)).counts
         assert host.sum() == np.count_nonzero(~np.isnan(values))
         for got in (
             graph(tf.constant(values)),
-            histogram.observe(Seen(tf.constant(values)))[0],
+            histogram.observe(Observation(tf.constant(values)))[0],
         ):
             assert got.dtype == tf.float64
             np.testing.assert_array_equal(got, host)
     # What float64 counts of the same numbers is the same, too.
     np.testing.assert_array_equal(
-        histogram.observe(Seen(many)).counts,
-        histogram.observe(Seen(many.astype(np.float64))).counts,
+        histogram.observe(Observation(many)).counts,
+        histogram.observe(Observation(many.astype(np.float64))).counts,
     )
 
 
 def test_a_row_is_packed_in_the_graph_as_on_the_host():
     statistic = with_row((HISTOGRAM, Checksum(), Ratio()))
     values = np.random.default_rng(0).normal(4.0, 1.0, 100).astype(np.float32)
-    seen = Seen(values, values, values)
+    seen = Observation(values, values, values)
     # Those of every row have a look of their own in the graph.
     pack = tf.function(lambda x: tf.concat(
-        [each.pack(each.observe(Seen(x, x, x))) for each in statistic.further], axis=-1
+        [each.pack(each.observe(Observation(x, x, x))) for each in statistic.further], axis=-1
     ))  # fmt: skip
     host = statistic.pack(statistic.observe(seen))
     np.testing.assert_allclose(pack(tf.constant(values)), host[len(ROW.fields) :], rtol=1e-6)
@@ -235,8 +237,8 @@ def test_laws(batches):
 
 
 class DroppingLast(LogHistogram):
-    def across(self, state, reductions):
-        return super().across(type(state)(state.counts[:-1]), reductions)
+    def reduce_replicas(self, state, reductions):
+        return super().reduce_replicas(type(state)(state.counts[:-1]), reductions)
 
 
 class OneBesides(LogHistogram):

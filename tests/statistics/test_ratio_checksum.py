@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 
-from distwatch.statistics import Checksum, Ratio, Seen, merge_axis, observe
+from distwatch.statistics import Checksum, Observation, Ratio, merge_axis, observe
 from distwatch.testing.laws import assert_statistic_laws, shards
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
@@ -20,7 +20,7 @@ def in_graph(statistic, seen):
 
     @tf.function(input_signature=[signature])
     def look(tensors):
-        return statistic.pack(statistic.observe(Seen(**{"delta": None, **tensors})))
+        return statistic.pack(statistic.observe(Observation(**{"delta": None, **tensors})))
 
     return look(tensors).numpy()
 
@@ -49,7 +49,7 @@ def test_the_ratio_is_that_of_the_norms_of_all_shards():
     weights = [random.normal(r - 2.0, 1.0, (n, 2)) for r, n in enumerate(sizes)]
     changes = [random.normal(0.01 * r, 0.01, (n, 2)) for r, n in enumerate(sizes)]
     pairs = zip(changes, weights, strict=True)
-    rows = np.stack([Ratio().pack(Ratio().observe(Seen(c, w + c, w))) for c, w in pairs])
+    rows = np.stack([Ratio().pack(Ratio().observe(Observation(c, w + c, w))) for c, w in pairs])
     merged = Ratio().compute(Ratio().unpack(merge_axis(Ratio(), rows, axis=0)))
     norms = [np.linalg.norm(np.concatenate(x)) for x in (changes, weights)]
     np.testing.assert_allclose(merged["ratio"], norms[0] / norms[1], rtol=1e-12)
@@ -57,12 +57,12 @@ def test_the_ratio_is_that_of_the_norms_of_all_shards():
 
 def test_the_ratio_is_nan_where_there_is_no_weight():
     states = [
-        Ratio().observe(Seen(np.ones(3), None, np.zeros(3))),
-        Ratio().observe(Seen(np.ones(3), None, None)),
+        Ratio().observe(Observation(np.ones(3), None, np.zeros(3))),
+        Ratio().observe(Observation(np.ones(3), None, None)),
         Ratio().empty(),
-        Ratio().observe(Seen(np.full(3, np.inf), None, np.full(3, np.inf))),
-        Ratio().observe(Seen(np.ones(3), None, np.full(3, np.nan))),
-        Ratio().observe(Seen(np.zeros(3), None, np.ones(3))),
+        Ratio().observe(Observation(np.full(3, np.inf), None, np.full(3, np.inf))),
+        Ratio().observe(Observation(np.ones(3), None, np.full(3, np.nan))),
+        Ratio().observe(Observation(np.zeros(3), None, np.ones(3))),
     ]
     packed = np.stack([Ratio().pack(state) for state in states])
     ratio = Ratio().compute(Ratio().unpack(packed))["ratio"]
@@ -75,7 +75,11 @@ def test_the_graph_sums_squares_as_the_host(dtype):
     weight = random.normal(20.0, 3.0, (100, 5)).astype(dtype)
     change = random.normal(0.1, 0.01, (100, 5)).astype(np.float32)
     empty = np.zeros(0, np.float32)
-    for seen in (Seen(change, None, weight), Seen(change), Seen(empty, None, weight[:0])):
+    for seen in (
+        Observation(change, None, weight),
+        Observation(change),
+        Observation(empty, None, weight[:0]),
+    ):
         host = Ratio().pack(Ratio().observe(seen))
         np.testing.assert_allclose(in_graph(Ratio(), seen), host, rtol=1e-5)
 
@@ -84,7 +88,7 @@ def test_the_graph_sums_squares_as_the_host(dtype):
 
 
 def checksum(values):
-    state = Checksum().observe(Seen(None, values))
+    state = Checksum().observe(Observation(None, values))
     computed = Checksum().compute(state)["checksum"]
     assert computed.dtype == np.int64
     assert 0 <= computed < 2**40
@@ -111,7 +115,7 @@ BATCHES = {
 @pytest.mark.parametrize("name", BATCHES)
 def test_the_graph_gives_the_checksum_of_the_host(name):
     batch = BATCHES[name]
-    assert in_graph(Checksum(), Seen(None, batch)) == [checksum(batch)]
+    assert in_graph(Checksum(), Observation(None, batch)) == [checksum(batch)]
     assert checksum(tf.constant(batch)) == checksum(batch)
     assert (checksum(batch) == 0) == (batch.size == 0)
 

@@ -17,7 +17,7 @@ from zarr.storage import WrapperStore
 
 import distwatch as dw
 from distwatch.cli.conventions import app
-from distwatch.doctor import targets
+from distwatch.cli.doctor import targets
 from distwatch.errors import (
     ConfigError,
     DamagedStoreError,

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import distwatch as dw
+from distwatch.cli.following import Follower, Wanted
 from distwatch.errors import DamagedStoreError
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.store import StoreWriter, claim, now, sweep
+from distwatch.store.checked_arrays import MissingChunkError
 from distwatch.store.encoding import encode_chunk
-from distwatch.store.guarding import MissingChunkError
 from distwatch.store.schema import root_attributes
-from distwatch.tail import Follower, Wanted
 from distwatch.testing.fake import fake_run
 
 #: Seconds of work in which any of them is refused.

@@ -31,9 +31,9 @@ NOTES = """
     import types
 
     asked = []
-    replicas = types.ModuleType("distwatch.replicas")
+    replicas = types.ModuleType("distwatch.training.strategies")
     replicas.virtual_devices = asked.append
-    sys.modules["distwatch.replicas"] = replicas
+    sys.modules["distwatch.training.strategies"] = replicas
 """
 
 ASKS_FOR_TWO = """
@@ -47,7 +47,8 @@ ASKS_FOR_TWO = """
 LOADS_NOTHING = """
     import sys
 
-    LARGE = {"tensorflow", "keras", "xarray", "zarr", "numpy", "pydantic", "distwatch.replicas"}
+    TRAINING = "distwatch.training.strategies"
+    LARGE = {"tensorflow", "keras", "xarray", "zarr", "numpy", "pydantic", TRAINING}
 
     def test_loads_nothing():
         assert "distwatch.testing.plugin" in sys.modules

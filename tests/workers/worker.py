@@ -22,7 +22,7 @@ import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from training import Ear, unlike_rows
+from trainings import Ear, unlike_rows
 
 import distwatch as dw
 from distwatch.compat import multiworker_fit

@@ -1,0 +1,150 @@
+"""Two runs, on the signals that both have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distwatch.analysis.figures.curves import HEIGHT, traces_of
+from distwatch.analysis.figures.style import RUN_COLOURS, TIMES, faint, figure, name_rows, shown
+from distwatch.analysis.overview import Overview, SignalHistory
+from distwatch.analysis.overview.binning import Floats
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+MOST = 20
+_ROW = 24
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two runs: what both have, and what only one of them has."""
+
+    first: Overview
+    second: Overview
+
+    @property
+    def common(self) -> list[str]:
+        """The signals of both, in the order of the first."""
+        names = {signal.name for signal in self.second.signals}
+        return [signal.name for signal in self.first.signals if signal.name in names]
+
+    def only(self, place: int) -> list[str]:
+        """The signals of one of them alone."""
+        common = set(self.common)
+        run = (self.first, self.second)[place]
+        return [signal.name for signal in run.signals if signal.name not in common]
+
+    def otherwise_measured(self) -> list[str]:
+        """Common signals that were measured against another reference in each run."""
+        references = [
+            {s.name: s.reference for s in run.signals} for run in (self.first, self.second)
+        ]
+        return [name for name in self.common if references[0][name] != references[1][name]]
+
+
+def side_by_side(first: SignalHistory, second: SignalHistory) -> Figure:
+    """Draw one signal of two runs, each merged over its replicas.
+
+    Raises:
+        SetupError: plotly is not installed.
+    """
+    traces: list[Any] = []
+    for place, history in enumerate((first, second)):
+        traces += _merged(history, place)
+    return figure(
+        traces,
+        height=HEIGHT,
+        title=shown(first.signal.name),
+        xaxis_title="step",
+        yaxis_title=first.choice.label(first.signal),
+        hovermode="closest",
+    )
+
+
+def _merged(history: SignalHistory, place: int) -> list[Any]:
+    alone = replace(
+        history,
+        replicas=(),
+        low=history.low[:, -1:],
+        high=history.high[:, -1:],
+        mean=history.mean[:, -1:],
+        broken=history.broken[:, -1:],
+    )
+    colour, name = RUN_COLOURS[place], f"run {'AB'[place]}"
+    band, line, crosses = traces_of(alone)
+    band.update(fillcolor=faint(colour), line={"color": faint(colour, 0.55)})
+    line.update(
+        line={"color": colour, "dash": ("solid", "dash")[place], "width": 1.8},
+        hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
+    )
+    crosses.update(name=f"NaN or Inf in {name}")
+    for trace in (band, line, crosses):
+        meta = {**trace.meta, "run": place, "series": -1, "ink": False}
+        trace.update(meta=meta, legendgroup=name)
+    band.update(name=name)
+    line.update(name=name)
+    return [band, line, crosses]
+
+
+def comparison(compared: Compared, statistic: str = "size", most: int = MOST) -> Figure:
+    """Rank the common signals by how much their usual size differs between two runs.
+
+    Raises:
+        SetupError: plotly is not installed.
+    """
+    names, times = ranked(compared, statistic, most)
+    import plotly.graph_objects as go
+
+    colours = [RUN_COLOURS[int(each > 0)] for each in times]
+    made = figure(
+        [
+            go.Bar(
+                x=times,
+                y=np.arange(len(names)),
+                orientation="h",
+                width=0.6,
+                marker={"color": colours},
+                customdata=2.0**times,
+                hovertemplate="%{y}<br>in B %{customdata:.3g} times that in A<extra></extra>",
+                meta={"part": "times"},
+            )
+        ],
+        height=110 + _ROW * max(1, len(names)),
+        xaxis_title="median in B / median in A",
+        showlegend=False,
+    )
+    widest = max(1.0, float(np.ceil(np.abs(times).max(initial=0.0))))
+    ticks = np.unique(np.round(np.linspace(-widest, widest, 5)))
+    made.update_xaxes(
+        tickvals=ticks,
+        ticktext=[f"{2.0**t:g}{TIMES}" for t in ticks],
+        range=[-widest * 1.05, widest * 1.05],
+        zeroline=True,
+        zerolinecolor="rgba(128,140,152,0.6)",
+    )
+    name_rows(made, names)
+    return made
+
+
+def ranked(compared: Compared, statistic: str, most: int) -> tuple[list[str], Floats]:
+    """Names, and log2 of the second run's median over the first's, most unlike first."""
+    found = []
+    for name in compared.common:
+        medians = [_median(run, name, statistic) for run in (compared.first, compared.second)]
+        if all(m > 0 for m in medians):
+            found.append((name, float(np.log2(medians[1] / medians[0]))))
+    found = sorted(found, key=lambda pair: -abs(pair[1]))[:most]
+    return [name for name, _ in found], np.array([times for _, times in found])
+
+
+def _median(run: Overview, name: str, statistic: str) -> float:
+    history, place = run.find(name)
+    if statistic not in history.kept:
+        return np.nan
+    mean = history.kept[statistic].mean[:, -1, place]
+    known = mean[np.isfinite(mean)]
+    return float(np.median(known)) if len(known) else np.nan

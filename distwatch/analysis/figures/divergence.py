@@ -1,0 +1,98 @@
+"""Which signals the replicas differ in, and which replica stands apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distwatch.analysis.figures.style import colour_of, figure, name_rows
+from distwatch.analysis.overview import Overview
+from distwatch.analysis.overview.binning import Floats
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+#: More rows than these are not read by anybody.
+MOST = 20
+
+_ROW = 24
+
+
+def divergence(overview: Overview, most: int = MOST) -> Figure:
+    """Rank the signals by how far the replicas' means lie apart within a step.
+
+    The bar is that distance, the dots are how far each replica's mean lies from that of
+    all, with its sign; both in standard deviations within a replica, as means over the steps.
+
+    Args:
+        overview: the run.
+        most: how many signals are shown, the most divergent first.
+
+    Raises:
+        SetupError: plotly is not installed.
+    """
+    names, apart, offset = ranked(overview, most)
+    made = figure(
+        [],
+        height=110 + _ROW * max(1, len(names)),
+        xaxis_title="standard deviations",
+    )
+    _draw(made, overview.info.replicas, apart, offset)
+    name_rows(made, names)
+    if not names:
+        made.add_annotation(
+            text="There is no difference.", x=0.5, y=0.5, xref="paper", yref="paper",
+            showarrow=False,
+        )  # fmt: skip
+    made.update_xaxes(zeroline=True, zerolinecolor="rgba(128,140,152,0.6)")
+    return made
+
+
+def ranked(overview: Overview, most: int) -> tuple[list[str], Floats, Floats]:
+    """Names, distances (signal,) and offsets (replica, signal), most divergent first.
+
+    What is the same on all replicas, as weights are, is not among them.
+    """
+    signals = [signal.name for signal in overview.signals]
+    replicas = len(overview.info.replicas)
+    apart = np.concatenate([np.zeros(0), *(h.apart for h in overview.histories)])
+    offsets = [np.zeros((replicas, 0)), *(h.offset for h in overview.histories)]
+    offset = np.concatenate(offsets, axis=1)
+    order = np.argsort(-np.nan_to_num(apart), kind="stable")
+    order = order[np.nan_to_num(apart[order]) > 0][:most]
+    return [signals[i] for i in order], apart[order], offset[:, order]
+
+
+def _draw(made: Figure, replicas: tuple[int, ...], apart: Floats, offset: Floats) -> None:
+    import plotly.graph_objects as go
+
+    rows = np.arange(len(apart))
+    made.add_trace(
+        go.Bar(
+            x=apart,
+            y=rows,
+            orientation="h",
+            width=0.5,
+            marker={"color": "rgba(128,140,152,0.35)"},
+            name="distance",
+            hovertemplate="%{y}<br>%{x:.3g} standard deviations apart<extra></extra>",
+            meta={"part": "apart"},
+        )
+    )
+    for place, number in enumerate(replicas):
+        made.add_trace(
+            go.Scatter(
+                x=offset[place],
+                y=rows,
+                mode="markers",
+                marker={"size": 9, "color": colour_of(place), "symbol": _symbol(place)},
+                name=f"replica {number}",
+                hovertemplate="%{y}<br>%{x:+.3g}<extra>replica " + str(number) + "</extra>",
+                meta={"part": "offset"},
+            )
+        )
+
+
+def _symbol(place: int) -> str:
+    return ("circle", "diamond", "square", "triangle-up", "cross", "star")[place % 6]

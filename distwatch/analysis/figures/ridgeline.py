@@ -1,0 +1,93 @@
+"""How the distribution of a signal moves while the run goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distwatch.analysis.figures.style import figure, shown
+from distwatch.analysis.overview import Distribution
+from distwatch.analysis.overview.binning import Floats
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+#: How many rows high the highest ridge is.
+_OVERLAP = 2.4
+
+_ROW = 30
+
+
+def ridgeline(distribution: Distribution) -> Figure:
+    """Draw a distribution part by part, the beginning of the run at the top.
+
+    All ridges have one scale. A single slice that towers over all others, as the zeros
+    of a ReLU do, is cut off at the top.
+
+    Raises:
+        SetupError: plotly is not installed.
+    """
+    from plotly.colors import sample_colorscale
+
+    parts = len(distribution.density)
+    colours = sample_colorscale("Viridis", np.linspace(0.12, 0.9, parts), colortype="rgb")
+    middles = (distribution.edges[:-1] + distribution.edges[1:]) / 2.0
+    traces = []
+    for part, row in enumerate(heights(distribution.density)):
+        traces += _traces(middles, row, part, colours[part], _steps(distribution, part))
+    made = figure(
+        traces,
+        height=100 + _ROW * parts,
+        title=shown(distribution.name),
+        xaxis_title="value" if distribution.reference == "none" else "change",
+        showlegend=False,
+    )
+    made.update_yaxes(
+        tickvals=list(range(parts)),
+        ticktext=[_steps(distribution, part) for part in range(parts)],
+        range=[parts - 0.5, -_OVERLAP - 0.1],
+        showgrid=False,
+        ticksuffix=" ",
+    )
+    return made
+
+
+def heights(density: Floats) -> Floats:
+    """How high each ridge is, in rows: shape (part, slice)."""
+    highest = np.sort(density, axis=1)
+    # Of a slice that stands alone its neighbours tell more.
+    top = float(highest[:, -3].max())
+    scale = top if top > 0 else float(density.max())
+    if not scale:
+        return density
+    return np.minimum(density / scale, 1.15) * _OVERLAP / 1.15
+
+
+def _steps(distribution: Distribution, part: int) -> str:
+    first, last = int(distribution.first[part]), int(distribution.last[part])
+    return f"{first}" if first == last else f"{first}\N{EN DASH}{last}"
+
+
+def _traces(x: Floats, height: Floats, part: int, colour: str, steps: str) -> list[Any]:
+    import plotly.graph_objects as go
+
+    base = go.Scatter(
+        x=x[[0, -1]],
+        y=[part, part],
+        mode="lines",
+        line={"width": 0.5, "color": colour},
+        hoverinfo="skip",
+        meta={"part": "base"},
+    )
+    ridge = go.Scatter(
+        x=x,
+        y=part - height,
+        mode="lines",
+        fill="tonexty",
+        fillcolor=colour.replace("rgb(", "rgba(").replace(")", ", 0.55)"),
+        line={"width": 1.4, "color": colour},
+        hovertemplate="%{x:.4g}<extra>steps " + steps + "</extra>",
+        meta={"part": "ridge", "row": part},
+    )
+    return [base, ridge]

@@ -1,0 +1,145 @@
+"""How figures look, and how texts from a store get into them."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+from distwatch.errors import SetupError
+from distwatch.text import printable
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+#: Okabe & Ito (2008), "Color universal design", in an order in which neighbours are told
+#: apart; black is left for what is merged, yellow comes last since it is pale on white.
+REPLICA_COLOURS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#B8A900",
+)
+
+#: With more replicas than colours they are told apart by these.
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+#: Of what is merged over replicas; a page puts the colour of its text in its place.
+INK = "#1b2733"
+
+#: Even for colour-blind eyes, and in grey print.
+SCALE = "Cividis"
+
+BROKEN = "#D55E00"
+
+#: The sign of multiplication, which is no letter x.
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+#: Of the two runs of a comparison.
+RUN_COLOURS = ("#0072B2", "#D55E00")
+
+#: Texts are cut in the middle where they are longer: in a figure, and as data of it.
+_TITLE = 72
+LONGEST = 160
+
+#: So many letters of a name stand beside an axis.
+LABEL = 34
+
+#: What plotly or MathJax would read as more than a letter.
+_SPECIAL = {"$": "&#36;", "%": "&#37;", "{": "&#123;", "}": "&#125;"}
+
+
+def shown(text: str, longest: int = _TITLE) -> str:
+    """Text from a store, shown as it is: no markup, no formula, no placeholder."""
+    escaped = html.escape(shortened(text, longest), quote=False)
+    return "".join(_SPECIAL.get(c, c) for c in escaped)
+
+
+def shortened(text: str, longest: int = _TITLE) -> str:
+    """One printable line of at most so many characters, without its middle if need be."""
+    line = printable(text)
+    if len(line) <= longest:
+        return line
+    tail = max((longest - 1) * 2 // 3, longest - 6)
+    return f"{line[: longest - 1 - tail]}…{line[-tail:]}"
+
+
+def require_plotly() -> None:
+    """Refuse where figures cannot be drawn.
+
+    Raises:
+        SetupError: plotly is not installed.
+    """
+    try:
+        import plotly.graph_objects  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise SetupError(
+            'figures need plotly, which is not installed: pip install "distwatch[report]".'
+        ) from error
+
+
+def figure(traces: list[Any], *, height: int, title: str = "", **layout: Any) -> Figure:
+    """A figure in the style of all.
+
+    Raises:
+        SetupError: plotly is not installed.
+    """
+    require_plotly()
+    import plotly.graph_objects as go
+
+    made = go.Figure(data=traces)
+    made.update_layout(
+        template="none",
+        height=height,
+        title={
+            "text": title,
+            "x": 0,
+            "xref": "paper",
+            "y": 0.985,
+            "yanchor": "top",
+            "font": {"size": 15},
+        },
+        font={"family": "system-ui, -apple-system, Segoe UI, sans-serif", "size": 12.5},
+        font_color=INK,
+        margin={"l": 64, "r": 16, "t": 78 if title else 16, "b": 44},
+        paper_bgcolor="rgba(255,255,255,0)",
+        plot_bgcolor="rgba(255,255,255,0)",
+        colorway=list(REPLICA_COLOURS),
+        hoverlabel={"font": {"family": "system-ui, sans-serif", "size": 12.5}},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        **layout,
+    )
+    grid = {"gridcolor": "rgba(128,140,152,0.25)", "zeroline": False, "automargin": True}
+    made.update_xaxes(**grid, linecolor="rgba(128,140,152,0.5)", showline=True)
+    made.update_yaxes(**grid)
+    return made
+
+
+def name_rows(made: Figure, names: list[str]) -> None:
+    """Give a figure a row for each name, the first at the top."""
+    made.update_layout(meta={"names": [shortened(name, LONGEST) for name in names]})
+    made.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=[shown(name, LABEL) for name in names],
+        range=[max(1, len(names)) - 0.4, -0.6],
+        showgrid=False,
+        ticksuffix=" ",
+    )
+
+
+def colour_of(place: int) -> str:
+    """The colour of the replica at a place."""
+    return REPLICA_COLOURS[place % len(REPLICA_COLOURS)]
+
+
+def dash_of(place: int) -> str:
+    """Its dash."""
+    return DASHES[place // len(REPLICA_COLOURS) % len(DASHES)]
+
+
+def faint(colour: str, opacity: float = 0.18) -> str:
+    """The same colour, for a band."""
+    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({r},{g},{b},{opacity})"

@@ -1,0 +1,30 @@
+"""A whole run, read once and kept small: what figures are drawn from.
+
+``reading`` goes over the blocks of a run, ``histories`` says what is kept of them,
+``distributions`` does the same for histograms.
+"""
+
+from distwatch.analysis.overview.distributions import Distribution, read_distribution
+from distwatch.analysis.overview.histories import (
+    CHOICES,
+    Choice,
+    History,
+    Overview,
+    SignalHistory,
+    choice_named,
+)
+from distwatch.analysis.overview.reading import Extent, extent_within, read_overview
+
+__all__ = [
+    "CHOICES",
+    "Choice",
+    "Distribution",
+    "Extent",
+    "History",
+    "Overview",
+    "SignalHistory",
+    "choice_named",
+    "extent_within",
+    "read_distribution",
+    "read_overview",
+]

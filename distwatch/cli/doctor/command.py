@@ -1,0 +1,106 @@
+"""``distwatch doctor``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from distwatch.cli.conventions import (
+    REFUSED,
+    JsonOption,
+    app,
+    examples,
+    progress_bar,
+    safe,
+)
+from distwatch.cli.doctor.trainings import TIMEOUT
+
+if TYPE_CHECKING:
+    from distwatch.cli.doctor.checks import Finding
+
+_STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "problem": "red"}
+
+
+@app.command(
+    epilog=examples(
+        "distwatch doctor",
+        "distwatch doctor --store s3://bucket/runs",
+        "distwatch doctor --quick --json",
+        further="Exit codes: 0 nothing is a problem, 1 something is, 2 bad usage.",
+    )
+)
+def doctor(
+    *,
+    store: Annotated[
+        str,
+        typer.Option(
+            help="Where runs are to lie: a folder, or what Watch would be given. A run is "
+            "written beside it, and removed.",
+            show_default="the folder you are in",
+        ),
+    ] = ".",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Train nothing, so that TensorFlow is not loaded.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that a training may take.")
+    ] = TIMEOUT,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what this machine can do, and what to mend.
+
+    What is installed; whether TensorFlow trains under MirroredStrategy, on virtual CPUs and
+    on GPUs, and every row is right; how fast runs are written where they are to lie.
+    """
+    from distwatch.cli.doctor.checks import PROBLEM, WARNING, checks, findings_of
+
+    planned = checks(store, quick=quick, timeout=timeout)
+    found: dict[str, list[Finding]] = {}
+    with progress_bar() as progress:
+        looking = progress.add_task("", total=len(planned))
+        for check in planned:
+            progress.update(looking, description=check.topic)
+            found[check.topic] = findings_of(check)
+            progress.advance(looking)
+    verdicts = [each.verdict for findings in found.values() for each in findings]
+    problems, warnings = verdicts.count(PROBLEM), verdicts.count(WARNING)
+    if as_json:
+        listed = [
+            {"topic": topic, **vars(each)}
+            for topic, each_of in found.items()
+            for each in each_of
+        ]
+        counts = {"problems": problems, "warnings": warnings}
+        typer.echo(json.dumps({**counts, "findings": listed}, indent=2))
+    else:
+        _show(found)
+        typer.echo(_in_all(problems, warnings))
+    if problems:
+        raise typer.Exit(REFUSED)
+
+
+def _show(found: dict[str, list[Finding]]) -> None:
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    lines.add_column(no_wrap=True)
+    lines.add_column(no_wrap=True)
+    lines.add_column(overflow="fold")
+    for topic, findings in found.items():
+        lines.add_row(f"[bold]{topic}[/bold]")
+        for each in findings:
+            style = _STYLES[each.verdict]
+            lines.add_row(f"[{style}]{each.verdict}[/]", safe(each.name), safe(each.text))
+            if each.remedy:
+                lines.add_row("", "", f"[bold]{safe(each.remedy)}[/bold]")
+    Console().print(lines, highlight=False)
+
+
+def _in_all(problems: int, warnings: int) -> str:
+    if problems:
+        return f"Problems: {problems}, warnings: {warnings}."
+    if warnings:
+        return f"Nothing is a problem; warnings: {warnings}."
+    return "Nothing is a problem."

@@ -1,0 +1,124 @@
+"""What is installed, against what distwatch's own package says that it needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import distwatch
+from distwatch.cli.doctor.findings import Finding, note, ok, problem, warning
+from distwatch.report.browsers import browser
+
+#: Those that people ask for by version; the others share a line where they are right.
+_NAMED = ("tensorflow", "keras", "numpy", "zarr")
+
+#: What each extra brings. Those of developers are not here.
+_EXTRAS = {
+    "demo": "distwatch demo",
+    "report": "distwatch report, run.plot",
+    "png": "distwatch report --png",
+    "tensorboard": "event files for TensorBoard",
+    "parquet": "distwatch export --parquet",
+    "dask": "runs that are larger than memory",
+    "cloud": "runs in buckets",
+}
+
+
+def look_at_software() -> Iterator[Finding]:
+    """Python, distwatch, what it needs, and what it could have besides."""
+    cpus = os.cpu_count() or 1
+    yield ok("machine", f"{platform.system()} {platform.machine()}, {cpus} CPUs", cpus=cpus)
+    try:
+        package = metadata.metadata("distwatch")
+        needed = [Requirement(text) for text in metadata.requires("distwatch") or []]
+    except metadata.PackageNotFoundError:
+        yield ok("Python", platform.python_version())
+        text = f"{distwatch.__version__}, not installed, so what it needs is not known"
+        yield warning("distwatch", text, "pip install -e . in its checkout.")
+        return
+    yield _python(package["Requires-Python"])
+    yield ok("distwatch", distwatch.__version__)
+    yield from _required([each for each in needed if _applies(each, "")])
+    known = package.get_all("Provides-Extra") or []
+    for extra in filter(known.__contains__, _EXTRAS):
+        yield _extra(extra, _EXTRAS[extra], needed)
+
+
+def version_of(name: str) -> str | None:
+    """The version of a package; None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+    if name != "tensorflow":
+        return None
+    # TensorFlow also comes as tensorflow-cpu, tf-nightly, ...
+    others = metadata.packages_distributions().get(name, [])
+    return metadata.version(others[0]) if others else None
+
+
+def _python(wanted: str | None) -> Finding:
+    have = platform.python_version()
+    if SpecifierSet(wanted or "").contains(have, prereleases=True):
+        return ok("Python", have)
+    return problem("Python", f"{have}, and distwatch needs {wanted}", "take another Python.")
+
+
+def _required(needed: list[Requirement]) -> Iterator[Finding]:
+    others = []
+    for each in needed:
+        have = version_of(each.name)
+        wrong = _what_is_wrong(each)
+        if wrong:
+            remedy = f"pip install --upgrade '{each.name}{each.specifier}'"
+            yield problem(each.name, f"{wrong}, and distwatch needs it", remedy)
+        elif each.name in _NAMED:
+            yield ok(each.name, f"{have}")
+        else:
+            others.append(f"{each.name} {have}")
+    yield ok("others", ", ".join(others))
+
+
+def _extra(extra: str, purpose: str, needed: list[Requirement]) -> Finding:
+    members = _members(extra, needed)
+    missing = [f"{each.name} {wrong}" for each in members if (wrong := _what_is_wrong(each))]
+    if missing:
+        text = f"for {purpose}: {', '.join(missing)}"
+        return note(f"[{extra}]", text, f"pip install 'distwatch[{extra}]'")
+    if extra == "png" and browser() is None:
+        text = f"for {purpose}: there is neither Chromium nor Chrome"
+        remedy = "install one (on Debian: apt install chromium), or name it in BROWSER_PATH."
+        return note("[png]", text, remedy)
+    there = ", ".join(f"{each.name} {version_of(each.name)}" for each in members)
+    return ok(f"[{extra}]", f"for {purpose}: {there}")
+
+
+def _members(extra: str, needed: list[Requirement]) -> list[Requirement]:
+    """What an extra adds, with what the extras add that it names."""
+    own = [each for each in needed if _applies(each, extra) and not _applies(each, "")]
+    members = []
+    for each in own:
+        if each.name == "distwatch":
+            members += [m for inner in sorted(each.extras) for m in _members(inner, needed)]
+        else:
+            members.append(each)
+    return members
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _what_is_wrong(requirement: Requirement) -> str:
+    """Empty if nothing is."""
+    have = version_of(requirement.name)
+    if have is None:
+        return "not installed"
+    if not requirement.specifier.contains(have, prereleases=True):
+        return f"{have} is not {requirement.specifier}"
+    return ""

@@ -1,0 +1,245 @@
+"""How a place takes runs: a made-up one is written beside the target, read back and removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distwatch.cli.doctor.findings import Finding, ok, problem, warning
+from distwatch.errors import ConfigError, DistwatchError
+from distwatch.store.addresses import Address, address_of, inside, scheme_of
+
+if TYPE_CHECKING:
+    from distwatch.records import Block, RunInfo
+
+#: The training that a place is measured against: signals, replicas, steps a second.
+SIGNALS, REPLICAS, PACE = 40, 2, 100
+
+#: Steps of a block, as Watch has them unless it is told.
+_STEPS = 256
+
+#: Seconds of writing that are measured, each way.
+SECONDS = 2.0
+
+#: How many times as fast as it has to be a place is, before it is called well.
+_MARGIN = 3
+
+#: Bytes that are free before it is called well, or a problem.
+_ROOM, _NO_ROOM = 2e9, 1e8
+
+#: A file's way to the disk itself takes a spinning one some 10 ms.
+_SLOW_SYNC_MS = 50
+
+_SLOWER = (
+    "look less often (schedule: {every: 10}), choose fewer signals, or write to a disk of "
+    "this machine; on_full: wait slows training down instead of losing rows."
+)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Blocks of made-up rows that were written in a time, and what they took there."""
+
+    blocks: int
+    seconds: float
+    #: As arrays in memory, and as files.
+    raw: int
+    stored: int
+
+    @property
+    def rate(self) -> float:
+        """Blocks a second."""
+        return self.blocks / self.seconds
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """For programs."""
+        return {
+            "blocks_per_second": self.rate,
+            "raw_megabytes_per_second": self.raw / 1e6 / self.seconds,
+            "stored_megabytes_per_second": self.stored / 1e6 / self.seconds,
+        }
+
+
+def look_at_target(target: str) -> Iterator[Finding]:
+    """Whether runs can be written there, how fast, and how many of them."""
+    try:
+        address = place_of(target)
+        stands = "kept by the process only" if scheme_of(address) == "memory" else "writable"
+        speed = measure(address)
+    except (DistwatchError, OSError) as error:
+        yield problem("place", f"{error}", "choose another --store, or mend this one.")
+        return
+    yield ok("place", f"{_said(target)}, {stands}")
+    yield _writing(speed)
+    if isinstance(address, Path):
+        yield _syncing(measure(address, synced=True), address.parent)
+        yield _free(address.parent, speed)
+
+
+def place_of(target: str) -> Address:
+    """A name that nothing has, beside a run that lies or would lie at ``target``, or in a
+    folder that is there.
+
+    Raises:
+        ConfigError: the URL cannot be understood, or a file is there.
+    """
+    name = f".distwatch-doctor-{uuid.uuid4().hex}.zarr"
+    address = address_of(target)
+    if isinstance(address, Path):
+        from distwatch.store import is_run
+
+        folder = address.absolute()
+        if folder.is_file():
+            raise ConfigError(f"{folder} is a file; a run is a folder of its own.")
+        if is_run(folder):
+            folder = folder.parent
+        # Watch makes folders that are missing; the doctor leaves none behind.
+        while not folder.exists():
+            folder = folder.parent
+        return folder / name
+    scheme, _, rest = address.partition("://")
+    above, slash, _ = rest.rpartition("/")
+    return inside(f"{scheme}://{above if slash else rest}", name[1:])
+
+
+def measure(address: Address, *, synced: bool = False) -> Speed:
+    """Write blocks for some `SECONDS`, as fast as they go, read them back, remove them.
+
+    At least two are written, beyond one that is not counted.
+
+    Args:
+        address: where nothing is.
+        synced: wait for the disk itself at each commit.
+
+    Raises:
+        StoreError: it cannot be written there, or is not what was written.
+    """
+    from distwatch.store import claim, location_of, made_up_info, now
+    from distwatch.store.schema import root_attributes
+
+    info = made_up_info(SIGNALS, REPLICAS, window=_STEPS)
+    location = location_of(address)
+    try:
+        claim(address, root_attributes(info, now()), synced=synced)
+        speed = _write(address, info, synced)
+    except BaseException:
+        # Also of Ctrl-C nothing stays; what went wrong is not hidden by what cannot be removed.
+        with contextlib.suppress(Exception):
+            location.remove()
+        raise
+    location.remove()
+    return speed
+
+
+def _write(address: Address, info: RunInfo, synced: bool) -> Speed:
+    import numpy as np
+
+    from distwatch.store import StoreWriter, location_of, made_up_block
+
+    random = np.random.default_rng(0)
+    made = [made_up_block(info, number, random) for number in range(4)]
+    location = location_of(address)
+    with location.reached():
+        writer = StoreWriter(address, info, synced=synced)
+        # The first one also makes the arrays.
+        writer.append(made[0])
+        before = location.nbytes
+        written, start = 1, time.perf_counter()
+        while (took := time.perf_counter() - start) < SECONDS or written < 3:
+            writer.append(_moved(made[written % len(made)], written))
+            written += 1
+        writer.close()
+        _read_back(address, made, written)
+        stored = location.nbytes - before
+    blocks = written - 1
+    return Speed(blocks, took, blocks * made[0].nbytes, stored)
+
+
+def _moved(block: Block, number: int) -> Block:
+    """The same rows at the steps of another block."""
+    import numpy as np
+
+    steps = np.arange(number * len(block), (number + 1) * len(block))
+    return replace(block, step=steps, iteration=steps + 1)
+
+
+def _read_back(address: Address, made: list[Block], written: int) -> None:
+    import numpy as np
+
+    from distwatch.errors import DamagedStoreError
+    from distwatch.store import StoredRun
+
+    (table,) = StoredRun(address).tables.values()
+    length = len(made[0])
+    last = table.rows(slice((written - 1) * length, written * length))
+    there = table.steps == written * length
+    if not there or not np.array_equal(last, made[(written - 1) % len(made)].rows):
+        raise DamagedStoreError(f"{address}: what is read there is not what was written.")
+
+
+def _writing(speed: Speed) -> Finding:
+    needed = PACE / _STEPS
+    times = speed.rate / needed
+    text = (
+        f"{speed.rate:.3g} blocks/s, {speed.raw / 1e6 / speed.seconds:.3g} MB/s; "
+        f"{SIGNALS} signals on {REPLICAS} replicas at {PACE} steps/s need {needed:.2g} "
+        f"blocks/s"
+    )
+    if times < 1:
+        return problem("writing", text, f"rows would be lost: {_SLOWER}", **speed.figures)
+    if times < _MARGIN:
+        return warning("writing", text, _SLOWER, **speed.figures)
+    return ok("writing", text, **speed.figures)
+
+
+def _syncing(speed: Speed, folder: Path) -> Finding:
+    took = 1000 * sync_seconds(folder)
+    text = f"{took:.2g} ms a file; with durability: power {speed.rate:.3g} blocks/s"
+    figures: dict[str, Any] = {"sync_milliseconds": took, **speed.figures}
+    if took > _SLOW_SYNC_MS:
+        remedy = "write to another disk where you want durability: power."
+        return warning("to the disk itself", text, remedy, **figures)
+    return ok("to the disk itself", text, **figures)
+
+
+def sync_seconds(folder: Path, times: int = 8) -> float:
+    """How long a small file takes to the disk itself: the median of some."""
+    took = []
+    for _ in range(times):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+            file.flush()
+            start = time.perf_counter()
+            os.fsync(file.fileno())
+            took.append(time.perf_counter() - start)
+    return statistics.median(took)
+
+
+def _free(folder: Path, speed: Speed) -> Finding:
+    free = shutil.disk_usage(folder).free
+    steps = free / (speed.stored / speed.blocks / _STEPS)
+    text = (
+        f"{free / 1e9:,.1f} GB: {steps / 1e6:,.2g} million steps of {SIGNALS} signals on "
+        f"{REPLICAS} replicas"
+    )
+    remedy = "make room, or bound the run: max_bytes: 1GB."
+    if free < _NO_ROOM:
+        return problem("free", text, remedy, free_bytes=free)
+    if free < _ROOM:
+        return warning("free", text, remedy, free_bytes=free)
+    return ok("free", text, free_bytes=free)
+
+
+def _said(target: str) -> str:
+    address = address_of(target)
+    return str(address.absolute() if isinstance(address, Path) else address)

@@ -1,0 +1,205 @@
+"""Trainings in a process of their own, and what they say of TensorFlow and its devices."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import distwatch
+from distwatch.cli.doctor.findings import Finding, note, ok, problem, warning
+from distwatch.text import printable
+
+#: Seconds in which a tiny training ends on any machine, on a slow network disk, too.
+TIMEOUT = 180.0
+
+_CHILD = (sys.executable, "-P", "-m", "distwatch.cli.doctor.child")
+
+#: An error's own words are its last line, and that may be long.
+_LONGEST = 300
+
+_BY_HAND = "see what it says by itself: python -c 'import tensorflow'"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a child process said, and how it failed: empty if it did not."""
+
+    said: Mapping[str, Any]
+    failure: str = ""
+    remedy: str = ""
+
+
+def look_at_trainings(timeout: float = TIMEOUT) -> Iterator[Finding]:
+    """What TensorFlow can do here, as seen from trainings on CPUs and on GPUs."""
+    if importlib.util.find_spec("tensorflow") is None:
+        yield note(
+            "TensorFlow",
+            "not installed: runs can be read here, and no training can be watched",
+            "pip install tensorflow",
+        )
+        return
+    yield _backend()
+    cpu = train_apart("cpu", timeout)
+    yield from _start(cpu)
+    if "devices" not in cpu.said:
+        return
+    yield _devices(cpu.said)
+    yield _training("training on CPUs", cpu)
+    if cpu.said["gpus"]:
+        yield _training("training on GPUs", train_apart("gpu", timeout))
+
+
+def train_apart(kind: str, timeout: float, command: tuple[str, ...] = _CHILD) -> Outcome:
+    """Have a process of its own train on ``"cpu"`` or ``"gpu"``."""
+    process = subprocess.Popen(
+        [*command, kind],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env=_environment(),
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        out, _ = process.communicate()
+        remedy = f"{_BY_HAND}; or give it longer with --timeout."
+        return Outcome(_said(out), f"not done within {timeout:g} s, and ended", remedy)
+    finally:
+        # Also when Ctrl-C ends the doctor.
+        _kill(process)
+    return Outcome(_said(out), *_failure(process.returncode, err.decode(errors="replace")))
+
+
+def _environment() -> dict[str, str]:
+    # The child finds the distwatch that asks, however that was found; what Keras runs on is
+    # looked at apart from whether TensorFlow works.
+    root = str(Path(distwatch.__file__).parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
+    return {
+        **os.environ,
+        **quiet,
+        "KERAS_BACKEND": "tensorflow",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the process and all that it has started."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _said(out: bytes) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for line in out.splitlines():
+        # The last one may be cut off.
+        with contextlib.suppress(ValueError):
+            said.update(json.loads(line))
+    return said
+
+
+def _failure(code: int, err: str) -> tuple[str, str]:
+    """What went wrong and what to do, by how a process ended; two empty texts if well."""
+    if code == 0:
+        return "", ""
+    lines = [line for line in err.splitlines() if line.strip()]
+    last = printable(lines[-1])[:_LONGEST] if lines else "it said nothing"
+    if code > 0:
+        return last, _BY_HAND
+    name = signal.Signals(-code).name
+    remedies = {
+        "SIGILL": "this CPU lacks instructions (often AVX) that this build of TensorFlow "
+        "uses; take a build for it, such as conda-forge's.",
+        "SIGKILL": "most often memory ran out; free some, or raise the limit of the job.",
+    }
+    return f"it was ended by {name}; last it said: {last}", remedies.get(name, _BY_HAND)
+
+
+def _start(outcome: Outcome) -> Iterator[Finding]:
+    """Whether TensorFlow and Keras start."""
+    said = outcome.said
+    if "loaded" not in said:
+        yield problem("TensorFlow", f"does not start: {outcome.failure}", outcome.remedy)
+        return
+    took = said["seconds_to_load"]
+    text = f"{said['loaded']} starts in {took:.1f} s"
+    yield ok("TensorFlow", text, seconds=took)
+    if "devices" not in said:
+        yield problem("devices", f"cannot be listed: {outcome.failure}", outcome.remedy)
+
+
+def _backend() -> Finding:
+    """What Keras is told to run on, by the environment or by its own file."""
+    name = "Keras's backend"
+    try:
+        home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+        written = json.loads((Path(home) / "keras.json").read_text())["backend"]
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError):
+        written = "tensorflow"
+    backend = os.environ.get("KERAS_BACKEND") or written
+    if backend == "tensorflow":
+        return ok(name, backend)
+    text = f"{backend}, and distwatch watches Keras on TensorFlow"
+    remedy = "set KERAS_BACKEND=tensorflow, or 'backend' in ~/.keras/keras.json."
+    return problem(name, text, remedy)
+
+
+def _devices(said: Mapping[str, Any]) -> Finding:
+    """The devices, and a GPU that is there without TensorFlow knowing."""
+    counts = Counter(said["devices"])
+    listed = ", ".join(f"{n} x {kind}" for kind, n in counts.items())
+    card = None if said["gpus"] else nvidia_card()
+    if card is None:
+        alone = "" if said["gpus"] else "; more replicas by virtual CPUs"
+        return ok("devices", f"{listed}{alone}", gpus=said["gpus"])
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden in ("", "-1"):
+        remedy = f"CUDA_VISIBLE_DEVICES={hidden!r} hides it: unset that."
+    elif not said["cuda"]:
+        remedy = "this TensorFlow was built without CUDA: pip install 'tensorflow[and-cuda]'"
+    else:
+        remedy = "CUDA's libraries are missing or old: pip install 'tensorflow[and-cuda]'"
+    return warning("devices", f"{listed}; TensorFlow does not see {card}", remedy, gpus=0)
+
+
+def nvidia_card() -> str | None:
+    """What says that there is an NVIDIA GPU, whether TensorFlow sees it or not."""
+    if Path("/dev/nvidia0").exists():
+        return "the GPU at /dev/nvidia0"
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    try:
+        listed = subprocess.run(
+            [tool, "-L"], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    first = printable(listed.stdout.partition("\n")[0])
+    return first if listed.returncode == 0 and first.startswith("GPU") else None
+
+
+def _training(name: str, outcome: Outcome) -> Finding:
+    said = outcome.said
+    if "due" not in said:
+        return problem(name, f"failed: {outcome.failure}", outcome.remedy)
+    rows, due, wrong, took = (said[key] for key in ("rows", "due", "wrong", "seconds"))
+    text = f"{said['strategy']}: {rows} of {due} rows kept, {wrong} wrong, in {took:.1f} s"
+    if rows != due or wrong:
+        return problem(name, text, "report it, please, with what this command prints.")
+    return ok(name, text, rows=rows, seconds=took)

@@ -1,0 +1,158 @@
+"""What changed most, and what jumped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from distwatch.findings.findings import NOTE, WARNING, Finding, counted
+from distwatch.findings.tables import TableDigest
+from distwatch.records import Floats
+
+#: A step is a spike where it is this many times what is usual around it, and more than
+#: this many times the logarithm of the number of steps: the largest of n values that have
+#: as heavy a tail as an exponential distribution is ln(n) times their mean by chance.
+_SPIKE = 10.0
+_TAIL = 2.0
+
+#: What is usual around a step is the median over this many stretches on either side.
+_AROUND = 4
+
+#: In the first tenth of a run sizes fall by themselves: nothing there is called a spike.
+_BEGINNING = 0.1
+
+#: What is "out of the ordinary" is this many times the signal's median, or not told.
+_UNUSUAL = 2.0
+
+
+class Peak(NamedTuple):
+    """The largest mean absolute delta of a signal."""
+
+    signal: str
+    #: "change", or "value" where the delta is the value itself.
+    what: str
+    value: float
+    step: int
+    #: Its median over all steps.
+    usual: float
+
+    @property
+    def times(self) -> float:
+        """How many times its median it is; 0 where that is 0, which tells nothing."""
+        return self.value / self.usual if self.usual > 0 else 0.0
+
+    def size(self) -> str:
+        """Its size beside what is usual."""
+        if not self.usual > 0:
+            return f"{self.value:.4g} (at most steps it is 0)"
+        return f"{self.value:.4g}, {self.times:.2g} times its median"
+
+
+def largest_change(tables: Sequence[TableDigest]) -> Finding | None:
+    """Which signal changes most, and which one most beside what is usual for it.
+
+    Signals are of different scale, so the largest of them says little of the others.
+    """
+    # Changes if there are any, which can be told apart from values.
+    main = [table for table in tables if table.of_changes] or tables
+    of_changes = any(table.of_changes for table in main)
+    peaks = [
+        peak
+        for table in main
+        for peak in _peaks(table)
+        if not of_changes or peak.what == "change"
+    ]
+    if not peaks:
+        return None
+    most = max(peaks, key=lambda peak: peak.value)
+    odd = max(peaks, key=lambda peak: peak.times)
+    text = (
+        f"The largest mean absolute {most.what} is {most.size()}, in {most.signal} at "
+        f"step {most.step}."
+    )
+    if odd.times > max(_UNUSUAL, most.times):
+        text += (
+            f" Beside what is usual for it, the largest is that of {odd.signal} at step "
+            f"{odd.step}: {odd.size()}."
+        )
+    return Finding("largest_change", NOTE, text, most.signal, most.step)
+
+
+def spikes(tables: Sequence[TableDigest]) -> list[Finding]:
+    """The largest of the sudden jumps, and which other signals jumped."""
+    found = sorted((spike for table in tables for spike in _spikes(table)), reverse=True)
+    if not found:
+        return []
+    first, others = found[0], tuple(spike.signal for spike in found[1:])
+    text = (
+        f"{first.signal} jumps at step {first.step}: its mean absolute {first.what} is "
+        f"{first.value:.4g}, {first.times:.3g} times what is usual around it"
+    )
+    if others:
+        text += f"; {counted(len(others), 'more signal')} jumped, there or at other steps"
+    text = f"{text}. Look at the batch of that step, or clip gradients."
+    return [Finding("spike", WARNING, text, first.signal, first.step, others=others)]
+
+
+class _Spike(NamedTuple):
+    times: float
+    signal: str
+    what: str
+    value: float
+    step: int
+
+
+def _spikes(table: TableDigest) -> Iterator[_Spike]:
+    """The largest spike of each signal that has one."""
+    line = table.timeline
+    peak = line.peak.copy()
+    peak[: -(-int(line.rows * _BEGINNING) // line.width)] = -np.inf
+    usual = np.fmax(_usual_around(table), table.usual())
+    at_least = max(_SPIKE, _TAIL * np.log(max(line.rows, 1)))
+    comparable = (usual > 0) & np.isfinite(usual) & (peak > 0)
+    times = np.divide(peak, usual, where=comparable, out=np.zeros(peak.shape))
+    for signal in np.flatnonzero(times.max(axis=0, initial=0.0) > at_least):
+        at = int(np.argmax(times[:, signal]))
+        yield _Spike(
+            float(times[at, signal]),
+            table.table.names[signal],
+            _what(table, int(signal)),
+            float(peak[at, signal]),
+            int(line.peak_step[at, signal]),
+        )
+
+
+def _usual_around(table: TableDigest) -> Floats:
+    """The median of what nearby stretches have on average, without their own peak.
+
+    Shape (stretch, signal); NaN where too few stretches are near.
+    """
+    line = table.timeline
+    change, steps = line.sums("change"), line.sums("changes")
+    rest = np.where(steps > 1, change - line.peak, np.where(steps == 1, change, np.nan))
+    mean = rest / np.maximum(steps - (steps > 1), 1)
+    padded = np.pad(mean, ((_AROUND, _AROUND), (0, 0)), constant_values=np.nan)
+    near = np.lib.stride_tricks.sliding_window_view(padded, 2 * _AROUND + 1, axis=0)
+    enough = np.isfinite(near).sum(axis=-1) > _AROUND
+    return np.where(
+        enough, np.nanmedian(np.where(enough[..., None], near, 0.0), axis=-1), np.inf
+    )
+
+
+def _peaks(table: TableDigest) -> Iterator[Peak]:
+    line, usual = table.timeline, table.usual()
+    for signal in np.flatnonzero(np.isfinite(usual)):
+        at = int(np.argmax(line.peak[:, signal]))
+        yield Peak(
+            table.table.names[signal],
+            _what(table, int(signal)),
+            float(line.peak[at, signal]),
+            int(line.peak_step[at, signal]),
+            float(usual[signal]),
+        )
+
+
+def _what(table: TableDigest, signal: int) -> str:
+    return "value" if table.table.signals[signal].reference == "none" else "change"

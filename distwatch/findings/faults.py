@@ -1,0 +1,212 @@
+"""What went wrong in a training: NaN, dead units, updates that are too small or large."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from distwatch.findings.findings import NOTE, WARNING, Finding, and_more, counted
+from distwatch.findings.tables import TableDigest
+from distwatch.records import Floats, RunInfo
+
+#: Rows without which the last part of a run says nothing.
+_ROWS = 8
+
+#: Shares of elements that stay exactly as they are, or are exactly zero. Of a ReLU layer
+#: about half are zero (K. He et al., "Delving Deep into Rectifiers", 2015), and so a
+#: quarter to a half unchanged; units that are zero for every example learn no more
+#: (A. L. Maas et al., "Rectifier Nonlinearities Improve Neural Network Acoustic Models",
+#: 2013). Zeros of values are let through further, since dropout and pooling make more.
+_UNCHANGED, _ZERO = 0.6, 0.85
+#: From this share on hardly anything of the layer is left.
+_DEAD = 0.95
+
+#: The norm of an update over that of its weight is about 1e-3 in a healthy training
+#: (A. Karpathy, notes of Stanford's CS231n, "Ratio of weights:updates"); two orders of
+#: magnitude to either side are let through.
+_SLOW, _FAST = 1e-5, 1e-1
+#: A weight that began at zero is made of its updates: after t equal and random ones its
+#: norm is sqrt(t) of theirs, so the ratio is 1 / sqrt(t) with nothing wrong. Twice that.
+_FROM_ZERO = 2.0
+#: Smaller than half a unit in the last place of float32 (6e-8) nothing is added at all; as
+#: large as the weight itself an update leaves nothing of it.
+_LOST_IN_ROUNDING, _OVERWRITING = 1e-7, 1.0
+
+_GRADIENTS = ("gradient/", "gradient_clipped/", "gradient_local/")
+
+
+def not_finite(info: RunInfo, tables: Sequence[TableDigest]) -> list[Finding]:
+    """Where NaN or Inf came first, how far they spread, and whether they are still there."""
+    broken = [(t.broken.first, t) for t in tables if t.broken.first is not None]
+    if not broken:
+        return []
+    (step, position, signal), table = min(broken, key=lambda pair: pair[0][0])
+    all_signals = [name for _, each in broken for name in _named(each, each.broken.signals)]
+    steps = max(each.broken.steps for _, each in broken)
+    last = max(each.broken.last for _, each in broken)
+    still = any(each.broken.still for _, each in broken)
+    replica, name = info.replicas[position], table.table.names[signal]
+    text = (
+        f"NaN or Inf first at step {step} on replica {replica}, in {name}; in "
+        f"{counted(len(all_signals), 'signal')} and {counted(steps, 'step')} altogether, "
+        f"{'up to the end' if still else f'for the last time at step {last}'}."
+    )
+    others = tuple(each for each in all_signals if each != name)
+    return [Finding("not_finite", WARNING, text, name, step, replica, others)]
+
+
+def dead(tables: Sequence[TableDigest]) -> list[Finding]:
+    """Activations of which most elements stay as they are, or zero, in the last part."""
+    found = []
+    for table in tables:
+        share = _share_of_zeros(table)
+        for signal in _named_as(table, ("activation/",)):
+            of_values = table.table.signals[signal].reference == "none"
+            if share[signal] >= (_ZERO if of_values else _UNCHANGED):
+                found.append((float(share[signal]), table, signal, of_values))
+    if not found:
+        return []
+    found.sort(key=lambda each: each[0], reverse=True)
+    most, table, signal, of_values = found[0]
+    name, others = table.table.names[signal], _names(each[1:3] for each in found[1:])
+    text = (
+        f"{_percent(most)} of the elements of {name}{_among(others)} "
+        f"{'were exactly zero' if of_values else 'did not change at all'} since step "
+        f"{_since(table)}: up to that share of its units may be dead or saturated. A lower "
+        "learning rate or a leaky activation helps."
+    )
+    severity = WARNING if most >= _DEAD else NOTE
+    return [Finding("dead", severity, text, name, _since(table), others=others)]
+
+
+def no_gradient(tables: Sequence[TableDigest]) -> list[Finding]:
+    """Variables whose gradient is exactly zero in the whole of the last part."""
+    found = [
+        (table, signal)
+        for table in tables
+        for signal in _named_as(table, _GRADIENTS)
+        if table.table.signals[signal].reference == "none"
+        and _share_of_zeros(table)[signal] == 1.0
+    ]
+    if not found:
+        return []
+    (table, signal), others = found[0], _names(found[1:])
+    name = table.table.names[signal]
+    text = (
+        f"{name}{and_more(others)} {_is_or_are(others)} exactly zero since step "
+        f"{_since(table)}: no gradient gets there. Look for dead units after it."
+    )
+    return [Finding("no_gradient", WARNING, text, name, _since(table), others=others)]
+
+
+def update_ratios(tables: Sequence[TableDigest]) -> list[Finding]:
+    """Weights that hardly change any more in the last part, or change too much."""
+    ratios = [
+        (ratio, table, signal)
+        for table in tables
+        if table.has_ratio
+        for signal, ratio in _ratios(table)
+    ]
+    still = [each for each in ratios if each[0] == 0.0]
+    slow = sorted((each for each in ratios if 0.0 < each[0] < _SLOW), key=lambda each: each[0])
+    fast = [each for each in ratios if each[0] > _fast(each[1])]
+    fast.sort(key=lambda each: -each[0])
+    kinds: list[tuple[list[tuple[float, TableDigest, int]], Callable[..., str], bool]] = [
+        (fast, _too_fast, bool(fast) and fast[0][0] > _OVERWRITING),
+        (still, _frozen, True),
+        (slow, _too_slow, bool(slow) and slow[0][0] < _LOST_IN_ROUNDING),
+    ]
+    found = []
+    for them, words, grave in kinds:
+        if them:
+            ratio, table, signal = them[0]
+            name, others = table.table.names[signal], _names(each[1:] for each in them[1:])
+            text = words(f"{name}{and_more(others)}", ratio, _since(table))
+            severity = WARNING if grave else NOTE
+            found.append(
+                Finding("update_ratio", severity, text, name, _since(table), others=others)
+            )
+    return found
+
+
+def _too_fast(names: str, ratio: float, since: int) -> str:
+    return (
+        f"{names}: updates since step {since} are up to {ratio:.2g} of their weight's norm, "
+        "where about 0.001 is healthy: the training may be unstable. A lower learning rate "
+        "helps."
+    )
+
+
+def _frozen(names: str, ratio: float, since: int) -> str:
+    return (
+        f"{names}: not changed by any step since step {since}. Is the learning rate zero, or "
+        "do no gradients get there?"
+    )
+
+
+def _too_slow(names: str, ratio: float, since: int) -> str:
+    return (
+        f"{names}: updates since step {since} are down to {ratio:.2g} of their weight's norm, "
+        "where about 0.001 is healthy: it hardly learns any more. A higher learning rate "
+        "may help."
+    )
+
+
+def _ratios(table: TableDigest) -> Iterator[tuple[int, float]]:
+    """The update-to-weight ratio in the last part, where weights are not zero."""
+    if table.steps < _ROWS:
+        return
+    last = table.timeline.last
+    change, weight = (
+        table.timeline.sums(name)[last].sum(axis=0) for name in ("change_l2sq", "weight_l2sq")
+    )
+    for signal in _named_as(table, ("update/",)):
+        if table.table.signals[signal].reference == "none" and 0 < weight[signal] < np.inf:
+            ratio = float(np.sqrt(change[signal] / weight[signal]))
+            if np.isfinite(ratio):
+                yield signal, ratio
+
+
+def _fast(table: TableDigest) -> float:
+    """The ratio from which updates are too large, given how long the weights have grown."""
+    return max(_FAST, _FROM_ZERO / math.sqrt(_since(table) + 1.0))
+
+
+def _share_of_zeros(table: TableDigest) -> Floats:
+    """Which share of the elements is exactly zero in the last part: shape (signal,)."""
+    last = table.timeline.last
+    zeros, count = (table.timeline.sums(n)[last].sum(axis=0) for n in ("zeros", "count"))
+    enough = (count > 0) & (table.steps >= _ROWS)
+    return np.where(enough, zeros / np.maximum(count, 1.0), np.nan)
+
+
+def _since(table: TableDigest) -> int:
+    """The step that the last part begins with."""
+    return int(table.timeline.first_step[table.timeline.last.start])
+
+
+def _named_as(table: TableDigest, starts: tuple[str, ...]) -> list[int]:
+    return [i for i, name in enumerate(table.table.names) if name.startswith(starts)]
+
+
+def _named(table: TableDigest, chosen: Floats) -> list[str]:
+    return [table.table.names[signal] for signal in np.flatnonzero(chosen)]
+
+
+def _names(found: Iterable[tuple[TableDigest, int]]) -> tuple[str, ...]:
+    return tuple(table.table.names[signal] for table, signal in found)
+
+
+def _among(others: Sequence[str]) -> str:
+    return f" (and fewer of {counted(len(others), 'more signal')})" if others else ""
+
+
+def _is_or_are(others: Sequence[str]) -> str:
+    return "are" if others else "is"
+
+
+def _percent(share: float) -> str:
+    """A share in words: what is not whole never reads as if it were."""
+    return "All" if share == 1.0 else f"{min(100 * share, 99.9):.3g}%"

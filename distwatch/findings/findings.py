@@ -1,0 +1,63 @@
+"""What stands out in a run, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from distwatch.text import printable
+
+#: How much a finding matters: a fact worth knowing, or something to look into.
+NOTE, WARNING = "note", "warning"
+
+#: The kind of finding that comes first: how large the run is.
+EXTENT = "extent"
+
+#: More sentences than these nobody reads.
+_MOST = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that stands out in a run, in words and for programs.
+
+    ``kind`` is a stable name, such as "largest_change" or "not_finite"; ``severity``
+    "note" or "warning". ``signal``, ``step`` and ``replica`` (its global number) say where,
+    None where it is of no single one; ``others`` names further signals of which the same
+    is true.
+    """
+
+    kind: str
+    severity: str
+    text: str
+    signal: str | None = None
+    step: int | None = None
+    replica: int | None = None
+    others: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # It has names of signals, and a store may be anybody's.
+        object.__setattr__(self, "text", printable(self.text))
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """The extent first, then warnings, then notes; otherwise as they came."""
+    return sorted(findings, key=lambda each: (each.kind != EXTENT, each.severity != WARNING))
+
+
+def sentences(findings: Sequence[Finding]) -> list[str]:
+    """The texts of the first findings, and how many there are more."""
+    texts = [finding.text for finding in findings]
+    if len(texts) <= _MOST:
+        return texts
+    return [*texts[: _MOST - 1], f"And {len(texts) - _MOST + 1} more findings."]
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things: "1 step", "2 steps"."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def and_more(others: Sequence[str]) -> str:
+    """What follows the first of several signals."""
+    return f" and {counted(len(others), 'more signal')}" if others else ""

@@ -1,0 +1,221 @@
+"""How the replicas differ, and which one is not like the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+
+from distwatch.findings.findings import NOTE, WARNING, Finding, counted
+from distwatch.findings.tables import TableDigest
+from distwatch.records import Floats, RunInfo
+from distwatch.statistics import ROW, merge_axis
+
+#: A replica's mean counts as apart from this many of the signal's standard deviations on,
+#: and its spread from this factor on. Less is of no matter, however sure it is.
+_SKEW = 0.25
+_WIDER = 1.5
+
+#: It is sure where it is this many standard errors from what chance makes; that many,
+#: since every signal on every replica is tried.
+_SURE = 6.0
+
+#: Stretches without which standard errors are too unsure themselves: with 11 degrees of
+#: freedom, six of them come about by chance in fewer than 1 of 10,000 tries.
+_STRETCHES = 12
+
+#: From this modified z-score on one value is an outlier among others: B. Iglewicz & D. C.
+#: Hoaglin, "How to Detect and Handle Outliers" (1993), with the median absolute deviation.
+_OUTLIER = 3.5
+_TO_SIGMA = 0.6745
+
+
+class Oddity(NamedTuple):
+    """One replica that is not like the others in one signal."""
+
+    #: Its place among the replicas, and whether it alone is odd: not told from two.
+    replica: int
+    alone: bool
+    inputs: bool
+    #: How far beyond what counts.
+    strength: float
+    signal: str
+    #: By how much: of standard deviations, of the factor of spread; None if it is frozen.
+    shift: float | None = None
+    factor: float | None = None
+
+
+def apart(info: RunInfo, tables: Sequence[TableDigest]) -> Finding:
+    """How far the replicas lie apart, where that is furthest."""
+    if len(info.replicas) < 2:
+        text = "One replica, so there is none to compare it with."
+        return Finding("replicas_apart", NOTE, text)
+    main = [table for table in tables if table.of_changes] or tables
+    found = [each for each in map(_furthest, main) if each is not None]
+    if not found:
+        text = "The replicas cannot be compared: there is no step that two of them have."
+        return Finding("replicas_apart", NOTE, text)
+    _, name, by, position, std = max(found)
+    replica = info.replicas[position]
+    text = (
+        f"The replicas' means lie furthest apart in {name} (by {by:.4g} in a step); "
+        f"replica {replica} spreads most there (std {std:.4g})."
+    )
+    return Finding("replicas_apart", NOTE, text, name, replica=replica)
+
+
+def same_inputs(tables: Sequence[TableDigest]) -> list[Finding]:
+    """Which replicas are given the same batches."""
+    found = []
+    for table in tables:
+        pairs = np.argwhere(np.triu(table.shared, 1))
+        if not len(pairs):
+            continue
+        a, b = pairs[np.argmax(table.shared[tuple(pairs.T)])]
+        text = (
+            f"Replicas {table.replicas[a]} and {table.replicas[b]} were given the same "
+            f"input at {table.shared[a, b]} of {counted(table.steps, 'step')}."
+        )
+        if len(pairs) > 1:
+            text += f" So were {counted(len(pairs) - 1, 'more pair')}, at as many or fewer."
+        found.append(Finding("same_inputs", WARNING, text, table.table.names[0]))
+    return found
+
+
+def odd_replicas(info: RunInfo, tables: Sequence[TableDigest]) -> list[Finding]:
+    """Which replicas differ from the others, step after step.
+
+    That takes an effect that matters, a standard error that rules out chance, and, to
+    call one replica odd, that the others are alike. Of two that differ it is not known
+    which one is odd.
+    """
+    if len(info.replicas) < 2:
+        return []
+    found = [oddity for table in tables for oddity in _oddities(table)]
+    found.sort(key=lambda each: (_group(each), -each.strength))
+    return [_told(info, list(same)) for _, same in groupby(found, key=_group)]
+
+
+def _group(odd: Oddity) -> tuple[bool, bool, int]:
+    """What is told in one sentence: inputs first, then what is sure to be one replica's."""
+    return (not odd.inputs, not odd.alone, odd.replica if odd.alone else -1)
+
+
+def _told(info: RunInfo, found: list[Oddity]) -> Finding:
+    first, others = found[0], tuple(dict.fromkeys(each.signal for each in found[1:]))
+    others = tuple(name for name in others if name != first.signal)
+    replica = info.replicas[first.replica]
+    than = "the others"
+    if len(info.replicas) == 2:
+        than = f"replica {info.replicas[1 - first.replica]}"
+    text = f"{_difference(first, replica, than)}{_so_too(others)}."
+    if not first.alone and len(info.replicas) > 2:
+        text += " The other replicas differ among themselves, too."
+    kind = "skewed_inputs" if first.inputs else "odd_replica"
+    if not first.alone and not first.inputs:
+        kind = "replicas_differ"
+    if not first.inputs:
+        text += " Look at what it is fed."
+    return Finding(kind, WARNING, text, first.signal, replica=replica, others=others)
+
+
+def _difference(odd: Oddity, replica: int, than: str) -> str:
+    where = f"Replica {replica} is given other data in {odd.signal} than {than}"
+    if not odd.inputs:
+        where = f"Replica {replica} differs from {than} in {odd.signal}"
+    if odd.shift is not None:
+        return f"{where}: its mean lies {odd.shift:+.2g} standard deviations away"
+    if odd.factor is None:
+        return f"{where}: there it never changes, while they do"
+    return f"{where}: it spreads {odd.factor:.2g} times as widely"
+
+
+def _so_too(others: Sequence[str]) -> str:
+    return f", and it differs in {counted(len(others), 'more signal')}" if others else ""
+
+
+def _oddities(table: TableDigest) -> Iterator[Oddity]:
+    std = ROW.compute(ROW.unpack(merge_axis(ROW, table.totals, axis=0)))["std"]
+    mean, mean_sure = _lasting(table, "mean", "means")
+    shift = mean / std
+    width, width_sure = _lasting(table, "width", "widths")
+    counts = mean_sure & (np.abs(shift) > _SKEW)
+    for replica, signal, alone in _outliers(mean, counts, _SKEW * std):
+        by = float(shift[replica, signal])
+        name = table.table.names[signal]
+        yield Oddity(replica, alone, table.of_inputs, abs(by) / _SKEW, name, shift=by)
+    limit = np.log(_WIDER)
+    counts = width_sure & (np.abs(width) > limit)
+    for replica, signal, alone in _outliers(width, counts, np.full_like(std, limit)):
+        by = float(width[replica, signal])
+        name, factor = table.table.names[signal], float(np.exp(by))
+        yield Oddity(replica, alone, table.of_inputs, abs(by) / limit, name, factor=factor)
+    yield from _frozen(table)
+
+
+def _frozen(table: TableDigest) -> Iterator[Oddity]:
+    """Replicas on which a signal never changed, while it did on the others."""
+    n, l1 = (table.totals[..., ROW.fields.index(name)] for name in ("n", "l1"))
+    changing = (n > 0) & (l1 > 0)
+    still = (n > 0) & (l1 == 0) & (changing.sum(axis=0) == len(table.replicas) - 1)
+    for replica, signal in np.argwhere(still):
+        if table.table.signals[signal].reference != "none" and table.steps >= _STRETCHES:
+            yield Oddity(int(replica), True, table.of_inputs, np.inf, table.table.names[signal])
+
+
+def _lasting(table: TableDigest, value: str, count: str) -> tuple[Floats, Floats]:
+    """How far each replica lies from the others on average, and whether that is sure.
+
+    The standard error is that between stretches of the run (the method of batch means),
+    since neighbouring steps may be alike. Shapes: (replica, signal) both.
+    """
+    sums, steps = table.timeline.sums(value), table.timeline.sums(count)
+    total = steps.sum(axis=0)
+    stretches = (steps > 0).sum(axis=0)
+    mean = sums.sum(axis=0) / total
+    squares = ((sums - steps * mean) ** 2).sum(axis=0)
+    error = np.sqrt(squares * stretches / np.maximum(stretches - 1, 1)) / total
+    sure = (stretches >= _STRETCHES) & (np.abs(mean) > _SURE * error)
+    return mean, sure
+
+
+def _outliers(mean: Floats, counts: Floats, least: Floats) -> Iterator[tuple[int, int, bool]]:
+    """The replica, the signal, and whether that replica alone is unlike the others.
+
+    Each lies ``mean`` from the average of the others, among which an odd one counts, too;
+    so it also has to lie ``least`` from their median. Shapes: (replica, signal), least
+    (signal,).
+    """
+    for signal in np.flatnonzero(counts.any(axis=0)):
+        values, known = mean[:, signal], np.isfinite(mean[:, signal])
+        off = np.abs(values - np.median(values[known]))
+        usual = np.median(off[known])
+        odd = counts[:, signal] & (_TO_SIGMA * off > _OUTLIER * usual) & (off > least[signal])
+        if known.sum() > 2 and odd.any():
+            yield from ((int(replica), int(signal), True) for replica in np.flatnonzero(odd))
+        else:
+            # Two are equally far from each other: the second is told beside the first.
+            size = np.where(counts[:, signal], np.abs(values), -1.0)
+            yield (1 if len(values) == 2 else int(np.argmax(size))), int(signal), False
+
+
+def _furthest(table: TableDigest) -> tuple[float, str, float, int, float] | None:
+    """Where the replicas differ most: by how many widths, the signal, by how much,
+    the position of the replica that spreads most there, and its std."""
+    by = table.replica_spread()
+    std = ROW.compute(ROW.unpack(table.totals))["std"]
+    if np.isnan(by).all() or np.isnan(std).all():
+        return None
+    # Signals are of different scales, so each is measured in its own widths.
+    widest = np.maximum(np.nanmax(np.nan_to_num(std), axis=0), np.finfo(float).tiny)
+    signal = int(np.nanargmax(by / widest))
+    replica = int(np.nanargmax(std[:, signal]))
+    return (
+        float(by[signal] / widest[signal]),
+        table.table.names[signal],
+        float(by[signal]),
+        replica,
+        float(std[replica, signal]),
+    )

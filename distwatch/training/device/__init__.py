@@ -1,0 +1,1 @@
+"""Inside the graph: the rings that hold rows, the references, the kernels."""

@@ -1,0 +1,360 @@
+"""What a delta is measured against, kept on the replica's own device.
+
+``previous`` keeps the batch of the step before. Keeping it costs no copy: the
+variable takes over the activation's buffer. The other kinds are made of the same part:
+``batch_mean`` keeps the means of the step before, ``first`` a batch that is kept once,
+``ema`` one that is blended in at every step; ``neighbour`` and ``none`` keep nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from distwatch.training.device.kernels import comparable
+from distwatch.training.strategies import host_of, on_device
+
+Tensor = Any
+
+#: Makes a delta in the graph it is called in.
+Delta = Callable[[], Tensor]
+
+#: What is compared: the leading values, and what they are measured against, if anything.
+Pair = tuple[Tensor, Tensor | None]
+
+
+class Reference(Protocol):
+    """The references of some tensors of one kind on one replica."""
+
+    #: Whether `keep` or `forget` wants to be called on the step before a look.
+    needs_step_before: bool
+    #: Whether `follow` wants to be called on every step.
+    needs_every_step: bool
+
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]: ...
+    def keep(self, tensors: Sequence[Tensor]) -> None: ...
+    def forget(self) -> None: ...
+    def follow(self, tensors: Sequence[Tensor]) -> None: ...
+
+
+class References:
+    """The references of all watched tensors of one replica.
+
+    Args:
+        kinds: one a tensor, such as "previous" or "ema(0.99)".
+        examples: the tensors of the step that is being traced, for dtypes and dims.
+        device: where the replica computes.
+    """
+
+    def __init__(self, kinds: Sequence[str], examples: Sequence[Tensor], device: str) -> None:
+        examples = [_with_rows(x) for x in examples]
+        self._host = host_of(device)
+        self._positions = {
+            kind: [i for i, each in enumerate(kinds) if each == kind]
+            for kind in dict.fromkeys(kinds)
+        }
+        self._kinds = {
+            kind: _reference(kind, [examples[i] for i in positions], device)
+            for kind, positions in self._positions.items()
+        }
+
+    @property
+    def needs_step_before(self) -> bool:
+        """Whether `keep` or `forget` is to be called on each step."""
+        return any(each.needs_step_before for each in self._kinds.values())
+
+    @property
+    def needs_every_step(self) -> bool:
+        """Whether `follow` is to be called on each step, after the deltas were taken."""
+        return any(each.needs_every_step for each in self._kinds.values())
+
+    def deltas(self, tensors: Sequence[Tensor]) -> tuple[list[Delta], Tensor]:
+        """Measure each tensor against its reference.
+
+        Returns:
+            Makers of the deltas, and how many elements each has, float64 (tensor,).
+        """
+        tensors = [_with_rows(x) for x in tensors]
+        pairs: list[Pair] = [(x, None) for x in tensors]
+        for kind, reference in self._kinds.items():
+            found = reference.pairs(self._of(kind, tensors))
+            for i, pair in zip(self._positions[kind], found, strict=True):
+                pairs[i] = pair
+        with tf.device(self._host):
+            counts = tf.stack([tf.size(now) for now, _ in pairs])
+        return [_delta(*pair) for pair in pairs], tf.cast(counts, tf.float64)
+
+    def keep(self, tensors: Sequence[Tensor]) -> None:
+        """Make this step's tensors the reference of the next, which is looked at."""
+        tensors = [_with_rows(x) for x in tensors]
+        for kind, reference in self._kinds.items():
+            reference.keep(self._of(kind, tensors))
+
+    def forget(self) -> None:
+        """Leave the next step, which is not looked at, without a reference."""
+        for reference in self._kinds.values():
+            reference.forget()
+
+    def follow(self, tensors: Sequence[Tensor]) -> None:
+        """Take a step into account that may or may not be looked at."""
+        tensors = [_with_rows(x) for x in tensors]
+        for kind, reference in self._kinds.items():
+            reference.follow(self._of(kind, tensors))
+
+    def _of(self, kind: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [tensors[i] for i in self._positions[kind]]
+
+
+def _reference(kind: str, examples: Sequence[Tensor], device: str) -> Reference:
+    if decay := re.fullmatch(r"ema\((.+)\)", kind):
+        return _MovingAverage(examples, device, decay=float(decay[1]))
+    kinds: dict[str, Callable[[Sequence[Tensor], str], Reference]] = {
+        "previous": Previous,
+        "batch_mean": _BatchMean,
+        "first": _First,
+        "neighbour": _Neighbour,
+        "none": _Nothing,
+    }
+    return kinds[kind](examples, device)
+
+
+class _Keepless:
+    """A reference that keeps nothing from step to step."""
+
+    needs_step_before = False
+    needs_every_step = False
+
+    def keep(self, tensors: Sequence[Tensor]) -> None:
+        """Nothing to keep."""
+
+    def forget(self) -> None:
+        """Nothing to forget."""
+
+    def follow(self, tensors: Sequence[Tensor]) -> None:
+        """Nothing to follow."""
+
+
+class _Nothing(_Keepless):
+    """The value itself."""
+
+    def __init__(self, examples: Sequence[Tensor], device: str) -> None:
+        pass
+
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+        return [(x, None) for x in tensors]
+
+
+class _Neighbour(_Nothing):
+    """The next row of the same batch: the delta of a row is itself minus the next."""
+
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+        return [(x[:-1], x[1:]) for x in tensors]
+
+
+class Previous:
+    """The batches of the step before, of some tensors of shape (rows, *features).
+
+    Args:
+        examples: tensors of their dtypes and dims; the number of rows may vary, and
+            so may features whose size is unknown.
+        device: where the replica computes.
+    """
+
+    needs_step_before = True
+    needs_every_step = False
+
+    def __init__(self, examples: Sequence[Tensor], device: str) -> None:
+        self._host = host_of(device)
+        # Shapes are kept apart from the batches: TensorFlow's graph optimizer takes
+        # the shape of a variable of unknown shape for that of what it is assigned
+        # later. The rows of all batches share one variable, to save operations.
+        self._rows = self._shapes_variable([len(examples)])
+        self._batches = [_batch_variable(x, device) for x in examples]
+        self._features = [
+            None
+            if x.shape[1:].is_fully_defined()
+            else self._shapes_variable([x.shape.rank - 1])
+            for x in examples
+        ]
+
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+        """The leading rows that each tensor and its batch before both have."""
+        with tf.device(self._host):
+            rows = tf.minimum(_row_counts(tensors), self._rows.read_value())
+            rows = tf.split(rows, len(tensors))
+        return [
+            self._leading(x, n, batch.read_value(), features)
+            for x, n, batch, features in zip(
+                tensors, rows, self._batches, self._features, strict=True
+            )
+        ]
+
+    def keep(self, tensors: Sequence[Tensor]) -> None:
+        """Make these the batches before."""
+        for x, batch, features in zip(tensors, self._batches, self._features, strict=True):
+            batch.assign(x, read_value=False)
+            if features is not None:
+                with tf.device(self._host):
+                    features.assign(tf.shape(x)[1:], read_value=False)
+        with tf.device(self._host):
+            self._rows.assign(_row_counts(tensors), read_value=False)
+
+    def forget(self) -> None:
+        """Have no batches before: nothing is in common with the next."""
+        with tf.device(self._host):
+            self._rows.assign(tf.zeros_like(self._rows), read_value=False)
+
+    def follow(self, tensors: Sequence[Tensor]) -> None:
+        """Nothing: what is not looked at next is no batch before."""
+
+    @property
+    def rows(self) -> Tensor:
+        """How many rows each batch before has: shape (tensor,)."""
+        with tf.device(self._host):
+            return self._rows.read_value()
+
+    def beyond(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The rows of the only batch before from ``rows`` on, if its features are x's."""
+        (batch,), (features,) = self._batches, self._features
+        kept = batch.read_value()
+        if features is None:
+            return kept[rows:]
+        return tf.cond(self._alike(x, features), lambda: kept[rows:], lambda: x[:0])
+
+    def _alike(self, x: Tensor, features: Any) -> Tensor:
+        with tf.device(self._host):
+            return tf.reduce_all(tf.equal(tf.shape(x)[1:], features.read_value()))
+
+    def _leading(
+        self, x: Tensor, rows: Tensor, batch: Tensor, features: Any
+    ) -> tuple[Tensor, Tensor]:
+        if features is None:
+            return _slice(x, rows), _slice(batch, rows)
+        with tf.device(self._host):
+            # Sequences of another length have no elements in common places.
+            rows = tf.where(self._alike(x, features), rows, 0)
+        return tf.reshape(_slice(x, rows), [-1]), tf.reshape(_slice(batch, rows), [-1])
+
+    def _shapes_variable(self, shape: list[int]) -> Any:
+        return on_device(
+            self._host, lambda: tf.Variable(tf.zeros(shape, tf.int32), trainable=False)
+        )
+
+
+class _BatchMean:
+    """The per-feature mean of the batch before; one row, or none of an empty batch."""
+
+    needs_step_before = True
+    needs_every_step = False
+
+    def __init__(self, examples: Sequence[Tensor], device: str) -> None:
+        self._before = Previous([_mean(x) for x in examples], device)
+
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+        return self._before.pairs([_mean(x) for x in tensors])
+
+    def keep(self, tensors: Sequence[Tensor]) -> None:
+        self._before.keep([_mean(x) for x in tensors])
+
+    def forget(self) -> None:
+        self._before.forget()
+
+    def follow(self, tensors: Sequence[Tensor]) -> None:
+        """Nothing to follow."""
+
+
+class _First(_Keepless):
+    """The first batch with rows that the replica saw."""
+
+    needs_every_step = True
+
+    def __init__(self, examples: Sequence[Tensor], device: str) -> None:
+        # One by one: they need not get their first rows together.
+        self._firsts = [Previous([x], device) for x in examples]
+
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+        return [
+            pair
+            for first, x in zip(self._firsts, tensors, strict=True)
+            for pair in first.pairs([x])
+        ]
+
+    def follow(self, tensors: Sequence[Tensor]) -> None:
+        for first, x in zip(self._firsts, tensors, strict=True):
+            _keep_if_empty(first, x)
+
+
+class _MovingAverage(_Keepless):
+    """A moving average of the batches, row by row.
+
+    Rows that a longer batch has beyond it join it as they are; rows beyond a shorter
+    batch stay. Where the features are of another size it starts anew.
+    """
+
+    needs_every_step = True
+
+    def __init__(self, examples: Sequence[Tensor], device: str, *, decay: float) -> None:
+        self._decay = decay
+        self._averages = [Previous([comparable(x)], device) for x in examples]
+
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+        return [
+            pair
+            for average, x in zip(self._averages, tensors, strict=True)
+            for pair in average.pairs([comparable(x)])
+        ]
+
+    def follow(self, tensors: Sequence[Tensor]) -> None:
+        for average, x in zip(self._averages, tensors, strict=True):
+            average.keep([self._blended(average, comparable(x))])
+
+    def _blended(self, average: Previous, x: Tensor) -> Tensor:
+        ((now, before),) = average.pairs([x])
+        decay = tf.cast(self._decay, x.dtype)
+        mixed = decay * before + (1.0 - decay) * now
+        features = tf.shape(x)[1:]
+        rows = tf.size(mixed) // tf.maximum(tf.reduce_prod(features), 1)
+        mixed = tf.reshape(mixed, tf.concat([[rows], features], axis=0))
+        return tf.concat([mixed, x[rows:], average.beyond(x, rows)], axis=0)
+
+
+def _mean(x: Tensor) -> Tensor:
+    some = tf.minimum(tf.shape(x)[0], 1)
+    return tf.reduce_mean(comparable(x), axis=0, keepdims=True)[:some]
+
+
+def _keep_if_empty(first: Previous, x: Tensor) -> None:
+    tf.cond(first.rows[0] > 0, lambda: None, lambda: first.keep([x]))
+
+
+def _batch_variable(example: Tensor, device: str) -> Any:
+    features = example.shape[1:]
+    empty = [0] + [size or 0 for size in features]
+
+    def make() -> Any:
+        shape = tf.TensorShape([None]).concatenate(features)
+        return tf.Variable(tf.zeros(empty, example.dtype), shape=shape, trainable=False)
+
+    return on_device(device, make)
+
+
+def _row_counts(tensors: Sequence[Tensor]) -> Tensor:
+    return tf.stack([tf.shape(x)[0] for x in tensors])
+
+
+def _slice(x: Tensor, rows: Tensor) -> Tensor:
+    """The leading rows; whole rows are contiguous, so no copy is made."""
+    return tf.strided_slice(x, [0], rows, [1])
+
+
+def _delta(now: Tensor, before: Tensor | None) -> Delta:
+    if before is None:
+        return lambda: comparable(now)
+    return lambda: comparable(now) - comparable(before)
+
+
+def _with_rows(x: Tensor) -> Tensor:
+    return x if x.shape.rank else tf.reshape(x, [1])

@@ -1,0 +1,308 @@
+"""The ring: rows in, inside the training graph; blocks of rows out, on the host.
+
+Each replica writes its row into a ring of plain variables on its own device and
+never talks to Python or to another replica while it trains. The host reads the
+ring now and then and merges what it holds by cross-replica reductions. The
+variables live here and not in the model, so no weight, checkpoint or file of the
+model knows of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from distwatch.errors import WatcherError
+from distwatch.records import Floats, Ints, Table, Tensors
+from distwatch.signals.schedules import Schedule
+from distwatch.statistics import ROW, Observation, Row, merge_axis
+from distwatch.training import strategies
+from distwatch.training.device import kernels
+from distwatch.training.device.references import References
+from distwatch.training.device.tensor_slots import TensorSlots, collect
+
+Tensor = Any
+
+#: Columns before the statistics: step, the optimizer's iteration.
+_MARKS = 2
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """How a table is fed: known when the first step was traced.
+
+    A tensor that is two signals (a last layer's output is also the model's) is taken
+    once; ``carrier[i]`` is the position of signal i's tensor. ``references`` has one
+    entry a tensor.
+    """
+
+    table: Table
+    schedule: Schedule
+    tensor_index: tuple[int, ...]
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What one step gives a table, inside the graph.
+
+    ``besides`` are the companions of the tensors (see `distwatch.statistics.Seen`). With
+    ``evaluate`` the tensors are only examples of their kind: the real ones are made by
+    it, from a flag that says whether they are needed.
+    """
+
+    tensors: Sequence[Tensor]
+    companions: Sequence[Tensor | None] = ()
+    evaluate: Callable[[Tensor], Sequence[Tensor]] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class DrainedRows:
+    """What a drain brings home.
+
+    Shapes: step, iteration (n,); rows (n, replica, signal, field); merged
+    (n, signal, field). ``lost`` steps were overwritten before they were read.
+    """
+
+    step: Ints
+    iteration: Ints
+    rows: Floats
+    merged: Floats
+    lost: int
+    tensors: Tensors | None = None
+
+
+class Recorder:
+    """Takes the watched tensors of every step on every replica, and gives rows.
+
+    Args:
+        strategy: the strategy that trains.
+        feeds: the tables, and how they are fed.
+        steps_per_execution: how many steps may pass between two looks at the rings.
+        first_step: what the first step is counted as.
+    """
+
+    def __init__(
+        self,
+        strategy: Any,
+        feeds: Sequence[TablePlan],
+        *,
+        steps_per_execution: int,
+        first_step: int = 0,
+    ) -> None:
+        mergers = _Mergers(strategy)
+        self.tables = [TableRecorder(mergers, feed, steps_per_execution) for feed in feeds]
+        self._first_step = first_step
+        self._steps: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def record(self, fed: Sequence[StepInput], iteration: Tensor) -> None:
+        """Take one step's tensors, in the train step on one replica."""
+        steps = self._step_counter()
+        step = steps.read_value()
+        for table, given in zip(self.tables, fed, strict=True):
+            table.record(given, step, iteration)
+        steps.assign_add(1, read_value=False)
+
+    def _step_counter(self) -> Any:
+        number = strategies.replica_id()
+        with self._lock:
+            if number not in self._steps:
+                counter = functools.partial(_counter, self._first_step)
+                self._steps[number] = strategies.on_device(strategies.replica_device(), counter)
+            return self._steps[number]
+
+    @property
+    def started(self) -> bool:
+        """Whether a step was traced, so that there are rings to read."""
+        return bool(self._steps)
+
+    def follow_schedules(self) -> None:
+        """Take over changes of the schedules, from the next step on."""
+        for table in self.tables:
+            table.follow_schedule()
+
+
+def _counter(first: int = 0) -> Any:
+    return tf.Variable(first, dtype=tf.int64, trainable=False)
+
+
+class _Ring:
+    """The variables of one table on one replica."""
+
+    def __init__(
+        self, feed: TablePlan, capacity: int, examples: Sequence[Tensor], device: str
+    ) -> None:
+        width = _MARKS + len(feed.tensor_index) * len(feed.table.statistic.fields)
+        self.references = References(feed.references, examples, device)
+
+        def rows() -> Any:
+            return tf.Variable(tf.zeros([capacity, width], tf.float64), trainable=False)
+
+        #: Rows written.
+        self.written = strategies.on_device(device, _counter)
+        self.rows = strategies.on_device(device, rows)
+        #: What of the schedule may change while training runs.
+        self.parameters = strategies.on_device(
+            device,
+            lambda: tf.Variable(feed.schedule.parameters, dtype=tf.int64, trainable=False),
+        )
+        layout = feed.table.tensor
+        self.slots = TensorSlots(layout, capacity, device) if layout else None
+
+
+class _Mergers:
+    """What reduces over replicas, shared by tables, so that each is traced but once."""
+
+    def __init__(self, strategy: Any) -> None:
+        self._strategy = strategy
+        self._merging: dict[str, strategies.RowMerger] = {}
+        self.summing = strategies.SumOverReplicas(strategy)
+
+    def of(self, statistic: Row) -> strategies.RowMerger:
+        """What merges rows of a statistic."""
+        parts = str([part.spec() for part in statistic.further])
+        if parts not in self._merging:
+            self._merging[parts] = strategies.RowMerger(self._strategy, statistic)
+        return self._merging[parts]
+
+
+class TableRecorder:
+    """The rings of one table."""
+
+    def __init__(self, mergers: _Mergers, feed: TablePlan, steps_per_execution: int) -> None:
+        self.table = feed.table
+        self._feed = feed
+        self._statistic = feed.table.statistic
+        # Twice what may come between two drains, so that none is ever overwritten.
+        self._capacity = 2 * max(feed.table.window, steps_per_execution)
+        self._merger = mergers.of(self._statistic)
+        self._reducer = mergers.summing
+        self._rings: dict[int, _Ring] = {}
+        self._lock = threading.Lock()
+        self._read = 0
+        self._following = feed.schedule.parameters
+
+    # Inside the graph
+
+    def record(self, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
+        """Take one step's tensors, on one replica."""
+        ring = self._ring(fed.tensors)
+        references = ring.references
+        parameters = ring.parameters.read_value()
+        looking = self._feed.schedule.decide(step, parameters)
+        next_looking = self._feed.schedule.decide(step + 1, parameters)
+        if fed.evaluate is not None:
+            fed = StepInput(fed.evaluate(_needed(references, looking, next_looking)))
+        tf.cond(looking, lambda: self._write(ring, fed, step, iteration), lambda: None)
+        # The reference of a step is the batch before it, never the last one that
+        # was looked at; so it is kept on the step before a look, and else forgotten.
+        if references.needs_step_before:
+            tf.cond(next_looking, lambda: references.keep(fed.tensors), references.forget)
+        if references.needs_every_step:
+            references.follow(fed.tensors)
+
+    def _write(self, ring: _Ring, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
+        deltas, counts = ring.references.deltas(fed.tensors)
+        states = ROW.pack(ROW.from_passes(kernels.measure(deltas, counts)))
+        if self._statistic.further:
+            states = tf.concat([states, self._look_further(deltas, fed)], axis=-1)
+        if self._feed.tensor_index != tuple(range(len(deltas))):
+            states = tf.gather(states, self._feed.tensor_index)
+        marks = tf.cast(tf.stack([step, iteration]), tf.float64)
+        row = tf.concat([marks, tf.reshape(states, [-1])], axis=0)
+        slot = ring.written.read_value() % self._capacity
+        if ring.slots is not None:
+            ring.slots.write(slot, deltas[0]())
+        write = tf.raw_ops.ResourceScatterUpdate(
+            resource=ring.rows.handle, indices=slot[None], updates=row[None]
+        )
+        # The row is there before it is counted (in eager mode it is already).
+        with tf.control_dependencies([write] if write is not None else []):
+            ring.written.assign_add(1, read_value=False)
+
+    def _look_further(self, deltas: Sequence[Callable[[], Tensor]], fed: StepInput) -> Tensor:
+        """The states of the statistics beyond the usual ones: shape (tensor, field)."""
+        companions = fed.companions or [None] * len(deltas)
+        rows = []
+        for delta, signal, companion in zip(deltas, fed.tensors, companions, strict=True):
+            seen = Observation(delta(), signal, companion)
+            packed = [each.pack(each.observe(seen)) for each in self._statistic.further]
+            rows.append(tf.concat(packed, axis=-1))
+        return tf.stack(rows)
+
+    def _ring(self, examples: Sequence[Tensor]) -> _Ring:
+        number = strategies.replica_id()
+        with self._lock:
+            if number not in self._rings:
+                device = strategies.replica_device()
+                self._rings[number] = _Ring(self._feed, self._capacity, examples, device)
+            return self._rings[number]
+
+    # On the host
+
+    def follow_schedule(self) -> None:
+        """Take over a change of the schedule, from the next step on."""
+        if self._feed.schedule.parameters != self._following:
+            self._following = self._feed.schedule.parameters
+            for ring in self._rings.values():
+                ring.parameters.assign(self._following)
+
+    def drain(self, *, together: bool = True) -> DrainedRows | None:
+        """Bring home the rows written since the last drain; None if there are none.
+
+        Args:
+            together: merge by cross-replica reductions. False on an interrupt or
+                error, where another worker may never enter them: then the host
+                merges, to the same result.
+
+        Raises:
+            WatcherError: the replicas do not hold the same steps.
+        """
+        rings = [self._rings[number] for number in sorted(self._rings)]
+        written = [int(ring.written.numpy()) for ring in rings]
+        if together and len(set(written)) > 1:
+            raise WatcherError(
+                f"the replicas wrote different numbers of rows ({written}); they do not "
+                "take the same steps."
+            )
+        # A step that was interrupted may stand on some replicas only.
+        end = min(written, default=0)
+        lost = max(0, max(written, default=0) - self._read - self._capacity)
+        if end == self._read and not lost:
+            return None
+        slots = np.arange(self._read + lost, end) % self._capacity
+        self._read = end
+        held = [ring.rows.read_value() for ring in rings]
+        states = [self._states(rows) for rows in held]
+        marks = held[0].numpy()[slots, :_MARKS].astype(np.int64)
+        rows = np.stack([state.numpy()[slots] for state in states], axis=1)
+        if together:
+            merged = self._merger(states)[slots]
+        else:
+            merged = merge_axis(self._statistic, rows, axis=1)
+        tensors = self._drain_tensors(rings, slots, together)
+        return DrainedRows(marks[:, 0], marks[:, 1], rows, merged, lost, tensors)
+
+    def _states(self, ring: Tensor) -> Tensor:
+        shape = [self._capacity, len(self._feed.tensor_index), len(self._statistic.fields)]
+        return tf.reshape(ring[:, _MARKS:], shape)
+
+    def _drain_tensors(self, rings: list[_Ring], slots: Ints, together: bool) -> Tensors | None:
+        held = [ring.slots.read(slots) for ring in rings if ring.slots is not None]
+        if self.table.tensor is None:
+            return None
+        return collect(held, self.table.tensor, self._reducer if together else None)
+
+
+def _needed(references: References, looking: Tensor, next_looking: Tensor) -> Tensor:
+    """Whether this step's values are needed, by a look or as a reference."""
+    if references.needs_every_step:
+        return tf.constant(True)
+    return tf.logical_or(looking, next_looking) if references.needs_step_before else looking

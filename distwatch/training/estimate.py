@@ -1,0 +1,41 @@
+"""How large a run of a training will be, before it is begun."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from distwatch.config import WatchConfig
+from distwatch.records import TRAIN, RunInfo
+from distwatch.store import estimated_bytes
+from distwatch.training.phase import describe
+from distwatch.training.taps import rehearse
+
+
+def forecast(model: Any, batch: Any, config: WatchConfig, steps: int) -> int:
+    """Bytes that a run of ``fit`` will take; see `Watch.estimate`."""
+    strategy = model.distribute_strategy
+    rehearsed = rehearse(model, batch, config)
+    feeds = rehearsed.heard.feeds
+    info = replace(describe(strategy, {}, TRAIN), tables=tuple(feed.table for feed in feeds))
+    return info.workers * estimated_bytes(
+        info,
+        {feed.table.name: feed.schedule.looks(steps) for feed in feeds},
+        elements=rehearsed.elements,
+        twins={**rehearsed.twins, **_twin_gradients(info)},
+        batch=rehearsed.batch,
+    )
+
+
+def _twin_gradients(info: RunInfo) -> dict[str, str]:
+    """On one replica the gradient that is applied is the replica's own."""
+    if len(info.replicas) * info.workers > 1:
+        return {}
+    local = {name.partition("/")[2] for name in info.names if name.startswith(_LOCAL)}
+    applied = [name for name in info.names if name.startswith("gradient/")]
+    paths = [name.partition("/")[2] for name in applied]
+    twins = zip(applied, paths, strict=True)
+    return {name: _LOCAL + path for name, path in twins if path in local}
+
+
+_LOCAL = "gradient_local/"

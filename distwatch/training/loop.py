@@ -1,0 +1,202 @@
+"""watching(): the same as a Watch, for training loops of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+from distwatch.config import WatchConfig, watch_config
+from distwatch.errors import ConfigError, UnsupportedTrainingError
+from distwatch.training.session import Session, Status
+from distwatch.training.strategies import in_replica
+from distwatch.training.taps import Steps, Subject, Taps, of_loop
+from distwatch.training.taps.step_capture import StepCapture, compiled_by_xla
+from distwatch.training.traps import check_loop
+
+Step = TypeVar("Step", bound=Callable[..., Any])
+Tensor = Any
+
+# AutoGraph rewrites what a tf.function calls; what stands here is graph code already.
+_as_written = tf.autograph.experimental.do_not_convert
+
+
+def watching(
+    model: Any,
+    optimizer: Any = None,
+    store: str | Path | None = None,
+    *,
+    strategy: Any = None,
+    steps_per_execution: int = 1,
+    **options: Any,
+) -> Watching:
+    """Watch a training loop of one's own.
+
+    ::
+
+        with distwatch.watching(model, optimizer, "run.zarr", strategy=strategy) as watch:
+            heard_step = watch.wrap(train_step)       # or: with watch.step(): inside it
+
+            @tf.function
+            def distributed_step(batch):
+                strategy.run(heard_step, args=(batch,))
+
+            for batch in strategy.experimental_distribute_dataset(dataset):
+                distributed_step(batch)
+                watch.after_step()
+
+    ``train_step`` runs on each replica, calls the model and hands gradients to
+    ``optimizer.apply`` or ``apply_gradients``. It may be in a ``tf.function``, in a loop
+    inside one, or run eagerly; not in one that XLA compiles.
+
+    Args:
+        model: what is trained, or a list of models (a GAN's two), whose signals then begin
+            with their names: ``activation/generator/dense``.
+        optimizer: what trains it, or a list; None if no gradients or updates are watched.
+        store: where the run is written; a folder that does not exist yet.
+        strategy: what ``strategy.run`` is called on; None for the current one.
+        steps_per_execution: how many steps are done, at most, between two calls of
+            ``watch.after_step``.
+        options: as in `Watch`: ``signals=...``, ``schedule=...``, ``window=...`` and so on.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        UnsupportedTrainingError: Keras cannot train like this.
+        UnknownSignalError, UnwatchableError: the signals cannot be watched.
+        BackendError: Keras does not run on TensorFlow.
+
+    Entering the block raises the errors of the group ``StoreError``.
+    """
+    if store is None:
+        raise ConfigError('watching(model, optimizer, "run.zarr"): say where to write the run.')
+    if steps_per_execution < 1:
+        raise ConfigError(f"steps_per_execution={steps_per_execution}: it is at least 1.")
+    if "phases" in options:
+        raise ConfigError("watching(phases=...): a loop of your own has the phase train only.")
+    if options.get("log_to_keras"):
+        raise ConfigError(
+            "watching(log_to_keras=...): a loop of your own has no Keras logs; read "
+            "watch.status, or the run with open_run."
+        )
+    config = watch_config(store=store, **options)
+    strategy = tf.distribute.get_strategy() if strategy is None else strategy
+    subject = of_loop(model, optimizer)
+    check_loop(subject.models, subject.optimizers, strategy)
+    return Watching(subject, config, strategy, steps_per_execution=steps_per_execution)
+
+
+class Watching:
+    """A loop that is watched; made by `watching`, used in a ``with`` statement."""
+
+    def __init__(
+        self, subject: Subject, config: WatchConfig, strategy: Any, *, steps_per_execution: int
+    ) -> None:
+        self._session = Session(config, strategy, steps_per_execution=steps_per_execution)
+        self._steps = Steps(
+            Taps(subject, config), self._session.make_recorder, self._session.fail
+        )
+        # Each replica has a thread, and hears its own step.
+        self._thread = threading.local()
+
+    def __enter__(self) -> Watching:
+        self._session.begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._session.finish()
+        else:
+            self._session.abandon()
+
+    @_as_written
+    def step(self, batch: Any = None) -> contextlib.AbstractContextManager[None]:
+        """Hear what is done in a ``with`` block: one step, on one replica.
+
+        Args:
+            batch: what the step is given, where ``distwatch.inputs()`` is watched: x, or
+                (x, y), or (x, y, sample_weight).
+        """
+        return self._heard(batch)
+
+    def wrap(self, train_step: Step) -> Step:
+        """Make a step that is heard of a step on one replica, whatever it takes and gives.
+
+        Its positional arguments are the batch.
+        """
+
+        @functools.wraps(train_step)
+        def heard_step(*args: Any, **kwargs: Any) -> Any:
+            with self.step(args[0] if len(args) == 1 else args):
+                return train_step(*args, **kwargs)
+
+        return heard_step  # type: ignore[return-value]
+
+    @_as_written
+    def loss(self, loss: Tensor) -> Tensor:
+        """Hand over this replica's loss, inside a step; it comes back as it is.
+
+        The losses of the replicas are compared and averaged as they are given, so give the
+        mean over the replica's own rows. Each call in a step is a signal: ``loss``,
+        ``loss#1``.
+        """
+        capture: StepCapture | None = getattr(self._thread, "capture", None)
+        if capture is None:
+            raise ConfigError("watch.loss(...) belongs inside a step that is heard.")
+        capture.losses.append(loss)
+        return loss
+
+    def after_step(self, steps: int = 1) -> None:
+        """Say, after each call of the training function, how many steps it did."""
+        self._session.after_steps(steps)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Rows from here on are of this epoch; those before are brought home."""
+        self._session.end_epoch()
+        self._session.begin_epoch(epoch)
+
+    @property
+    def status(self) -> Status:
+        """How the watching goes or went: steps recorded, committed and lost, and why."""
+        return self._session.status
+
+    def summary(self) -> str:
+        """What stands out in what was recorded so far, in a few plain sentences."""
+        return "\n".join(self._session.sentences())
+
+    @contextlib.contextmanager
+    def _heard(self, batch: Any) -> Iterator[None]:
+        try:
+            _check_place()
+        except UnsupportedTrainingError as error:
+            self._session.fail(error)
+        with self._steps.listening(batch) as capture:
+            self._thread.capture = capture
+            try:
+                yield
+            finally:
+                self._thread.capture = None
+        self._steps.record(self._steps.choose(capture))
+
+
+def _check_place() -> None:
+    if not in_replica():
+        raise UnsupportedTrainingError(
+            "watch.step() and watch.wrap(train_step) belong inside what strategy.run runs on "
+            "each replica, not around strategy.run."
+        )
+    if compiled_by_xla():
+        raise UnsupportedTrainingError(
+            "XLA compiles this step, and with it the rings that rows are kept in, which it "
+            "cannot: leave jit_compile out of the tf.function around the step."
+        )

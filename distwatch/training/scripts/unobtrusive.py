@@ -1,0 +1,118 @@
+"""A Watch in a script that did not ask for one: it never refuses, and prints nothing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from distwatch.training.session import Status
+from distwatch.training.watch import Watch
+
+
+@dataclass
+class Outcome:
+    """What became of one call of ``fit``; it is filled in while that goes on."""
+
+    name: str
+    committed: int = 0
+    #: Why it was not watched, or not to its end.
+    reason: str = ""
+
+
+def _guarded(name: str) -> Callable[..., None]:
+    original = getattr(Watch, name)
+
+    @functools.wraps(original)
+    def callback(self: UnobtrusiveWatch, *args: Any, **kwargs: Any) -> None:
+        if self.gave_up:
+            return
+        try:
+            original(self, *args, **kwargs)
+        except Exception as error:
+            if self.config.strict:
+                raise
+            self.give_up(error)
+        finally:
+            self.note()
+
+    return callback
+
+
+class UnobtrusiveWatch(Watch):
+    """A Watch that leaves a fit which it cannot watch to go on as if it were not there.
+
+    A refusal comes when the fit has begun: Keras may have drawn from the data to build the
+    model by then, so to call ``fit`` once more would be another training. The Watch takes its
+    taps out instead, and the fit goes on with the functions that Keras would have made.
+    On several workers all of them have to refuse alike, as they do with one model, one
+    configuration and one store, since a claim on the store is made by all of them together.
+
+    Args:
+        outcome: is told how it went.
+        tell: says on stderr why a fit is not watched.
+        arguments: those of a `Watch`; ``strict=True`` raises refusals after all.
+    """
+
+    _refuses = False
+
+    def __init__(self, outcome: Outcome, tell: Callable[[str], None], **arguments: Any) -> None:
+        self.outcome = outcome
+        self.gave_up = False
+        self._tell = tell
+        super().__init__(**arguments)
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Stdout is the script's."""
+        super().set_params({**(params or {}), "verbose": 0})
+
+    def on_raised(self, model: Any, error: BaseException) -> None:
+        """Close the run; to the script's own error nothing is added."""
+        if self._functions:
+            _on_raised(self, model, error)
+
+    def give_up(self, error: Exception) -> None:
+        """Let the fit go on without being watched."""
+        self.gave_up = True
+        names = {function.name for function in self._functions}
+        self._release()
+        for name in names:
+            if getattr(self.model, name) is None:
+                # Keras has passed the place where it makes it.
+                getattr(self.model, f"make_{name}")()
+        if self._session is not None:
+            self._session.error = error
+            self._session.abandon()
+        self._say(error)
+
+    def note(self) -> None:
+        """Bring the outcome up to date, and say once that the watching has ended."""
+        status: Status = self.status
+        self.outcome.committed = status.committed
+        if status.error is not None and not self.outcome.reason:
+            self._say(status.error)
+
+    def _finish(self) -> None:
+        super()._finish()
+        session = self._session
+        if session is not None and session.error is not None and not session.status.steps:
+            session.abandon()  # takes back the claim on which nothing was written
+
+    def _say(self, error: Exception) -> None:
+        self.outcome.reason = f"{type(error).__name__}: {error}"
+        since = f" after {self.status.steps} steps" if self.status.steps else ""
+        self._tell(
+            f"{self.outcome.name} is not watched{since}, training goes on: "
+            f"{self.outcome.reason}"
+        )
+
+
+_on_raised = _guarded("on_raised")
+
+for _name in [
+    "on_called",
+    "set_model",
+    *(name for name in vars(Watch) if name.endswith(("_begin", "_end")) and name[:3] == "on_"),
+]:
+    setattr(UnobtrusiveWatch, _name, _guarded(_name))

@@ -1,0 +1,251 @@
+"""Giving each ``fit`` of a script a Watch of its own.
+
+The place is the cell in which Keras keeps what runs when ``fit`` is called (see
+`distwatch.training.taps.fit_hook`), so that also a ``fit`` which was looked up before, or
+one that a subclass calls by ``super()``, is watched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+import shlex
+import sys
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import keras
+
+import distwatch
+from distwatch.errors import DistwatchWarning, UnsupportedTrainingError
+from distwatch.records import PREDICT, TEST, TRAIN
+from distwatch.store.addresses import address_of, inside
+from distwatch.text import printable
+from distwatch.training.taps import cell_of
+
+#: Method -> the phases for whose sake it is watched.
+_PHASES = {"fit": {TRAIN, TEST}, "evaluate": {TEST}, "predict": {PREDICT}}
+
+#: How many fits that were not watched are listed one by one when the script ends.
+_LISTED = 5
+
+_HOME = str(Path(distwatch.__file__).parent) + os.sep
+
+
+def watch_fits(settings: dict[str, Any]) -> WatchedFits:
+    """Have every fit from now on watched.
+
+    Args:
+        settings: what `launching` says: "arguments" of each Watch, the "store" below which
+            runs lie, and how that is "shown" to people.
+    """
+    fits = WatchedFits(settings)
+    for method in _PHASES:
+        cell = cell_of(method)
+        cell.cell_contents = fits.covered(method, cell.cell_contents)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=fits.stop)
+    # Warnings that a script makes errors of would otherwise end the watching.
+    warnings.filterwarnings("default", category=DistwatchWarning)
+    _leave_tracebacks_alone()
+    return fits
+
+
+class WatchedFits:
+    """The fits of a script, by the order in which they were called."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._arguments = dict(settings["arguments"])
+        self._phases = set(self._arguments.get("phases") or (TRAIN,))
+        self._store = address_of(settings["store"])
+        self._shown = settings["shown"]
+        self._lock = threading.Lock()
+        self._numbers: Counter[str] = Counter()
+        self._outcomes: list[Any] = []
+        #: Fits that have a Watch of the script's own.
+        self._own = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Watch no more: a forked child is another process, whose runs would collide."""
+        self._stopped = True
+
+    def covered(self, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        """What runs in place of a method of Keras."""
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)
+        def call(model: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                bound = signature.bind(model, *args, **kwargs)
+            except TypeError:
+                return original(model, *args, **kwargs)  # which says it in its own words
+            given = bound.arguments.get("callbacks")
+            watch = self._watch_for(method, model, given)
+            if watch is None:
+                return original(model, *args, **kwargs)
+            bound.arguments["callbacks"] = [*_listed(given), watch]
+            # By the cell once more: the Watch has put there what tells it of this fit.
+            return cell_of(method).cell_contents(*bound.args, **bound.kwargs)
+
+        return call
+
+    def closing_lines(self) -> Iterator[str]:
+        """What was written, what to do next, and what was not watched."""
+        written = [each.name for each in self._outcomes if each.committed]
+        refused = [each for each in self._outcomes if each.reason]
+        if written:
+            yield self._in_words(written)
+            first = inside(address_of(self._shown), f"{written[0]}.zarr")
+            yield f"look at it by: distwatch report {shlex.quote(str(first))}"
+        elif self._own:
+            yield f"the script watches by itself ({self._own} fits); nothing was added."
+        elif not self._outcomes:
+            yield "the script called no fit of Keras, so nothing was watched."
+        elif not refused:
+            yield "no fit came to its first step, so nothing was written."
+        if refused:
+            were = "was" if len(refused) == 1 else "were"
+            whole = "" if not any(each.committed for each in refused) else " to the end"
+            total = f"{len(refused)} of {len(self._outcomes)} fits {were} not watched{whole}"
+            reasons = [f"{each.name}: {printable(each.reason)}" for each in refused[:_LISTED]]
+            reasons += ["..."] if len(refused) > _LISTED else []
+            yield f"{total}: {'; '.join(reasons)}"
+
+    def _in_words(self, written: list[str]) -> str:
+        if len(written) == 1:
+            return f"1 run was written: {written[0]}.zarr in {printable(self._shown)}"
+        return (
+            f"{len(written)} runs were written: {written[0]}.zarr to {written[-1]}.zarr in "
+            f"{printable(self._shown)}"
+        )
+
+    def _watch_for(self, method: str, model: Any, callbacks: Any) -> Any:
+        """The Watch for one call; None where it is to be left as it is."""
+        if self._stopped or not _PHASES[method] & self._phases:
+            return None
+        if method != "predict" and not getattr(model, "compiled", False):
+            return None  # Keras refuses it
+        is_list = isinstance(callbacks, keras.callbacks.CallbackList)
+        if is_list and method != "fit":
+            return None  # the validation in a fit
+        if _has_a_watch(callbacks):
+            # Either the script's own, or this one, on its second way through here.
+            self._own += not _is_ours(callbacks)
+            return None
+        return self._make_watch(method, refused=is_list)
+
+    def _make_watch(self, method: str, *, refused: bool) -> Any:
+        from distwatch.training.scripts.unobtrusive import Outcome, UnobtrusiveWatch
+
+        with self._lock:
+            outcome = Outcome(f"{method}-{self._numbers[method]:03d}")
+            self._numbers[method] += 1
+            self._outcomes.append(outcome)
+        try:
+            if refused:
+                raise UnsupportedTrainingError(
+                    "its callbacks are a CallbackList, to which none can be added; pass them "
+                    "as a list."
+                )
+            store = inside(self._store, f"{outcome.name}.zarr")
+            arguments = {**self._arguments, "store": store}
+            if board := arguments.get("tensorboard"):
+                arguments["tensorboard"] = _below(board, outcome.name)
+            return UnobtrusiveWatch(outcome, tell, **arguments)
+        except Exception as error:
+            if self._arguments.get("strict"):
+                raise
+            outcome.reason = f"{type(error).__name__}: {error}"
+            tell(f"{outcome.name} is not watched, training goes on: {outcome.reason}")
+            return None
+
+
+def _below(board: Any, name: str) -> dict[str, Any]:
+    """Where one fit's event files go: those of two runs cannot share a folder."""
+    options = dict(board) if isinstance(board, dict) else {"folder": board}
+    return {**options, "folder": str(Path(options["folder"]) / name)}
+
+
+def tell(line: str) -> None:
+    """Say something on stderr; stdout is the script's."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(f"distwatch: {printable(line)}", file=sys.stderr, flush=True)
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    """Callbacks in the order in which Keras takes them, in a list that is ours."""
+    if not callbacks:
+        return []
+    return list(keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)))
+
+
+def _has_a_watch(callbacks: Any) -> bool:
+    from distwatch.training.watch import Watch
+
+    return any(isinstance(each, Watch) for each in _listed(callbacks))
+
+
+def _is_ours(callbacks: Any) -> bool:
+    from distwatch.training.scripts.unobtrusive import UnobtrusiveWatch
+
+    return any(isinstance(each, UnobtrusiveWatch) for each in _listed(callbacks))
+
+
+def _leave_tracebacks_alone() -> None:
+    """Keep frames of ours out of what the script's errors print.
+
+    Of an error raised in a fit Keras leaves its own frames out, so ours go there; what it
+    does not filter, such as an interrupt, is seen to at the end of the script.
+    """
+    filtering = sys.modules.get("keras.src.utils.traceback_utils")
+    if filtering is not None and hasattr(filtering, "_process_traceback_frames"):
+        theirs = filtering._process_traceback_frames
+
+        def process(trace: TracebackType) -> Any:
+            _take_out_frames(trace)
+            return theirs(trace)
+
+        filtering._process_traceback_frames = process  # type: ignore[attr-defined]
+    before = sys.excepthook
+
+    def excepthook(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        for each in _with_origins(error):
+            _take_out_frames(each.__traceback__)
+        before(kind, error, trace)
+
+    sys.excepthook = excepthook
+
+
+def _with_origins(error: BaseException) -> list[BaseException]:
+    """An error, and those that it came from."""
+    found: dict[int, BaseException] = {}
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in found:
+            found[id(each)] = each
+            waiting += filter(None, (each.__cause__, each.__context__))
+    return list(found.values())
+
+
+def _take_out_frames(trace: TracebackType | None) -> None:
+    """Take frames of ours out, in place; the first one is never ours."""
+    while trace is not None:
+        following = trace.tb_next
+        while following is not None and _is_ours_to_hide(following):
+            following = following.tb_next
+        trace.tb_next, trace = following, following
+
+
+def _is_ours_to_hide(trace: TracebackType) -> bool:
+    return trace.tb_frame.f_code.co_filename.startswith(_HOME)

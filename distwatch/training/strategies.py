@@ -1,0 +1,302 @@
+"""The only room that knows tf.distribute.
+
+Who am I (in a train step), what does this strategy look like (on the host), how
+are rows reduced across replicas, and how does one machine pretend to have many.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from distwatch.errors import VirtualDevicesError
+from distwatch.statistics import ROW, Statistic
+
+Strategy = Any
+Tensor = Any
+
+#: What TensorFlow calls training without a strategy.
+_DEFAULT = type(tf.distribute.get_strategy())
+
+
+def in_replica() -> bool:
+    """Tell whether this code runs on a replica (and not in cross-replica context)."""
+    return tf.distribute.get_replica_context() is not None
+
+
+def replica_id() -> int:
+    """The global number of the replica that this code runs on (or is traced for)."""
+    context = tf.distribute.get_replica_context()
+    return int(tf.get_static_value(context.replica_id_in_sync_group))
+
+
+def replica_count() -> int:
+    """How many replicas train together."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def replica_device() -> str:
+    """The device of the replica that this code runs on; "" if TensorFlow may choose."""
+    strategy = tf.distribute.get_strategy()
+    # The replica context's own list of devices is empty on all workers but the first.
+    return local_devices(strategy)[replica_numbers(strategy).index(replica_id())]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which of the processes that train together this is."""
+
+    number: int
+    count: int
+
+
+def worker_of(strategy: Strategy) -> Worker:
+    """Which worker this process is; the only one, unless the strategy spans several."""
+    extended = strategy.extended
+    if getattr(extended, "_num_workers", 1) == 1:
+        return Worker(0, 1)
+    return Worker(int(extended._id_in_cluster), int(extended._num_workers))
+
+
+def replica_numbers(strategy: Strategy) -> tuple[int, ...]:
+    """The global numbers of this process's replicas."""
+    local = len(local_devices(strategy))
+    first = worker_of(strategy).number * local
+    return tuple(range(first, first + local))
+
+
+def total_replicas(strategy: Strategy) -> int:
+    """How many replicas train together under a strategy, on all workers."""
+    return int(strategy.num_replicas_in_sync)
+
+
+def is_distributed(variable: Any) -> bool:
+    """Whether a TensorFlow variable has a copy on each replica."""
+    return hasattr(variable, "values")
+
+
+def local_devices(strategy: Strategy) -> tuple[str, ...]:
+    """The devices of this process's replicas; "" where TensorFlow chooses one."""
+    if isinstance(strategy, _DEFAULT):
+        return ("",)
+    return tuple(strategy.extended.worker_devices)
+
+
+def describe(strategy: Strategy) -> str:
+    """A strategy in a few words: ``MirroredStrategy over 2 x CPU``, for each worker."""
+    if isinstance(strategy, _DEFAULT):
+        return "default strategy"
+    devices = [tf.DeviceSpec.from_string(d).device_type for d in local_devices(strategy)]
+    counts = {kind: devices.count(kind) for kind in dict.fromkeys(devices)}
+    listed = " + ".join(f"{n} x {kind}" for kind, n in counts.items())
+    workers = worker_of(strategy).count
+    spread = f"{workers} workers of {listed}" if workers > 1 else listed
+    return f"{kind_of(strategy)} over {spread}"
+
+
+def kind_of(strategy: Strategy) -> str:
+    """The name by which a strategy is known."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return "MultiWorkerMirroredStrategy"  # Its class has another name.
+    return type(strategy).__name__
+
+
+class _ReplicaReductions:
+    """`distwatch.statistics.Reductions` by collectives; used in replica context."""
+
+    def __init__(self) -> None:
+        self.context = tf.distribute.get_replica_context()
+
+    def sum(self, x: Tensor) -> Tensor:
+        return self.context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+    # TensorFlow's collectives know SUM and MEAN only, so extrema are gathered.
+    def min(self, x: Tensor) -> Tensor:
+        return tf.reduce_min(self._gather(x), axis=0)
+
+    def max(self, x: Tensor) -> Tensor:
+        return tf.reduce_max(self._gather(x), axis=0)
+
+    def _gather(self, x: Tensor) -> Tensor:
+        return self.context.all_gather(x[None], axis=0)
+
+
+class RowMerger:
+    """Merges rows over the replicas of a strategy, by cross-replica reductions.
+
+    The formula is each statistic's own (``Statistic.across``); here it runs on
+    the devices, one ``strategy.run`` for a whole block of rows, in float64.
+    """
+
+    def __init__(self, strategy: Strategy, statistic: Statistic[Any] = ROW) -> None:
+        def merge(rows: Tensor) -> Tensor:
+            merged = statistic.reduce_replicas(statistic.unpack(rows), _ReplicaReductions())
+            return statistic.pack(merged)
+
+        self._merge = _on_all_replicas(strategy, merge)
+
+    def __call__(self, rows: Sequence[Tensor]) -> npt.NDArray[np.float64]:
+        """Merge one array a replica, each of shape (..., field), to one such array."""
+        if len(rows) == 1:
+            return np.asarray(rows[0])
+        return np.asarray(self._merge(rows))
+
+
+class SumOverReplicas:
+    """Adds up arrays over the replicas of a strategy, by one cross-replica reduction."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._sum = _on_all_replicas(strategy, lambda x: _ReplicaReductions().sum(x))
+
+    def __call__(self, arrays: Sequence[Any]) -> npt.NDArray[np.float64]:
+        """Add one float64 array a replica, all of one shape."""
+        if len(arrays) == 1:
+            return np.asarray(arrays[0])
+        return np.asarray(self._sum(arrays))
+
+
+def _on_all_replicas(
+    strategy: Strategy, function: Callable[[Tensor], Tensor]
+) -> Callable[[Sequence[Any]], Any]:
+    """Compile a function that every replica calls with its own array of float64.
+
+    What is returned takes one array a replica, and gives what the first replica
+    got out. TensorFlow adds up the traces of all functions that share their code,
+    and warns of many, so what is compiled is a ``partial``, which is counted by itself.
+    """
+    compiled = tf.function(partial(_run, strategy, function), reduce_retracing=True)
+
+    def call(arrays: Sequence[Any]) -> Any:
+        distributed = strategy.experimental_distribute_values_from_function(
+            lambda context: tf.convert_to_tensor(
+                arrays[context.replica_id_in_sync_group], tf.float64
+            )
+        )
+        return local_part(strategy, compiled(distributed))
+
+    return call
+
+
+def _run(strategy: Strategy, function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    return strategy.run(function, args=(values,))
+
+
+def local_part(strategy: Strategy, value: Any) -> Any:
+    """What the first replica of this process has of a distributed value."""
+    return strategy.experimental_local_results(value)[0]
+
+
+def sum_over_workers(strategy: Strategy, number: int) -> int:
+    """Add up one whole number a worker, below 2**50; every worker has to call this."""
+    first = replica_numbers(strategy)[0]
+
+    def given(context: Any) -> Tensor:
+        mine = number if context.replica_id_in_sync_group == first else 0
+        return tf.constant(mine, tf.float64)
+
+    numbers = strategy.experimental_distribute_values_from_function(given)
+    return round(float(strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)))
+
+
+def merge_rows(
+    strategy: Strategy, rows: Sequence[Any], statistic: Statistic[Any] = ROW
+) -> npt.NDArray[np.float64]:
+    """Merge rows over the replicas of ``strategy``, on its devices.
+
+    Args:
+        strategy: the strategy whose replicas hold the rows.
+        rows: one float64 array a replica, each of shape (..., field); a replica
+            that saw nothing sends the empty state.
+        statistic: whose states the rows are.
+
+    Returns:
+        The merged states, shape (..., field), as NumPy.
+    """
+    return RowMerger(strategy, statistic)(rows)
+
+
+def virtual_devices(n: int) -> list[str]:
+    """Split this machine's CPU into ``n`` logical devices and name them.
+
+    This has to happen before TensorFlow starts its devices (``tf.constant``,
+    ``tf.data`` or an optimizer start them), and it is the one place that does it.
+
+    Raises:
+        VirtualDevicesError: TensorFlow has started with fewer devices.
+    """
+    if n < 1:
+        raise VirtualDevicesError(f"virtual_devices({n}): ask for at least one device.")
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    configured = tf.config.get_logical_device_configuration(cpu) or []
+    wanted = [tf.config.LogicalDeviceConfiguration()] * max(n, len(configured))
+    try:
+        tf.config.set_logical_device_configuration(cpu, wanted)
+    except RuntimeError as error:
+        have = len(tf.config.list_logical_devices("CPU"))
+        if have < n:
+            raise VirtualDevicesError(
+                f"{n} virtual devices were asked for, but TensorFlow has already "
+                f"started with {have}; ask for them before anything creates a tensor "
+                "(distwatch.testing.virtual_devices at the top of the script, or "
+                "pytest --replicas)."
+            ) from error
+    return [f"CPU:{i}" for i in range(n)]
+
+
+_key_base_lock = threading.Lock()
+
+
+def mirrored(n: int) -> Strategy:
+    """A MirroredStrategy over ``n`` virtual CPU devices, made for tests.
+
+    It works with ``steps_per_execution`` > 1 and beside other strategies in one
+    process, which a plain ``MirroredStrategy`` on virtual CPUs does not: its
+    reductions go through one device, and its collective keys are its own.
+
+    Raises:
+        VirtualDevicesError: fewer than ``n`` devices, and TensorFlow has started.
+    """
+    devices = virtual_devices(n)
+    with _key_base_lock:
+        # Strategies of different sizes that share keys fail with "joining a group
+        # with size ..."; TensorFlow spaces them by this class attribute.
+        tf.distribute.MirroredStrategy._collective_key_base += 100_000
+    return tf.distribute.MirroredStrategy(
+        devices, cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
+def on_device(device: str, make: Callable[[], Any]) -> Any:
+    """Create a plain variable on one device, also from inside a trace on a replica.
+
+    On a thread that runs a replica, every ``tf.Variable`` becomes a mirrored one,
+    whose copies are written together. A thread of its own knows of no strategy and
+    of no graph.
+    """
+
+    def create() -> Any:
+        with tf.device(device or None):
+            return make()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(create).result()
+
+
+def host_of(device: str) -> str:
+    """The device for small whole numbers (row counts, slots) of a replica.
+
+    Shapes live on the host; a variable of them beside a GPU's tensors would make
+    the GPU wait at every step.
+    """
+    spec = tf.DeviceSpec.from_string(device)
+    if spec.device_type in (None, "CPU"):
+        return device
+    return str(spec.replace(device_type="CPU", device_index=0).to_string())

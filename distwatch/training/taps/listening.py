@@ -1,0 +1,145 @@
+"""Listening to a train step: layers, the optimizer and the loss, without changing them.
+
+While a step is traced, the ``call`` of each layer, ``compute_loss`` of the model and
+``apply`` of the optimizer are covered on the *instance*; the covers note what passes and
+hand it on.
+
+Rejected: covering ``Layer.__call__`` on the class (replica threads of a mirrored
+trace interleave and leave it covered; every other model is heard too), and a
+second functional model (computes twice and moves BatchNorm twice).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from distwatch.training.strategies import replica_count
+from distwatch.training.taps.instance_patches import InstancePatch, InstancePatches
+from distwatch.training.taps.layer_paths import Place
+from distwatch.training.taps.step_capture import Applied, StepCapture, current_graph
+from distwatch.training.taps.subject import Subject
+
+Tensor = Any
+
+
+class Listener:
+    """Hears the steps of what is trained, each thread its own."""
+
+    def __init__(self, subject: Subject, places: list[Place], *, optimizers: bool) -> None:
+        self._local = threading.local()
+        covered = [InstancePatch(p.layer, "call", self._hear_layer(p.path)) for p in places]
+        covered += [InstancePatch(m, "compute_loss", self._hear_loss) for m in subject.models]
+        # Weights are read around the optimizer, which is not free: only if asked for.
+        for optimizer in subject.optimizers if optimizers else ():
+            covered += self._on_optimizer(optimizer)
+        self._covers = InstancePatches(covered)
+
+    def _on_optimizer(self, optimizer: Any) -> list[InstancePatch]:
+        covered = [InstancePatch(optimizer, "apply", self._hear_optimizer(optimizer))]
+        if hasattr(optimizer, "_all_reduce_sum_gradients"):
+            covered.append(
+                InstancePatch(optimizer, "_all_reduce_sum_gradients", self._hear_reduction)
+            )
+        return covered
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[StepCapture]:
+        """Hear what this thread does; replica threads each hear their own."""
+        capture, before = StepCapture(current_graph()), self._notes
+        self._local.capture = capture
+        try:
+            with self._covers.on():
+                yield capture
+        finally:
+            self._local.capture = before
+
+    @property
+    def _notes(self) -> StepCapture | None:
+        return getattr(self._local, "capture", None)
+
+    def _hear_layer(self, path: str) -> Any:
+        def make(original: Any) -> Any:
+            @functools.wraps(original)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                outputs = original(*args, **kwargs)
+                if self._notes is not None:
+                    inputs = next(iter((*args, *kwargs.values())), None)
+                    self._notes.add_call(path, inputs, outputs)
+                return outputs
+
+            return call
+
+        return make
+
+    def _hear_loss(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def compute_loss(*args: Any, **kwargs: Any) -> Any:
+            loss = original(*args, **kwargs)
+            if self._notes is not None and self._notes.belongs(loss):
+                # Keras divides it by the number of replicas, for the sum over them.
+                self._notes.losses.append(loss * replica_count())
+            return loss
+
+        return compute_loss
+
+    def _hear_optimizer(self, optimizer: Any) -> Any:
+        def make(original: Any) -> Any:
+            @functools.wraps(original)
+            def apply(grads: Any, trainable_variables: Any = None) -> Any:
+                if self._notes is None:
+                    return original(grads, trainable_variables)
+                grads = list(grads)
+                variables = list(trainable_variables or optimizer._trainable_variables)
+                # Read before: applying may change the scale.
+                factor = _unscaling(optimizer)
+                local = [None if g is None else dense(g) * factor(g) for g in grads]
+                before = [value_of(variable) for variable in variables]
+                result = original(grads, trainable_variables)
+                after = [value_of(variable) for variable in variables]
+                reduced, self._notes.reduced = self._notes.reduced, {}
+                self._notes.applied.append(
+                    Applied(optimizer, variables, local, before, after, reduced)
+                )
+                return result
+
+            return apply
+
+        return make
+
+    def _hear_reduction(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def all_reduce(grads_and_vars: Any) -> Any:
+            reduced = list(original(grads_and_vars))
+            if self._notes is not None:
+                for gradient, variable in reduced:
+                    if gradient is not None and self._notes.belongs(dense(gradient)):
+                        self._notes.reduced[id(variable)] = dense(gradient)
+            return reduced
+
+        return all_reduce
+
+
+def value_of(variable: Any) -> Tensor:
+    """What a Keras variable holds now, on this replica."""
+    return tf.convert_to_tensor(variable.value)
+
+
+def dense(gradient: Any) -> Tensor:
+    """A gradient as a tensor; that of an embedding comes as rows and their places."""
+    return tf.convert_to_tensor(gradient)
+
+
+def _unscaling(optimizer: Any) -> Any:
+    """What undoes, for each gradient, Keras's division by replicas and any loss scale."""
+    scale = getattr(optimizer, "loss_scale_factor", None)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
+    undone = replica_count() / (1.0 if scale is None else tf.convert_to_tensor(scale))
+    return lambda gradient: tf.cast(undone, gradient.dtype)

@@ -1,0 +1,88 @@
+"""Running the model on a fixed batch inside the train step, without a trace in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from distwatch.errors import UnwatchableError
+from distwatch.signals import Probe
+from distwatch.training.taps.layer_paths import leaves
+from distwatch.training.taps.listening import Listener
+from distwatch.training.taps.selecting import PickedSignal
+from distwatch.training.taps.step_capture import current_graph
+
+Tensor = Any
+
+_CHANGES_A_VARIABLE = re.compile(r"(Assign\w*VariableOp|Resource(Apply|Scatter|Strided)\w+)")
+
+
+def evaluator(
+    model: keras.Model, probe: Probe, picked: Sequence[PickedSignal], listener: Listener
+) -> Callable[[Tensor], list[Tensor]]:
+    """Make a function of a flag that gives the probed tensors, or empty ones.
+
+    Args:
+        model: the model as the step left it.
+        probe: with its fixed batch.
+        picked: the signals, with tensors of the train step as examples.
+        listener: hears the layers.
+    """
+    with tf.init_scope():
+        x = keras.tree.map_structure(tf.convert_to_tensor, probe.x)
+    names = [each.name.removeprefix("probe/") for each in picked]
+
+    def run() -> list[Tensor]:
+        before = _operations()
+        losses = [(layer, layer._losses[:], set(layer._loss_ids)) for layer in _layers(model)]
+        with listener.listening() as capture:
+            model(x, training=False)
+        for layer, kept, ids in losses:
+            layer._losses[:], layer._loss_ids = kept, ids
+        _refuse_changes(before)
+        found = {
+            name: leaf
+            for path, calls in capture.calls.items()
+            for name, leaf in leaves(path, [call.outputs for call in calls])
+        }
+        if missing := [name for name in names if name not in found]:
+            raise UnwatchableError(
+                f"probe: {', '.join(missing)} is put out in training only, not in inference."
+            )
+        return [found[name] for name in names]
+
+    def nothing() -> list[Tensor]:
+        return [_no_rows(each.tensor) for each in picked]
+
+    return lambda needed: list(tf.cond(needed, run, nothing))
+
+
+def _no_rows(example: Tensor) -> Tensor:
+    features = [size or 0 for size in example.shape[1:]]
+    return tf.zeros([0, *features] if example.shape.rank else [], example.dtype)
+
+
+def _operations() -> int:
+    graph = current_graph()
+    return len(graph.get_operations()) if graph is not None else 0
+
+
+def _refuse_changes(before: int) -> None:
+    graph = current_graph()
+    if graph is None:
+        return
+    for operation in graph.get_operations()[before:]:
+        if _CHANGES_A_VARIABLE.fullmatch(operation.type):
+            raise UnwatchableError(
+                "probe: the model changes a variable when it is called with "
+                f"training=False ({operation.name}), so a probe would change the "
+                "training; leave the probe out, or mend the layer."
+            )
+
+
+def _layers(model: keras.Model) -> Any:
+    return list(model._flatten_layers())

@@ -1,0 +1,80 @@
+"""What one train step was heard to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+Tensor = Any
+
+
+class Call(NamedTuple):
+    """One call of a layer."""
+
+    inputs: Any
+    outputs: Any
+
+
+class Applied(NamedTuple):
+    """One time that an optimizer was given gradients."""
+
+    optimizer: Any
+    #: Keras variables, and one entry each in the other lists.
+    variables: list[Any]
+    #: Gradients of this replica's own loss, or None.
+    local: list[Any]
+    before: list[Tensor]
+    after: list[Tensor]
+    #: id of a TensorFlow variable -> its gradient after the reduction.
+    reduced: dict[int, Tensor]
+
+
+@dataclass
+class StepCapture:
+    """What one train step was heard to do, on one replica."""
+
+    graph: Any
+    data: Any = None
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+    applied: list[Applied] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    #: Gradients after a reduction, until the optimizer is done with them.
+    reduced: dict[int, Tensor] = field(default_factory=dict)
+
+    def add_call(self, path: str, inputs: Any, outputs: Any) -> None:
+        """Note a layer's call, unless it belongs to another graph."""
+        if any(self.belongs(leaf) for leaf in keras.tree.flatten(outputs)):
+            self.calls.setdefault(path, []).append(Call(inputs, outputs))
+
+    def belongs(self, leaf: Any) -> bool:
+        """Whether a tensor is of the step's own graph.
+
+        Layers are also called in graphs of other purposes: Keras infers shapes in
+        scratch graphs, loops and conditions have bodies of their own. Their tensors
+        cannot be used out here.
+        """
+        if isinstance(leaf, keras.KerasTensor):
+            return False
+        component = getattr(leaf, "flat_values", getattr(leaf, "values", leaf))
+        return getattr(component, "graph", None) is self.graph
+
+
+def current_graph() -> Any:
+    """The graph that is being traced; None in eager mode."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def compiled_by_xla() -> bool:
+    """Whether what is traced now is going to be compiled by XLA as a whole."""
+    graph = current_graph()
+    while graph is not None:
+        context = graph._get_control_flow_context()
+        while context is not None:
+            if context.IsXLAContext():
+                return True
+            context = context.outer_context
+        graph = getattr(graph, "outer_graph", None)
+    return False

@@ -1,0 +1,93 @@
+"""One step, heard and recorded: the same for Keras's own steps and for a loop's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from distwatch.errors import WatcherError
+from distwatch.training.device.ring import StepInput
+from distwatch.training.taps.plan import Taps, TracedPlan, TracedTensors
+from distwatch.training.taps.step_capture import StepCapture
+
+Tensor = Any
+
+
+class StepRecorder(Protocol):
+    """What takes the tensors of a step, on each replica, inside the graph."""
+
+    def record(self, fed: list[StepInput], iteration: Tensor) -> None: ...
+
+
+class Steps:
+    """Hears steps by ``taps``, and hands what they put out to a recorder.
+
+    Args:
+        taps: what listens.
+        recorder: makes, from what the first step was heard to put out, the recorder
+            that takes every step's tensors.
+        failed: told of an error in the watching of a step; it may raise.
+    """
+
+    def __init__(
+        self,
+        taps: Taps,
+        recorder: Callable[[TracedPlan], StepRecorder],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._taps = taps
+        self._make_recorder = recorder
+        self._failed = failed
+        self._heard: TracedPlan | None = None
+        self._recorder: StepRecorder | None = None
+
+    @contextlib.contextmanager
+    def listening(self, data: Any) -> Iterator[StepCapture]:
+        """Hear one step on ``data``, on this thread."""
+        with self._taps.listening(data) as capture:
+            yield capture
+
+    def choose(self, capture: StepCapture) -> TracedTensors:
+        """The tensors of what is watched, among what was heard."""
+        try:
+            heard, given = self._taps.choose(capture)
+            self._settle(heard)
+        except Exception as error:
+            # TensorFlow traces a step once more if variables were made in it, and gives
+            # them their values in between; without that they would be useless for ever.
+            if not self._taps.subject.is_being_made():
+                self._failed(error)
+            return []
+        return given
+
+    def record(self, given: TracedTensors) -> None:
+        """Record them, in the graph that the step is in."""
+        try:
+            if self._recorder is not None and given:
+                self._recorder.record(self._taps.fed(given), self._iteration())
+        except Exception as error:
+            self._failed(error)
+
+    def _settle(self, heard: TracedPlan) -> None:
+        if self._heard is None:
+            self._recorder = self._make_recorder(heard)
+            self._heard = heard
+        elif (
+            heard.names != self._heard.names
+            or heard.tensor_indices != self._heard.tensor_indices
+        ):
+            changed = set(heard.names) ^ set(self._heard.names)
+            names = ", ".join(sorted(changed)) or "shared tensors"
+            raise WatcherError(
+                "the model called other layers in a later trace of its train step than "
+                f"in the first ({names} differ); only a fixed set of signals can be kept."
+            )
+
+    def _iteration(self) -> Tensor:
+        iterations = self._taps.subject.iterations
+        if iterations is None:
+            return tf.constant(-1, tf.int64)
+        return tf.cast(tf.convert_to_tensor(iterations), tf.int64)

@@ -1,0 +1,91 @@
+"""What would be heard of a step, found by tracing it without doing it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from distwatch.config import WatchConfig
+from distwatch.errors import ConfigError
+from distwatch.training.strategies import replica_id
+from distwatch.training.taps.plan import Taps, TracedPlan
+from distwatch.training.taps.steps import Steps
+from distwatch.training.taps.subject import of_model
+
+
+class Rehearsal(NamedTuple):
+    """What a step would put out, and how large it is on one replica."""
+
+    heard: TracedPlan
+    #: Elements of each signal's tensor, by its name and the number of the replica.
+    elements: dict[tuple[str, int], int]
+    #: Signal -> an earlier one of its table that is the same tensor.
+    twins: dict[str, str]
+    #: Rows of the batch.
+    batch: int
+
+
+def rehearse(model: keras.Model, batch: Any, config: WatchConfig) -> Rehearsal:
+    """Trace one training step of a model as it would be heard; nothing is trained.
+
+    Args:
+        model: built and compiled.
+        batch: what ``train_step`` is given on one replica: x, or (x, y), ...
+        config: what to watch.
+
+    Raises:
+        ConfigError: the model is not built or not compiled.
+    """
+    if not model.built or not model.compiled:
+        raise ConfigError(
+            f"model {model.name!r} is not {'compiled' if model.built else 'built'}, so what "
+            "there is to watch is not known yet; do that first."
+        )
+    strategy = model.distribute_strategy
+    data = keras.tree.map_structure(tf.convert_to_tensor, batch)
+    with strategy.scope():
+        # As fit does before its first step.
+        model._symbolic_build(data_batch=data)
+    heard: list[TracedPlan] = []
+    elements: dict[tuple[str, int], int] = {}
+    twins: dict[str, str] = {}
+
+    def take(now: TracedPlan) -> _Deaf:
+        heard.append(now)
+        return _Deaf()
+
+    steps = Steps(Taps(of_model(model), config), take, _raise)
+
+    def step(data: Any) -> None:
+        with steps.listening(data) as capture:
+            model.train_step(data)
+        given = steps.choose(capture)
+        for feed, (tensors, _) in zip(heard[0].feeds, given, strict=True):
+            first: dict[int, str] = {}
+            for name, position in zip(feed.table.names, feed.tensor_index, strict=True):
+                elements[name, replica_id()] = _size(tensors[position])
+                if first.setdefault(position, name) != name:
+                    twins[name] = first[position]
+
+    tf.function(lambda data: strategy.run(step, args=(data,))).get_concrete_function(data)
+    rows = keras.tree.flatten(data)[0].shape[0]
+    return Rehearsal(heard[0], elements, twins, int(rows))
+
+
+class _Deaf:
+    """A recorder that records nothing."""
+
+    def record(self, fed: Any, iteration: Any) -> None:
+        pass
+
+
+def _size(tensor: Any) -> int:
+    sizes = tensor.shape.as_list()
+    return int(np.prod([1 if size is None else size for size in sizes]))
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -1,0 +1,144 @@
+"""Putting the listening into a model's train function, and taking it out again.
+
+Keras builds its train function from ``model.train_step`` when ``fit`` begins, and
+keeps it; so with ``test_step`` and ``predict_step``. For the length of one fit the
+model gets a function of the same making whose step also hands what was heard to a
+recorder. Nothing else of the model is touched, and the kept function is put back
+afterwards.
+
+Under ``jit_compile=True`` the step itself is compiled as before, with the heard
+tensors among its results; the recording stays outside, since XLA fixes the shape
+of every variable while the reference's number of rows changes from batch to batch.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
+from distwatch.training.taps.instance_patches import restore
+from distwatch.training.taps.plan import TracedTensors
+from distwatch.training.taps.steps import Steps
+
+#: Phase -> the model's step, its function, and what makes the function.
+_NAMES = {
+    TRAIN: ("train_step", "train_function", "make_train_function"),
+    TRAIN_ON_BATCH: ("train_step", "train_function", "make_train_function"),
+    TEST: ("test_step", "test_function", "make_test_function"),
+    PREDICT: ("predict_step", "predict_function", "make_predict_function"),
+}
+
+
+class WatchedFunction:
+    """One of a model's functions, heard for the length of one fit.
+
+    Args:
+        model: the compiled model.
+        phase: which of its functions.
+        steps: hears and records.
+        done: told, in the phase "train_on_batch", that a batch was trained on.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        phase: str,
+        steps: Steps,
+        *,
+        done: Callable[[], None] | None = None,
+    ) -> None:
+        self._model = model
+        self._phase = phase
+        self._steps = steps
+        self._done = done
+        self._step_name, self._name, self._maker = _NAMES[phase]
+        self._step = getattr(model, self._step_name)
+        self._made: Any = None
+        self._forward = self._hear
+        if model.jit_compile and not model.run_eagerly:
+            self._forward = tf.function(
+                self._hear, jit_compile=True, reduce_retracing=True, autograph=False
+            )
+
+    def install(self) -> None:
+        """Give the model a function that is heard."""
+        self._kept = getattr(self._model, self._name)
+        self._own_step = self._model.__dict__.get(self._step_name)
+        # The step is compiled in here, and must not be compiled again around its
+        # recording.
+        self._heard = self._made_of(self._heard_step, jit_compile=False)
+        self._installed = self._predict if self._phase == PREDICT else self._call
+        setattr(self._model, self._name, self._installed)
+
+    @property
+    def name(self) -> str:
+        """The model's attribute that holds the function."""
+        return self._name
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the model still works by the function that is heard."""
+        return getattr(self._model, self._name) is self._installed
+
+    def remove(self) -> None:
+        """Put the model's own function back."""
+        if self.in_place:
+            setattr(self._model, self._name, self._kept)
+
+    def _call(self, iterator: Any) -> Any:
+        # Keras gives what train_on_batch and test_on_batch work on as a generator, and
+        # what fit and evaluate work on as an iterator of a dataset.
+        by_hand = isinstance(iterator, types.GeneratorType)
+        if by_hand is not (self._phase == TRAIN_ON_BATCH):
+            return self._unheard()(iterator)
+        result = self._heard(iterator)
+        if self._done is not None:
+            self._done()
+        return result
+
+    def _predict(self, data: Any) -> Any:
+        # This function asks for the model's step anew whenever it is traced.
+        self._model.__dict__[self._step_name] = self._heard_step
+        try:
+            return self._heard(data)
+        finally:
+            restore(self._model, self._step_name, self._own_step)
+
+    def _unheard(self) -> Any:
+        """The function that the model had, or would have made by now."""
+        if self._kept is not None:
+            return self._kept
+        if self._made is None:
+            self._made = self._made_of(self._step, jit_compile=self._model._jit_compile)
+        return self._made
+
+    def _made_of(self, step: Callable[[Any], Any], *, jit_compile: Any) -> Any:
+        """The function that the model makes of a step."""
+        model = self._model
+        before, own_compile = getattr(model, self._name), model._jit_compile
+        model.__dict__[self._step_name] = step
+        # The private attribute: setting the property has effects.
+        model._jit_compile = jit_compile
+        try:
+            getattr(model, self._maker)(force=True)
+            return getattr(model, self._name)
+        finally:
+            model._jit_compile = own_compile
+            setattr(model, self._name, before)
+            restore(model, self._step_name, self._own_step)
+
+    def _heard_step(self, data: Any) -> Any:
+        """One step on one replica, heard and recorded."""
+        result, given = self._forward(data)
+        self._steps.record(given)
+        return result
+
+    def _hear(self, data: Any) -> tuple[Any, TracedTensors]:
+        with self._steps.listening(data) as capture:
+            result = self._step(data)
+        return result, self._steps.choose(capture)

@@ -1,0 +1,354 @@
+"""Watch: a Keras callback that records what changes inside a model."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from distwatch.config import WatchConfig, read_config, watch_config
+from distwatch.errors import ConfigError, WatcherError, WatchInUseError
+from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
+from distwatch.signals.schedules import Schedule
+from distwatch.training.estimate import forecast
+from distwatch.training.session import Session, Status
+from distwatch.training.taps import (
+    Steps,
+    Taps,
+    WatchedFunction,
+    moved_to_front,
+    of_model,
+    tell_of_fit,
+)
+from distwatch.training.traps import check_backend, check_fit, check_train_on_batch, explain
+
+_REPLACED = (
+    "the model's train function was replaced during the fit (by compile or "
+    "make_train_function), so its steps are no longer heard; give each part of such a "
+    "training a fit and a Watch of its own."
+)
+
+
+class Watch(keras.callbacks.Callback):
+    """Records, for each batch and replica, how a model's signals changed.
+
+    >>> watch = Watch("run.zarr", signals=["dense_*"])     # doctest: +SKIP
+    >>> model.fit(dataset, callbacks=[watch])              # doctest: +SKIP
+
+    Training comes out as it would without: the model's architecture, weights,
+    configuration and files are not touched, and an error in the watching warns
+    once and ends the watching, not the training.
+
+    Args:
+        store: where the run is written; a folder that does not exist yet, or a URL:
+            "s3://bucket/run.zarr" (gs, az and others too), "memory://run.zarr".
+        signals: None for the outermost layers that own weights, every `Tracker`
+            and the model's own output; glob patterns over layer paths; or selectors
+            such as ``distwatch.gradients()``, see `distwatch.signals`.
+        reference: what activations are measured against, unless their selector says:
+            "previous" (the batch before on the same replica), "batch_mean", "first",
+            "ema(0.99)", "neighbour" or "none" (the values themselves).
+        schedule: at which steps to look, for instance ``distwatch.every(10)``, unless
+            a selector says.
+        window: how many steps stay on the devices between two drains, and how many
+            make a chunk of the store.
+        overwrite: delete a run that is at ``store`` already.
+        resume: continue a run that is at ``store`` already, after a crash or with Keras's
+            ``BackupAndRestore``: from the step that the restored optimizer's count tells,
+            in place of what was recorded from there on. Without a run there, begin one.
+        strict: let an error in the watching end the training.
+        on_full: where the disk is slower than training: "drop" whole blocks, which are
+            counted and leave a gap in ``step``, or "wait", which slows training down.
+        durability: what has to be survived without a loss of what was committed: the end
+            of the "process", or of "power" (each commit then waits for the disk).
+        max_bytes: how large the run may get, such as "2GB"; None for as large as it gets.
+        at_max_bytes: what becomes of a run that would get larger: "thin" keeps only every
+            second, fourth, ... step of its old part, "stop" records no more. Both warn.
+        phases: what is recorded, each phase apart: "train" (``fit``), "test" (validation
+            inside ``fit``, or ``evaluate`` if the Watch is among its callbacks), "predict"
+            and "train_on_batch" (see `attached`). References never cross from one phase
+            into another.
+        tensorboard: a folder, such as "logs/", in which event files for TensorBoard are
+            written while training runs: scalars of each replica and merged, and the
+            histograms of signals that are watched with ``distwatch.histogram()``. Or a
+            mapping, such as ``{"folder": "logs/", "every": 10, "statistics": ["l2"]}``; see
+            `distwatch.event_files.options.EventOptions`. They do not count as ``max_bytes``.
+            Several workers write their own replicas, and nothing that is merged.
+        log_to_keras: what is added to Keras's ``logs`` at the end of each epoch, for other
+            callbacks: ``["activation/dense:l2", "update/*:ratio"]`` names signals (by
+            patterns) and a statistic each. The keys are ``activation/dense/l2``,
+            ``update/dense/kernel/ratio``, with "_" in place of each of ``. : ! [ ] { }``;
+            the values are merged exactly over all steps of the epoch and all replicas, NaN
+            where none was looked at. ``EarlyStopping(monitor="activation/dense/l2",
+            mode="min")`` needs the mode. The Watch is called before all other callbacks
+            then, wherever it stands among them. Not on several workers.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        BackendError: Keras does not run on TensorFlow.
+
+    ``fit`` raises, before its first step, the errors of the groups ``SetupError``
+    and ``StoreError`` (see `distwatch.errors`).
+    """
+
+    #: Whether an error before the first step is raised.
+    _refuses = True
+
+    def __init__(
+        self,
+        store: str | Path,
+        *,
+        signals: Any = None,
+        reference: str = "previous",
+        schedule: Schedule | None = None,
+        window: int = 256,
+        overwrite: bool = False,
+        resume: bool = False,
+        strict: bool = False,
+        on_full: str = "drop",
+        durability: str = "process",
+        max_bytes: int | str | None = None,
+        at_max_bytes: str = "thin",
+        phases: Sequence[str] = ("train",),
+        tensorboard: Any = None,
+        log_to_keras: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        check_backend()
+        self.config = watch_config(
+            store=store,
+            signals=signals,
+            reference=reference,
+            schedule=schedule,
+            window=window,
+            overwrite=overwrite,
+            resume=resume,
+            strict=strict,
+            on_full=on_full,
+            durability=durability,
+            max_bytes=max_bytes,
+            at_max_bytes=at_max_bytes,
+            phases=phases,
+            tensorboard=tensorboard,
+            log_to_keras=log_to_keras,
+        )
+        self._session: Session | None = None
+        #: What is heard now, in the order in which it was put in place.
+        self._functions: list[WatchedFunction] = []
+        self._method = "fit"
+        #: The last batch of each phase in this epoch.
+        self._last: dict[str, int] = {}
+        tell_of_fit(self)
+
+    @classmethod
+    def from_config(cls, path: str | Path) -> Watch:
+        """Make a Watch from a YAML file.
+
+        Raises:
+            ConfigError: the file or one of its keys is wrong.
+        """
+        config = read_config(path)
+        return cls(**{name: getattr(config, name) for name in WatchConfig.model_fields})
+
+    @property
+    def status(self) -> Status:
+        """How the watching goes or went: steps recorded, committed and lost, and why."""
+        return self._session.status if self._session else Status()
+
+    @property
+    def schedule(self) -> Schedule:
+        """At which steps it looks; ``watch.schedule.k = 10`` takes effect while training."""
+        return self.config.schedule
+
+    def estimate(self, model: keras.Model, batch: Any, *, steps: int) -> int:
+        """How many bytes the run of a training will take, before it is begun.
+
+        The model's step is traced, not done. What compression leaves is weighed on made-up
+        rows; it comes within a fifth of what is written if the deltas are like noise, and
+        above it where they do not change.
+
+        >>> watch.estimate(model, (x[:32], y[:32]), steps=100_000)     # doctest: +SKIP
+
+        Args:
+            model: built and compiled.
+            batch: what ``train_step`` is given on one replica: x, or (x, y), ...
+            steps: of the phase "train", in all epochs.
+
+        Raises:
+            ConfigError: the model is not built or not compiled.
+            SetupError: what was chosen cannot be watched.
+        """
+        return forecast(model, batch, self.config, steps)
+
+    @contextlib.contextmanager
+    def attached(self, model: keras.Model) -> Iterator[Watch]:
+        """Watch what ``model.train_on_batch`` does inside a ``with`` block.
+
+        >>> watch = Watch("run.zarr", phases=["train_on_batch"])   # doctest: +SKIP
+        >>> with watch.attached(model):                            # doctest: +SKIP
+        ...     for x, y in batches:
+        ...         model.train_on_batch(x, y)
+
+        Raises:
+            ConfigError: the phase "train_on_batch" was not asked for.
+        """
+        if TRAIN_ON_BATCH not in self.config.phases:
+            raise ConfigError(
+                f"this Watch records {', '.join(self.config.phases)}; make it with "
+                'phases=["train_on_batch"] to attach it.'
+            )
+        check_train_on_batch(model)
+        self._method = TRAIN_ON_BATCH
+        self.set_model(model)
+        try:
+            self._current.begin()
+            yield self
+        except BaseException:
+            self._release()
+            self._current.abandon()
+            raise
+        self._current.finish()
+        self._release()
+
+    def on_called(self, method: str, model: keras.Model, arguments: dict[str, Any]) -> None:
+        """Refuse what Keras cannot do, before it fails at it in its own words."""
+        self._method = method
+        if not self._asked:
+            return
+        if method == "fit" and self.config.log_to_keras:
+            arguments["callbacks"] = moved_to_front(self, arguments["callbacks"])
+        check_fit(model, arguments, trains=method == "fit")
+
+    def set_model(self, model: keras.Model) -> None:
+        """Put the taps in place: Keras calls this before it makes its functions."""
+        if self._functions:
+            raise WatchInUseError(
+                f"this Watch ({self.config.store}) is in a fit already; "
+                "give every fit a Watch of its own."
+            )
+        super().set_model(model)
+        self._last = {}
+        if not self._asked:
+            return
+        self._session = session = Session(
+            self.config,
+            model.distribute_strategy,
+            steps_per_execution=model.steps_per_execution,
+            phases=self._asked,
+            refuses=self._refuses,
+        )
+        subject = of_model(model)
+        taps = {phase: Taps(subject, self.config, phase) for phase in self._asked}
+        for phase in self._asked:
+            recorder = functools.partial(session.make_recorder, phase=phase)
+            steps = Steps(taps[phase], recorder, session.fail)
+            # No callback tells of batches that are trained on by hand.
+            done = functools.partial(session.after_steps, 1, phase)
+            by_hand = phase == TRAIN_ON_BATCH
+            function = WatchedFunction(model, phase, steps, done=done if by_hand else None)
+            function.install()
+            self._functions.append(function)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Claim the store, so that a path that cannot be written ends fit here."""
+        self._begin()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._last.pop(TRAIN, None)
+        if self._asked:
+            self._current.begin_epoch(epoch)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._after_batch(TRAIN, batch)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self._asked:
+            self._current.end_epoch()
+            if logs is not None:
+                logs.update(self._current.epoch_logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._finish()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._last.pop(TEST, None)
+        if self._method == "evaluate":
+            self._begin()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._after_batch(TEST, batch)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        if self._method == "evaluate":
+            self._finish()
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        self._begin()
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._after_batch(PREDICT, batch)
+
+    def on_predict_end(self, logs: Any = None) -> None:
+        self._finish()
+
+    def on_raised(self, model: keras.Model, error: BaseException) -> None:
+        """The fit ended by an error or an interrupt: bring home what there is."""
+        if not self._functions:
+            explain(model, error)
+            return
+        self._release()
+        self._current.abandon()
+
+    @property
+    def _current(self) -> Session:
+        if self._session is None:
+            raise WatcherError(
+                "a Watch was called back outside a fit; pass it in model.fit(callbacks=[...])."
+            )
+        return self._session
+
+    @property
+    def _asked(self) -> tuple[str, ...]:
+        """The phases that were asked for and happen in the method that was called."""
+        happens = _HAPPENS[self._method]
+        return tuple(phase for phase in self.config.phases if phase in happens)
+
+    def _begin(self) -> None:
+        if self._asked:
+            self._current.begin()
+
+    def _after_batch(self, phase: str, batch: int) -> None:
+        if phase not in self._asked:
+            return
+        # With steps_per_execution > 1 Keras names the last batch of each execution.
+        steps, self._last[phase] = batch - self._last.get(phase, -1), batch
+        # Of two functions in one place the later one stands before the other.
+        on_top = {function.name: function for function in self._functions}
+        if not all(function.in_place for function in on_top.values()):
+            self._current.fail(WatcherError(_REPLACED))
+        self._current.after_steps(steps, phase)
+
+    def _finish(self) -> None:
+        if not self._asked:
+            return
+        self._current.finish()
+        self._release()
+        if self.params.get("verbose", 1):
+            print("\n".join(self._current.sentences()))
+
+    def _release(self) -> None:
+        while self._functions:
+            self._functions.pop().remove()
+
+
+#: Method of a model -> the phases that happen in it with the Watch among its callbacks.
+_HAPPENS = {
+    "fit": (TRAIN, TEST, TRAIN_ON_BATCH),
+    "evaluate": (TEST,),
+    "predict": (PREDICT,),
+    TRAIN_ON_BATCH: (TRAIN_ON_BATCH,),
+}

@@ -1,0 +1,176 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from distwatch.config import WatchConfig, read_config, watch_config
+from distwatch.errors import ConfigError
+from distwatch.event_files.options import EventOptions
+from distwatch.signals import activations
+from distwatch.signals.schedules import every, first
+
+GOOD = """
+store: run.zarr
+signals: ["dense_*", encoder/out]
+reference: none
+schedule: {every: 10}
+window: 64
+overwrite: true
+strict: true
+tensorboard: {folder: logs, every: 10, statistics: [mean, l2]}
+log_to_keras: ["dense_*:l2", "re:.*/lstm:0:mean"]
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "watch.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_good_file(written):
+    config = read_config(written(GOOD))
+    assert config.store.name == "run.zarr"
+    assert config.signals == (activations(["dense_*", "encoder/out"]),)
+    assert config.reference == "none"
+    assert config.schedule == every(10)
+    assert config.window == 64
+    assert config.overwrite is True
+    assert config.strict is True
+    assert config.tensorboard == EventOptions(Path("logs"), every=10, statistics=("mean", "l2"))
+    assert config.log_to_keras == (("dense_*", "l2"), ("re:.*/lstm:0", "mean"))
+
+
+def test_only_the_store_is_needed(written):
+    config = read_config(written("store: run.zarr"))
+    assert config == watch_config(store="run.zarr")
+    assert config.signals is None
+    assert config.reference == "previous"
+    assert config.schedule == every(1)
+    assert config.window == 256
+    assert config.overwrite is False
+    assert config.strict is False
+    assert config.tensorboard is None
+    assert config.log_to_keras == ()
+
+
+def test_one_pattern_may_stand_alone(written):
+    assert read_config(written("store: a\nsignals: dense")).signals == (activations("dense"),)
+
+
+def test_a_schedule_may_be_made_or_written():
+    assert watch_config(store="a", schedule=first(3)).schedule == first(3)
+    assert watch_config(store="a", schedule={"first": 3}).schedule == first(3)
+
+
+def test_configs_do_not_share_a_schedule():
+    one, other = watch_config(store="a"), watch_config(store="a")
+    one.schedule.k = 5
+    assert other.schedule.k == 1
+
+
+def test_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        watch_config(store="a").window = 5
+
+
+@pytest.mark.parametrize(
+    ("key", "near"), [("signal", "signals"), ("windows", "window"), ("override", "overwrite")]
+)
+def test_an_unknown_key_names_the_nearest(written, key, near):
+    path = written(f"store: run.zarr\n{key}: 1")
+    with pytest.raises(ConfigError, match=f"unknown key '{key}'; nearest: '{near}'") as error:
+        read_config(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("window: 0", "window=0: keep at least 1 step"),
+        ("window: -3", "window=-3"),
+        ("window: many", "window='many'"),
+        ("window: 1.5", "window=1.5"),
+        ("window: true", "window=True"),
+        ("reference: last", "unknown reference 'last': choose one of 'previous', 'batch_mean'"),
+        ("reference: 3", "reference=3"),
+        ("signals: []", "glob strings"),
+        ("signals: [1]", "glob strings"),
+        ("signals: 5", "glob strings"),
+        ("schedule: {every: 0}", "every(k): 0 is not a whole number from 1"),
+        ("schedule: often", "write one of {every: 10}"),
+        ("schedule: {often: 1}", "write one of {every: 10}"),
+        ("overwrite: 3", "overwrite=3"),
+        ("strict: 'no'", "strict='no'"),
+        ("store: 5", "store=5"),
+        ("tensorboard: 5", "tensorboard=5: give a folder, such as 'logs/'"),
+        ("tensorboard: {folder: logs, evry: 3}", "unknown key 'evry'; nearest: 'every'"),
+        ("tensorboard: {folder: logs, statistics: [men]}", "'men'; nearest: 'mean'"),
+        ("log_to_keras: dense", "log_to_keras='dense': name a signal"),
+        ("log_to_keras: [loss:mean, 3]", "log_to_keras=3"),
+    ],
+)
+def test_a_bad_value_says_what_it_should_be(written, line, says):
+    text = line if line.startswith("store") else f"store: run.zarr\n{line}"
+    with pytest.raises(ConfigError) as error:
+        read_config(written(text))
+    assert says in str(error.value)
+
+
+def test_every_wrong_key_is_named_at_once():
+    with pytest.raises(ConfigError) as error:
+        watch_config(store="a", window=0, reference="last", nonsense=1)
+    for word in ("window=0", "'last'", "'nonsense'"):
+        assert word in str(error.value)
+
+
+def test_the_store_is_needed():
+    with pytest.raises(ConfigError, match="store"):
+        watch_config(window=3)
+
+
+@pytest.mark.parametrize("text", ["", "- store\n- run.zarr", "run.zarr", "3"], ids=repr)
+def test_a_file_without_keys(written, text):
+    with pytest.raises(ConfigError, match=r"expected keys such as 'store: run\.zarr'"):
+        read_config(written(text))
+
+
+def test_a_file_that_is_no_yaml(written):
+    with pytest.raises(ConfigError, match=r"watch\.yaml: line 1: this is no YAML: expected"):
+        read_config(written("store: [run.zarr"))
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "watch.yaml"
+    path.write_bytes(b"\xff\xfe\xfa\x00store")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_fields_are_the_documented_ones():
+    assert set(WatchConfig.model_fields) == {
+        "store",
+        "signals",
+        "reference",
+        "schedule",
+        "window",
+        "overwrite",
+        "resume",
+        "strict",
+        "on_full",
+        "durability",
+        "max_bytes",
+        "at_max_bytes",
+        "phases",
+        "tensorboard",
+        "log_to_keras",
+    }

@@ -1,0 +1,79 @@
+"""Each file in configs/ is one that `Watch.from_config` takes."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from trainings import fit, small_model, strategy_over, unlike_rows
+
+import distwatch as dw
+from distwatch.signals.reading import MAKERS
+
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def somewhere_empty(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_is_taken_and_nothing_is_created(path, tmp_path):
+    watch = dw.Watch.from_config(path)
+    assert watch.config.store == Path("run.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_uses_are_there():
+    uses = {"everything", "gradients", "minimal", "production", "sampled"}
+    assert {path.stem for path in CONFIGS} >= uses
+
+
+def test_minimal_says_what_watch_does_by_itself():
+    assert dw.Watch.from_config(FOLDER / "minimal.yaml").config == dw.Watch("run.zarr").config
+
+
+def test_minimal_names_every_argument():
+    written = (FOLDER / "minimal.yaml").read_text()
+    for name in inspect.signature(dw.Watch).parameters:
+        assert f"\n{name}:" in written
+
+
+def test_gradients_chooses_five_kinds():
+    signals = dw.Watch.from_config(FOLDER / "gradients.yaml").config.signals
+    weights = dw.weights("*/kernel", every=10, statistics=[dw.histogram(accuracy=0.02)])
+    assert signals == (dw.gradients(), dw.updates(), weights, dw.loss(), dw.inputs())
+
+
+def test_production_is_sampled_and_bounded():
+    watch = dw.Watch.from_config(FOLDER / "production.yaml")
+    assert watch.schedule == dw.every(10)
+    assert watch.config.max_bytes == 2_000_000_000
+    assert (watch.config.resume, watch.config.durability) == (True, "power")
+
+
+def test_everything_is_all_that_a_file_can_name_and_trains():
+    watch = dw.Watch.from_config(FOLDER / "everything.yaml")
+    assert {selector.kind for selector in watch.config.signals} == set(MAKERS)
+    x, y = unlike_rows(96)
+    model, _ = small_model(strategy_over(2))
+    fit(model, x, y, watch, epochs=1)
+    kinds = {name.split("/")[0] for name in dw.open_run("run.zarr").signals}
+    kinds_of_gradients = {"gradient", "gradient_local"}
+    rest = {"activation", "input", "loss", "tensor", "update", "weight"}
+    assert kinds == kinds_of_gradients | rest
+
+
+def test_sampled_looks_at_every_tenth_step():
+    watch = dw.Watch.from_config(FOLDER / "sampled.yaml")
+    assert [step for step in range(31) if watch.schedule(step)] == [0, 10, 20, 30]
+
+
+def test_tensorboard_chooses_what_is_written_and_logged():
+    config = dw.Watch.from_config(FOLDER / "tensorboard.yaml").config
+    assert config.tensorboard.folder == Path("logs/run-1")
+    assert config.tensorboard.every == 10
+    assert config.log_to_keras == (("loss", "mean"), ("update/*/kernel", "ratio"))
+    activations = dw.activations(every=10, statistics=[dw.histogram()])
+    assert config.signals == (activations, dw.updates(), dw.loss())

@@ -1,0 +1,42 @@
+"""What is said of a real training with planted faults, live and from its store."""
+
+import keras
+import numpy as np
+from trainings import strategy_over
+
+import distwatch as dw
+
+layers = keras.layers
+
+
+def test_dead_units_and_a_high_learning_rate(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    x = rng.normal(1.0, 2.0, (960, 12)).astype("float32")
+    y = rng.normal(size=(960, 1)).astype("float32")
+    # Every second half of a batch of 32 goes to replica 1, whose sensor is off.
+    x[np.arange(960) % 32 >= 16] += 3.0
+    strategy = strategy_over(2)
+    with strategy.scope():
+        keras.utils.set_random_seed(3)
+        stack = [
+            keras.Input((12,)),
+            layers.Dense(16, "relu", name="alive"),
+            layers.Dense(
+                16, "relu", bias_initializer=keras.initializers.Constant(-1e3), name="dead"
+            ),
+            layers.Dense(1, name="guess"),
+        ]
+        model = keras.Sequential(stack)
+        # Of Adam's steps each is about as large as the rate.
+        model.compile(keras.optimizers.Adam(10.0), "mse")
+    signals = [dw.activations(), dw.gradients(), dw.updates(), dw.inputs()]
+    watch = dw.Watch(tmp_path / "run.zarr", signals=signals, window=8)
+    model.fit(x, y, batch_size=32, epochs=2, shuffle=False, verbose=2, callbacks=[watch])
+    run = dw.open_run(tmp_path / "run.zarr")
+    assert run.summary() in capsys.readouterr().out
+    print(run.summary())
+    found = {(each.kind, each.signal): each for each in run.findings()}
+    assert found["dead", "activation/dead"].severity == "warning"
+    assert ("skewed_inputs", "input") in found
+    assert any(kind == "no_gradient" for kind, _ in found)
+    assert any("not changed by any step" in each.text for each in found.values())

@@ -1,0 +1,70 @@
+"""Rows merged across devices equal the host's merge and NumPy on the whole."""
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from trainings import strategy_over
+
+from distwatch.statistics import (
+    ROW,
+    Counts,
+    Extrema,
+    Moments,
+    Norms,
+    Product,
+    merge_axis,
+    observe,
+)
+from distwatch.statistics.moments import MomentsState
+from distwatch.training.strategies import merge_rows
+
+
+def shards_of(replicas, seed=0, mean=1e4):
+    """Unequal shards, one of them empty, each with a mean of its own far from zero."""
+    rng = np.random.default_rng(seed)
+    sizes = [30, 7, 1, 0, 12, 3, 55, 2][:replicas]
+    sizes[-1] = 0
+    return [rng.normal(mean + 3 * i, 1.0 + i, size) for i, size in enumerate(sizes)]
+
+
+def packed(statistic, shards):
+    return [np.asarray(statistic.pack(observe(statistic, shard))) for shard in shards]
+
+
+@pytest.mark.parametrize("replicas", [2, 4, 8])
+def test_devices_host_and_numpy_agree(replicas):
+    blocks = [shards_of(replicas, seed) for seed in range(6)]
+    # (step, signal, field) on each replica: 3 steps of 2 signals.
+    rows = np.array([packed(ROW, shards) for shards in blocks])
+    rows = rows.transpose(1, 0, 2).reshape(replicas, 3, 2, -1)
+
+    reduce_replicas = merge_rows(strategy_over(replicas), list(rows))
+    host = merge_axis(ROW, rows, axis=0)
+    whole = np.array(packed(ROW, [np.concatenate(shards) for shards in blocks]))
+    np.testing.assert_allclose(reduce_replicas, host, rtol=1e-12)
+    np.testing.assert_allclose(reduce_replicas, whole.reshape(3, 2, -1), rtol=1e-9)
+
+
+def test_replicas_that_saw_nothing_at_all():
+    rows = packed(ROW, [np.zeros(0)] * 2)
+    merged = merge_rows(strategy_over(2), rows)
+    np.testing.assert_array_equal(merged, rows[0])
+
+
+class WithoutBetween(Moments):
+    """Moments whose merge forgets the squares between the replicas' means."""
+
+    fields: ClassVar = MomentsState._fields
+
+    def reduce_replicas(self, state, reductions):
+        right = super().reduce_replicas(state, reductions)
+        return right._replace(m2=reductions.sum(state.m2))
+
+
+def test_the_between_group_term_is_what_this_tests():
+    broken = Product((Counts(), WithoutBetween(), Extrema(), Norms()))
+    shards = [shards_of(2)[0], np.full(9, 1.02e4)]
+    merged = merge_rows(strategy_over(2), packed(ROW, shards), broken)
+    whole = ROW.pack(observe(ROW, np.concatenate(shards)))
+    assert not np.allclose(merged, whole, rtol=1e-2)

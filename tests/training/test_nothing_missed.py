@@ -1,0 +1,69 @@
+"""Law 2: rows kept = batches x replicas, and what is missing is declared."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from trainings import fit, small_model, strategy_over, unlike_rows
+
+import distwatch as dw
+from distwatch.records import Table
+from distwatch.signals import Signal
+from distwatch.training.device.ring import Recorder, StepInput, TablePlan
+
+
+# Uneven shards are a known fault, which a Watch says; here they are what is tried.
+@pytest.mark.filterwarnings(
+    "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"
+)
+@pytest.mark.parametrize(
+    ("replicas", "spe", "window"), [(1, 100, 3), (2, 1, 5), (2, 7, 3), (2, 100, 256)]
+)
+def test_every_batch_on_every_replica(tmp_path, replicas, spe, window):
+    x, y = unlike_rows(23 * 8 - 3)  # 23 batches an epoch, the last one short
+    model, _ = small_model(strategy_over(replicas), spe=spe)
+    watch = dw.Watch(tmp_path / "run.zarr", window=window)
+    fit(model, x, y, watch, batch=8, epochs=3)
+
+    assert watch.status.lost == 0
+    rows = dw.open_run(tmp_path / "run.zarr").to_xarray()
+    assert rows.sizes == {"step": 69, "replica": replicas, "signal": 4}
+    np.testing.assert_array_equal(rows.step, np.arange(69))
+    np.testing.assert_array_equal(rows.epoch, np.repeat([0, 1, 2], 23))
+    np.testing.assert_array_equal(rows.iteration, np.arange(1, 70))
+    # Only the very first batch has nothing to be measured against.
+    assert (rows["count"].isel(step=0) == 0).all()
+    assert (rows["count"].isel(step=slice(1, None)) > 0).all()
+
+
+def test_a_ring_that_ran_over_says_how_much_it_lost():
+    table = Table("table-00", (Signal("activation/dense"),), "every(1)", window=2)
+    feed = TablePlan(table, dw.every(1), tensor_index=(0,), references=("previous",))
+    recorder = Recorder(tf.distribute.get_strategy(), [feed], steps_per_execution=1)
+    for step in range(11):
+        values = tf.fill([2, 3], float(step**2))
+        recorder.record([StepInput([values])], tf.constant(step, tf.int64))
+    drained = recorder.tables[0].drain()
+    assert drained.lost == 7
+    assert list(drained.step) == [7, 8, 9, 10]
+    mean = drained.rows[:, 0, 0, 5]
+    assert list(mean) == [13.0, 15.0, 17.0, 19.0]
+
+
+def test_eager_training_is_watched_too(tmp_path):
+    x, y = unlike_rows(40)
+    model, _ = small_model(strategy_over(1))
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    fit(model, x, y, dw.Watch(tmp_path / "run.zarr"))
+    rows = dw.open_run(tmp_path / "run.zarr").to_xarray()
+    assert list(rows["count"].sel(signal="activation/dense_0", replica=0)) == [0, 256, 128]
+
+
+def test_a_training_that_ends_without_an_end_of_epoch(tmp_path):
+    class Abrupt(dw.Watch):
+        def on_epoch_end(self, epoch, logs=None):
+            pass
+
+    x, y = unlike_rows(40)
+    model, _ = small_model(strategy_over(1))
+    fit(model, x, y, Abrupt(tmp_path / "run.zarr"))
+    assert len(dw.open_run(tmp_path / "run.zarr")) == 3
