@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distwatch.signals import Signal
-from distwatch.statistics import ROW, Row
+from distwatch.statistics import ROW, Row, spread
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -52,6 +52,15 @@ class Table:
     def fields(self) -> tuple[str, ...]:
         """The names of the statistic's scalar columns, in the order of the field axis."""
         return tuple(f for part in self.statistic.parts if not part.wide for f in part.fields)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The names of what people read of a row, without ``spread``, in order."""
+        return tuple(value.name for value in self.statistic.values)
+
+    def read(self, states: Any) -> dict[str, Any]:
+        """What people read of packed states of the scalar fields; see `Row.read`."""
+        return self.statistic.read(states)
 
 
 #: A ring takes at most this much of a replica's memory; wide rows are drained more often.
@@ -203,47 +212,13 @@ def padded(values: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
     return np.pad(values, widths, constant_values=np.nan)
 
 
-#: What a row says of a delta, as people read it.
-STATISTICS = ("count", "mean", "std", "min", "max", "l1", "l2", "zeros", "nans", "infs")
-
-#: NaN, where no two elements could be compared: nothing is known, not zero.
-_KNOWN_IF_COMPARED = ("mean", "std", "min", "max", "l1", "l2")
+_N, _MEAN = ROW.fields.index("n"), ROW.fields.index("mean")
 
 
-def readable(states: Any, table: Table | None = None) -> dict[str, Any]:
-    """Derive what people read from packed states of shape (..., field).
+def replica_spread(rows: Any) -> Any:
+    """How far the replicas' means lie apart: the largest minus the smallest.
 
-    Where a worker left no row, its states are NaN, and so is all that is read of them.
-
-    Args:
-        states: rows of the usual fields, or of all scalar fields of ``table``.
-        table: whose rows they are; None for the usual fields alone.
+    Shapes: rows (step, replica, signal, field) -> (step, signal); NaN where no replica
+    has a mean.
     """
-    absent = np.isnan(states[..., 0])
-    if absent.any():
-        found = readable(np.where(absent[..., None], 0.0, states), table)
-        return {name: np.where(absent, np.nan, values) for name, values in found.items()}
-    usual = len(ROW.fields)
-    return {**_usual(states[..., :usual]), **_readable_further(states[..., usual:], table)}
-
-
-def _usual(states: Any) -> dict[str, Any]:
-    computed = ROW.compute(ROW.unpack(states))
-    compared = computed["count"] > 0
-    return {
-        name: np.where(compared, computed[name], np.nan)
-        if name in _KNOWN_IF_COMPARED
-        else computed[name]
-        for name in STATISTICS
-    }
-
-
-def _readable_further(states: Any, table: Table | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    start = 0
-    for statistic in table.statistic.further if table else ():
-        if not statistic.wide:
-            stop = start + len(statistic.fields)
-            found |= statistic.compute(statistic.unpack(states[..., start:stop]))
-            start = stop
-    return found
+    return spread(np.where(rows[..., _N] > 0, rows[..., _MEAN], np.nan), axis=1)

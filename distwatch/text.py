@@ -9,6 +9,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+def counted(number: int, word: str) -> str:
+    """A number of things: "1 step", "2,000 steps"."""
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
 def shortened(value: object, most: int = 200, *, quoted: bool = True) -> str:
     """A value that may be anybody's, for a message: quoted, and not longer than a few lines."""
     if isinstance(value, (list, tuple, dict)) and len(value) > most:

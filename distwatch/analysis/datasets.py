@@ -10,9 +10,8 @@ import numpy as np
 import xarray as xr
 
 from distwatch.errors import ConfigError
-from distwatch.findings import spread
-from distwatch.records import STATISTICS, Floats, readable
-from distwatch.statistics import ROW
+from distwatch.records import Floats, replica_spread
+from distwatch.statistics import ROW, SPREAD
 from distwatch.store.joining import ReadableStates
 from distwatch.store.schema import SIGNALS_PER_CHUNK, divisor
 
@@ -36,14 +35,14 @@ def statistics_of(stored: ReadableStates, signals: slice, *, merged: bool) -> xr
     """The statistics of some signals, on each replica or merged, read now."""
     states = stored.merged(_ALL, signals) if merged else _rows(stored, _ALL, signals)
     dims = _dims(merged)
-    variables = {name: (dims, v) for name, v in readable(states, stored.table).items()}
+    variables = {name: (dims, v) for name, v in stored.table.read(states).items()}
     return xr.Dataset(variables, _coordinates(stored, signals, merged))
 
 
 def spread_of(stored: ReadableStates, signals: slice) -> xr.DataArray:
     """How far apart the means of some signals lie on the replicas, read now."""
-    apart = _spread(_rows(stored, _ALL, signals))
-    return xr.DataArray(apart, _coordinates(stored, signals, True), _dims(True), "spread")
+    apart = replica_spread(_rows(stored, _ALL, signals))
+    return xr.DataArray(apart, _coordinates(stored, signals, True), _dims(True), SPREAD.name)
 
 
 def lazy_dataset_of(stored: ReadableStates, *, merged: bool, in_chunk: int) -> xr.Dataset:
@@ -56,30 +55,29 @@ def lazy_dataset_of(stored: ReadableStates, *, merged: bool, in_chunk: int) -> x
     rows = _lazy(da, stored, in_chunk, merged=False)
     states = _lazy(da, stored, in_chunk, merged=True) if merged else rows
     table = stored.table
-    names = readable(np.zeros((0, len(table.fields))), table)
     dims = _dims(merged)
 
     def derived(name: str) -> Any:
         return states.map_blocks(
-            lambda block: readable(block, table)[name].astype(np.float64),
+            lambda block: table.read(block)[name].astype(np.float64),
             dtype=np.float64,
             drop_axis=states.ndim - 1,
             name=_unique(name),
         )
 
-    variables = {name: (dims, derived(name)) for name in names}
+    variables = {name: (dims, derived(name)) for name in table.values}
     if merged:
         apart = rows.map_blocks(
-            _spread, dtype=np.float64, drop_axis=[1, 3], name=_unique("spread")
+            replica_spread, dtype=np.float64, drop_axis=[1, 3], name=_unique(SPREAD.name)
         )
-        variables["spread"] = (dims, apart)
+        variables[SPREAD.name] = (dims, apart)
     return xr.Dataset(variables, _coordinates(stored, _ALL, merged))
 
 
 def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
     """That of a run without rows."""
     shape = (0, 0) if merged else (0, len(replicas), 0)
-    names = (*STATISTICS, "spread") if merged else STATISTICS
+    values = (*ROW.values, SPREAD) if merged else ROW.values
     nothing = np.zeros(0, np.int64)
     coordinates: dict[str, Any] = {
         "step": nothing,
@@ -89,7 +87,8 @@ def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
     }
     if not merged:
         coordinates["replica"] = np.asarray(replicas, dtype=np.int64)
-    return xr.Dataset({name: (_dims(merged), np.zeros(shape)) for name in names}, coordinates)
+    variables = {value.name: (_dims(merged), np.zeros(shape)) for value in values}
+    return xr.Dataset(variables, coordinates)
 
 
 def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
@@ -133,10 +132,6 @@ def _rows(stored: ReadableStates, steps: slice, signals: slice) -> Floats:
     rows = stored.rows(steps, signals)
     present = stored.present(steps)
     return rows if present.all() else np.where(present[..., None, None], rows, np.nan)
-
-
-def _spread(rows: Any) -> Any:
-    return spread(readable(rows[..., : len(ROW.fields)])["mean"], axis=1)
 
 
 def _lazy(da: Any, stored: ReadableStates, in_chunk: int, *, merged: bool) -> Any:

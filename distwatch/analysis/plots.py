@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distwatch.analysis.figures import (
+    RUN_FIGURES,
     curves,
-    divergence,
     heatmap,
     require_plotly,
     ridgeline,
-    update_ratios,
 )
-from distwatch.analysis.overview import Overview, choice_named, read_distribution, read_overview
+from distwatch.analysis.figures.divergence import DIVERGENCE
+from distwatch.analysis.figures.ratios import UPDATE_RATIOS
+from distwatch.analysis.overview import (
+    Overview,
+    quantity_named,
+    read_distribution,
+    read_overview,
+)
+from distwatch.errors import ConfigError, nearest
 from distwatch.store.reader import StoredRun
 
 if TYPE_CHECKING:
@@ -56,36 +63,34 @@ class Plots:
             SetupError: plotly is not installed.
         """
         require_plotly()
-        choice_named(statistic)
+        quantity_named(statistic)
         read = self._whole or read_overview(self._stored, signals=[signal])
         return curves(read.history(signal, statistic))
 
     def heatmap(self, statistic: str = "size", replica: int | None = None) -> Figure:
-        """All signals over all steps, each beside its own median.
+        """All signals over all steps, each relative to its own median.
 
         Args:
-            statistic: see `curves`; "mean" has a sign and is not among them.
+            statistic: see `curves`; "mean" can be negative and is not among them.
             replica: the number of one; None for all of them together.
 
         Raises:
             ConfigError: there is no such statistic or replica.
             SetupError: plotly is not installed.
         """
-        require_plotly()
-        choice_named(statistic)
+        quantity_named(statistic)
         return heatmap(self._overview(), statistic, replica)
 
     def divergence(self) -> Figure:
-        """Which signals the replicas differ in most, and which replica stands apart.
+        """In which signals the replicas differ most, and which replica.
 
         Raises:
             SetupError: plotly is not installed.
         """
-        require_plotly()
-        return divergence(self._overview())
+        return DIVERGENCE.draw(self._overview())
 
     def ridgeline(self, signal: str) -> Figure:
-        """How the distribution of a signal moves while the run goes on.
+        """How the distribution of a signal moves over the run.
 
         Args:
             signal: one that was watched with ``distwatch.histogram()``.
@@ -105,10 +110,25 @@ class Plots:
             ConfigError: no updates were watched.
             SetupError: plotly is not installed.
         """
-        require_plotly()
-        return update_ratios(self._overview())
+        return UPDATE_RATIOS.draw(self._overview())
+
+    def figure(self, name: str) -> Figure:
+        """A figure of the whole run, by the name that reports give it.
+
+        Args:
+            name: "divergence" or "update-ratios".
+
+        Raises:
+            ConfigError: there is no such figure, or the run does not have what it shows.
+            SetupError: plotly is not installed.
+        """
+        known = {each.name: each for each in RUN_FIGURES}
+        if name not in known:
+            raise ConfigError(f"unknown figure {name!r}; nearest: {nearest(name, [*known])}.")
+        return known[name].draw(self._overview())
 
     def _overview(self) -> Overview:
+        require_plotly()
         if self._whole is None:
             self._whole = read_overview(self._stored)
         return self._whole

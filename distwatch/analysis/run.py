@@ -274,8 +274,8 @@ class Run:
         if not self.thinned:
             return []
         text = (
-            f"{self.thinned} steps of the old part were taken out to keep within max_bytes; "
-            "all that is said here is of the others."
+            f"{self.thinned} steps of the old part were removed to stay within max_bytes; "
+            "all that is said here is about the others."
         )
         return [Finding("thinned", NOTE, text)]
 
@@ -284,14 +284,14 @@ class Run:
         ends = [(worker.info, worker.steps) for worker in self._store.workers]
         lines = [
             f"Worker {info.worker} (replica{'s' * (len(info.replicas) != 1)} "
-            f"{', '.join(map(str, info.replicas))}) left only {steps} of {len(self)} steps; "
-            "what is merged is merged without it from there."
+            f"{', '.join(map(str, info.replicas))}) wrote only {steps} of {len(self)} steps; "
+            "from there on, rows are merged without it."
             for info, steps in ends
             if steps < len(self)
         ]
         if ends and len(ends) < self.info.workers:
             lines.append(
-                f"{self.info.workers - len(ends)} of {self.info.workers} workers left no rows."
+                f"{self.info.workers - len(ends)} of {self.info.workers} workers wrote no rows."
             )
         return [Finding("worker_stopped", WARNING, line) for line in lines]
 

@@ -7,27 +7,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from distwatch.cli.following import Follower, Wanted, display_for, follow
 from distwatch.errors import SetupError
-
-if TYPE_CHECKING:
-    from distwatch.analysis import Run
 
 #: Rows a replica and batch: the first batch has to divide evenly over the replicas.
 ROWS_PER_REPLICA = 32
 
 
-def run_demo(store: Path, *, replicas: int, epochs: int, overwrite: bool) -> Run:
-    """Train, then print what changed and where the run lies.
+def run_demo(store: Path, *, replicas: int, epochs: int, overwrite: bool) -> None:
+    """Train, then show what changed and where the run is.
 
     Args:
         store: where the run is written.
@@ -44,88 +38,12 @@ def run_demo(store: Path, *, replicas: int, epochs: int, overwrite: bool) -> Run
             "the demo trains on scikit-learn's digits, and scikit-learn is not "
             "installed: pip install 'distwatch[demo]'."
         )
-    # Before TensorFlow is loaded, or its start-up notes hide the progress bar.
+    # Before TensorFlow is loaded, or its start-up messages hide the progress bar.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _train(store, replicas, epochs, overwrite)
 
-    from distwatch.analysis import open_run
-
-    run = open_run(store)
-    console = Console()
-    console.print(change_table(run))
-    console.print(_what_next(store), highlight=False, soft_wrap=True)
-    return run
-
-
-@dataclass(frozen=True)
-class Change:
-    """How one signal changed on one replica over a whole run.
-
-    ``l2`` is the mean over steps of the step's Euclidean norm. ``spread`` is the same
-    on all replicas: how far apart their mean changes of one step lie, also as the
-    mean over steps (over a whole run, changes from batch to batch cancel out).
-    """
-
-    signal: str
-    replica: int
-    mean_change: float
-    max_change: float
-    l2: float
-    zero_share: float
-    spread: float
-
-
-def changes(run: Run) -> list[Change]:
-    """Read the changes of a run, signal by signal, replica by replica."""
-    from distwatch.records import readable
-
-    (table,) = run.digest().tables.values()
-    total: dict[str, Any] = readable(table.totals)
-    finite = total["count"] - total["nans"] - total["infs"]
-    mean = total["l1"] / np.where(finite > 0, finite, np.nan)
-    largest = np.maximum(np.abs(total["min"]), np.abs(total["max"]))
-    zeros = total["zeros"] / np.where(total["count"] > 0, total["count"], np.nan)
-    l2 = run.to_xarray()["l2"].mean("step").to_numpy()
-    spread = run.to_xarray(merged=True)["spread"].mean("step").to_numpy()
-    return [
-        Change(
-            signal=signal,
-            replica=replica,
-            mean_change=float(mean[j, i]),
-            max_change=float(largest[j, i]),
-            l2=float(l2[j, i]),
-            zero_share=float(zeros[j, i]),
-            spread=float(spread[i]),
-        )
-        for i, signal in enumerate(run.signals)
-        for j, replica in enumerate(run.replicas)
-    ]
-
-
-def change_table(run: Run) -> Table:
-    """Put the changes of a run in a table; a signal's name and spread stand once."""
-    table = Table(
-        title=f"What changed from batch to batch, over {len(run)} steps",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("signal", overflow="fold")
-    headings = ("replica", "mean\n|change|", "max\n|change|", "L2", "zeros", "spread")
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for change in changes(run):
-        starts = change.replica == run.replicas[0]
-        table.add_row(
-            escape(change.signal) if starts else "",
-            str(change.replica),
-            f"{change.mean_change:.4g}",
-            f"{change.max_change:.4g}",
-            f"{change.l2:.4g}",
-            f"{change.zero_share:.1%}",
-            f"{change.spread:.2g}" if starts else "",
-        )
-    return table
+    follow(Follower(str(store), Wanted()), display_for(once=True), once=True)
+    Console().print(_what_next(store), highlight=False, soft_wrap=True)
 
 
 def _train(store: Path, replicas: int, epochs: int, overwrite: bool) -> None:
@@ -175,9 +93,10 @@ def _small_cnn() -> Any:
 def _what_next(store: Path) -> str:
     path = escape(str(store))
     return (
-        "Each batch is measured against the one before, on its own replica. L2 is that of\n"
-        "a step, spread how far apart the replicas' mean changes lie; both as step means.\n\n"
-        f"The run lies in [bold]{path}[/bold]. Next:\n"
+        "\nEach batch is measured against the one before it, on the same replica. l2 is the\n"
+        "Euclidean norm of a step's change over all replicas, spread how far apart the\n"
+        "replicas' mean changes lie, replica the one that is furthest from the others.\n\n"
+        f"The run is in [bold]{path}[/bold]. Next:\n"
         f"  distwatch report {path}\n"
         f"  distwatch info {path}\n"
         f'  python -c "import distwatch as dw; print(dw.open_run({escape(repr(str(store)))})'

@@ -13,6 +13,7 @@ from distwatch.event_files.options import KNOWN
 from distwatch.signals import REFERENCES
 from distwatch.signals.reading import MAKERS
 from distwatch.signals.references import OF_BATCHES
+from distwatch.statistics import REQUESTABLE
 
 Form = dict[str, Any]
 
@@ -97,22 +98,18 @@ _GLOB: Form = {"type": "string"}
 _GLOBS: Form = {"type": "array", "items": _GLOB, "minItems": 1}
 _ALL = [_NOTHING, {"const": True}]
 
-_HISTOGRAM = _either(
-    _NOTHING,
-    _mapping(
-        {
-            "accuracy": {"type": "number", "minimum": 1e-4, "exclusiveMaximum": 1},
-            "smallest": {"type": "number", "exclusiveMinimum": 0},
-            "largest": {"type": "number", "exclusiveMinimum": 0},
-        }
-    ),
-)
 _STATISTICS = _shared(
     "statistics",
     {
         "type": "array",
-        "items": _either({"const": "histogram"}, _one_key("histogram", _HISTOGRAM)),
-        "maxItems": 1,
+        "items": _either(
+            *({"const": each.name} for each in REQUESTABLE),
+            *(
+                _one_key(each.name, _either(_NOTHING, _mapping(each.parameters)))
+                for each in REQUESTABLE
+            ),
+        ),
+        "maxItems": len(REQUESTABLE),
     },
 )
 

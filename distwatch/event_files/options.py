@@ -10,25 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from distwatch.errors import ConfigError, nearest
-from distwatch.records import STATISTICS as READINGS
 from distwatch.signals.patterns import Pattern, matches_name
-from distwatch.statistics import Checksum, Ratio
+from distwatch.statistics import VALUES
 from distwatch.store.addresses import address_of
-
-#: How far the replicas' means lie apart: of what is merged only.
-SPREAD = "spread"
 
 #: What is written unless something else is asked for. A value takes about 40 bytes, as
 #: tests/benchmarks/exports.py measures.
-STATISTICS = ("mean", "std", "l2", "ratio", SPREAD)
+STATISTICS = tuple(value.name for value in VALUES if value.logged)
 
 #: All that a signal may have.
-KNOWN = (
-    *READINGS,
-    *Ratio().compute(Ratio().empty()),
-    *Checksum().compute(Checksum().empty()),
-    SPREAD,
-)
+KNOWN = tuple(value.name for value in VALUES)
 
 
 @dataclass(frozen=True)

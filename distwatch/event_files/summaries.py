@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from tensorboard.compat.proto import summary_pb2
 
-from distwatch.event_files.options import SPREAD, EventOptions
-from distwatch.findings import spread
-from distwatch.records import Block, Floats, Table, readable
-from distwatch.statistics import ROW, LogHistogram
+from distwatch.event_files.options import EventOptions
+from distwatch.records import Block, Floats, Table, replica_spread
+from distwatch.statistics import ROW, SPREAD, LogHistogram
 from distwatch.text import printable
 
 
@@ -33,9 +32,8 @@ class Summaries:
 
     def merged(self, block: Block) -> Iterator[Any]:
         """A summary for each step, of what is merged over the replicas."""
-        rows = block.rows[:, :, self._signals, : len(ROW.fields)]
-        apart = spread(readable(rows)["mean"], axis=1)
-        return self._of(block.merged[:, self._signals], {SPREAD: apart})
+        apart = replica_spread(block.rows[:, :, self._signals])
+        return self._of(block.merged[:, self._signals], {SPREAD.name: apart})
 
     def of_replica(self, block: Block, position: int) -> Iterator[Any]:
         """A summary for each step, of one replica; empty where it has no row."""
@@ -59,7 +57,7 @@ class Summaries:
             yield summary
 
     def _scalars(self, states: Floats, derived: dict[str, Floats]) -> list[tuple[str, Any]]:
-        found = readable(states, self._table) | derived
+        found = self._table.read(states) | derived
         chosen = [name for name in self._options.statistics if name in found]
         return [(name, found[name].astype(np.float32).tolist()) for name in chosen]
 

@@ -15,12 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from distwatch.errors import ConfigError, nearest
-from distwatch.event_files.options import SPREAD
 from distwatch.event_files.thinning import Thinning
-from distwatch.findings import spread
-from distwatch.records import STATISTICS, Block, Floats, Table, readable
+from distwatch.records import Block, replica_spread
 from distwatch.signals import names_matching
-from distwatch.statistics import ROW
+from distwatch.statistics import ROW, SPREAD, VALUES
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable, blocks
 
@@ -28,7 +26,7 @@ from distwatch.store.joining import ReadableTable, blocks
 MERGED = "merged"
 
 #: Statistics that are whole numbers; all others are float64.
-WHOLE = ("count", "zeros", "nans", "infs", "checksum")
+WHOLE = frozenset(value.name for value in VALUES if value.whole)
 
 #: Told of steps as they are done.
 Progress = Callable[[int], None]
@@ -71,11 +69,11 @@ def statistics_of(stored: StoredRun, wanted: Wanted) -> tuple[str, ...]:
         ConfigError: no table has one that was asked for.
     """
     chosen = wanted.chosen(stored)
-    known = list(STATISTICS)
+    known = [value.name for value in ROW.values]
     for each in stored.tables.values():
         if chosen & set(each.table.names):
-            known += [name for name in _further(each.table) if name not in known]
-    known += [SPREAD] if wanted.merged else []
+            known += [name for name in each.table.values if name not in known]
+    known += [SPREAD.name] if wanted.merged else []
     for name in wanted.statistics:
         if name not in known:
             raise ConfigError(
@@ -123,11 +121,6 @@ def scalar_blocks(stored: ReadableTable) -> Iterator[Block]:
         yield block
 
 
-def _further(table: Table) -> list[str]:
-    found = readable(np.zeros((0, len(table.fields))), table)
-    return [name for name in found if name not in STATISTICS]
-
-
 def _tidy(
     stored: ReadableTable,
     block: Block,
@@ -147,9 +140,12 @@ def _tidy(
     # Not those that a worker did not leave.
     there = ~np.isnan(states[..., 0])
     steps, axis, chosen = np.nonzero(there)
-    found = readable(states[there], stored.table)
+    found = stored.table.read(states[there])
     if wanted.merged:
-        found[SPREAD] = _spread(block.rows[:, :, signals], states.shape)[there]
+        # In the place of what is merged, which comes last.
+        apart = np.full(there.shape, np.nan)
+        apart[:, -1] = replica_spread(block.rows[:, :, signals])
+        found[SPREAD.name] = apart[there]
     nothing = np.full(len(steps), np.nan)
     return {
         "step": block.step[steps],
@@ -159,11 +155,3 @@ def _tidy(
         "signal": np.asarray([stored.table.names[i] for i in signals], object)[chosen],
         **{name: found.get(name, nothing) for name in names},
     }
-
-
-def _spread(rows: Floats, shape: tuple[int, ...]) -> Floats:
-    """How far apart the replicas' means lie, in the place of what is merged."""
-    usual = rows[..., : len(ROW.fields)]
-    found = np.full(shape[:3], np.nan)
-    found[:, -1] = spread(readable(usual)["mean"], axis=1)
-    return found

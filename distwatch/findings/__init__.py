@@ -8,7 +8,7 @@ run, and does not depend on how the run was cut into blocks.
 
 from distwatch.findings.digest import Digest
 from distwatch.findings.findings import NOTE, WARNING, Finding, ordered, sentences
-from distwatch.findings.tables import TableDigest, spread
+from distwatch.findings.tables import TableDigest
 
 __all__ = [
     "NOTE",
@@ -18,5 +18,4 @@ __all__ = [
     "TableDigest",
     "ordered",
     "sentences",
-    "spread",
 ]

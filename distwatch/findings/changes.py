@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from distwatch.findings.findings import NOTE, WARNING, Finding, counted
-from distwatch.findings.tables import TableDigest
+from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Floats
+from distwatch.text import counted
 
-#: A step is a spike where it is this many times what is usual around it, and more than
-#: this many times the logarithm of the number of steps: the largest of n values that have
+#: A step is a spike where it is this many times its typical size around that step, and more
+#: than this many times the logarithm of the number of steps: the largest of n values with
 #: as heavy a tail as an exponential distribution is ln(n) times their mean by chance.
 _SPIKE = 10.0
 _TAIL = 2.0
 
-#: What is usual around a step is the median over this many stretches on either side.
+#: The typical size around a step is the median over this many stretches on either side.
 _AROUND = 4
 
-#: In the first tenth of a run sizes fall by themselves: nothing there is called a spike.
+#: In the first tenth of a run sizes fall in any case: nothing there is called a spike.
 _BEGINNING = 0.1
 
-#: What is "out of the ordinary" is this many times the signal's median, or not told.
+#: A change is worth naming relative to its own median from this many times on.
 _UNUSUAL = 2.0
 
 
@@ -40,23 +41,23 @@ class Peak(NamedTuple):
 
     @property
     def times(self) -> float:
-        """How many times its median it is; 0 where that is 0, which tells nothing."""
+        """How many times its median it is; 0 where the median is 0."""
         return self.value / self.usual if self.usual > 0 else 0.0
 
     def size(self) -> str:
-        """Its size beside what is usual."""
+        """Its size, also relative to its median."""
         if not self.usual > 0:
-            return f"{self.value:.4g} (at most steps it is 0)"
+            return f"{self.value:.4g} (its median is 0)"
         return f"{self.value:.4g}, {self.times:.2g} times its median"
 
 
-def largest_change(tables: Sequence[TableDigest]) -> Finding | None:
-    """Which signal changes most, and which one most beside what is usual for it.
+def largest_change(run: Recorded) -> list[Finding]:
+    """Which signal changes most, and which one most relative to its own median.
 
-    Signals are of different scale, so the largest of them says little of the others.
+    Signals have different scales, so the largest of them says little about the others.
     """
-    # Changes if there are any, which can be told apart from values.
-    main = [table for table in tables if table.of_changes] or tables
+    # Changes if there are any; values are another thing.
+    main = [table for table in run.tables if table.of_changes] or run.tables
     of_changes = any(table.of_changes for table in main)
     peaks = [
         peak
@@ -65,7 +66,7 @@ def largest_change(tables: Sequence[TableDigest]) -> Finding | None:
         if not of_changes or peak.what == "change"
     ]
     if not peaks:
-        return None
+        return []
     most = max(peaks, key=lambda peak: peak.value)
     odd = max(peaks, key=lambda peak: peak.times)
     text = (
@@ -74,25 +75,25 @@ def largest_change(tables: Sequence[TableDigest]) -> Finding | None:
     )
     if odd.times > max(_UNUSUAL, most.times):
         text += (
-            f" Beside what is usual for it, the largest is that of {odd.signal} at step "
+            f" Relative to its own median, the largest is that of {odd.signal} at step "
             f"{odd.step}: {odd.size()}."
         )
-    return Finding("largest_change", NOTE, text, most.signal, most.step)
+    return [Finding("largest_change", NOTE, text, most.signal, most.step)]
 
 
-def spikes(tables: Sequence[TableDigest]) -> list[Finding]:
+def spikes(run: Recorded) -> list[Finding]:
     """The largest of the sudden jumps, and which other signals jumped."""
-    found = sorted((spike for table in tables for spike in _spikes(table)), reverse=True)
+    found = sorted((spike for table in run.tables for spike in _spikes(table)), reverse=True)
     if not found:
         return []
     first, others = found[0], tuple(spike.signal for spike in found[1:])
     text = (
         f"{first.signal} jumps at step {first.step}: its mean absolute {first.what} is "
-        f"{first.value:.4g}, {first.times:.3g} times what is usual around it"
+        f"{first.value:.4g}, {first.times:.3g} times its typical size around that step"
     )
     if others:
-        text += f"; {counted(len(others), 'more signal')} jumped, there or at other steps"
-    text = f"{text}. Look at the batch of that step, or clip gradients."
+        text += f"; {counted(len(others), 'more signal')} jumped, at that step or at others"
+    text = f"{text}. Inspect the batch of that step, or clip gradients."
     return [Finding("spike", WARNING, text, first.signal, first.step, others=others)]
 
 
@@ -109,7 +110,7 @@ def _spikes(table: TableDigest) -> Iterator[_Spike]:
     line = table.timeline
     peak = line.peak.copy()
     peak[: -(-int(line.rows * _BEGINNING) // line.width)] = -np.inf
-    usual = np.fmax(_usual_around(table), table.usual())
+    usual = np.fmax(_typical_around(table), table.usual())
     at_least = max(_SPIKE, _TAIL * np.log(max(line.rows, 1)))
     comparable = (usual > 0) & np.isfinite(usual) & (peak > 0)
     times = np.divide(peak, usual, where=comparable, out=np.zeros(peak.shape))
@@ -124,8 +125,8 @@ def _spikes(table: TableDigest) -> Iterator[_Spike]:
         )
 
 
-def _usual_around(table: TableDigest) -> Floats:
-    """The median of what nearby stretches have on average, without their own peak.
+def _typical_around(table: TableDigest) -> Floats:
+    """The median of the nearby stretches' means, each without its own peak.
 
     Shape (stretch, signal); NaN where too few stretches are near.
     """

@@ -7,28 +7,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from distwatch.findings.findings import NOTE, WARNING, Finding, and_more, counted
-from distwatch.findings.tables import TableDigest
-from distwatch.records import Floats, RunInfo
+from distwatch.findings.findings import NOTE, WARNING, Finding, and_more
+from distwatch.findings.tables import Recorded, TableDigest
+from distwatch.records import Floats
+from distwatch.text import counted
 
-#: Rows without which the last part of a run says nothing.
+#: With fewer rows nothing is concluded from the last part of a run.
 _ROWS = 8
 
 #: Shares of elements that stay exactly as they are, or are exactly zero. Of a ReLU layer
 #: about half are zero (K. He et al., "Delving Deep into Rectifiers", 2015), and so a
 #: quarter to a half unchanged; units that are zero for every example learn no more
 #: (A. L. Maas et al., "Rectifier Nonlinearities Improve Neural Network Acoustic Models",
-#: 2013). Zeros of values are let through further, since dropout and pooling make more.
+#: 2013). More zeros of values are tolerated, since dropout and pooling cause some.
 _UNCHANGED, _ZERO = 0.6, 0.85
-#: From this share on hardly anything of the layer is left.
+#: From this share on hardly any unit of the layer is alive.
 _DEAD = 0.95
 
 #: The norm of an update over that of its weight is about 1e-3 in a healthy training
 #: (A. Karpathy, notes of Stanford's CS231n, "Ratio of weights:updates"); two orders of
-#: magnitude to either side are let through.
+#: magnitude to either side are tolerated.
 _SLOW, _FAST = 1e-5, 1e-1
-#: A weight that began at zero is made of its updates: after t equal and random ones its
-#: norm is sqrt(t) of theirs, so the ratio is 1 / sqrt(t) with nothing wrong. Twice that.
+#: A weight that started at zero is the sum of its updates: after t random ones of equal
+#: norm its own is sqrt(t) times theirs, so a healthy ratio is 1 / sqrt(t). Twice that.
 _FROM_ZERO = 2.0
 #: Smaller than half a unit in the last place of float32 (6e-8) nothing is added at all; as
 #: large as the weight itself an update leaves nothing of it.
@@ -37,9 +38,9 @@ _LOST_IN_ROUNDING, _OVERWRITING = 1e-7, 1.0
 _GRADIENTS = ("gradient/", "gradient_clipped/", "gradient_local/")
 
 
-def not_finite(info: RunInfo, tables: Sequence[TableDigest]) -> list[Finding]:
-    """Where NaN or Inf came first, how far they spread, and whether they are still there."""
-    broken = [(t.broken.first, t) for t in tables if t.broken.first is not None]
+def not_finite(run: Recorded) -> list[Finding]:
+    """Where NaN or Inf appeared first, how far they spread, and whether they remain."""
+    broken = [(t.broken.first, t) for t in run.tables if t.broken.first is not None]
     if not broken:
         return []
     (step, position, signal), table = min(broken, key=lambda pair: pair[0][0])
@@ -47,20 +48,20 @@ def not_finite(info: RunInfo, tables: Sequence[TableDigest]) -> list[Finding]:
     steps = max(each.broken.steps for _, each in broken)
     last = max(each.broken.last for _, each in broken)
     still = any(each.broken.still for _, each in broken)
-    replica, name = info.replicas[position], table.table.names[signal]
+    replica, name = run.info.replicas[position], table.table.names[signal]
     text = (
-        f"NaN or Inf first at step {step} on replica {replica}, in {name}; in "
-        f"{counted(len(all_signals), 'signal')} and {counted(steps, 'step')} altogether, "
-        f"{'up to the end' if still else f'for the last time at step {last}'}."
+        f"NaN or Inf first appeared at step {step} on replica {replica}, in {name}; in all "
+        f"they are in {counted(len(all_signals), 'signal')} and {counted(steps, 'step')}, "
+        f"{'up to the end of the run' if still else f'most recently at step {last}'}."
     )
     others = tuple(each for each in all_signals if each != name)
     return [Finding("not_finite", WARNING, text, name, step, replica, others)]
 
 
-def dead(tables: Sequence[TableDigest]) -> list[Finding]:
-    """Activations of which most elements stay as they are, or zero, in the last part."""
+def dead(run: Recorded) -> list[Finding]:
+    """Activations of which most elements do not change, or are zero, in the last part."""
     found = []
-    for table in tables:
+    for table in run.tables:
         share = _share_of_zeros(table)
         for signal in _named_as(table, ("activation/",)):
             of_values = table.table.signals[signal].reference == "none"
@@ -73,19 +74,19 @@ def dead(tables: Sequence[TableDigest]) -> list[Finding]:
     name, others = table.table.names[signal], _names(each[1:3] for each in found[1:])
     text = (
         f"{_percent(most)} of the elements of {name}{_among(others)} "
-        f"{'were exactly zero' if of_values else 'did not change at all'} since step "
-        f"{_since(table)}: up to that share of its units may be dead or saturated. A lower "
-        "learning rate or a leaky activation helps."
+        f"{'were exactly zero' if of_values else 'did not change at all'} from step "
+        f"{_since(table)} on: up to that share of its units may be dead or saturated. A lower "
+        "learning rate or a leaky activation may help."
     )
     severity = WARNING if most >= _DEAD else NOTE
     return [Finding("dead", severity, text, name, _since(table), others=others)]
 
 
-def no_gradient(tables: Sequence[TableDigest]) -> list[Finding]:
+def no_gradient(run: Recorded) -> list[Finding]:
     """Variables whose gradient is exactly zero in the whole of the last part."""
     found = [
         (table, signal)
-        for table in tables
+        for table in run.tables
         for signal in _named_as(table, _GRADIENTS)
         if table.table.signals[signal].reference == "none"
         and _share_of_zeros(table)[signal] == 1.0
@@ -95,17 +96,17 @@ def no_gradient(tables: Sequence[TableDigest]) -> list[Finding]:
     (table, signal), others = found[0], _names(found[1:])
     name = table.table.names[signal]
     text = (
-        f"{name}{and_more(others)} {_is_or_are(others)} exactly zero since step "
-        f"{_since(table)}: no gradient gets there. Look for dead units after it."
+        f"{name}{and_more(others)} {'were' if others else 'was'} exactly zero from step "
+        f"{_since(table)} on: no gradient arrives there. Look for dead units in later layers."
     )
     return [Finding("no_gradient", WARNING, text, name, _since(table), others=others)]
 
 
-def update_ratios(tables: Sequence[TableDigest]) -> list[Finding]:
+def update_ratios(run: Recorded) -> list[Finding]:
     """Weights that hardly change any more in the last part, or change too much."""
     ratios = [
         (ratio, table, signal)
-        for table in tables
+        for table in run.tables
         if table.has_ratio
         for signal, ratio in _ratios(table)
     ]
@@ -133,24 +134,24 @@ def update_ratios(tables: Sequence[TableDigest]) -> list[Finding]:
 
 def _too_fast(names: str, ratio: float, since: int) -> str:
     return (
-        f"{names}: updates since step {since} are up to {ratio:.2g} of their weight's norm, "
+        f"{names}: updates from step {since} on are up to {ratio:.2g} of their weight's norm, "
         "where about 0.001 is healthy: the training may be unstable. A lower learning rate "
-        "helps."
+        "may help."
     )
 
 
 def _frozen(names: str, ratio: float, since: int) -> str:
     return (
-        f"{names}: not changed by any step since step {since}. Is the learning rate zero, or "
-        "do no gradients get there?"
+        f"{names}: not changed by any step from {since} on. Is the learning rate zero, or "
+        "does no gradient arrive there?"
     )
 
 
 def _too_slow(names: str, ratio: float, since: int) -> str:
     return (
-        f"{names}: updates since step {since} are down to {ratio:.2g} of their weight's norm, "
-        "where about 0.001 is healthy: it hardly learns any more. A higher learning rate "
-        "may help."
+        f"{names}: updates from step {since} on are down to {ratio:.2g} of their weight's "
+        "norm, where about 0.001 is healthy: it hardly learns any more. A higher learning "
+        "rate may help."
     )
 
 
@@ -183,7 +184,7 @@ def _share_of_zeros(table: TableDigest) -> Floats:
 
 
 def _since(table: TableDigest) -> int:
-    """The step that the last part begins with."""
+    """The first step of the last part."""
     return int(table.timeline.first_step[table.timeline.last.start])
 
 
@@ -200,13 +201,9 @@ def _names(found: Iterable[tuple[TableDigest, int]]) -> tuple[str, ...]:
 
 
 def _among(others: Sequence[str]) -> str:
-    return f" (and fewer of {counted(len(others), 'more signal')})" if others else ""
-
-
-def _is_or_are(others: Sequence[str]) -> str:
-    return "are" if others else "is"
+    return f" (and a smaller share in {counted(len(others), 'more signal')})" if others else ""
 
 
 def _percent(share: float) -> str:
-    """A share in words: what is not whole never reads as if it were."""
+    """A share in words; less than all is never rounded to 100%."""
     return "All" if share == 1.0 else f"{min(100 * share, 99.9):.3g}%"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from distwatch.text import printable
+from distwatch.text import counted, printable
 
 #: How much a finding matters: a fact worth knowing, or something to look into.
 NOTE, WARNING = "note", "warning"
@@ -13,7 +13,7 @@ NOTE, WARNING = "note", "warning"
 #: The kind of finding that comes first: how large the run is.
 EXTENT = "extent"
 
-#: More sentences than these nobody reads.
+#: The largest number of sentences in a summary.
 _MOST = 10
 
 
@@ -23,8 +23,8 @@ class Finding:
 
     ``kind`` is a stable name, such as "largest_change" or "not_finite"; ``severity``
     "note" or "warning". ``signal``, ``step`` and ``replica`` (its global number) say where,
-    None where it is of no single one; ``others`` names further signals of which the same
-    is true.
+    and are None where there is no single one; ``others`` names further signals of which the
+    same is true.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class Finding:
     others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # It has names of signals, and a store may be anybody's.
+        # It contains names of signals, and a store may come from anybody.
         object.__setattr__(self, "text", printable(self.text))
 
 
@@ -51,11 +51,6 @@ def sentences(findings: Sequence[Finding]) -> list[str]:
     if len(texts) <= _MOST:
         return texts
     return [*texts[: _MOST - 1], f"And {len(texts) - _MOST + 1} more findings."]
-
-
-def counted(number: int, word: str) -> str:
-    """A number of things: "1 step", "2 steps"."""
-    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def and_more(others: Sequence[str]) -> str:

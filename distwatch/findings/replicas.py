@@ -1,4 +1,4 @@
-"""How the replicas differ, and which one is not like the others."""
+"""How the replicas differ, and which one differs from the others."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distwatch.findings.findings import NOTE, WARNING, Finding, counted
-from distwatch.findings.tables import TableDigest
+from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Floats, RunInfo
 from distwatch.statistics import ROW, merge_axis
+from distwatch.text import counted
 
-#: A replica's mean counts as apart from this many of the signal's standard deviations on,
-#: and its spread from this factor on. Less is of no matter, however sure it is.
+#: A replica's mean matters from this many of the signal's standard deviations on, and its
+#: own standard deviation from this factor on. Less is ignored, however certain it is.
 _SKEW = 0.25
 _WIDER = 1.5
 
-#: It is sure where it is this many standard errors from what chance makes; that many,
-#: since every signal on every replica is tried.
+#: A difference is certain from this many standard errors on; so many because every signal
+#: on every replica is tested.
 _SURE = 6.0
 
-#: Stretches without which standard errors are too unsure themselves: with 11 degrees of
-#: freedom, six of them come about by chance in fewer than 1 of 10,000 tries.
+#: With fewer stretches standard errors are too uncertain themselves: with 11 degrees of
+#: freedom, six of them occur by chance in fewer than 1 of 10,000 tests.
 _STRETCHES = 12
 
 #: From this modified z-score on one value is an outlier among others: B. Iglewicz & D. C.
@@ -33,43 +34,44 @@ _TO_SIGMA = 0.6745
 
 
 class Oddity(NamedTuple):
-    """One replica that is not like the others in one signal."""
+    """One replica that differs from the others in one signal."""
 
-    #: Its place among the replicas, and whether it alone is odd: not told from two.
+    #: Its position, and whether it alone is odd, which cannot be known of two replicas.
     replica: int
     alone: bool
     inputs: bool
     #: How far beyond what counts.
     strength: float
     signal: str
-    #: By how much: of standard deviations, of the factor of spread; None if it is frozen.
+    #: By how much: in standard deviations, or as a factor of the standard deviation; both
+    #: are None where the signal never changes on this replica.
     shift: float | None = None
     factor: float | None = None
 
 
-def apart(info: RunInfo, tables: Sequence[TableDigest]) -> Finding:
-    """How far the replicas lie apart, where that is furthest."""
-    if len(info.replicas) < 2:
-        text = "One replica, so there is none to compare it with."
-        return Finding("replicas_apart", NOTE, text)
-    main = [table for table in tables if table.of_changes] or tables
+def apart(run: Recorded) -> list[Finding]:
+    """How far the replicas' means lie apart, in the signal where they differ most."""
+    if len(run.info.replicas) < 2:
+        text = "There is one replica, so there is none to compare it with."
+        return [Finding("replicas_apart", NOTE, text)]
+    main = [table for table in run.tables if table.of_changes] or run.tables
     found = [each for each in map(_furthest, main) if each is not None]
     if not found:
-        text = "The replicas cannot be compared: there is no step that two of them have."
-        return Finding("replicas_apart", NOTE, text)
+        text = "The replicas cannot be compared: no two of them have rows of the same step."
+        return [Finding("replicas_apart", NOTE, text)]
     _, name, by, position, std = max(found)
-    replica = info.replicas[position]
+    replica = run.info.replicas[position]
     text = (
-        f"The replicas' means lie furthest apart in {name} (by {by:.4g} in a step); "
-        f"replica {replica} spreads most there (std {std:.4g})."
+        f"The replicas' means differ most in {name} (by {by:.4g} within a step, on average); "
+        f"the standard deviation there is largest on replica {replica} ({std:.4g})."
     )
-    return Finding("replicas_apart", NOTE, text, name, replica=replica)
+    return [Finding("replicas_apart", NOTE, text, name, replica=replica)]
 
 
-def same_inputs(tables: Sequence[TableDigest]) -> list[Finding]:
+def same_inputs(run: Recorded) -> list[Finding]:
     """Which replicas are given the same batches."""
     found = []
-    for table in tables:
+    for table in run.tables:
         pairs = np.argwhere(np.triu(table.shared, 1))
         if not len(pairs):
             continue
@@ -79,31 +81,32 @@ def same_inputs(tables: Sequence[TableDigest]) -> list[Finding]:
             f"input at {table.shared[a, b]} of {counted(table.steps, 'step')}."
         )
         if len(pairs) > 1:
-            text += f" So were {counted(len(pairs) - 1, 'more pair')}, at as many or fewer."
+            more = counted(len(pairs) - 1, "more pair")
+            text += f" The same holds for {more}, at as many steps or fewer."
         found.append(Finding("same_inputs", WARNING, text, table.table.names[0]))
     return found
 
 
-def odd_replicas(info: RunInfo, tables: Sequence[TableDigest]) -> list[Finding]:
+def odd_replicas(run: Recorded) -> list[Finding]:
     """Which replicas differ from the others, step after step.
 
-    That takes an effect that matters, a standard error that rules out chance, and, to
+    This requires a difference that matters, a standard error that rules out chance, and, to
     call one replica odd, that the others are alike. Of two that differ it is not known
     which one is odd.
     """
-    if len(info.replicas) < 2:
+    if len(run.info.replicas) < 2:
         return []
-    found = [oddity for table in tables for oddity in _oddities(table)]
+    found = [oddity for table in run.tables for oddity in _oddities(table)]
     found.sort(key=lambda each: (_group(each), -each.strength))
-    return [_told(info, list(same)) for _, same in groupby(found, key=_group)]
+    return [_finding(run.info, list(same)) for _, same in groupby(found, key=_group)]
 
 
 def _group(odd: Oddity) -> tuple[bool, bool, int]:
-    """What is told in one sentence: inputs first, then what is sure to be one replica's."""
+    """What one sentence reports: inputs first, then what is certain to be one replica's."""
     return (not odd.inputs, not odd.alone, odd.replica if odd.alone else -1)
 
 
-def _told(info: RunInfo, found: list[Oddity]) -> Finding:
+def _finding(info: RunInfo, found: list[Oddity]) -> Finding:
     first, others = found[0], tuple(dict.fromkeys(each.signal for each in found[1:]))
     others = tuple(name for name in others if name != first.signal)
     replica = info.replicas[first.replica]
@@ -117,19 +120,19 @@ def _told(info: RunInfo, found: list[Oddity]) -> Finding:
     if not first.alone and not first.inputs:
         kind = "replicas_differ"
     if not first.inputs:
-        text += " Look at what it is fed."
+        text += " Check the data that it is given."
     return Finding(kind, WARNING, text, first.signal, replica=replica, others=others)
 
 
 def _difference(odd: Oddity, replica: int, than: str) -> str:
-    where = f"Replica {replica} is given other data in {odd.signal} than {than}"
+    where = f"Replica {replica} is given different data in {odd.signal} than {than}"
     if not odd.inputs:
         where = f"Replica {replica} differs from {than} in {odd.signal}"
     if odd.shift is not None:
-        return f"{where}: its mean lies {odd.shift:+.2g} standard deviations away"
+        return f"{where}: its mean is off by {odd.shift:+.2g} standard deviations"
     if odd.factor is None:
-        return f"{where}: there it never changes, while they do"
-    return f"{where}: it spreads {odd.factor:.2g} times as widely"
+        return f"{where}: it never changes on this replica, but does elsewhere"
+    return f"{where}: its standard deviation is {odd.factor:.2g} times as large"
 
 
 def _so_too(others: Sequence[str]) -> str:
@@ -166,10 +169,10 @@ def _frozen(table: TableDigest) -> Iterator[Oddity]:
 
 
 def _lasting(table: TableDigest, value: str, count: str) -> tuple[Floats, Floats]:
-    """How far each replica lies from the others on average, and whether that is sure.
+    """How far each replica lies from the others on average, and whether that is certain.
 
     The standard error is that between stretches of the run (the method of batch means),
-    since neighbouring steps may be alike. Shapes: (replica, signal) both.
+    since neighbouring steps may be correlated. Shapes: (replica, signal) both.
     """
     sums, steps = table.timeline.sums(value), table.timeline.sums(count)
     total = steps.sum(axis=0)
@@ -182,9 +185,9 @@ def _lasting(table: TableDigest, value: str, count: str) -> tuple[Floats, Floats
 
 
 def _outliers(mean: Floats, counts: Floats, least: Floats) -> Iterator[tuple[int, int, bool]]:
-    """The replica, the signal, and whether that replica alone is unlike the others.
+    """The replica, the signal, and whether that replica alone differs from the others.
 
-    Each lies ``mean`` from the average of the others, among which an odd one counts, too;
+    Each lies ``mean`` from the average of the others, to which an odd one contributes, too;
     so it also has to lie ``least`` from their median. Shapes: (replica, signal), least
     (signal,).
     """
@@ -196,7 +199,7 @@ def _outliers(mean: Floats, counts: Floats, least: Floats) -> Iterator[tuple[int
         if known.sum() > 2 and odd.any():
             yield from ((int(replica), int(signal), True) for replica in np.flatnonzero(odd))
         else:
-            # Two are equally far from each other: the second is told beside the first.
+            # Two are equally far from each other: the second is described.
             size = np.where(counts[:, signal], np.abs(values), -1.0)
             yield (1 if len(values) == 2 else int(np.argmax(size))), int(signal), False
 

@@ -1,14 +1,15 @@
-"""What a table's rows add up to: all that findings are made of."""
+"""What a table's rows add up to: all that findings are derived from."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distwatch.findings.timeline import Timeline
 from distwatch.records import Block, Floats, RunInfo, Table
-from distwatch.statistics import ROW, LogHistogram, Ratio, merge_axis
+from distwatch.statistics import ROW, LogHistogram, Ratio, merge_axis, spread
 
 #: How many columns of a row are those of every row.
 _USUAL = len(ROW.fields)
@@ -17,13 +18,21 @@ _COUNT, _ZEROS, _NANS, _INFS, _N, _MEAN, _M2, _L1 = (
     for name in ("count", "zeros", "nans", "infs", "n", "mean", "m2", "l1")
 )
 
-#: How large a change is usual, to a sixteenth, which is enough for "about 12 times".
+#: For medians of change sizes, to 6%, which is enough for "about 12 times".
 _SIZES = LogHistogram(accuracy=0.06, smallest=1e-20, largest=1e20)
 _ZERO = len(_SIZES.centres) // 2
 
 #: The spread of fewer elements than this is not compared: on average the logarithm of a
 #: standard deviation lies about 1 / (2 n) too low, so that smaller batches would look odd.
 _SPREAD_OF = 8
+
+
+class Recorded(NamedTuple):
+    """What rules look at: a run, its tables that have rows, and how many steps were lost."""
+
+    info: RunInfo
+    tables: Sequence[TableDigest]
+    lost: int
 
 
 class TableDigest:
@@ -60,7 +69,7 @@ class TableDigest:
 
     @property
     def of_inputs(self) -> bool:
-        """Whether it tells equal batches from others."""
+        """Whether it can recognize equal batches."""
         return "checksum" in self.table.fields
 
     @property
@@ -126,14 +135,14 @@ class TableDigest:
         return values
 
     def _of_replicas(self, rows: Floats) -> dict[str, Floats]:
-        """How each replica lies beside the others: shape (n, replica, signal) each."""
+        """Each replica relative to the others: shape (n, replica, signal) each."""
         n, mean, m2 = rows[..., _N], rows[..., _MEAN], rows[..., _M2]
         known = (n > 0) & np.isfinite(mean)
         apart = spread(np.where(known, mean, np.nan), axis=1)
         self._spreads += [np.nansum(apart, axis=0), (~np.isnan(apart)).sum(axis=0)]
         wide = (n >= _SPREAD_OF) & (m2 > 0) & np.isfinite(m2)
         log = 0.5 * np.log(np.where(wide, m2, 1.0) / np.maximum(n, 1.0))
-        means, widths = _beside_others(mean, known), _beside_others(log, wide)
+        means, widths = _minus_others(mean, known), _minus_others(log, wide)
         return {"mean": means[0], "means": means[1], "width": widths[0], "widths": widths[1]}
 
     def _count_sizes(self, change: Floats) -> None:
@@ -180,7 +189,7 @@ class Broken:
         self.last = int(block.step[at[-1]])
 
 
-def _beside_others(values: Floats, known: Any) -> tuple[Floats, Floats]:
+def _minus_others(values: Floats, known: Any) -> tuple[Floats, Floats]:
     """Each replica's value minus the mean of the others', and whether it has one.
 
     Shapes: (n, replica, signal) -> the same, 0 where there is none to compare.
@@ -190,11 +199,3 @@ def _beside_others(values: Floats, known: Any) -> tuple[Floats, Floats]:
     rest = (some.sum(axis=1, keepdims=True) - some) / np.maximum(others, 1)
     compared = known & (others > 0) & np.isfinite(rest)
     return np.where(compared, some - rest, 0.0), compared.astype(np.float64)
-
-
-def spread(means: Any, axis: int) -> Any:
-    """Largest minus smallest mean over an axis, without NaN; NaN where all are."""
-    known = ~np.isnan(means)
-    high = np.max(means, axis=axis, where=known, initial=-np.inf)
-    low = np.min(means, axis=axis, where=known, initial=np.inf)
-    return np.where(known.any(axis=axis), high - low, np.nan)

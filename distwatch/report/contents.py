@@ -10,9 +10,10 @@ import numpy as np
 
 from distwatch.analysis.figures.heatmap import edges_of
 from distwatch.analysis.figures.style import LONGEST, shortened
-from distwatch.analysis.overview import CHOICES, History, Overview
+from distwatch.analysis.overview import History, Overview
 from distwatch.analysis.overview.binning import Binned, Bins
 from distwatch.report.reading import MOST_REPLICAS, ReadRun
+from distwatch.statistics import QUANTITIES
 
 
 def contents(runs: list[ReadRun]) -> dict[str, Any]:
@@ -20,13 +21,13 @@ def contents(runs: list[ReadRun]) -> dict[str, Any]:
     return {
         "choices": [
             {
-                "name": choice.name,
-                "change": choice.change,
-                "value": choice.value,
-                "signed": choice.signed,
-                "mergedOnly": choice.merged_only,
+                "name": quantity.name,
+                "change": quantity.change,
+                "value": quantity.value,
+                "signed": quantity.signed,
+                "mergedOnly": quantity.merged_only,
             }
-            for choice in CHOICES
+            for quantity in QUANTITIES
         ],
         "runs": [_run(run) for run in runs],
         "first": _first(runs[0]),

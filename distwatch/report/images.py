@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distwatch.analysis.figures import (
+    RUN_FIGURES,
     Compared,
     comparison,
     curves,
-    divergence,
     heatmap,
     ridgeline,
     side_by_side,
-    update_ratios,
 )
-from distwatch.analysis.figures.ratios import with_ratio
 from distwatch.errors import SetupError
 from distwatch.report.browsers import browser
 from distwatch.report.reading import ReadRun
@@ -66,10 +64,9 @@ def images_of(runs: list[ReadRun], signals: list[str]) -> dict[str, Figure]:
         if not overview.histories:
             continue
         found[f"heatmap{letter}"] = heatmap(overview)
-        if len(overview.info.replicas) > 1:
-            found[f"divergence{letter}"] = divergence(overview)
-        if with_ratio(overview):
-            found[f"update-ratios{letter}"] = update_ratios(overview)
+        for figure in RUN_FIGURES:
+            if figure.applies(overview):
+                found[f"{figure.name}{letter}"] = figure.draw(overview)
         for each in run.distributions:
             if each.name in signals:
                 found[file_name(f"ridgeline{letter}", each.name, found)] = ridgeline(each)

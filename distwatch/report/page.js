@@ -388,8 +388,9 @@
     draw("comparison", page.figures.comparison);
     startHeat();
     startCurves();
-    page.figures.divergence.forEach((figure, run) => draw(`divergence-${run}`, figure));
-    page.figures.ratios.forEach((figure, run) => draw(`ratios-${run}`, figure));
+    for (const [name, figures] of Object.entries(page.figures.whole)) {
+      figures.forEach((figure, run) => draw(`${name}-${run}`, figure));
+    }
     startRidges();
     document.documentElement.dataset.ready = "yes";
   }

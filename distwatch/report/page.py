@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 from distwatch import __version__
 from distwatch.analysis.facts import facts_of
 from distwatch.analysis.figures import (
+    RUN_FIGURES,
     Compared,
+    RunFigure,
     comparison,
     curves,
-    divergence,
     heatmap,
     ridgeline,
     side_by_side,
-    update_ratios,
 )
-from distwatch.analysis.figures.ratios import with_ratio
 from distwatch.analysis.overview import Overview, SignalHistory
 from distwatch.errors import SetupError
 from distwatch.findings import WARNING
@@ -64,6 +63,7 @@ def page(runs: list[ReadRun], title: str | None = None) -> str:
         runs=[_shown(run, letter) for run, letter in zip(runs, letters, strict=True)],
         compared=_compared(runs),
         has=_sections(runs),
+        run_figures=_run_figures(runs),
         style=_part("page.css"),
         data=data,
         policy=_policy(list(scripts.values())),
@@ -78,10 +78,13 @@ def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
     overviews = [run.overview for run in runs]
     found: dict[str, Any] = {
         "heat": [_empty(heatmap(each)) if each.histories else None for each in overviews],
-        "divergence": [_plain(divergence(each)) for each in overviews],
-        "ratios": [
-            _plain(update_ratios(each)) if with_ratio(each) else None for each in overviews
-        ],
+        "whole": {
+            figure.name: [
+                _plain(figure.draw(each)) if figure.applies(each) else None
+                for each in overviews
+            ]
+            for figure in _run_figures(runs)
+        },
         "ridge": [
             _plain(ridgeline(run.distributions[0])) if run.distributions else None
             for run in runs
@@ -238,11 +241,15 @@ def _notes(run: ReadRun) -> list[str]:
     return found
 
 
+def _run_figures(runs: list[ReadRun]) -> list[RunFigure]:
+    """The figures that at least one of the runs has."""
+    return [each for each in RUN_FIGURES if any(each.applies(run.overview) for run in runs)]
+
+
 def _sections(runs: list[ReadRun]) -> dict[str, bool]:
     return {
         "rows": any(run.overview.histories for run in runs),
         "replicas": any(len(run.overview.info.replicas) > 1 for run in runs),
-        "ratios": any(with_ratio(run.overview) for run in runs),
         "ridges": any(run.distributions for run in runs),
     }
 

@@ -28,7 +28,6 @@ from distwatch.signals.selectors import (
     updates,
     weights,
 )
-from distwatch.statistics import Statistic, from_spec
 
 
 def check_selectors(signals: Any) -> tuple[Selector, ...] | None:
@@ -95,8 +94,6 @@ def _from_mapping(mapping: dict[str, Any]) -> Selector:
     _check_keys(mapping, kind, more)
     if isinstance(more.get("every"), dict):
         more["every"] = from_mapping(more["every"])
-    if "statistics" in more:
-        more["statistics"] = [_statistic(each) for each in more["statistics"]]
     chosen = () if mapping[kind] in (None, True) else (mapping[kind],)
     try:
         return MAKERS[kind].make(*chosen, **more)
@@ -116,13 +113,3 @@ def _check_keys(mapping: dict[str, Any], kind: str, more: dict[str, Any]) -> Non
             raise ConfigError(
                 f"{mapping!r}: {kind} take no {key!r}; nearest: {nearest(str(key), known)}."
             )
-
-
-def _statistic(written: Any) -> Statistic[Any]:
-    """``histogram``, or ``{histogram: {accuracy: 0.01}}``."""
-    spec = {written: None} if isinstance(written, str) else written
-    if not isinstance(spec, dict) or len(spec) != 1:
-        raise ConfigError(f"statistic {written!r}: name one statistic, such as histogram.")
-    ((name, more),) = spec.items()
-    (statistic,) = from_spec([{"name": name, **(more or {})}]).further
-    return statistic

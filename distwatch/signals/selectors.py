@@ -18,10 +18,10 @@ from distwatch.signals.kinds import (
 )
 from distwatch.signals.patterns import Pattern, expression, is_pattern
 from distwatch.signals.schedules import Schedule, schedule_of
-from distwatch.statistics import LogHistogram, Statistic
+from distwatch.statistics import LogHistogram, Statistic, requested
 
 Patterns = Pattern | Sequence[Pattern] | None
-Further = Sequence[Statistic[Any]]
+Further = Sequence[Statistic[Any] | str]
 When = Schedule | int | None
 
 
@@ -41,7 +41,7 @@ def activations(
             layers that own weights, every Tracker and the model's own output.
         outputs, inputs: which side of the layers.
         reference: against what; None for the Watch's own, which is "previous".
-        statistics: further ones, such as `histogram`.
+        statistics: further ones, such as `histogram`, or their names.
         every: at which steps: a schedule, or a number k for every k-th.
 
     Raises:
@@ -234,7 +234,7 @@ def _common(
     return (
         _check_patterns(patterns),
         reference,
-        _check_statistics(statistics),
+        requested(statistics),
         None if every is None else schedule_of(every),
     )
 
@@ -249,17 +249,3 @@ def _check_patterns(patterns: Patterns) -> tuple[Pattern, ...] | None:
         if isinstance(pattern, str) and pattern.startswith("re:"):
             expression(pattern)
     return chosen  # type: ignore[return-value]
-
-
-def _check_statistics(statistics: Further) -> tuple[Statistic[Any], ...]:
-    listed = tuple(statistics) if isinstance(statistics, Sequence) else (statistics,)
-    # Only these: a store has to be able to say what it holds, and ratios and checksums
-    # mean something for the signals alone that have them anyway.
-    if not all(isinstance(each, LogHistogram) for each in listed):
-        raise ConfigError(
-            f"statistics={statistics!r}: give [distwatch.histogram()]; moments, extremes and "
-            "norms are always there."
-        )
-    if len(listed) != len({type(each) for each in listed}):
-        raise ConfigError(f"statistics={statistics!r}: each kind can be there once.")
-    return listed

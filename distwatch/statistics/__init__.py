@@ -1,16 +1,13 @@
 """Mergeable summaries of a delta: pure arithmetic, the same for NumPy and tensors.
 
-A statistic is a monoid apart from its state (a named tuple of arrays of any
+A statistic is a monoid, kept apart from its state (a named tuple of arrays of any
 shape): ``empty`` is the state of no values, ``observe`` the state of one array,
-``merge`` joins two states exactly, ``across`` joins the states of all replicas
-by reductions, ``compute`` derives what people read. ``measure`` is the one look
-over the values that all statistics share.
+``merge`` joins two states exactly, ``reduce_replicas`` joins the states of all replicas
+by reductions, ``compute`` derives what people read. Its class also declares how it is
+named, stored, plotted and exported; ``registered`` lists all of them. ``measure`` computes
+the sums that the usual statistics share.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from distwatch.errors import ConfigError, nearest
 from distwatch.statistics.base import (
     Observation,
     Reductions,
@@ -24,42 +21,29 @@ from distwatch.statistics.checksum import Checksum
 from distwatch.statistics.counts import Counts
 from distwatch.statistics.extrema import Extrema
 from distwatch.statistics.log_histogram import LogHistogram
-from distwatch.statistics.moments import Moments
+from distwatch.statistics.moments import SPREAD, Moments, spread
 from distwatch.statistics.norms import Norms
 from distwatch.statistics.product import Product
 from distwatch.statistics.ratio import Ratio
+from distwatch.statistics.registered import (
+    FURTHER,
+    QUANTITIES,
+    REQUESTABLE,
+    VALUES,
+    automatic,
+    from_spec,
+    requested,
+)
 from distwatch.statistics.row import ROW, Row, with_row
-
-#: Statistics beyond those of every row, by the names that stores and files know.
-_FURTHER = {"checksum": Checksum, "histogram": LogHistogram, "ratio": Ratio}
-
-
-def from_spec(specs: Sequence[dict[str, Any]]) -> Row:
-    """A row with further statistics, as stores and configuration files write them.
-
-    Args:
-        specs: ``{"name": "histogram", "accuracy": 0.05}`` each; see `Statistic.spec`.
-
-    Raises:
-        ConfigError: a name or a parameter is unknown, or a value is wrong.
-    """
-    return with_row(tuple(_further(dict(spec)) for spec in specs))
-
-
-def _further(spec: dict[str, Any]) -> Statistic[Any]:
-    name = spec.pop("name", None)
-    if name not in _FURTHER:
-        known = nearest(str(name), list(_FURTHER))
-        raise ConfigError(f"unknown statistic {name!r}; nearest: {known}.")
-    make: Callable[..., Statistic[Any]] = _FURTHER[name]
-    try:
-        return make(**spec)
-    except TypeError as error:
-        raise ConfigError(f"statistic {name!r}: {error}.") from error
-
+from distwatch.statistics.values import Quantity, Value, Values, finite, per_element
 
 __all__ = [
+    "FURTHER",
+    "QUANTITIES",
+    "REQUESTABLE",
     "ROW",
+    "SPREAD",
+    "VALUES",
     "BasicSums",
     "Checksum",
     "Counts",
@@ -69,14 +53,22 @@ __all__ = [
     "Norms",
     "Observation",
     "Product",
+    "Quantity",
     "Ratio",
     "Reductions",
     "Row",
     "Statistic",
     "Summed",
+    "Value",
+    "Values",
+    "automatic",
+    "finite",
     "from_spec",
     "measure",
     "merge_axis",
     "observe",
+    "per_element",
+    "requested",
+    "spread",
     "with_row",
 ]

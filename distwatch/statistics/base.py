@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from dataclasses import asdict, is_dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +12,17 @@ import numpy.typing as npt
 from distwatch.errors import StateShapeError
 from distwatch.statistics.arrays import namespace
 from distwatch.statistics.basic_sums import BasicSums, measure
+from distwatch.statistics.values import Quantity, Value
 
 State = TypeVar("State", bound=tuple[Any, ...])
 
 
 class Observation(NamedTuple):
-    """What a statistic may look at: of one signal, on the host or in the graph.
+    """What a statistic is given of one signal at one step, on the host or in the graph.
 
-    ``delta`` is what was measured, ``signal`` the watched value itself, ``beside`` a
-    companion, such as the weight that an update changed.
+    ``delta`` is the signal minus its reference, ``signal`` the watched tensor itself,
+    ``companion`` a tensor that belongs to it, such as the weight that an update changed,
+    or None.
     """
 
     delta: Any
@@ -54,28 +57,48 @@ class Statistic(ABC, Generic[State]):
     Laws (``distwatch.testing.laws`` checks them): ``merge`` is associative and
     commutative with ``empty`` as identity, and the merged states of any split of
     some values equal the state of the whole, up to rounding.
+
+    A subclass is also the one record of what other rooms say about the statistic: the
+    class attributes below. Unless a subclass says otherwise, its state adds up: the empty
+    state is zeros, and merging is a sum.
     """
 
+    #: What configuration files and stores call it.
+    name: ClassVar[str] = ""
+    #: The class of its state, a named tuple.
+    state: ClassVar[Any]
+    #: What ``compute`` gives.
+    values: ClassVar[tuple[Value, ...]] = ()
+    #: What figures draw of it.
+    quantities: ClassVar[tuple[Quantity, ...]] = ()
+    #: The kinds of selectors whose signals have it without being asked. It means nothing
+    #: for other signals, so it cannot be asked for if there are any.
+    automatic_for: ClassVar[tuple[str, ...]] = ()
+    #: Its arguments in configuration files: name -> JSON Schema.
+    parameters: ClassVar[dict[str, dict[str, Any]]] = {}
+
     @property
-    @abstractmethod
     def fields(self) -> tuple[str, ...]:
         """The names of the state's arrays, in order: columns of a row in the store."""
+        names: tuple[str, ...] = self.state._fields
+        return names
 
-    @abstractmethod
     def empty(self) -> State:
         """The state of no values (scalars, which broadcast against any shape)."""
+        zeros: State = self.state(*(0.0 for _ in self.fields))
+        return zeros
 
     @abstractmethod
     def observe(self, seen: Observation) -> State:
         """The state of one array of values, of any shape."""
 
-    @abstractmethod
     def merge(self, a: State, b: State) -> State:
         """The state of the values of ``a`` and of ``b`` together."""
+        return self.unflatten(tuple(x + y for x, y in zip(a, b, strict=True)))
 
-    @abstractmethod
     def reduce_replicas(self, state: State, reductions: Reductions) -> State:
         """The state of all replicas' values, by reductions over the replicas."""
+        return self.unpack(reductions.sum(self.pack(state)))
 
     @abstractmethod
     def compute(self, state: State) -> dict[str, npt.NDArray[Any]]:
@@ -83,17 +106,17 @@ class Statistic(ABC, Generic[State]):
 
     @property
     def columns(self) -> int:
-        """How many fields it has, which may be too many to name them for that."""
+        """The number of fields, without making their names: a histogram may have millions."""
         return len(self.fields)
 
     @property
     def wide(self) -> bool:
-        """Whether its columns are an array of their own, too many to be named one by one."""
+        """Whether its columns are stored as an array of their own, without names."""
         return False
 
     def spec(self) -> dict[str, Any]:
-        """What `from_spec` makes it again from: plain data, with its name."""
-        return {"name": type(self).__name__.lower()}
+        """Plain data from which `from_spec` makes it again: its name and its arguments."""
+        return {"name": self.name, **(asdict(self) if is_dataclass(self) else {})}
 
     def flatten(self, state: State) -> tuple[Any, ...]:
         """The state's arrays in the order of ``fields``."""
@@ -129,14 +152,14 @@ class Statistic(ABC, Generic[State]):
 
 
 class Summed(Statistic[State]):
-    """A statistic that takes all it needs from the one look that all share."""
+    """A statistic that is derived from the sums that are computed once for all of them."""
 
     @abstractmethod
-    def from_passes(self, passes: BasicSums) -> State:
-        """The state of the values that were looked over."""
+    def from_sums(self, sums: BasicSums) -> State:
+        """The state of the values that were summed up."""
 
     def observe(self, seen: Observation) -> State:
-        return self.from_passes(measure(seen.delta))
+        return self.from_sums(measure(seen.delta))
 
 
 def observe(statistic: Statistic[State], values: npt.ArrayLike) -> State:

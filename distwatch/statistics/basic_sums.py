@@ -1,4 +1,4 @@
-"""One look over the values of a delta, shared by all statistics.
+"""Sums over the values of a delta, computed once for all statistics of a row.
 
 Reading the values is what costs; deriving states from the sums does not. So the
 values are read once, here (on the host) or in ``distwatch.training.device.kernels`` (inside the
@@ -40,7 +40,7 @@ class BasicSums(NamedTuple):
 
 
 def measure(values: npt.ArrayLike) -> BasicSums:
-    """Look over an array of any shape, in float64.
+    """Sum up an array of any shape, in float64.
 
     The mean is taken first and the squares about it, so a standard deviation of
     1 at a mean of 1e8 is still exact to 1e-8.

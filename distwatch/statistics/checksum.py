@@ -1,4 +1,4 @@
-"""Whether two replicas were given the same batch."""
+"""A checksum of a batch, by which equal batches are found."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from distwatch.statistics.arrays import namespace
 from distwatch.statistics.base import Observation, Reductions, Statistic
+from distwatch.statistics.values import Value
 
 #: Checksums are smaller than this, so that float64 holds the sum over 8192 replicas.
 _MODULUS = 2**40
@@ -23,24 +24,25 @@ class ChecksumState(NamedTuple):
 
 
 class Checksum(Statistic[ChecksumState]):
-    """``checksum`` of the bits of the watched values, each weighted by its place.
+    """``checksum`` of the bits of the watched values, each weighted by its position.
 
-    Equal for equal batches; a changed bit or two values that changed places give
-    another one (but by a chance of 1e-12). It is summed in whole numbers, so it is the
-    same whatever the order of summation.
+    Equal for equal batches. One changed bit, or two exchanged values, give a different
+    checksum, except with a probability of 1e-12. It is an integer sum, so it does not
+    depend on the order of summation.
     """
 
-    fields = ChecksumState._fields
-
-    def empty(self) -> ChecksumState:
-        return ChecksumState(0.0)
+    name = "checksum"
+    state = ChecksumState
+    values = (Value("checksum", whole=True),)
+    automatic_for = ("inputs",)
 
     def observe(self, seen: Observation) -> ChecksumState:
         xp = namespace(seen.signal)
         bits = xp.bits(seen.signal)
         # Floats such as 1 and 2 differ in high bits only, which a product pushes out. So
-        # high bits are mixed into low ones first, one to one, and of the sum the high
-        # bits are kept. All wraps around, alike everywhere. One more: zeros count, too.
+        # high bits are mixed into low ones first, one to one, and the high bits of the sum
+        # are kept. Overflow wraps around in the same way everywhere. Zeros have to count,
+        # so one is added.
         mixed = (bits + 1) * _MIX
         mixed = mixed ^ xp.shifted(mixed, 32)
         total = xp.sum(mixed * (xp.positions(bits) * 2 + 1))

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distwatch.statistics.base import Reductions, Summed
+from distwatch.statistics.base import Summed
 from distwatch.statistics.basic_sums import BasicSums
+from distwatch.statistics.values import Floats, Quantity, Value, Values, per_element
 
 
 class CountsState(NamedTuple):
@@ -19,22 +20,26 @@ class CountsState(NamedTuple):
     infs: Any
 
 
+def _share_of_zeros(values: Values) -> Floats:
+    return per_element(values["zeros"], values["count"])
+
+
 class Counts(Summed[CountsState]):
     """Numbers of elements, kept in float64: exact to 2**53."""
 
-    fields = CountsState._fields
+    state = CountsState
+    values = (
+        Value("count", whole=True),
+        Value("zeros", whole=True, special=True),
+        Value("nans", whole=True, special=True),
+        Value("infs", whole=True, special=True),
+    )
+    quantities = (
+        Quantity("zeros", "share that did not change", "share of zeros", 5, _share_of_zeros),
+    )
 
-    def empty(self) -> CountsState:
-        return CountsState(0.0, 0.0, 0.0, 0.0)
-
-    def from_passes(self, passes: BasicSums) -> CountsState:
-        return CountsState(passes.count, passes.zeros, passes.nans, passes.infs)
-
-    def merge(self, a: CountsState, b: CountsState) -> CountsState:
-        return CountsState(*(x + y for x, y in zip(a, b, strict=True)))
-
-    def reduce_replicas(self, state: CountsState, reductions: Reductions) -> CountsState:
-        return self.unpack(reductions.sum(self.pack(state)))
+    def from_sums(self, sums: BasicSums) -> CountsState:
+        return CountsState(sums.count, sums.zeros, sums.nans, sums.infs)
 
     def compute(self, state: CountsState) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ import numpy as np
 from distwatch.statistics.arrays import namespace
 from distwatch.statistics.base import Reductions, Summed
 from distwatch.statistics.basic_sums import BasicSums
+from distwatch.statistics.values import Value
 
 
 class ExtremaState(NamedTuple):
@@ -21,13 +22,14 @@ class ExtremaState(NamedTuple):
 class Extrema(Summed[ExtremaState]):
     """Minimum and maximum of the finite elements."""
 
-    fields = ExtremaState._fields
+    state = ExtremaState
+    values = (Value("min", compared=True), Value("max", compared=True))
 
     def empty(self) -> ExtremaState:
         return ExtremaState(np.inf, -np.inf)
 
-    def from_passes(self, passes: BasicSums) -> ExtremaState:
-        return ExtremaState(passes.min, passes.max)
+    def from_sums(self, sums: BasicSums) -> ExtremaState:
+        return ExtremaState(sums.min, sums.max)
 
     def merge(self, a: ExtremaState, b: ExtremaState) -> ExtremaState:
         xp = namespace(*a, *b)

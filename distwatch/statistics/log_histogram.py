@@ -1,19 +1,19 @@
-"""How values are distributed, to a declared relative accuracy."""
+"""A histogram whose quantiles have a declared relative accuracy."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from distwatch.errors import ConfigError
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.base import Observation, Reductions, Statistic
+from distwatch.statistics.base import Observation, Statistic
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,11 +39,19 @@ class LogHistogram(Statistic[LogHistogramState]):
     Args:
         accuracy: the largest relative error asked for; `relative_accuracy` is kept.
         smallest: absolute values below it count as zero.
-        largest: absolute values above it are not told apart.
+        largest: absolute values above it share one bucket.
 
     Raises:
-        ConfigError: they are no such numbers.
+        ConfigError: an argument is out of range.
     """
+
+    name: ClassVar[str] = "histogram"
+    state: ClassVar[type[LogHistogramState]] = LogHistogramState
+    parameters: ClassVar[dict[str, dict[str, Any]]] = {
+        "accuracy": {"type": "number", "minimum": 1e-4, "exclusiveMaximum": 1},
+        "smallest": {"type": "number", "exclusiveMinimum": 0},
+        "largest": {"type": "number", "exclusiveMinimum": 0},
+    }
 
     accuracy: float = 0.05
     smallest: float = 1e-12
@@ -61,16 +69,13 @@ class LogHistogram(Statistic[LogHistogramState]):
                 "numbers from 1e-37 to 1e38, the smallest first."
             )
 
-    def spec(self) -> dict[str, Any]:
-        return {"name": "histogram", **asdict(self)}
-
     @property
     def wide(self) -> bool:
         return True
 
     @functools.cached_property
     def _bits(self) -> int:
-        """Bits of the mantissa that tell buckets apart: an octave has 2**bits."""
+        """Bits of the mantissa that select a bucket: an octave has 2**bits buckets."""
         return next(m for m in itertools.count() if _accuracy(m) <= self.accuracy)
 
     @functools.cached_property
@@ -153,14 +158,6 @@ class LogHistogram(Statistic[LogHistogramState]):
         flat = xp.flat(delta)
         places = xp.where(flat < 0, middle - number, middle + number)
         return xp.where(xp.isnan(flat), len(self.centres), places)
-
-    def merge(self, a: LogHistogramState, b: LogHistogramState) -> LogHistogramState:
-        return LogHistogramState(a.counts + b.counts)
-
-    def reduce_replicas(
-        self, state: LogHistogramState, reductions: Reductions
-    ) -> LogHistogramState:
-        return LogHistogramState(reductions.sum(state.counts))
 
     def compute(self, state: LogHistogramState) -> dict[str, Any]:
         # Quantiles need the extremes, too: see `quantile`.

@@ -9,6 +9,7 @@ import numpy as np
 from distwatch.statistics.arrays import namespace
 from distwatch.statistics.base import Reductions, Summed
 from distwatch.statistics.basic_sums import BasicSums
+from distwatch.statistics.values import Floats, Quantity, Value, Values
 
 
 class MomentsState(NamedTuple):
@@ -17,6 +18,22 @@ class MomentsState(NamedTuple):
     n: Any
     mean: Any
     m2: Any
+
+
+#: How far the replicas' means lie apart: known of all replicas together only.
+SPREAD = Value("spread", logged=True)
+
+
+def spread(means: Any, axis: int) -> Any:
+    """Largest minus smallest mean over an axis, NaN left out; NaN where all are."""
+    known = ~np.isnan(means)
+    high = np.max(means, axis=axis, where=known, initial=-np.inf)
+    low = np.min(means, axis=axis, where=known, initial=np.inf)
+    return np.where(known.any(axis=axis), high - low, np.nan)
+
+
+def _spread_of_replicas(values: Values) -> Floats:
+    return np.asarray(spread(values["mean"][:, :-1], axis=1)[:, None])
 
 
 class Moments(Summed[MomentsState]):
@@ -30,13 +47,26 @@ class Moments(Summed[MomentsState]):
     ``std`` is the population standard deviation, sqrt(m2 / n).
     """
 
-    fields = MomentsState._fields
+    state = MomentsState
+    values = (
+        Value("mean", compared=True, logged=True),
+        Value("std", compared=True, logged=True),
+    )
+    quantities = (
+        Quantity(
+            SPREAD.name,
+            "spread of the replicas' means",
+            "spread of the replicas' means",
+            2,
+            _spread_of_replicas,
+            merged_only=True,
+        ),
+        Quantity("std", "std of the change", "std of the value", 3),
+        Quantity("mean", "mean change", "mean value", 4, signed=True),
+    )
 
-    def empty(self) -> MomentsState:
-        return MomentsState(0.0, 0.0, 0.0)
-
-    def from_passes(self, passes: BasicSums) -> MomentsState:
-        return MomentsState(passes.finite, passes.mean, passes.m2)
+    def from_sums(self, sums: BasicSums) -> MomentsState:
+        return MomentsState(sums.finite, sums.mean, sums.m2)
 
     def merge(self, a: MomentsState, b: MomentsState) -> MomentsState:
         n = a.n + b.n

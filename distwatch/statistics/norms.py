@@ -1,4 +1,4 @@
-"""How large the finite elements are, taken together."""
+"""The L1 and L2 norms of the finite elements."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distwatch.statistics.base import Reductions, Summed
+from distwatch.statistics.base import Summed
 from distwatch.statistics.basic_sums import BasicSums
+from distwatch.statistics.values import Floats, Quantity, Value, Values, finite, per_element
 
 
 class NormsState(NamedTuple):
@@ -17,25 +18,25 @@ class NormsState(NamedTuple):
     l2sq: Any
 
 
+def _mean_size(values: Values) -> Floats:
+    return per_element(values["l1"], finite(values))
+
+
 class Norms(Summed[NormsState]):
     """``l1``, the sum of absolute values, and ``l2``, the Euclidean norm.
 
     The square of the norm is kept, since squares add up and norms do not.
     """
 
-    fields = NormsState._fields
+    state = NormsState
+    values = (Value("l1", compared=True), Value("l2", compared=True, logged=True))
+    quantities = (
+        Quantity("size", "mean |change|", "mean |value|", 0, _mean_size),
+        Quantity("l2", "L2 norm of the change", "L2 norm of the value", 6),
+    )
 
-    def empty(self) -> NormsState:
-        return NormsState(0.0, 0.0)
-
-    def from_passes(self, passes: BasicSums) -> NormsState:
-        return NormsState(passes.l1, passes.l2sq)
-
-    def merge(self, a: NormsState, b: NormsState) -> NormsState:
-        return NormsState(a.l1 + b.l1, a.l2sq + b.l2sq)
-
-    def reduce_replicas(self, state: NormsState, reductions: Reductions) -> NormsState:
-        return self.unpack(reductions.sum(self.pack(state)))
+    def from_sums(self, sums: BasicSums) -> NormsState:
+        return NormsState(sums.l1, sums.l2sq)
 
     def compute(self, state: NormsState) -> dict[str, Any]:
         return {"l1": np.asarray(state.l1), "l2": np.sqrt(state.l2sq)}

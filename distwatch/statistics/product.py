@@ -21,7 +21,7 @@ class Product(Statistic[States]):
 
     @functools.cached_property
     def fields(self) -> tuple[str, ...]:
-        # Not before they are asked for: a histogram may have millions.
+        # Made only when they are needed: a histogram may have millions.
         return tuple(field for part in self.parts for field in part.fields)
 
     @property
@@ -34,9 +34,9 @@ class Product(Statistic[States]):
     def observe(self, seen: Observation) -> States:
         return tuple(part.observe(seen) for part in self.parts)
 
-    def from_passes(self, passes: BasicSums) -> States:
-        """The states of values that were looked over, if all parts are `Summed`."""
-        return tuple(cast(Summed[Any], part).from_passes(passes) for part in self.parts)
+    def from_sums(self, sums: BasicSums) -> States:
+        """The states of values that were summed up, if all parts are `Summed`."""
+        return tuple(cast(Summed[Any], part).from_sums(sums) for part in self.parts)
 
     def merge(self, a: States, b: States) -> States:
         return tuple(p.merge(x, y) for p, x, y in zip(self.parts, a, b, strict=True))

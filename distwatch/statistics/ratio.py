@@ -1,4 +1,4 @@
-"""How large a change is beside what was changed."""
+"""The size of a change relative to what it changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.base import Observation, Reductions, Statistic
+from distwatch.statistics.base import Observation, Statistic
+from distwatch.statistics.values import Quantity, Value
 
 
 class RatioState(NamedTuple):
@@ -20,26 +21,21 @@ class RatioState(NamedTuple):
 class Ratio(Statistic[RatioState]):
     """``ratio``, the update-to-weight ratio: the norm of a change over that of its weight.
 
-    The weight is what stands beside the change (`Seen.beside`), as it was before. Merged
-    over steps or replicas it is the ratio of the norms of all of them together. NaN where
-    the weight is zero, or nothing stands beside the change.
+    The weight is the change's companion (`Observation.companion`), as it was before the
+    change. Merged over steps or replicas it is the ratio of the norms of all of them
+    together. NaN where the weight is zero, or there is no companion.
     """
 
-    fields = RatioState._fields
-
-    def empty(self) -> RatioState:
-        return RatioState(0.0, 0.0)
+    name = "ratio"
+    state = RatioState
+    values = (Value("ratio", logged=True),)
+    quantities = (Quantity("ratio", "|update| / |weight|", "|update| / |weight|", 1),)
+    automatic_for = ("updates",)
 
     def observe(self, seen: Observation) -> RatioState:
         xp = namespace(seen.delta)
         companion = np.zeros(0) if seen.companion is None else seen.companion
         return RatioState(xp.sum_of_squares(seen.delta), xp.sum_of_squares(companion))
-
-    def merge(self, a: RatioState, b: RatioState) -> RatioState:
-        return RatioState(a.change_l2sq + b.change_l2sq, a.weight_l2sq + b.weight_l2sq)
-
-    def reduce_replicas(self, state: RatioState, reductions: Reductions) -> RatioState:
-        return self.unpack(reductions.sum(self.pack(state)))
 
     def compute(self, state: RatioState) -> dict[str, Any]:
         weight = np.asarray(state.weight_l2sq, np.float64)

@@ -43,7 +43,7 @@ def assert_statistic_laws(
     With a, b, c the states of ``batches``: identity, merge(empty, a) = a;
     commutativity, merge(a, b) = merge(b, a); associativity, merge(merge(a, b), c)
     = merge(a, merge(b, c)); split-invariance, the states of the batches, merged by
-    ``merge``, ``across`` or ``merge_axis``, are the state of their concatenation;
+    ``merge``, ``reduce_replicas`` or ``merge_axis``, are the state of their concatenation;
     ``unpack`` undoes ``pack``; and nothing breaks where there are no values.
 
     Give batches that differ in size and mean, some of them empty: on equal batches

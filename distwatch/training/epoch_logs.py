@@ -14,7 +14,7 @@ import numpy as np
 
 from distwatch.config import LogRequest
 from distwatch.errors import ConfigError, nearest
-from distwatch.records import Block, Floats, RunInfo, Table, readable
+from distwatch.records import Block, Floats, RunInfo, Table
 from distwatch.signals import names_matching
 from distwatch.statistics import merge_axis, with_row
 
@@ -69,7 +69,7 @@ class EpochLogs:
         self._totals = {}
 
     def _derived(self) -> dict[str, float]:
-        found = {name: readable(t, self._tables[name]) for name, t in self._totals.items()}
+        found = {name: self._tables[name].read(t) for name, t in self._totals.items()}
         return {
             each.key: float(found[each.table][each.statistic][each.signal])
             if each.table in found
@@ -97,9 +97,8 @@ def _resolved(requests: tuple[LogRequest, ...], info: RunInfo) -> list[_Logged]:
 
 
 def _check_has(table: Table, name: str, statistic: str) -> None:
-    known = list(readable(np.zeros((0, len(table.fields))), table))
-    if statistic not in known:
+    if statistic not in table.values:
         raise ConfigError(
             f"log_to_keras: {name} has no statistic {statistic!r} that can be merged over the "
-            f"steps of an epoch; nearest: {nearest(statistic, known)}."
+            f"steps of an epoch; nearest: {nearest(statistic, list(table.values))}."
         )

@@ -132,7 +132,7 @@ class _ReplicaReductions:
 class RowMerger:
     """Merges rows over the replicas of a strategy, by cross-replica reductions.
 
-    The formula is each statistic's own (``Statistic.across``); here it runs on
+    The formula is each statistic's own (``Statistic.reduce_replicas``); here it runs on
     the devices, one ``strategy.run`` for a whole block of rows, in float64.
     """
 
@@ -204,23 +204,6 @@ def sum_over_workers(strategy: Strategy, number: int) -> int:
 
     numbers = strategy.experimental_distribute_values_from_function(given)
     return round(float(strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)))
-
-
-def merge_rows(
-    strategy: Strategy, rows: Sequence[Any], statistic: Statistic[Any] = ROW
-) -> npt.NDArray[np.float64]:
-    """Merge rows over the replicas of ``strategy``, on its devices.
-
-    Args:
-        strategy: the strategy whose replicas hold the rows.
-        rows: one float64 array a replica, each of shape (..., field); a replica
-            that saw nothing sends the empty state.
-        statistic: whose states the rows are.
-
-    Returns:
-        The merged states, shape (..., field), as NumPy.
-    """
-    return RowMerger(strategy, statistic)(rows)
 
 
 def virtual_devices(n: int) -> list[str]:

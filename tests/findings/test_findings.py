@@ -78,7 +78,7 @@ def test_a_replica_that_spreads_otherwise_is_the_odd_one(factor):
     (finding,) = found("odd_replica", plant)
     assert finding.replica == 1
     assert set(finding.others) | {finding.signal} == {"activation/hidden", "activation/output"}
-    said = float(finding.text.split("spreads ")[1].split()[0])
+    said = float(finding.text.split("standard deviation is ")[1].split()[0])
     assert said == pytest.approx(factor, rel=0.1)
 
 
@@ -88,7 +88,7 @@ def test_a_replica_that_never_changes():
 
     (finding,) = found("odd_replica", plant)
     assert finding.replica == 3
-    assert "it never changes, while they do" in finding.text
+    assert "it never changes on this replica, but does elsewhere" in finding.text
 
 
 def test_two_odd_replicas_among_many_are_told_apart_from_the_rest():
@@ -155,7 +155,7 @@ def test_skewed_inputs_are_told_as_such():
 
     (finding,) = found("skewed_inputs", plant)
     assert (finding.replica, finding.signal) == (2, "input")
-    assert finding.text.startswith("Replica 2 is given other data in input than the others")
+    assert finding.text.startswith("Replica 2 is given different data in input than the others")
 
 
 def test_pairs_of_equal_inputs_are_told_once():
@@ -166,11 +166,13 @@ def test_pairs_of_equal_inputs_are_told_once():
     (finding,) = found("same_inputs", plant)
     assert finding.text == (
         "Replicas 0 and 1 were given the same input at 120 of 120 steps. "
-        "So were 1 more pair, at as many or fewer."
+        "The same holds for 1 more pair, at as many steps or fewer."
     )
 
 
-@pytest.mark.parametrize(("upto", "words"), [(None, "up to the end"), (90, "at step 89")])
+@pytest.mark.parametrize(
+    ("upto", "words"), [(None, "up to the end"), (90, "most recently at step 89")]
+)
 def test_nan_is_told_from_first_to_last(upto, words):
     def plant(made):
         made["gradients"][70:upto, 1:, 3, 1] = np.nan
@@ -179,8 +181,7 @@ def test_nan_is_told_from_first_to_last(upto, words):
     (finding,) = found("not_finite", plant)
     assert (finding.step, finding.replica, finding.signal) == (70, 1, "gradient_local/output")
     assert finding.others == ("update/hidden/kernel",)
-    assert f"{50 if upto is None else 20} steps altogether" in finding.text
-    assert words in finding.text
+    assert f"and {50 if upto is None else 20} steps, {words}" in finding.text
     sound = found("sound", plant)
     assert [each.text for each in sound] == ["No row was lost."]
 
@@ -194,7 +195,7 @@ def test_dead_units(share):
     assert finding.signal == "activation/hidden"
     assert finding.severity == (WARNING if share == 1.0 else NOTE)
     assert finding.text.startswith("All" if share == 1.0 else "7")
-    assert "did not change at all since step 9" in finding.text
+    assert "did not change at all from step 9" in finding.text
 
 
 def test_units_that_are_dead_for_a_while_are_not_dead():
@@ -299,7 +300,7 @@ def test_a_change_where_there_usually_is_none():
     values[7] = 3.0
     run = run_of(table_of(0, values, {"activation/x": "previous"}))
     (finding,) = [f for f in digest_of(*run).findings() if f.kind == "largest_change"]
-    assert "is 3 (at most steps it is 0), in activation/x at step 7" in finding.text
+    assert "is 3 (its median is 0), in activation/x at step 7" in finding.text
 
 
 def test_lost_rows():

@@ -97,7 +97,7 @@ def test_selectors_in_configuration_files():
         ({"gradients": "a", "weights": "b"}, "one kind"),
         ({"gradients": "a", "evry": 3}, "evry"),
         ({"weights": "a", "statistics": ["histogramm"]}, "histogramm"),
-        ({"weights": "a", "statistics": ["ratio"]}, "give [distwatch.histogram()]"),
+        ({"weights": "a", "statistics": ["ratio"]}, "choose from ['histogram']"),
         ({"weights": "a", "statistics": [3]}, "name one statistic"),
         ({"weights": "a", "reference": "neighbour"}, "no batch dim"),
         ({"loss": True, "every": 0}, "whole number"),
@@ -112,9 +112,16 @@ def test_wrong_selectors_say_what_is_wrong(bad, says):
         check_selectors([bad])
 
 
-def test_further_statistics_are_statistics():
-    with pytest.raises(ConfigError, match=r"\[distwatch.histogram\(\)\]"):
-        dw.weights(statistics=["histogram"])
+def test_further_statistics_are_statistics_or_their_names():
+    assert dw.weights(statistics=["histogram"]).statistics == (dw.histogram(),)
+    for wrong, said in (
+        (["ratio"], r"choose from \['histogram'\]"),
+        (["histogramm"], "nearest: 'histogram'"),
+        ([3], "name one statistic"),
+        ([dw.histogram(), "histogram"], "given once"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            dw.weights(statistics=wrong)
 
 
 @pytest.mark.parametrize("reference", ["previous", "batch_mean", "first", "ema(0.9)", "none"])

@@ -20,7 +20,7 @@ from distwatch.statistics import (
 from distwatch.testing import mirrored
 from distwatch.testing.laws import assert_statistic_laws, shards
 from distwatch.training.device import kernels
-from distwatch.training.strategies import merge_rows
+from distwatch.training.strategies import RowMerger
 
 STATISTICS = [Counts(), Moments(), Extrema(), Norms(), ROW]
 REPLICAS = [1, 2, 3, 4, 8]
@@ -122,7 +122,7 @@ def test_devices_reduce_as_the_host_merges(replicas):
         for r in range(replicas)
     ]
     rows = np.stack([[[ROW.pack(observe(ROW, x)) for x in y] for y in z] for z in parts])
-    merged = merge_rows(mirrored(replicas), [tf.constant(row) for row in rows])
+    merged = RowMerger(mirrored(replicas))([tf.constant(row) for row in rows])
     assert merged.shape == (3, 2, len(ROW.fields))
     for step, signal in np.ndindex(3, 2):
         whole = [part[step][signal] for part in parts]
@@ -141,10 +141,10 @@ def test_float32_far_from_zero_on_devices(replicas):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
     def row(delta):
         counts = tf.cast(tf.size(delta), tf.float64)[None]
-        return ROW.pack(ROW.from_passes(kernels.measure([lambda: delta], counts)))
+        return ROW.pack(ROW.from_sums(kernels.measure([lambda: delta], counts)))
 
     strategy = mirrored(replicas)
-    merged = merge_rows(strategy, [row(tf.constant(part)) for part in parts])
+    merged = RowMerger(strategy)([row(tf.constant(part)) for part in parts])
     assert_close(ROW.unpack(merged[0]), oracle(parts), parts, rtol=1e-4)
 
 
@@ -156,7 +156,7 @@ class SubtractingMerge(Moments):
         return right._replace(m2=2 * (a.m2 + b.m2) - right.m2)
 
 
-class SubtractingAcross(Moments):
+class SubtractingReduction(Moments):
     def reduce_replicas(self, state, reductions):
         right = super().reduce_replicas(state, reductions)
         within = reductions.sum(state.m2)
@@ -215,7 +215,7 @@ BATCHES = [
     ("wrong", "message"),
     [
         (SubtractingMerge(), r"by merge is broken: m2 is -?[\d.]+, expected [\d.]+: off by"),
-        (SubtractingAcross(), "by across is broken: m2 "),
+        (SubtractingReduction(), "by reduce_replicas is broken: m2 "),
         (WithinOnly(), "split-invariance over 4 batches, by merge is broken: m2 "),
         (LastWins(), "commutativity of batches 0 and 1 is broken: n "),
         (Drifting(), "state of no values is broken: zeros "),

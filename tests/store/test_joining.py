@@ -124,7 +124,7 @@ def test_a_worker_that_lags_or_begins_late(tmp_path, whole):
     run = dw.open_run(tmp_path / "run.zarr")
     counts = run["activation/a"].per_replica("count")
     np.testing.assert_array_equal(~counts.isnull(), there)
-    assert "Worker 1 (replicas 2, 3) left only 6 of 10 steps" in run.summary()
+    assert "Worker 1 (replicas 2, 3) wrote only 6 of 10 steps" in run.summary()
 
 
 def test_a_start_replaces_the_rows_of_all_workers(tmp_path, whole):

@@ -43,7 +43,7 @@ def test_what_is_kept_is_what_would_have_been_there(tmp_path):
         np.testing.assert_array_equal(kept[name], full.sel(step=kept.step)[name])
     size = sum(file.stat().st_size for file in (tmp_path / "run.zarr").rglob("*"))
     assert size <= 130_000 + 4096 * 10  # Folders have sizes of their own.
-    assert f"{run.thinned} steps of the old part were taken out" in run.summary()
+    assert f"{run.thinned} steps of the old part were removed" in run.summary()
 
 
 def test_it_stops_where_that_was_asked_for(tmp_path):

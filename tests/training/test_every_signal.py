@@ -408,7 +408,7 @@ def test_equal_and_skewed_inputs_are_named(tmp_path):
         dw.Watch(tmp_path / "s.zarr", signals=[dw.inputs()]),
     )
     words = dw.open_run(tmp_path / "s.zarr").summary()
-    assert "Replica 1 is given other data in input" in words
+    assert "Replica 1 is given different data in input" in words
 
 
 def test_one_thing_may_be_watched_in_several_ways(tmp_path):

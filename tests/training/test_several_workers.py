@@ -78,7 +78,7 @@ def test_every_row_of_both_workers_is_there(trained):
     np.testing.assert_array_equal(rows.epoch, np.repeat([0, 1], STEPS // 2))
     np.testing.assert_array_equal(rows.iteration, np.arange(1, STEPS + 1))
     assert not rows["count"].isnull().any()
-    assert "left only" not in run.summary()
+    assert "wrote only" not in run.summary()
 
 
 def test_rows_are_right_and_merged_over_workers(trained):
@@ -152,7 +152,7 @@ def test_a_killed_worker_leaves_the_others_rows(tmp_path):
     np.testing.assert_array_equal(there, rows.step < WINDOW)
     alone = run["activation/hidden"].merged("count").sel(step=WINDOW)
     assert float(alone) == float(rows.sel(replica=0, step=WINDOW))
-    assert "Worker 1 (replica 1) left only 4 of" in run.summary()
+    assert "Worker 1 (replica 1) wrote only 4 of" in run.summary()
 
 
 def test_a_refusal_reaches_both_workers(tmp_path):

@@ -22,7 +22,7 @@ def deltas_of(batches, reference):
 def assert_rows_equal(got, deltas, size=0.0):
     """Compare rows (dims step) with NumPy, to 1e-6 of the mean absolute delta or ``size``."""
     for step, delta in enumerate(deltas):
-        exact = ROW.compute(ROW.from_passes(measure(delta)))
+        exact = ROW.compute(ROW.from_sums(measure(delta)))
         row = {name: got[name].values[step] for name in got.data_vars if name in exact}
         for name in ("count", "zeros", "nans", "infs"):
             assert row[name] == exact[name], (step, name)

@@ -1,27 +1,32 @@
-"""Figures of a run: an overview goes in, a plotly figure comes out.
+"""Figures of a run: made from an overview, drawn by plotly.
 
-The only room that draws. Traces carry in ``meta`` what they show, so that the page of a
-report can fill the same figure with another signal. Whatever comes from a store goes
-through `style.shown`: plotly reads a part of HTML in its texts.
+Traces say in ``meta`` what they show, so that the page of a report can fill the same figure
+with another signal. Text from a store goes through `style.shown`, since plotly interprets
+a part of HTML. A new figure of a whole run is a module with a `RunFigure`, listed in
+`RUN_FIGURES`: reports, images and ``run.plot.figure`` have it from there.
 """
 
 from distwatch.analysis.figures.comparison import Compared, comparison, side_by_side
 from distwatch.analysis.figures.curves import curves
-from distwatch.analysis.figures.divergence import divergence
+from distwatch.analysis.figures.divergence import DIVERGENCE
 from distwatch.analysis.figures.heatmap import heatmap
-from distwatch.analysis.figures.ratios import update_ratios
+from distwatch.analysis.figures.ratios import UPDATE_RATIOS
 from distwatch.analysis.figures.ridgeline import ridgeline
+from distwatch.analysis.figures.run_figure import RunFigure
 from distwatch.analysis.figures.style import require_plotly, shown
 
+#: Figures of a whole run that take no arguments, in the order of reports.
+RUN_FIGURES: tuple[RunFigure, ...] = (DIVERGENCE, UPDATE_RATIOS)
+
 __all__ = [
+    "RUN_FIGURES",
     "Compared",
+    "RunFigure",
     "comparison",
     "curves",
-    "divergence",
     "heatmap",
     "require_plotly",
     "ridgeline",
     "shown",
     "side_by_side",
-    "update_ratios",
 ]

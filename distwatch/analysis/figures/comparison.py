@@ -60,7 +60,7 @@ def side_by_side(first: SignalHistory, second: SignalHistory) -> Figure:
         height=HEIGHT,
         title=shown(first.signal.name),
         xaxis_title="step",
-        yaxis_title=first.choice.label(first.signal),
+        yaxis_title=first.quantity.label(first.signal.reference),
         hovermode="closest",
     )
 

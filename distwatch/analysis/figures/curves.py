@@ -34,7 +34,7 @@ def curves(history: SignalHistory) -> Figure:
     Raises:
         SetupError: plotly is not installed.
     """
-    label = history.choice.label(history.signal)
+    label = history.quantity.label(history.signal.reference)
     made = figure(
         traces_of(history),
         height=HEIGHT,

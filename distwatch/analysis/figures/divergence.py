@@ -1,4 +1,4 @@
-"""Which signals the replicas differ in, and which replica stands apart."""
+"""In which signals the replicas differ, and which replica."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distwatch.analysis.figures.run_figure import RunFigure
 from distwatch.analysis.figures.style import colour_of, figure, name_rows
 from distwatch.analysis.overview import Overview
 from distwatch.analysis.overview.binning import Floats
@@ -13,7 +14,7 @@ from distwatch.analysis.overview.binning import Floats
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-#: More rows than these are not read by anybody.
+#: How many signals are shown unless asked for otherwise.
 MOST = 20
 
 _ROW = 24
@@ -96,3 +97,17 @@ def _draw(made: Figure, replicas: tuple[int, ...], apart: Floats, offset: Floats
 
 def _symbol(place: int) -> str:
     return ("circle", "diamond", "square", "triangle-up", "cross", "star")[place % 6]
+
+
+DIVERGENCE = RunFigure(
+    name="divergence",
+    title="Where replicas differ",
+    caption=(
+        "The bar is how far the replicas' means lie apart within a step, the dots how far each "
+        "lies from the mean of all, in standard deviations of the values within a replica. "
+        "With random batches the dots lie close to zero; a replica that stays on one side is "
+        "given other data, or computes something else."
+    ),
+    draw=divergence,
+    applies=lambda overview: len(overview.info.replicas) > 1,
+)

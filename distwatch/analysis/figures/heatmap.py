@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distwatch.analysis.figures.style import LABEL, SCALE, TIMES, figure, shown
-from distwatch.analysis.overview import History, Overview
+from distwatch.analysis.overview import History, Overview, quantity_named
 from distwatch.analysis.overview.binning import Bins, Floats
 from distwatch.errors import ConfigError
 
@@ -69,15 +69,13 @@ def _series(overview: Overview, replica: int | None) -> int:
 
 
 def _check(overview: Overview, statistic: str, found: bool) -> None:
-    from distwatch.analysis.overview import choice_named
-
-    if choice_named(statistic).signed:
+    if quantity_named(statistic).signed:
         raise ConfigError(
             f"{statistic!r} may be below zero, so it is no multiple of its median; choose "
             "'size' or 'std', or see it in curves."
         )
     if not found:
-        has = ", ".join(repr(choice.name) for choice in overview.choices) or "no rows"
+        has = ", ".join(repr(quantity.name) for quantity in overview.quantities) or "no rows"
         raise ConfigError(f"no signal of the run has {statistic!r}; it has: {has}.")
 
 

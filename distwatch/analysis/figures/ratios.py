@@ -1,4 +1,4 @@
-"""How much the optimizer changes each weight, beside the weight's own size."""
+"""How much the optimizer changes each weight, relative to the weight's own size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distwatch.analysis.figures.curves import line
+from distwatch.analysis.figures.run_figure import RunFigure
 from distwatch.analysis.figures.style import LABEL, colour_of, dash_of, figure, shown
 from distwatch.analysis.overview import Overview, SignalHistory
 from distwatch.errors import ConfigError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 HEALTHY = (1e-4, 1e-2)
 TARGET = 1e-3
 
-#: More lines are not told apart.
+#: More lines cannot be told from one another.
 MOST = 14
 
 
@@ -83,3 +84,16 @@ def _trace(history: SignalHistory, place: int) -> Any:
         hovertemplate="step %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
         meta={"part": "ratio"},
     )
+
+
+UPDATE_RATIOS = RunFigure(
+    name="update-ratios",
+    title="Update ratios",
+    caption=(
+        "How much a step changes a weight, relative to the weight's own size. About 10⁻³ "
+        "(dotted) is usual; below the green band a weight hardly learns, above it the learning "
+        "rate may be too high. Biases start at zero, so their ratios start high."
+    ),
+    draw=update_ratios,
+    applies=lambda overview: bool(with_ratio(overview)),
+)

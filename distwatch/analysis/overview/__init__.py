@@ -6,25 +6,21 @@
 
 from distwatch.analysis.overview.distributions import Distribution, read_distribution
 from distwatch.analysis.overview.histories import (
-    CHOICES,
-    Choice,
     History,
     Overview,
     SignalHistory,
-    choice_named,
+    quantity_named,
 )
 from distwatch.analysis.overview.reading import Extent, extent_within, read_overview
 
 __all__ = [
-    "CHOICES",
-    "Choice",
     "Distribution",
     "Extent",
     "History",
     "Overview",
     "SignalHistory",
-    "choice_named",
     "extent_within",
+    "quantity_named",
     "read_distribution",
     "read_overview",
 ]

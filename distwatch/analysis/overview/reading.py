@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from distwatch.analysis.overview.binning import Binning, Floats, bins_of
-from distwatch.analysis.overview.histories import CHOICES, Choice, History, Overview, choices_of
+from distwatch.analysis.overview.histories import History, Overview, quantities_of
 from distwatch.errors import UnknownSignalError, nearest
 from distwatch.findings import Digest
-from distwatch.records import Block, readable
+from distwatch.records import Block
+from distwatch.statistics import QUANTITIES, Quantity, Values, finite, spread
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable, blocks
 
@@ -42,10 +42,13 @@ _BINS = (
     20,
 )
 
-#: Of a bin: mean, low and high, as float32.
+#: Bytes of a bin: mean, low and high, as float32.
 _BYTES = 4 * 3
 
 Progress = Callable[[int, int], None]
+
+
+_NAMES = tuple(quantity.name for quantity in QUANTITIES)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Extent:
     """How much of a run is kept: at most so many bins, of these statistics."""
 
     bins: int = MOST_BINS
-    statistics: tuple[str, ...] = tuple(choice.name for choice in CHOICES)
+    statistics: tuple[str, ...] = _NAMES
 
 
 def extent_within(stored: StoredRun, budget: int) -> Extent:
@@ -62,15 +65,14 @@ def extent_within(stored: StoredRun, budget: int) -> Extent:
     As many statistics as leave room for a fair number of bins, then as many bins as there
     is room for.
     """
-    for most in range(len(CHOICES), 0, -1):
-        names = tuple(choice.name for choice in CHOICES[:most])
+    for most in range(len(_NAMES), 0, -1):
         for bins in _BINS:
-            extent = Extent(bins, names)
+            extent = Extent(bins, _NAMES[:most])
             if nbytes_of(stored, extent) <= budget:
                 if bins >= _ENOUGH_BINS or most == 1:
                     return extent
                 break
-    return Extent(_BINS[-1], (CHOICES[0].name,))
+    return Extent(_BINS[-1], _NAMES[:1])
 
 
 def nbytes_of(stored: StoredRun, extent: Extent) -> int:
@@ -79,8 +81,8 @@ def nbytes_of(stored: StoredRun, extent: Extent) -> int:
     replicas = len(stored.info.replicas)
     for table in stored.tables.values():
         series = sum(
-            1 if choice.merged_only else replicas + 1
-            for choice in _chosen(table, extent, replicas)
+            1 if quantity.merged_only else replicas + 1
+            for quantity in _chosen(table, extent, replicas)
         )
         # A bin of one step is one number.
         bins = 3 * extent.bins if table.steps > extent.bins else table.steps
@@ -129,7 +131,7 @@ def read_overview(
         info=stored.info,
         histories=tuple(table.history() for table in tables),
         digest=digest,
-        choices=tuple(choice for choice in CHOICES if choice.name in kept),
+        quantities=tuple(quantity for quantity in QUANTITIES if quantity.name in kept),
         steps=max((table.rows for table in tables), default=0),
     )
 
@@ -143,9 +145,9 @@ def _check_names(stored: StoredRun, signals: Sequence[str] | None) -> None:
             )
 
 
-def _chosen(stored: ReadableTable, extent: Extent, replicas: int) -> list[Choice]:
-    has = choices_of(stored.table, replicas)
-    return [choice for choice in has if choice.name in extent.statistics]
+def _chosen(stored: ReadableTable, extent: Extent, replicas: int) -> list[Quantity]:
+    has = quantities_of(stored.table, replicas)
+    return [quantity for quantity in has if quantity.name in extent.statistics]
 
 
 class _Reading:
@@ -166,16 +168,16 @@ class _Reading:
         self.places = [i for i, name in enumerate(names) if name in wanted]
         self._since = 0 if last is None else max(0, stored.steps - last)
         self.rows = stored.steps - self._since
-        self._choices = _chosen(stored, extent, self._replicas)
-        self.names = [choice.name for choice in self._choices]
+        self._quantities = _chosen(stored, extent, self._replicas)
+        self.names = [quantity.name for quantity in self._quantities]
         if not self.places or not self.rows:
             return
         step = stored.coordinate("step", slice(self._since, None))
         self.bins = bins_of(step, extent.bins)
         series, size = self._replicas + 1, len(self.places)
         self._kept = {
-            choice.name: Binning(self.bins, (1 if choice.merged_only else series, size))
-            for choice in self._choices
+            quantity.name: Binning(self.bins, (1 if quantity.merged_only else series, size))
+            for quantity in self._quantities
         }
         self._broken = Binning(self.bins, (series, size))
         self._apart = np.zeros((2, size))
@@ -200,29 +202,26 @@ class _Reading:
     def observe(self, block: Block) -> None:
         """Take the next block."""
         states = np.concatenate([block.rows, block.merged[:, None]], axis=1)
-        known = readable(states, self._stored.table)
-        for choice in self._choices:
-            self._kept[choice.name].observe(choice.of(known))
+        known = self._stored.table.read(states)
+        for quantity in self._quantities:
+            self._kept[quantity.name].observe(quantity.derive(known))
         self._broken.observe(known["nans"] + known["infs"])
         self._add_apart(known)
 
-    def _add_apart(self, known: dict[str, Any]) -> None:
+    def _add_apart(self, known: Values) -> None:
         mean = known["mean"]
         # The width within replicas: of a loss, one number on each, there is none.
-        finite = (known["count"] - known["nans"] - known["infs"])[:, :-1]
-        squares = np.where(finite > 0, finite * known["std"][:, :-1] ** 2, 0.0).sum(axis=1)
-        width = np.sqrt(squares / finite.sum(axis=1))
+        number = finite(known)[:, :-1]
+        squares = np.where(number > 0, number * known["std"][:, :-1] ** 2, 0.0).sum(axis=1)
+        width = np.sqrt(squares / number.sum(axis=1))
         width = np.where(width > 0, width, np.nan)
         offset = (mean[:, :-1] - mean[:, -1:]) / width[:, None]
         # Two replicas at least have to be there for one to lie apart.
         several = (~np.isnan(mean[:, :-1])).sum(axis=1) > 1
-        offset = np.where(several[:, None], offset, np.nan)
-        finite = np.isfinite(offset)
-        self._offset += [np.where(finite, offset, 0.0).sum(axis=0), finite.sum(axis=0)]
-        low = np.where(finite, offset, np.inf).min(axis=1)
-        high = np.where(finite, offset, -np.inf).max(axis=1)
-        apart = np.where(high >= low, high - low, 0.0)
-        self._apart += [apart.sum(axis=0), (high >= low).sum(axis=0)]
+        offset = np.where(several[:, None] & np.isfinite(offset), offset, np.nan)
+        self._offset += [np.nansum(offset, axis=0), (~np.isnan(offset)).sum(axis=0)]
+        apart = spread(offset, axis=1)
+        self._apart += [np.nansum(apart, axis=0), (~np.isnan(apart)).sum(axis=0)]
 
     def history(self) -> History:
         """What was read."""

@@ -9,13 +9,9 @@ from typing import Any
 import numpy as np
 
 from distwatch.errors import ConfigError, nearest
-from distwatch.findings import spread
-from distwatch.records import Floats, Table, readable
-from distwatch.statistics import ROW
+from distwatch.records import Floats, Table, replica_spread
+from distwatch.statistics import ROW, SPREAD
 from distwatch.store.joining import ReadableTable
-
-#: What is known of a step beside its statistics.
-SPREAD = "spread"
 
 #: A worker that is further behind than this many windows is not waited for.
 _PATIENCE = 2
@@ -46,10 +42,7 @@ def check_statistic(statistic: str, tables: Sequence[Table]) -> None:
     Raises:
         ConfigError: naming the nearest.
     """
-    known = [SPREAD]
-    for table in tables:
-        said = readable(np.zeros((0, len(table.fields))), table)
-        known += [name for name in said if name not in known]
+    known = list(dict.fromkeys([SPREAD.name, *(n for each in tables for n in each.values)]))
     if statistic not in known:
         raise ConfigError(
             f"unknown statistic {statistic!r}; nearest: {nearest(statistic, known)}."
@@ -77,13 +70,13 @@ def look_at(
     signals = slice(places[0], places[-1] + 1)
     within = [place - places[0] for place in places]
     rows = stored.rows(steps, signals)[:, :, within]
-    merged = readable(stored.merged(steps, signals)[:, within], stored.table)
-    each = readable(rows[..., : len(ROW.fields)])
-    merged[SPREAD] = spread(each["mean"], axis=1)
-    unknown = np.full(merged[SPREAD].shape, np.nan)
+    merged = stored.table.read(stored.merged(steps, signals)[:, within])
+    each = ROW.read(rows[..., : len(ROW.fields)])
+    apart = merged[SPREAD.name] = replica_spread(rows)
+    unknown = np.full(apart.shape, np.nan)
     values = np.asarray(merged.get(statistic, unknown), np.float64)
     special = merged["nans"] + merged["infs"]
-    unrest = _unrest(values, merged)
+    unrest = _unrest(values, apart, merged["std"])
     outliers = _outliers(each)
     return [
         SignalLook(
@@ -91,7 +84,7 @@ def look_at(
             values=values[:, i],
             broken=special[:, i] > 0,
             value=_last(values[:, i]),
-            spread=_last(merged[SPREAD][:, i]),
+            spread=_last(apart[:, i]),
             replica=None if outliers is None else stored.replicas[int(outliers[i])],
             special=int(special[:, i].sum()),
             unrest=float(unrest[i]),
@@ -127,17 +120,20 @@ def _mean(values: Any, axis: int | tuple[int, ...]) -> Floats:
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
-def _unrest(values: Floats, merged: dict[str, Any]) -> Floats:
-    """How much signals change, beside their own size: shape (signal,).
+def _unrest(values: Floats, apart: Floats, std: Floats) -> Floats:
+    """How much signals change, relative to their own size: shape (signal,).
 
-    The larger of two numbers: how widely what is shown swings, as a part of its mean
-    size, and how far the replicas lie apart, in standard deviations.
+    The larger of two numbers: the standard deviation of ``values`` over the steps, relative
+    to their mean size, and how far the replicas' means lie apart, in standard deviations.
     """
     swing = np.sqrt(_mean((values - _mean(values, 0)) ** 2, 0))
-    tiny = np.finfo(float).tiny
-    swings = swing / np.maximum(np.nan_to_num(_mean(np.abs(values), 0)), tiny)
-    apart = _mean(merged[SPREAD], 0) / np.maximum(np.nan_to_num(_mean(merged["std"], 0)), tiny)
-    return np.maximum(np.nan_to_num(swings), np.nan_to_num(apart))
+    swings = _relative(swing, _mean(np.abs(values), 0))
+    return np.maximum(swings, _relative(_mean(apart, 0), _mean(std, 0)))
+
+
+def _relative(size: Floats, unit: Floats) -> Floats:
+    """``size / unit``; 0 where ``size`` is not known."""
+    return np.nan_to_num(size / np.maximum(np.nan_to_num(unit), np.finfo(float).tiny))
 
 
 def _outliers(each: dict[str, Any]) -> Any:

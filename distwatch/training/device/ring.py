@@ -210,7 +210,7 @@ class TableRecorder:
 
     def _write(self, ring: _Ring, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
         deltas, counts = ring.references.deltas(fed.tensors)
-        states = ROW.pack(ROW.from_passes(kernels.measure(deltas, counts)))
+        states = ROW.pack(ROW.from_sums(kernels.measure(deltas, counts)))
         if self._statistic.further:
             states = tf.concat([states, self._look_further(deltas, fed)], axis=-1)
         if self._feed.tensor_index != tuple(range(len(deltas))):

@@ -14,7 +14,7 @@ from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
 from distwatch.records import PREDICT, TEST, TRAIN, Table, TensorLayout, fitting
 from distwatch.signals import Selector, Signal
-from distwatch.statistics import Checksum, Ratio, with_row
+from distwatch.statistics import automatic, with_row
 from distwatch.training.device.ring import StepInput, TablePlan
 from distwatch.training.taps.layer_paths import places
 from distwatch.training.taps.listening import Listener
@@ -27,12 +27,6 @@ Tensor = Any
 
 #: Raw deltas are drained this often, in steps.
 _TENSOR_WINDOW = 8
-
-#: What a kind is looked at by, beside what was asked for.
-_OWN_STATISTICS: dict[type[Selector], tuple[Any, ...]] = {
-    signals.Updates: (Ratio(),),
-    signals.Inputs: (Checksum(),),
-}
 
 
 @dataclass(frozen=True)
@@ -143,8 +137,7 @@ class Taps:
         names: dict[str, str] = {}
         for selector in self._selectors:
             schedule = selector.schedule or self._config.schedule
-            own = _OWN_STATISTICS.get(type(selector), ())
-            statistics = (*own, *selector.statistics)
+            statistics = (*automatic(selector.kind), *selector.statistics)
             for picked in self._selecting.pick(selector, capture):
                 reference = self._reference(selector, picked)
                 name = _free_name(picked.name, reference, names)
