@@ -1,4 +1,4 @@
-"""What travels from the training to the store: a run's description and its blocks."""
+"""What goes from the training to the store: the description of a run, and its blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAIN, TEST, PREDICT, TRAIN_ON_BATCH = PHASES = ("train", "test", "predict", "tr
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """How a table keeps raw deltas: their features, reduction over replicas and dtype."""
+    """How a table stores raw deltas: their feature dims, reduction over replicas and dtype."""
 
     features: tuple[int, ...]
     reduce: str | None
@@ -30,9 +30,9 @@ class TensorLayout:
 
 @dataclass(frozen=True)
 class Table:
-    """Signals that are looked at on the same steps and by the same statistics.
+    """Signals that are recorded at the same steps and with the same statistics.
 
-    ``window`` is the number of steps between two drains, and that of a chunk.
+    ``window`` is the number of steps between two drains, and of a chunk.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Table:
     schedule: str
     window: int
     statistic: Row = ROW
-    #: Of a table of one signal whose raw deltas are kept.
+    #: For a table of one signal whose raw deltas are stored.
     tensor: TensorLayout | None = None
 
     @property
@@ -63,19 +63,19 @@ class Table:
         return self.statistic.read(states)
 
 
-#: A ring takes at most this much of a replica's memory; wide rows are drained more often.
+#: The memory of a ring on a replica, at most; wide rows are drained more often.
 RING_BYTES = 32 * 2**20
 
 
 def fitting(table: Table) -> Table:
-    """The table with a window of which two fit into a ring."""
+    """The table with a window small enough that two fit into `RING_BYTES`."""
     row = 8 * (2 + len(table.signals) * table.statistic.columns)
     return replace(table, window=min(table.window, max(1, RING_BYTES // (2 * row))))
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a start begins: a training that ended too early may be started again."""
+    """Where a start of a training begins; one that ended too early can be resumed."""
 
     start: int = 0
     #: Its first step, as distwatch counts the phase's batches.
@@ -86,7 +86,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of a run before its first row."""
+    """The description of a run, known before its first row."""
 
     tables: tuple[Table, ...]
     replicas: tuple[int, ...]
@@ -96,10 +96,10 @@ class RunInfo:
     unwatched: dict[str, str] = field(default_factory=dict)
     #: What the model was doing: see `PHASES`.
     phase: str = TRAIN
-    #: The process that these replicas are of, and how many trained together.
+    #: The number of the process that has these replicas, and how many trained together.
     worker: int = 0
     workers: int = 1
-    #: Since when these rows were written.
+    #: From where on these rows were written.
     origin: Origin = Origin()
 
     @property
@@ -118,8 +118,8 @@ class Tensors:
     """Raw deltas of one signal.
 
     Shapes: values (n, replica, row, *features), or (n, 1, row, *features) where they are
-    reduced over replicas; valid (n, replica) or (n, 1) says how many rows there are, and
-    what is beyond is NaN.
+    reduced over replicas; valid (n, replica) or (n, 1) is the number of rows, beyond which
+    values are NaN.
     """
 
     values: npt.NDArray[Any]
@@ -148,7 +148,7 @@ class Block:
     rows: Floats
     merged: Floats
     tensors: Tensors | None = None
-    #: Rows that were due before or among these steps and are not here.
+    #: Steps before or among these that should have been recorded and are missing.
     lost: int = 0
 
     def __len__(self) -> int:
@@ -195,7 +195,7 @@ def concatenate(blocks: list[Block]) -> Block:
 
 
 def joined_tensors(tensors: list[Tensors]) -> Tensors:
-    """Join raw deltas along the step axis, filled up to the longest batch with NaN."""
+    """Join raw deltas along the step axis, padded with NaN to the longest batch."""
     most = max(each.values.shape[2] for each in tensors)
     return Tensors(
         np.concatenate([padded(each.values, most) for each in tensors]),
@@ -204,7 +204,7 @@ def joined_tensors(tensors: list[Tensors]) -> Tensors:
 
 
 def padded(values: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
-    """Fill deltas of shape (n, replica, row, ...) up to a number of rows with NaN."""
+    """Pad deltas of shape (n, replica, row, ...) with NaN to a number of rows."""
     missing = rows - values.shape[2]
     if not missing:
         return values

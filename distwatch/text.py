@@ -1,21 +1,29 @@
-"""Text that may be anybody's, made fit to be printed."""
+"""Text for people: untrusted text made printable, numbers with their units."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """One line without control characters: names in a store may be anybody's."""
+    """One line without control characters: names in a store may come from anybody."""
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def counted(number: int, word: str) -> str:
     """A number of things: "1 step", "2,000 steps"."""
-    return f"{number} {word}{'s' * (number != 1)}"
+    return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+def format_bytes(nbytes: float) -> str:
+    """A number of bytes with its unit: "1.5 MB"."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if nbytes >= size:
+            return f"{nbytes / size:,.1f} {unit}"
+    return f"{nbytes / 1e3:,.1f} kB"
 
 
 def shortened(value: object, most: int = 200, *, quoted: bool = True) -> str:
-    """A value that may be anybody's, for a message: quoted, and not longer than a few lines."""
+    """An untrusted value for a message: quoted, and at most about ``most`` characters."""
     if isinstance(value, (list, tuple, dict)) and len(value) > most:
         return f"{type(value).__name__} of {len(value)}"
     if quoted:

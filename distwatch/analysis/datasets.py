@@ -15,11 +15,11 @@ from distwatch.statistics import ROW, SPREAD
 from distwatch.store.joining import ReadableStates
 from distwatch.store.schema import SIGNALS_PER_CHUNK, divisor
 
-#: What stands beside ``step``.
+#: Coordinates along ``step``.
 _BESIDE_STEP = ("epoch", "iteration")
 
-#: A lazy chunk is about this large: some windows, so that a range of steps reads little
-#: beside it, and few enough chunks that dask is done with them soon.
+#: A lazy chunk is about this large: small enough that a range of steps reads little else,
+#: large enough that dask has few chunks to schedule.
 _CHUNK_BYTES = 8 * 2**20
 
 _ALL = slice(None)
@@ -36,13 +36,13 @@ def statistics_of(stored: ReadableStates, signals: slice, *, merged: bool) -> xr
     states = stored.merged(_ALL, signals) if merged else _rows(stored, _ALL, signals)
     dims = _dims(merged)
     variables = {name: (dims, v) for name, v in stored.table.read(states).items()}
-    return xr.Dataset(variables, _coordinates(stored, signals, merged))
+    return xr.Dataset(variables, _coordinates_of(stored, signals, merged))
 
 
 def spread_of(stored: ReadableStates, signals: slice) -> xr.DataArray:
     """How far apart the means of some signals lie on the replicas, read now."""
     apart = replica_spread(_rows(stored, _ALL, signals))
-    return xr.DataArray(apart, _coordinates(stored, signals, True), _dims(True), SPREAD.name)
+    return xr.DataArray(apart, _coordinates_of(stored, signals, True), _dims(True), SPREAD.name)
 
 
 def lazy_dataset_of(stored: ReadableStates, *, merged: bool, in_chunk: int) -> xr.Dataset:
@@ -71,22 +71,16 @@ def lazy_dataset_of(stored: ReadableStates, *, merged: bool, in_chunk: int) -> x
             replica_spread, dtype=np.float64, drop_axis=[1, 3], name=_unique(SPREAD.name)
         )
         variables[SPREAD.name] = (dims, apart)
-    return xr.Dataset(variables, _coordinates(stored, _ALL, merged))
+    return xr.Dataset(variables, _coordinates_of(stored, _ALL, merged))
 
 
 def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
-    """That of a run without rows."""
+    """The dataset of a run without rows."""
+    none = np.zeros(0, np.int64)
+    steps = dict.fromkeys(("step", *_BESIDE_STEP), none)
+    coordinates = _coordinates(steps, (), None if merged else replicas)
     shape = (0, 0) if merged else (0, len(replicas), 0)
     values = (*ROW.values, SPREAD) if merged else ROW.values
-    nothing = np.zeros(0, np.int64)
-    coordinates: dict[str, Any] = {
-        "step": nothing,
-        "signal": np.zeros(0, object),
-        "epoch": ("step", nothing),
-        "iteration": ("step", nothing),
-    }
-    if not merged:
-        coordinates["replica"] = np.asarray(replicas, dtype=np.int64)
     variables = {value.name: (_dims(merged), np.zeros(shape)) for value in values}
     return xr.Dataset(variables, coordinates)
 
@@ -102,7 +96,7 @@ def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
         compat="override",
         combine_attrs="drop_conflicts",
     )
-    # What one table lacks another one has.
+    # -1 where a table lacks a step that another one has.
     return joined.assign_coords(
         {
             name: ("step", np.max([part[name].values for part in datasets], axis=0))
@@ -115,20 +109,24 @@ def _dims(merged: bool) -> tuple[str, ...]:
     return ("step", "signal") if merged else ("step", "replica", "signal")
 
 
-def _coordinates(stored: ReadableStates, signals: slice, merged: bool) -> dict[str, Any]:
-    coordinates: dict[str, Any] = {
-        "step": stored.coordinate("step"),
-        "signal": np.asarray(stored.table.names[signals]),
-        "epoch": ("step", stored.coordinate("epoch")),
-        "iteration": ("step", stored.coordinate("iteration")),
+def _coordinates_of(stored: ReadableStates, signals: slice, merged: bool) -> dict[str, Any]:
+    steps = {name: stored.coordinate(name) for name in ("step", *_BESIDE_STEP)}
+    return _coordinates(steps, stored.table.names[signals], None if merged else stored.replicas)
+
+
+def _coordinates(
+    steps: dict[str, Any], signals: Sequence[str], replicas: Sequence[int] | None
+) -> dict[str, Any]:
+    return {
+        "step": steps["step"],
+        "signal": np.asarray(signals, None if signals else object),
+        **{name: ("step", steps[name]) for name in _BESIDE_STEP},
+        **({} if replicas is None else {"replica": np.asarray(replicas, np.int64)}),
     }
-    if not merged:
-        coordinates["replica"] = np.asarray(stored.replicas, dtype=np.int64)
-    return coordinates
 
 
 def _rows(stored: ReadableStates, steps: slice, signals: slice) -> Floats:
-    """States on each replica, NaN where a worker left none."""
+    """States on each replica, NaN where a worker wrote none."""
     rows = stored.rows(steps, signals)
     present = stored.present(steps)
     return rows if present.all() else np.where(present[..., None, None], rows, np.nan)
@@ -160,7 +158,7 @@ def _lazy(da: Any, stored: ReadableStates, in_chunk: int, *, merged: bool) -> An
 
 
 def _unique(name: str) -> str:
-    """A name for dask, which would otherwise make one of all that the function holds."""
+    """A name for dask, which would otherwise hash everything that the function refers to."""
     return f"{name}-{uuid.uuid4().hex}"
 
 
@@ -173,7 +171,7 @@ def steps_in_chunk(tables: Sequence[ReadableStates], chunks: str | int) -> int:
     """How many steps a lazy chunk of each table holds, equal so that they can be joined.
 
     Raises:
-        ConfigError: ``chunks`` says no number of steps.
+        ConfigError: ``chunks`` is no number of steps.
     """
     if chunks != "auto":
         if isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1:

@@ -1,4 +1,4 @@
-"""What a run knows of single values: histograms, their quantiles, raw tensors."""
+"""Single signals: where they are, their histograms and quantiles, raw tensors."""
 
 from __future__ import annotations
 
@@ -7,16 +7,30 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from distwatch.errors import ConfigError
+from distwatch.errors import ConfigError, UnknownSignalError, nearest
 from distwatch.statistics import ROW, LogHistogram, merge_axis
+from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable
+
+
+def find(stored: StoredRun, signal: str) -> tuple[ReadableTable, int]:
+    """The table that a signal is in, and its position there.
+
+    Raises:
+        UnknownSignalError: the run has no such signal; the nearest are named.
+    """
+    for table in stored.tables.values():
+        if signal in table.table.names:
+            return table, table.table.names.index(signal)
+    names = nearest(signal, list(stored.info.names))
+    raise UnknownSignalError(f"{stored.path} has no signal {signal!r}; nearest: {names}.")
 
 
 def quantiles(
     stored: ReadableTable, position: int, q: Any, *, per_step: bool, per_replica: bool
 ) -> Any:
     """See `distwatch.Run.quantile`."""
-    histogram = _histogram_of(stored, position)
+    histogram = histogram_of(stored, position)
     probabilities = np.asarray(q, np.float64)
     if probabilities.ndim > 1 or not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ConfigError(f"quantile q={q!r}: give probabilities from 0 to 1.")
@@ -41,7 +55,7 @@ def quantiles(
 
 def bucket_counts(stored: ReadableTable, position: int, *, merged: bool) -> xr.DataArray:
     """See `distwatch.Run.histogram`."""
-    histogram = _histogram_of(stored, position)
+    histogram = histogram_of(stored, position)
     counts, _ = _states(stored, position, not merged)
     dims = ("step", "bucket") if merged else ("step", "replica", "bucket")
     coordinates = {"step": stored.coordinate("step"), "bucket": histogram.centres}
@@ -73,7 +87,12 @@ def raw_tensor(stored: ReadableTable, signal: str) -> xr.DataArray:
     return xr.DataArray(tensors.values, coordinates, dims, name=signal)
 
 
-def _histogram_of(stored: ReadableTable, position: int) -> LogHistogram:
+def histogram_of(stored: ReadableTable, position: int) -> LogHistogram:
+    """The histogram that a signal was watched with.
+
+    Raises:
+        ConfigError: there is none.
+    """
     histogram = stored.table.statistic.histogram
     if histogram is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What is known of a run beside its numbers: as plain data, and as people read it."""
+"""Facts about a run besides its rows: as plain data, and as text for people."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable
 from distwatch.store.schema import FORMAT
+from distwatch.text import format_bytes
 
 
 def describe(stored: StoredRun) -> dict[str, Any]:
-    """What is known of a run, as plain data: what ``info --json`` prints.
+    """The facts about a run as plain data: what ``info --json`` prints.
 
-    There are no tables where nothing is committed yet, and ``first_step`` and
-    ``last_step`` are None in one without steps. ``committed_steps`` is that of the table
-    that has most, ``lost_steps`` the sum.
+    There are no tables before the first commit, and ``first_step`` and ``last_step`` are
+    None in a table without steps. ``committed_steps`` is the largest of all tables,
+    ``lost_steps`` the sum.
     """
     about = stored.info
     return {
@@ -49,7 +50,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
 
 def _describe_table(stored: ReadableTable) -> dict[str, Any]:
     table = stored.table
-    # Not all of them between: there may be a million.
+    # Only the ends are read: there may be a million steps.
     ends = slice(0, 1), slice(max(stored.steps - 1, 0), stored.steps)
     first, last = (stored.coordinate("step", end) for end in ends)
     return {
@@ -67,7 +68,7 @@ def _describe_table(stored: ReadableTable) -> dict[str, Any]:
 
 
 def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
-    """What `describe` found, in words: name and text of each fact."""
+    """The facts of `describe` in words: name and text of each."""
     steps, lost = described["committed_steps"], described["lost_steps"]
     extent = f"{steps} committed"
     if steps:
@@ -86,7 +87,7 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("lost", f"{lost} steps" if lost else "none"),
         *_thinned(described),
         ("written", _written(described)),
-        ("size", f"{described['bytes'] / 1e6:,.2f} MB"),
+        ("size", format_bytes(described["bytes"])),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
 
@@ -95,13 +96,13 @@ def _thinned(described: dict[str, Any]) -> list[tuple[str, str]]:
     thinned = described["thinned_steps"]
     if not thinned:
         return []
-    return [("thinned out", f"{thinned} steps of the old part, to keep within max_bytes")]
+    return [("thinned out", f"{thinned} steps of the old part, to stay within max_bytes")]
 
 
 def _written(described: dict[str, Any]) -> str:
     ended = described["ended"]
     if ended is None:
-        state = "still going on, or ended without a close (a kill, a crash)"
+        state = "still going on, or ended without being closed (killed, crashed)"
     else:
         state = "to its end" if ended == "closed" else f"until an error ended it: {ended}"
     starts = 1 + max((each["start"] for each in described["segments"]), default=0)

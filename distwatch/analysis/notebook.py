@@ -1,4 +1,4 @@
-"""A run as Jupyter shows it: a summary, read within a moment."""
+"""A run as Jupyter shows it: a summary that is quick to read."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from distwatch.text import printable
 #: This many states (of a signal on a replica at a step) are read in a second or so.
 MOST_STATES = 1_500_000
 
-#: More findings than these are not read in a notebook.
+#: The largest number of findings shown in a notebook.
 _MOST = 9
 
-#: What is told of a run; the rest is in ``distwatch info``.
+#: The facts that are shown; the rest is in ``distwatch info``.
 _FACTS = ("run", "strategy", "phase", "replicas", "steps", "lost", "thinned out", "written")
 
 
 def digest_of_end(stored: StoredRun) -> tuple[Digest, int | None]:
-    """The digest of as many steps at the end of a run as are read in a moment.
+    """The digest of as many steps at the end of a run as can be read in about a second.
 
     Returns:
         The digest, and how many steps of the longest table were read; None for all.
@@ -37,12 +37,12 @@ def digest_of_end(stored: StoredRun) -> tuple[Digest, int | None]:
 
 
 def as_html(stored: StoredRun, findings: list[Finding], read: int | None) -> str:
-    """What is known of a run, as a piece of HTML in which no text is more than text.
+    """A summary of a run as a piece of HTML, with all text escaped.
 
     Args:
         stored: the run.
-        findings: what stands out; of many the first.
-        read: how many steps they were made of; None for all.
+        findings: what stands out; only the first ones are shown.
+        read: how many steps they are about; None for all.
     """
     facts = [(name, text) for name, text in facts_of(describe(stored)) if name in _FACTS]
     rows = "".join(
@@ -56,14 +56,14 @@ def as_html(stored: StoredRun, findings: list[Finding], read: int | None) -> str
     part = (
         ""
         if read is None
-        else f"<p><i>Told of the last {read:,} of {stored.steps:,} steps; "
+        else f"<p><i>About the last {read:,} of {stored.steps:,} steps; "
         "<code>run.summary()</code> reads all of them.</i></p>"
     )
     return f"<div><p><b>distwatch.Run</b></p><ul>{said}</ul>{part}<table>{rows}</table></div>"
 
 
 def _mark(finding: Finding) -> str:
-    return "<b>Look: </b>" if finding.severity == WARNING else ""
+    return "<b>Warning: </b>" if finding.severity == WARNING else ""
 
 
 def _text(text: str) -> str:

@@ -30,7 +30,7 @@ class Plots:
     """Figures of a run, as plotly draws them.
 
     ``curves`` and ``ridgeline`` read their own signal only. The others read the whole run,
-    once: on a run of a million steps that takes minutes, after which it is kept.
+    once: on a run of a million steps that takes minutes; it is kept for the next figure.
 
     Args:
         stored: the opened run.
@@ -49,8 +49,8 @@ class Plots:
     def curves(self, signal: str, statistic: str = "size") -> Figure:
         """One signal over the steps: a curve for each replica, and one for all together.
 
-        A line is the mean over the steps of a bin, its band reaches from the smallest step
-        to the largest; a run of no more than a thousand steps is shown step by step.
+        A line is the mean over the steps of a bin, and its band reaches from the smallest
+        step to the largest; a run of at most a thousand steps is shown step by step.
 
         Args:
             signal: its name.

@@ -1,4 +1,4 @@
-"""A run as people analyse it."""
+"""A run, opened for analysis."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from distwatch.analysis.datasets import (
     statistics_of,
     steps_in_chunk,
 )
-from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
+from distwatch.analysis.detail import bucket_counts, find, quantiles, raw_tensor
 from distwatch.analysis.notebook import as_html, digest_of_end
 from distwatch.analysis.plots import Plots
-from distwatch.errors import ConfigError, UnknownSignalError, nearest
+from distwatch.errors import ConfigError
 from distwatch.findings import NOTE, WARNING, Digest, Finding, ordered, sentences
 from distwatch.records import RunInfo
 from distwatch.store.addresses import Address
@@ -35,7 +35,7 @@ class SegmentFacts(NamedTuple):
     name: str
     worker: int
     start: int
-    #: It takes the place of all that earlier starts of this worker have from here on.
+    #: From this step on it replaces the rows of earlier starts of this worker.
     first_step: int
     steps: int
 
@@ -54,12 +54,12 @@ class Run:
 
     @property
     def path(self) -> Address:
-        """Where the store lies: the path of a folder, or a URL."""
+        """Where the store is: the path of a folder, or a URL."""
         return self._store.path
 
     @property
     def info(self) -> RunInfo:
-        """What is known of the run beside its rows."""
+        """The description of the run: tables, signals, replicas, strategy, versions."""
         return self._store.info
 
     @property
@@ -84,7 +84,7 @@ class Run:
 
     @property
     def segments(self) -> list[SegmentFacts]:
-        """What the run is put together from: a segment for each worker and each start."""
+        """The parts of the run: a segment for each worker and each start."""
         return [
             SegmentFacts(
                 each.name,
@@ -98,12 +98,12 @@ class Run:
 
     @property
     def lost(self) -> int:
-        """How many steps were due and are not in the store, summed over tables."""
+        """How many steps should have been recorded and were not, summed over tables."""
         return self._store.lost
 
     @property
     def thinned(self) -> int:
-        """How many steps were taken out again to keep within ``max_bytes``, over tables."""
+        """How many steps were removed to stay within ``max_bytes``, summed over tables."""
         return self._store.thinned
 
     @property
@@ -121,7 +121,7 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        """What Jupyter shows: the summary, of the last steps alone if there are many."""
+        """What Jupyter shows: the summary, of the last steps only if there are many."""
         digest, read = digest_of_end(self._store)
         return as_html(self._store, self.findings(digest), read)
 
@@ -133,7 +133,7 @@ class Run:
         return self._plots
 
     def refresh(self) -> Run:
-        """See what was committed since: this run, opened anew; returns itself.
+        """Reopen the run, to see what was committed since; returns itself.
 
         A run that is being written can be opened and refreshed at any time.
         """
@@ -148,19 +148,19 @@ class Run:
         variables are count, mean, std, min, max, l1, l2, zeros, nans and infs of
         each delta, ``ratio`` and ``checksum`` where there are any, and ``spread`` if
         merged: the largest minus the smallest of the replicas' means. ``epoch`` and
-        ``iteration`` stand beside ``step``.
+        ``iteration`` are coordinates along ``step``.
 
-        Signals that were looked at on different steps are joined on ``step``: where
-        one was not looked at, its values are NaN (and its counts, therefore, floats).
+        Signals that were recorded at different steps are joined on ``step``: where a
+        signal was not recorded, its values are NaN (and its counts, therefore, floats).
         ``run[signal]`` has each signal's own steps.
 
-        So it is, too, where a worker stopped before the others: its replicas are NaN
-        there, and what is merged is merged over the others.
+        Where a worker stopped before the others, its replicas are NaN, and merged values
+        are merged over the others.
 
         Args:
             merged: over replicas.
             chunks: None reads everything now. "auto", or a number of steps, makes dask
-                arrays, which read when they are computed, and only what is asked for.
+                arrays, which read only what is needed, when they are computed.
 
         Raises:
             ConfigError: dask is not installed, or ``chunks`` is none of these.
@@ -185,7 +185,7 @@ class Run:
         Raises:
             UnknownSignalError: the run has no such signal; the nearest are named.
         """
-        return SignalView(*self._find(signal))
+        return SignalView(*find(self._store, signal))
 
     def quantile(
         self, signal: str, q: Any, *, per_step: bool = False, per_replica: bool = False
@@ -202,13 +202,13 @@ class Run:
 
         Returns:
             A DataArray of dims (step, replica, quantile), without those that were merged
-            over and without quantile for a single one; a float where none is left.
+            over, and without quantile for a single q; a float where no dim is left.
 
         Raises:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was watched without a histogram, or q is no probability.
         """
-        table, position = self._find(signal)
+        table, position = find(self._store, signal)
         return quantiles(table, position, q, per_step=per_step, per_replica=per_replica)
 
     def histogram(self, signal: str, *, merged: bool = True) -> xr.DataArray:
@@ -221,29 +221,29 @@ class Run:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was watched without a histogram.
         """
-        table, position = self._find(signal)
+        table, position = find(self._store, signal)
         return bucket_counts(table, position, merged=merged)
 
     def tensor(self, signal: str) -> xr.DataArray:
         """The raw deltas of a signal that was watched by ``distwatch.tensors()``.
 
         Dims are (step, replica, batch, dim_1, ...), with ``reduced`` of size 1 in place
-        of replica where they were reduced. NaN fills up what a batch does not have; the
-        coordinate ``valid`` says how many rows it has.
+        of replica where they were reduced. Batches with fewer rows are filled with NaN; the
+        coordinate ``valid`` says how many rows each has.
 
         Raises:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was not watched by tensors, or nothing was kept.
         """
-        table, _ = self._find(signal)
+        table, _ = find(self._store, signal)
         return raw_tensor(table, signal)
 
     def summary(self) -> str:
-        """What stands out, in a few plain sentences."""
+        """What stands out in the run, in a few sentences, one a line."""
         return "\n".join(sentences(self.findings()))
 
     def findings(self, digest: Digest | None = None) -> list[Finding]:
-        """What stands out, one by one, for programs: `summary` is made of these.
+        """What stands out in the run, for programs; `summary` is made of these.
 
         The extent first, then warnings, then notes. Each is a `Finding` with a stable
         ``kind``, a ``severity`` ("warning" or "note"), a ``text``, and, where there is
@@ -259,12 +259,12 @@ class Run:
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.
 
-        Each `Damage` says the array, the rows and the file; everything else can be read.
+        Each `Damage` names the array, the rows and the file; everything else can be read.
         """
         return [damage for _, damage in self._store.verify() if damage is not None]
 
     def digest(self) -> Digest:
-        """The whole run, merged over its steps."""
+        """The whole run, merged over its steps: what findings are derived from."""
         digest = Digest(self.info)
         for block in self._store.blocks():
             digest.observe(block)
@@ -280,7 +280,7 @@ class Run:
         return [Finding("thinned", NOTE, text)]
 
     def _stopped(self) -> list[Finding]:
-        """Say which workers left rows of fewer steps than others, or none."""
+        """Which workers wrote rows of fewer steps than others, or none."""
         ends = [(worker.info, worker.steps) for worker in self._store.workers]
         lines = [
             f"Worker {info.worker} (replica{'s' * (len(info.replicas) != 1)} "
@@ -295,14 +295,6 @@ class Run:
             )
         return [Finding("worker_stopped", WARNING, line) for line in lines]
 
-    def _find(self, signal: str) -> tuple[ReadableTable, int]:
-        for table in self._store.tables.values():
-            if signal in table.table.names:
-                return table, table.table.names.index(signal)
-        raise UnknownSignalError(
-            f"{self.path} has no signal {signal!r}; nearest: {nearest(signal, self.signals)}."
-        )
-
     def _attributes(self, stored: ReadableStates) -> dict[str, Any]:
         return {
             "strategy": self.info.strategy,
@@ -312,7 +304,7 @@ class Run:
 
 
 class SignalView:
-    """One signal of a run; what is asked for is read then, and kept.
+    """One signal of a run; values are read when they are asked for, and kept.
 
     Args:
         stored: the table that it is in.

@@ -1,7 +1,7 @@
 """The command line: each command is a module here that registers itself with the app.
 
 Exit codes: 0 all is well, 1 distwatch refused (the reason is one line on stderr),
-2 the command line itself is wrong, 130 ``tail`` was ended by Ctrl-C.
+2 the command line itself is wrong, 130 ``tail`` was interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ for _command in COMMANDS:
 
 def main() -> None:
     """Run the command line; what distwatch refuses is one red line and exit code 1."""
-    # A name in a store may have letters that the encoding of the output has not.
+    # A name in a store may contain characters that the output cannot encode.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

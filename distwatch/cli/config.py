@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distwatch.cli.conventions import EXIT_CODES, REFUSED, JsonOption, app, examples, in_words
+from distwatch.cli.conventions import EXIT_CODES, REFUSED, JsonOption, app, examples
 from distwatch.errors import ConfigError
-from distwatch.text import printable
+from distwatch.text import format_bytes, printable
 
 if TYPE_CHECKING:
     from distwatch.config import Mistake, WatchConfig
     from distwatch.signals import Selector
 
-#: What `distwatch config init` writes when it is not told.
+#: The file that `distwatch config init` writes by default.
 WATCH_FILE = Path("watch.yaml")
 
-#: What editors read beside it.
+#: The schema that editors read next to it.
 SCHEMA_FILE = "watch.schema.json"
 
 config = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", epilog=EXIT_CODES)
@@ -50,7 +50,7 @@ def _complete_use(incomplete: str) -> list[str]:
     )
 )
 def init(
-    file: Annotated[Path, typer.Argument(help="What to write.")] = WATCH_FILE,
+    file: Annotated[Path, typer.Argument(help="The file to write.")] = WATCH_FILE,
     *,
     use: Annotated[
         str,
@@ -64,15 +64,13 @@ def init(
         bool,
         typer.Option(
             "--schema",
-            help=f"Write {SCHEMA_FILE} beside it, and name it in the first line, so that "
+            help=f"Write {SCHEMA_FILE} next to it, and refer to it in the first line, so that "
             "editors complete keys and mark mistakes.",
         ),
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace what is there already.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """Write a commented configuration file to begin with."""
+    """Write a commented configuration file to start from."""
     from distwatch.config import json_schema, template
 
     text = template(use)
@@ -96,26 +94,26 @@ def init(
     epilog=examples(
         "distwatch config check watch.yaml",
         "distwatch config check watch.yaml --json",
-        further="Exit codes: 0 it is right, 1 it is not, each mistake on a line of stderr, "
+        further="Exit codes: 0 valid, 1 not valid, with each mistake on a line of stderr, "
         "2 bad usage.",
     )
 )
 def check(
-    file: Annotated[Path, typer.Argument(help="The file to look at.")] = WATCH_FILE,
+    file: Annotated[Path, typer.Argument(help="The file to check.")] = WATCH_FILE,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a configuration file watches, or all that is wrong in it."""
+    """Describe what a configuration file watches, or list all mistakes in it."""
     from distwatch.config import WatchConfig, examine
 
     found = examine(file)
-    told = list(_told(found)) if isinstance(found, WatchConfig) else []
+    described = list(_described(found)) if isinstance(found, WatchConfig) else []
     mistakes = [] if isinstance(found, WatchConfig) else found
     if as_json:
         listed = [mistake._asdict() for mistake in mistakes]
-        typer.echo(json.dumps({"right": not listed, "mistakes": listed, "says": told}))
+        typer.echo(json.dumps({"right": not listed, "mistakes": listed, "says": described}))
     else:
-        for line in told:
+        for line in described:
             typer.echo(printable(line))
         for mistake in mistakes:
             typer.echo(printable(_placed(file, mistake)), err=True)
@@ -130,24 +128,24 @@ def check(
     )
 )
 def schema() -> None:
-    """Print what a configuration file may hold, as JSON Schema, for editors."""
+    """Print the JSON Schema of configuration files, for editors."""
     from distwatch.config import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
 def _placed(file: Path, mistake: Mistake) -> str:
-    """As compilers say it, so that editors can go there."""
+    """In the form of compilers, which editors can jump to."""
     return f"{file}:{mistake.line or 1}: {mistake.text}"
 
 
-def _told(config: WatchConfig) -> Iterator[str]:
+def _described(config: WatchConfig) -> Iterator[str]:
     """What such a Watch does, in words."""
     if config.signals is None:
         yield f"Watches the usual layers, against {config.reference}, {config.schedule}."
     for selector in config.signals or ():
         yield f"Watches {_chosen(selector, config)}."
-    bound = "" if config.max_bytes is None else f", of {in_words(config.max_bytes)} at most"
+    bound = "" if config.max_bytes is None else f", of {format_bytes(config.max_bytes)} at most"
     yield f"Writes {config.store}{bound}; phases: {', '.join(config.phases)}."
 
 

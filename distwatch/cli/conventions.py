@@ -1,4 +1,4 @@
-"""What all commands share: the app, exit codes, arguments, and how things are shown."""
+"""What all commands share: the app, exit codes, arguments, tables and progress bars."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typer.core import TyperGroup
 from distwatch import __version__
 from distwatch.text import printable
 
-#: The exit code of everything that distwatch itself refuses.
+#: The exit code of what distwatch refuses.
 REFUSED = 1
 
-#: How many runs of a folder a refusal names.
+#: How many runs in a folder an error names.
 _NAMED = 9
 
-#: That of ``tail`` when Ctrl-C ended it and not the run: by this a script tells them apart.
+#: That of ``tail`` after Ctrl-C, which a script can tell from the end of the run.
 INTERRUPTED = 130
 
-EXIT_CODES = "Exit codes: 0 all is well, 1 refused, with the reason on stderr, 2 bad usage."
+EXIT_CODES = "Exit codes: 0 success, 1 refused, with the reason on stderr, 2 bad usage."
 
 
 def _complete_phase(incomplete: str) -> list[str]:
@@ -36,12 +36,12 @@ def _complete_phase(incomplete: str) -> list[str]:
 
 
 def the_run(given: str) -> str:
-    """The run that is meant by a path or URL: also by a folder that holds just one.
+    """The run at a path or URL, or the only run in a folder.
 
-    What neither is a run nor holds one is left as it is, for the command to refuse.
+    Anything else is returned unchanged, for the command to refuse.
 
     Raises:
-        NotARunError: it holds several.
+        NotARunError: the folder holds several runs.
     """
     from distwatch.errors import DistwatchError, NotARunError
     from distwatch.store import location_of, run_name
@@ -63,7 +63,7 @@ def the_run(given: str) -> str:
 
 
 def runs_meant(context: typer.Context, given: Any) -> Any:
-    """What each argument that names a run means, by `the_run`."""
+    """Apply `the_run` to an argument that names one run or several."""
     if context.resilient_parsing or given is None:
         return given
     return the_run(given) if isinstance(given, str) else [the_run(each) for each in given]
@@ -82,7 +82,7 @@ JsonOption = Annotated[
 PhaseOption = Annotated[
     str | None,
     typer.Option(
-        help="train, test, predict or train_on_batch; train if there is one.",
+        help="train, test, predict or train_on_batch; by default train, if it was recorded.",
         autocompletion=_complete_phase,
     ),
 ]
@@ -134,27 +134,19 @@ def _options(
 
 
 def examples(*commands: str, further: str = EXIT_CODES) -> str:
-    """What stands below the options in ``--help``: a line for each example, the exit codes."""
+    """The text below the options in ``--help``: a line for each example, the exit codes."""
     shown = "".join(f"\n\n  {command}" for command in commands)
     return f"Examples:{shown}\n\n{further}"
 
 
 def progress_bar() -> Progress:
-    """A bar on stderr that goes when it is done, and is not there without a terminal."""
+    """A progress bar on stderr, removed at the end, and not shown without a terminal."""
     console = Console(stderr=True)
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
-def in_words(nbytes: int) -> str:
-    """Bytes, as people say them."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if nbytes >= factor:
-            return f"{nbytes / factor:,.1f} {unit}"
-    return f"{nbytes / 1e3:,.1f} kB"
-
-
 def listing(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
-    """A table whose cells may hold anything."""
+    """A table whose cells may hold untrusted text."""
     table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
@@ -162,5 +154,5 @@ def listing(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table
 
 
 def safe(text: str) -> str:
-    """Text from a store, shown as it is: neither markup nor escape sequences."""
+    """Text from a store, shown literally: no markup, no escape sequences."""
     return escape(printable(text))

@@ -10,7 +10,7 @@ import typer
 from distwatch.cli.conventions import app, examples
 from distwatch.errors import RunExistsError
 
-#: Where the demo writes when it is not told; this one may be replaced by the next demo.
+#: Where the demo writes by default; the next demo replaces it.
 DEMO_STORE = Path("distwatch-demo.zarr")
 
 
@@ -25,14 +25,14 @@ def demo(
     ] = 2,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the digits.")] = 5,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete a run that lies at --store.")
+        bool, typer.Option("--overwrite", help="Delete the run at --store, if there is one.")
     ] = False,
 ) -> None:
     """Train a small CNN on handwritten digits, watched, and show what changed.
 
     The digits come with scikit-learn; nothing is downloaded.
     """
-    # Only the demo's own path is replaced unasked, and even there only a run.
+    # Without --overwrite only the default path is replaced, and only if it holds a run.
     replace = overwrite or store is None
     path = store or DEMO_STORE
     _check_demo_store(path, replace)
@@ -42,14 +42,14 @@ def demo(
 
 
 def _check_demo_store(store: Path, replace: bool) -> None:
-    """Say before TensorFlow is loaded, in this command's words, what Watch would say."""
+    """Refuse before TensorFlow is loaded what Watch would refuse, in terms of this command."""
     from distwatch.store import is_run
 
     if not store.exists() or (store.is_dir() and not any(store.iterdir())):
         return
     if not is_run(store):
         raise RunExistsError(
-            f"{store} exists and is no distwatch run, so it is left alone; "
+            f"{store} exists and is not a distwatch run, so it is left alone; "
             "choose another path with --store, or remove it yourself."
         )
     if not replace:

@@ -1,6 +1,6 @@
 """The demo: a small CNN on real digits under MirroredStrategy, watched.
 
-Importing this loads no TensorFlow; `run_demo` does, once it knows that it can work.
+Importing this loads no TensorFlow; `run_demo` does, once nothing else is missing.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distwatch.cli.conventions import JsonOption, app, examples, in_words
+from distwatch.cli.conventions import JsonOption, app, examples
 from distwatch.errors import ConfigError
+from distwatch.text import format_bytes
 
 if TYPE_CHECKING:
     from distwatch.store import StoredRun
@@ -23,31 +24,31 @@ if TYPE_CHECKING:
 )
 def estimate(
     *,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps, in all epochs.")],
+    steps: Annotated[int, typer.Option(min=1, help="Training steps, over all epochs.")],
     signals: Annotated[int, typer.Option(min=1, help="Signals that are watched.")] = 10,
     replicas: Annotated[int, typer.Option(min=1, help="Replicas that train together.")] = 2,
-    every: Annotated[int, typer.Option(min=1, help="Look at every k-th step.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Record every k-th step.")] = 1,
     window: Annotated[int, typer.Option(min=1, help="Steps in a chunk.")] = 256,
     histogram: Annotated[
         bool, typer.Option("--histogram", help="With histograms of all signals.")
     ] = False,
     like: Annotated[
         str | None,
-        typer.Option(help="A run of the same model: its own bytes a step, for more steps."),
+        typer.Option(help="An existing run of the same model, whose bytes per step are used."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell how large a run will be, before it is begun.
+    """Estimate how large a run will be, before it starts.
 
-    For a model that you have, [bold]watch.estimate(model, batch, steps=...)[/bold] knows its
-    signals. What is told is within a fifth of what is written where deltas are like noise.
+    For a given model, [bold]watch.estimate(model, batch, steps=...)[/bold] knows its signals.
+    The estimate is within a fifth of what is written if deltas resemble noise.
     """
     from distwatch.store import StoredRun, estimated_bytes, made_up_info
 
     if like is not None:
         stored = StoredRun(like)
         if not stored.steps:
-            raise ConfigError(f"{like} has no steps yet, so nothing is known from it.")
+            raise ConfigError(f"{like} has no steps yet, so nothing can be estimated from it.")
         size = round(stored.nbytes / _trained(stored) * steps)
     else:
         info = made_up_info(signals, replicas, window=window, histogram=histogram)
@@ -55,11 +56,11 @@ def estimate(
     if as_json:
         typer.echo(json.dumps({"steps": steps, "bytes": size}))
     else:
-        typer.echo(f"{steps:,} steps take about {in_words(size)}.")
+        typer.echo(f"{steps:,} steps take about {format_bytes(size)}.")
 
 
 def _trained(stored: StoredRun) -> int:
-    """How many steps a run was watched for, whichever of them it looked at."""
+    """How many steps a run was watched for, including those that it did not record."""
     tables = [table for table in stored.tables.values() if table.steps]
     last = [table.coordinate("step", slice(table.steps - 1, table.steps)) for table in tables]
     return 1 + max(int(step[0]) for step in last)

@@ -18,11 +18,10 @@ from distwatch.cli.conventions import (
     SignalsOption,
     app,
     examples,
-    in_words,
     progress_bar,
 )
 from distwatch.errors import ConfigError, NotWritableError
-from distwatch.text import printable
+from distwatch.text import format_bytes, printable
 
 if TYPE_CHECKING:
     from distwatch.event_files.options import EventOptions
@@ -50,7 +49,7 @@ def export(
         typer.Option(
             metavar="DIR",
             help="Write TensorBoard's event files: a folder in DIR for each replica, and "
-            "'merged'. Of all phases, unless --phase says which.",
+            "'merged'. All phases are written unless --phase names one.",
         ),
     ] = None,
     parquet: Annotated[
@@ -66,40 +65,40 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="NAMES",
-            help="Only these, such as mean,std,l2. By default all of them as rows, and "
-            "mean, std, l2, ratio and spread for TensorBoard.",
+            help="Only these, such as mean,std,l2. By default rows have all of them, and "
+            "TensorBoard's event files a few: mean, std, l2, ...",
         ),
     ] = None,
     merged: Annotated[
         bool | None,
         typer.Option(
             "--merged/--per-replica",
-            help="Only what is merged over the replicas, or only each of them; by default "
-            "both.",
+            help="Only rows merged over the replicas, or only those of each replica; by "
+            "default both.",
         ),
     ] = None,
     every: Annotated[
         int,
-        typer.Option(min=1, help="Of every so many steps only the first that there is."),
+        typer.Option(min=1, help="Keep only the first recorded one of every so many steps."),
     ] = 1,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what was exported there before.")
+        bool, typer.Option("--overwrite", help="Replace existing files.")
     ] = False,
 ) -> None:
     """Write a run as TensorBoard event files, Parquet or CSV.
 
     A tidy row is one signal at one step on one replica, or merged over all: step, epoch,
     iteration, replica (a number, or "merged"), signal, then a column for each statistic.
-    What is not known (a change without a step before it, the spread on one replica) is null
-    in Parquet and empty in CSV; infinite is inf. CSV is safe to open in a spreadsheet: a
+    Unknown values (a change without a step before it, the spread on one replica) are null
+    in Parquet and empty in CSV; infinity is inf. CSV is safe to open in a spreadsheet: a
     name that begins with = + - or @ gets a ' before it. TensorBoard's wall time is that of
     the run's creation, since steps have none of their own.
     """
-    from distwatch.export import Wanted, check_pyarrow, check_wanted
+    from distwatch.export import Wanted, check_pyarrow, statistics_of
     from distwatch.store import StoredRun
 
     if not (tensorboard or parquet or csv):
-        raise ConfigError("say where to: --tensorboard DIR, --parquet FILE or --csv FILE.")
+        raise ConfigError("choose an output: --tensorboard DIR, --parquet FILE or --csv FILE.")
     wanted = Wanted(
         signals=tuple(signals or ()),
         statistics=tuple(name for given in statistics or () for name in given.split(",")),
@@ -112,14 +111,14 @@ def export(
         raise ConfigError(
             f"{stored.path} has no committed step yet, so there is nothing to export."
         )
-    # What is wrong is said before the first of several is written.
-    check_wanted(stored, wanted)
+    # What cannot be exported is refused before the first of several files is written.
+    statistics_of(stored, wanted)
     if parquet:
         check_pyarrow()
     options = _event_options(tensorboard, wanted) if tensorboard else None
     for file in (parquet, csv):
         _check_free(file, overwrite=overwrite)
-    # Where the rows go to stdout, what is said of the others is in nobody's way on stderr.
+    # Messages must not mix with rows on stdout.
     say = functools.partial(_say, err=csv == _STDOUT)
     if options:
         say(_to_tensorboard(stored, phase, options, overwrite=overwrite))
@@ -160,7 +159,7 @@ def _to_tensorboard(
         with _written(each, str(options.folder)) as progress:
             nbytes += write_events(each, options, progress=progress)
     return (
-        f"{options.folder}: {in_words(nbytes)} of event files; "
+        f"{options.folder}: {format_bytes(nbytes)} of event files; "
         f"see them by: tensorboard --logdir {options.folder}"
     )
 
@@ -170,7 +169,7 @@ def _to_parquet(stored: StoredRun, wanted: Wanted, path: Path) -> str:
 
     with _written(stored, str(path)) as progress, _replacing(path) as partial:
         rows = write_parquet(stored, wanted, partial, progress=progress)
-    return f"{path}: {rows:,} rows, {in_words(path.stat().st_size)}"
+    return f"{path}: {rows:,} rows, {format_bytes(path.stat().st_size)}"
 
 
 def _to_csv(stored: StoredRun, wanted: Wanted, path: Path) -> str:
@@ -182,7 +181,7 @@ def _to_csv(stored: StoredRun, wanted: Wanted, path: Path) -> str:
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
         rows = write_csv(stored, wanted, file, progress=progress)
-    return f"{path}: {rows:,} rows, {in_words(path.stat().st_size)}"
+    return f"{path}: {rows:,} rows, {format_bytes(path.stat().st_size)}"
 
 
 def _to_stdout(stored: StoredRun, wanted: Wanted) -> None:
@@ -193,7 +192,7 @@ def _to_stdout(stored: StoredRun, wanted: Wanted) -> None:
             write_csv(stored, wanted, sys.stdout, progress=progress)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has seen enough; what is buffered has nowhere to go.
+        # The reader closed the pipe; what is still buffered is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -204,12 +203,12 @@ def _check_free(target: str | None, *, overwrite: bool) -> None:
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give the name of a file.")
     if path.exists() and not overwrite:
-        raise ConfigError(f"{path} is there already; give another name, or --overwrite.")
+        raise ConfigError(f"{path} exists already; give another name, or pass --overwrite.")
 
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A file that takes the place of another one when it is whole, and never before."""
+    """A temporary file that replaces ``path`` once it is complete, and never before."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial
@@ -220,7 +219,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _written(stored: StoredRun, target: str) -> Iterator[Progress]:
-    """A bar over the steps of all tables; a disk that fails is a refusal."""
+    """A progress bar over the steps of all tables; disk errors become a NotWritableError."""
     steps = sum(table.steps for table in stored.tables.values())
     try:
         with progress_bar() as bar:

@@ -14,11 +14,10 @@ from distwatch.cli.conventions import (
     RunArgument,
     app,
     examples,
-    in_words,
     progress_bar,
     runs_meant,
 )
-from distwatch.text import printable
+from distwatch.text import format_bytes, printable
 
 
 @app.command(
@@ -27,7 +26,7 @@ from distwatch.text import printable
         "distwatch report run.zarr -o report.html --open",
         "distwatch report before.zarr after.zarr -o both.html",
         "distwatch report run.zarr --png figures/ --signals 'gradient/*'",
-        further="A report that is at --output already is replaced. Exit codes: 0 written, "
+        further="An existing report at --output is replaced. Exit codes: 0 written, "
         "1 refused, 2 bad usage.",
     )
 )
@@ -35,26 +34,28 @@ def report(
     run: RunArgument,
     other: Annotated[
         str | None,
-        typer.Argument(help="A second run, to be shown beside the first.", callback=runs_meant),
+        typer.Argument(help="A second run, to compare with the first.", callback=runs_meant),
     ] = None,
     *,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The file that is written.")
     ] = Path("report.html"),
     phase: PhaseOption = None,
-    title: Annotated[str | None, typer.Option(help="Instead of the run's name.")] = None,
+    title: Annotated[
+        str | None, typer.Option(help="The title, instead of the run's name.")
+    ] = None,
     png: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Write each figure as a PNG into this folder, too, for papers."
+            metavar="DIR", help="Also write each figure as a PNG into this folder, for papers."
         ),
     ] = None,
     signals: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Of which signals --png draws curves, as a glob; may be given several "
-            "times. Without it, of the first dozen.",
+            help="The signals whose curves --png draws, as a glob; may be given several "
+            "times. By default the first twelve.",
         ),
     ] = None,
     open_it: Annotated[
@@ -63,9 +64,9 @@ def report(
 ) -> None:
     """Write a run as one HTML file that opens anywhere, without a network.
 
-    In words first; then every signal at a glance, curves of each replica, where replicas
-    differ, distributions and update ratios. The file stays below 10 MB however long the
-    run is, and no spike of a single step is lost.
+    Findings in words first; then all signals as a heat map, curves of each replica, how the
+    replicas differ, distributions and update ratios. The file stays below 10 MB however long
+    the run is, and no spike of a single step is lost.
     """
     from distwatch.analysis.figures import require_plotly
     from distwatch.report import (
@@ -77,7 +78,7 @@ def report(
         write_page,
     )
 
-    # All that can be refused is, before a long run is read.
+    # Everything that can be refused is refused before a long run is read.
     require_plotly()
     check_page(output)
     if png is not None:
@@ -94,7 +95,7 @@ def report(
             images = write_images(
                 read, png, signals=signals or (), progress=_moves(bar, drawing)
             )
-    typer.echo(f"{printable(str(output))}: {in_words(size)}, opens without a network.")
+    typer.echo(f"{printable(str(output))}: {format_bytes(size)}, opens without a network.")
     if png is not None:
         typer.echo(f"{printable(str(png))}: {len(images)} images.")
     if open_it:

@@ -11,7 +11,7 @@ from distwatch.cli.conventions import app, examples
 
 
 @app.command(
-    # What follows the script is the script's, also --store and --help.
+    # Options after the script are the script's own, also --store and --help.
     context_settings={"allow_interspersed_args": False},
     epilog=examples(
         "distwatch run train.py --epochs 3",
@@ -58,16 +58,16 @@ def run(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete the runs that are there, first.")
+        bool, typer.Option("--overwrite", help="Delete existing runs first.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Say nothing on stderr at the end.")
+        bool, typer.Option("--quiet", help="Print nothing on stderr at the end.")
     ] = False,
 ) -> None:
     """Run a script that knows nothing of distwatch, and watch every fit in it.
 
     The script is not changed, nor what it prints, computes and returns.
-    A fit that cannot be watched goes on without, and stderr says why;
+    A fit that cannot be watched runs unwatched, and stderr says why;
     with 'strict: true' in the configuration it ends the script.
     """
     from distwatch.training.scripts.launching import Script, prepare

@@ -22,7 +22,7 @@ from distwatch.cli.conventions import (
         "distwatch tail run.zarr --signals 'dense_*' --signals loss --statistic mean",
         "distwatch tail run.zarr --wait --interval 10 >> run.log",
         "distwatch tail run.zarr --once --json",
-        further="Exit codes: 0 the run is ended, 1 refused, or it was deleted or overwritten "
+        further="Exit codes: 0 the run has ended, 1 refused, or it was deleted or overwritten "
         "meanwhile, 2 bad usage, 130 ended by Ctrl-C.",
     )
 )
@@ -39,23 +39,22 @@ def tail(
         ),
     ] = "l2",
     interval: Annotated[
-        float, typer.Option(min=0.1, help="Seconds between two looks at the run.")
+        float, typer.Option(min=0.1, help="Seconds between two updates.")
     ] = 2.0,
-    last: Annotated[
-        int, typer.Option(min=1, help="How many steps are shown; no others are read.")
-    ] = 512,
-    once: Annotated[bool, typer.Option("--once", help="Look once, and exit.")] = False,
+    last: Annotated[int, typer.Option(min=1, help="How many steps are read and shown.")] = 512,
+    once: Annotated[bool, typer.Option("--once", help="Show the run once, and exit.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object a line, for programs.")
+        bool, typer.Option("--json", help="Print one JSON object per line, for programs.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for a run or phase that is not there yet.")
+        bool, typer.Option("--wait", help="Wait for a run or phase that does not exist yet.")
     ] = False,
 ) -> None:
     """Follow a run that is being written, until it is closed.
 
     On a terminal: a sparkline for each signal, its last value, how far the replicas' means
-    lie apart and which replica lies furthest out, NaN and Inf. Elsewhere: a line a look.
+    lie apart and which replica is furthest from the others, NaN and Inf. Elsewhere: one line
+    per update.
     """
     from distwatch.cli.following import Follower, Wanted, display_for, follow
 

@@ -11,7 +11,7 @@ from distwatch.export.rows import WHOLE, Progress, Wanted, statistics_of, tidy_r
 from distwatch.store import StoredRun
 from distwatch.text import printable
 
-#: With these a spreadsheet begins what it computes.
+#: A spreadsheet takes text that starts with these for a formula.
 _FORMULA = ("=", "+", "-", "@")
 
 _COORDINATES = ("step", "epoch", "iteration")
@@ -22,16 +22,16 @@ def write_csv(
 ) -> int:
     """Write a run's tidy rows, a block at a time; returns how many.
 
-    Numbers are written such that reading them gives the same float64 again; infinite ones
-    as ``inf`` and ``-inf``. What is not known is left empty. Names are anybody's: control
-    characters in them are written out, and one that a spreadsheet would compute gets a
-    ``'`` before it.
+    Numbers are written so that reading them gives the same float64 again; infinite ones as
+    ``inf`` and ``-inf``. Unknown values are empty. Names may come from anybody: control
+    characters in them are escaped, and one that a spreadsheet would take for a formula gets
+    a ``'`` before it.
 
     Args:
         stored: the run.
-        wanted: what of it.
+        wanted: which part of it.
         file: opened for text with ``newline=""``.
-        progress: told of steps as they are written.
+        progress: called with how many more steps are written.
 
     Raises:
         ConfigError, UnknownSignalError: it does not have what is wanted.
@@ -59,7 +59,7 @@ def _inert(name: str) -> str:
 
 
 def _written(values: Any, *, whole: bool) -> list[Any]:
-    """Numbers as Python's, of which the writer takes the shortest exact text."""
+    """Numbers as Python's own, which are written as the shortest exact text."""
     unknown = np.isnan(values)
     listed = (
         np.where(unknown, 0, values).astype(np.int64).tolist() if whole else values.tolist()

@@ -20,14 +20,14 @@ def write_parquet(
 ) -> int:
     """Write a run's tidy rows, a row group a block; returns how many.
 
-    Columns of counts are int64, those of other statistics float64, exact; what is not known
-    is null, so that NaN stands for nothing. Names are as they are in the run.
+    Columns of counts are int64, those of other statistics float64, exact; unknown values are
+    null, never NaN. Names are those of the run.
 
     Args:
         stored: the run.
-        wanted: what of it.
-        path: the file; one that is there is replaced.
-        progress: told of steps as they are written.
+        wanted: which part of it.
+        path: the file; an existing one is replaced.
+        progress: called with how many more steps are written.
 
     Raises:
         ConfigError: pyarrow is not installed, or the run does not have what is wanted.
@@ -45,7 +45,7 @@ def write_parquet(
 
 
 def check_pyarrow() -> None:
-    """Refuse to begin without pyarrow.
+    """Refuse early if pyarrow is missing.
 
     Raises:
         ConfigError: it is not installed.

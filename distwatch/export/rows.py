@@ -1,4 +1,4 @@
-"""A run in pieces: blocks with all that is known of them, and tidy rows.
+"""A run block by block, as tidy rows.
 
 A tidy row is one signal at one step on one replica, or merged over all of them. Its columns
 are ``step``, ``epoch``, ``iteration``, ``replica`` (its number as text, or "merged"),
@@ -22,29 +22,29 @@ from distwatch.statistics import ROW, SPREAD, VALUES
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable, blocks
 
-#: What stands in the place of a replica's number.
+#: The ``replica`` of merged rows.
 MERGED = "merged"
 
 #: Statistics that are whole numbers; all others are float64.
 WHOLE = frozenset(value.name for value in VALUES if value.whole)
 
-#: Told of steps as they are done.
+#: Called with how many more steps are done.
 Progress = Callable[[int], None]
 
-#: Columns of equal length: name -> values, with NaN or -1 where nothing is known.
+#: Columns of equal length: name -> values, NaN where nothing is known.
 Columns = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a run is exported.
+    """Which part of a run is exported.
 
     Args:
         signals: patterns over the signals' names; none for all.
         statistics: their names; none for all that there are.
         replicas: rows of each replica.
         merged: rows merged over the replicas.
-        every: of every so many steps one at most: the first that there is.
+        every: keep the first recorded one of every so many steps.
     """
 
     signals: tuple[str, ...] = ()
@@ -83,21 +83,12 @@ def statistics_of(stored: StoredRun, wanted: Wanted) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted.statistics)) or tuple(known)
 
 
-def check_wanted(stored: StoredRun, wanted: Wanted) -> None:
-    """Refuse signals and statistics that a run does not have.
-
-    Raises:
-        UnknownSignalError, ConfigError: naming the nearest.
-    """
-    statistics_of(stored, wanted)
-
-
 def tidy_rows(stored: StoredRun, wanted: Wanted, progress: Progress) -> Iterator[Columns]:
     """A run's tidy rows, a block at a time: by table, and in it by step.
 
-    Statistics that a signal does not have are NaN, and so is what is not known of one: where
-    no two elements could be compared, or ``spread`` on a replica. Where a worker left no
-    row, there is none.
+    Statistics that a signal does not have are NaN, and so are unknown ones: where no two
+    elements could be compared, or ``spread`` on a replica. Where a worker wrote no row, there
+    is none.
     """
     names, chosen = statistics_of(stored, wanted), wanted.chosen(stored)
     for each in stored.tables.values():
@@ -111,7 +102,7 @@ def tidy_rows(stored: StoredRun, wanted: Wanted, progress: Progress) -> Iterator
 
 
 def scalar_blocks(stored: ReadableTable) -> Iterator[Block]:
-    """A table's blocks of scalar fields, NaN in the rows that a worker did not leave."""
+    """A table's blocks of scalar fields, NaN in rows that a worker did not write."""
     start = 0
     for block in blocks(stored):
         present = stored.present(slice(start, start + len(block)))
@@ -137,7 +128,7 @@ def _tidy(
         parts.append(block.merged[:, None, signals])
         replicas.append(MERGED)
     states = np.concatenate(parts, axis=1)
-    # Not those that a worker did not leave.
+    # Without those that a worker did not write.
     there = ~np.isnan(states[..., 0])
     steps, axis, chosen = np.nonzero(there)
     found = stored.table.read(states[there])

@@ -21,13 +21,13 @@ def write_events(
 ) -> int:
     """Write one phase of a run; returns how many bytes its files have.
 
-    All of it has the run's creation for "wall time", since no other time is known of a step.
-    If it does not come to its end, no file is left.
+    The "wall time" of all steps is that of the run's creation, since theirs is not known. If
+    writing fails, no file is left.
 
     Args:
         stored: the run.
-        options: what of it, and where; see `event_files.folders.make_room`.
-        progress: told of steps as they are written.
+        options: which part of it, and where; see `event_files.folders.make_room`.
+        progress: called with how many more steps are written.
 
     Raises:
         OSError: a file could not be written.

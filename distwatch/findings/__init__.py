@@ -1,9 +1,9 @@
-"""A run in a few plain sentences, made the same way live and afterwards.
+"""What stands out in a run, found the same way during training and afterwards.
 
-A `Digest` takes blocks as they come and keeps only what the sentences need, so
-a Watch can speak at the end of training without reading its store again, and
-`Run.summary` says the same from the store. What it keeps does not grow with the
-run, and does not depend on how the run was cut into blocks.
+A `Digest` takes blocks as they come and keeps only what the rules need, so a Watch can print
+findings at the end of training without reading its store, and `Run.summary` finds the same in
+the store. What it keeps does not grow with the run, and does not depend on how the run was cut
+into blocks. ``rules`` lists what is looked for.
 """
 
 from distwatch.findings.digest import Digest

@@ -1,8 +1,8 @@
-"""What happened in each stretch of a run, in the same memory however long it is."""
+"""Sums over stretches of a run, in constant memory however long the run is."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,27 @@ Number = TypeVar("Number", np.float64, np.int64)
 #: Into how many stretches a run is cut at most; a long one has more than half as many.
 STRETCHES = 64
 
-#: The last part of a run begins here: what was so at its start may be over.
+#: Where the last part of a run begins; a fault at its start may be over.
 _LAST_PART = 0.75
 
 
-class Timeline:
-    """Sums of whatever is counted, and the largest of one value, stretch by stretch.
+def accumulate(ufunc: np.ufunc, kept: Any, places: Any, rows: Any, starts: Ints) -> None:
+    """Combine consecutive rows into the places that they belong to.
 
-    All stretches are of ``width`` rows, but the last one: the smallest power of two with
+    Args:
+        ufunc: such as `numpy.add`.
+        kept: what is accumulated: shape (place, ...); changed in place.
+        places: which of them the rows belong to: a slice or indices, shape (k,).
+        rows: the next rows: shape (n, ...).
+        starts: where the rows of each of these places start: shape (k,).
+    """
+    kept[places] = ufunc(kept[places], ufunc.reduceat(rows, starts, axis=0))
+
+
+class Timeline:
+    """Sums of several values, and the maximum of one, for each stretch of a run.
+
+    All stretches have ``width`` rows, except the last one: the smallest power of two with
     which the run fits into `STRETCHES`. So they depend on the rows alone, not on the
     blocks in which they came.
 
@@ -53,7 +66,7 @@ class Timeline:
         starts = np.flatnonzero(np.diff(stretch, prepend=-1))
         at = stretch[starts]
         for name, value in values.items():
-            self._sums[name][at] += np.add.reduceat(value, starts, axis=0)
+            accumulate(np.add, self._sums[name], at, value, starts)
         self._raise_peaks(step, height, starts, at, stretch - stretch[0])
         begins = (self.rows + starts) % self.width == 0
         self._first[at[begins]] = step[starts[begins]]
@@ -71,7 +84,7 @@ class Timeline:
 
     @property
     def first_step(self) -> Ints:
-        """The step that each stretch begins with: shape (stretch,)."""
+        """The first step of each stretch: shape (stretch,)."""
         return self._first[: self.used]
 
     @property
@@ -100,7 +113,7 @@ class Timeline:
         self._peak[at] = np.where(higher, peak, self._peak[at])
 
     def _halve(self) -> None:
-        """Join the stretches by twos."""
+        """Merge pairs of stretches."""
         for name, sums in self._sums.items():
             self._sums[name] = _filled(sums[::2] + sums[1::2], 0.0)
         second = self._peak[1::2] > self._peak[::2]

@@ -1,8 +1,8 @@
 """A run as one HTML file that opens without a network, and its figures as images.
 
-``writing`` reads the runs and writes what is asked for, ``contents`` is what the page
-knows of a run, ``page`` puts it together, ``images`` makes PNGs. The page's own parts are
-``page.html``, ``page.css`` and ``page.js``.
+``reading`` reads the runs, ``contents`` makes the data of the page, ``page`` renders it,
+``images`` makes PNGs, ``writing`` writes files. The page's own parts are ``page.html``,
+``page.css`` and ``page.js``.
 """
 
 from distwatch.report.images import require_images

@@ -1,4 +1,4 @@
-"""Where the browser is that figures are drawn by."""
+"""Finding the browser that renders images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-#: What browsers that kaleido can use are called.
+#: The names of browsers that kaleido can use.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 

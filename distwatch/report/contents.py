@@ -1,4 +1,4 @@
-"""What a page knows of a run, as JSON that is safe within a script element."""
+"""The data of a page, as JSON that is safe within a script element."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def contents(runs: list[ReadRun]) -> dict[str, Any]:
 
 
 def _first(run: ReadRun) -> str | None:
-    """The signal whose curves are seen first: that of the first finding that has one."""
+    """The signal whose curves are shown first: that of the first finding that has one."""
     names = {signal.name for signal in run.overview.signals}
     found = [each.signal for each in run.findings if each.signal in names]
     return _name(found[0]) if found and found[0] else None
 
 
 def as_script(value: Any) -> str:
-    """JSON that ends no script element and begins no comment, whatever texts are in it."""
+    """JSON that cannot end its script element or start a comment, whatever text is in it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
@@ -50,7 +50,7 @@ def as_script(value: Any) -> str:
 
 
 def drawn_replicas(overview: Overview) -> list[int]:
-    """The places of the replicas that have curves on the page: those furthest out."""
+    """The positions of the replicas with curves on the page: those furthest from the others."""
     replicas = len(overview.info.replicas)
     if replicas <= MOST_REPLICAS:
         return list(range(replicas))
@@ -132,7 +132,7 @@ def _in_order(values: Any) -> Any:
 
 def array(values: Any, dtype: str = "<f4") -> str:
     """Numbers as base64."""
-    # Beyond float32 a number is as large as one can be there, and not infinite.
+    # Numbers beyond float32 become its largest one, not infinity.
     if dtype == "<f4":
         largest = float(np.finfo(np.float32).max)
         values = np.clip(np.asarray(values, np.float64), -largest, largest)

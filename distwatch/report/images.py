@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WIDTH = 1000
 _SCALE = 2
 
-#: Curves and distributions of more signals are not wanted at once; a pattern chooses.
+#: Curves and distributions of this many signals are drawn unless patterns choose others.
 MOST_SIGNALS = 12
 
 
@@ -52,7 +52,7 @@ def require_images() -> None:
 
 
 def images_of(runs: list[ReadRun], signals: list[str]) -> dict[str, Figure]:
-    """The figures that are written, by the names of their files without an ending.
+    """The figures to write, by the names of their files without a suffix.
 
     Args:
         runs: one run or two.
@@ -83,7 +83,7 @@ def images_of(runs: list[ReadRun], signals: list[str]) -> dict[str, Figure]:
 
 
 def file_name(kind: str, signal: str, taken: Any = ()) -> str:
-    """A name that any file system takes, of a signal that may be called anything."""
+    """A file name that is valid anywhere, for a signal of any name."""
     plain = re.sub(r"[^A-Za-z0-9_]+", "-", signal).strip("-")[:80] or "signal"
     name, number = f"{kind}-{plain}", 2
     while name in taken:
@@ -94,7 +94,7 @@ def file_name(kind: str, signal: str, taken: Any = ()) -> str:
 def write_images_to(
     folder: Path, figures: dict[str, Figure], progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
-    """Write each figure as a PNG on white, and say which files those are.
+    """Write each figure as a PNG on white, and return the files.
 
     Raises:
         SetupError: kaleido or a browser is missing, or the browser makes no image.
@@ -115,7 +115,7 @@ def write_images_to(
             if progress is not None:
                 progress(done + 1, len(figures))
 
-    # MathJax would be loaded from a network.
+    # MathJax would be loaded from the network.
     how = {"page_generator": PageGenerator(mathjax=False), "path": browser()}
     try:
         kaleido.write_fig_from_object_sync(asked(), kopts=how)

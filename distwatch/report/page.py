@@ -1,11 +1,11 @@
-"""Putting a page together from its template, its style, its script and the runs."""
+"""Rendering a page from its template, its style, its script and the runs."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,11 @@ from distwatch.analysis.figures import (
     ridgeline,
     side_by_side,
 )
-from distwatch.analysis.overview import Overview, SignalHistory
 from distwatch.errors import SetupError
 from distwatch.findings import WARNING
 from distwatch.report.contents import as_script, contents, drawn_replicas
 from distwatch.report.reading import ReadRun
-from distwatch.text import printable
+from distwatch.text import counted, printable
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -38,7 +37,7 @@ class _Shown:
 
     letter: str
     name: str
-    tiles: list[tuple[str, str, str]]
+    tiles: list[tuple[str, ...]]
     facts: list[tuple[str, str]]
     findings: list[tuple[bool, str]]
     signals: list[tuple[str, str, str]]
@@ -74,7 +73,7 @@ def page(runs: list[ReadRun], title: str | None = None) -> str:
 
 
 def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
-    """The figures that the page shows first, as plotly reads them."""
+    """The figures of the page, in plotly's JSON."""
     overviews = [run.overview for run in runs]
     found: dict[str, Any] = {
         "heat": [_empty(heatmap(each)) if each.histories else None for each in overviews],
@@ -94,7 +93,7 @@ def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
     }
     if len(runs) == 1 and overviews[0].histories:
         first = overviews[0].history(overviews[0].signals[0].name)
-        found["curves"] = _empty(curves(_drawn(first, overviews[0])))
+        found["curves"] = _empty(curves(first.only(drawn_replicas(overviews[0]))))
     if len(runs) == 2:
         compared = Compared(*overviews)
         if compared.common:
@@ -105,22 +104,8 @@ def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
     return found
 
 
-def _drawn(history: SignalHistory, overview: Overview) -> SignalHistory:
-    """Without the replicas that have no curves on the page."""
-    drawn = drawn_replicas(overview)
-    series = [*drawn, -1]
-    return replace(
-        history,
-        replicas=tuple(history.replicas[place] for place in drawn),
-        low=history.low[:, series],
-        high=history.high[:, series],
-        mean=history.mean[:, series],
-        broken=history.broken[:, series],
-    )
-
-
 def _empty(figure: Figure) -> dict[str, Any]:
-    """The same without its numbers: the page fills them in."""
+    """A figure without its numbers, which the page fills in."""
     made = _plain(figure)
     for trace in made["data"]:
         trace |= {name: [] for name in ("x", "y", "z", "customdata") if name in trace}
@@ -128,9 +113,9 @@ def _empty(figure: Figure) -> dict[str, Any]:
 
 
 def _plain(figure: Figure) -> dict[str, Any]:
-    """A figure as plain data; NaN, of which JSON knows nothing, is null."""
+    """A figure as plain data; NaN, which JSON does not have, is null."""
     made: dict[str, Any] = json.loads(figure.to_json())
-    # Which would say what each kind of trace looks like by default: nothing of ours.
+    # The template only sets defaults for kinds of traces that are not used here.
     made["layout"].pop("template", None)
     return made
 
@@ -154,7 +139,7 @@ def _part(name: str) -> str:
 
 
 def _policy(scripts: list[str]) -> str:
-    """What the browser may do: run these scripts, load nothing."""
+    """The content security policy: run these scripts, load nothing."""
     sums = [hashlib.sha256(script.encode()).digest() for script in scripts]
     allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in sums)
     return (
@@ -192,17 +177,16 @@ def _shown(run: ReadRun, letter: str) -> _Shown:
     )
 
 
-def _tiles(run: ReadRun) -> list[tuple[str, str, str]]:
-    """Number, what it counts, and "warn" where it is bad news."""
+def _tiles(run: ReadRun) -> list[tuple[str, ...]]:
+    """Number, what it counts, and "warn" where it is a problem."""
     described, overview = run.described, run.overview
     broken = sum(bool(history.broken.any()) for history in overview.histories)
     signals = sum(int(history.broken.any(axis=(0, 1)).sum()) for history in overview.histories)
     lost = described["lost_steps"]
-    replicas = len(described["replicas"])
     return [
-        (f"{described['committed_steps']:,}", _count(described["committed_steps"], "step"), ""),
-        (f"{replicas}", _count(replicas, "replica"), ""),
-        (f"{len(overview.info.signals)}", _count(len(overview.info.signals), "signal"), ""),
+        (*counted(described["committed_steps"], "step").split(), ""),
+        (*counted(len(described["replicas"]), "replica").split(), ""),
+        (*counted(len(overview.info.signals), "signal").split(), ""),
         (
             f"{signals}" if broken else "none",
             "with NaN or Inf",
@@ -212,12 +196,8 @@ def _tiles(run: ReadRun) -> list[tuple[str, str, str]]:
     ]
 
 
-def _count(number: int, noun: str) -> str:
-    return noun if number == 1 else f"{noun}s"
-
-
 def _notes(run: ReadRun) -> list[str]:
-    """What the page leaves out, said."""
+    """Notes on what the page leaves out."""
     overview, found = run.overview, []
     thinned = [history.bins for history in overview.histories if not history.bins.are_steps]
     if thinned:
@@ -225,13 +205,13 @@ def _notes(run: ReadRun) -> list[str]:
         found.append(
             f"{overview.steps:,} steps are drawn in {most} bins. A line is the mean of a "
             "bin's steps; its band reaches from the smallest step to the largest, so a single "
-            "step that stands out is seen at its full height."
+            "step that stands out has its full height."
         )
     replicas, drawn = overview.info.replicas, drawn_replicas(overview)
     if len(drawn) < len(replicas):
         found.append(
-            f"Of {len(replicas)} replicas the {len(drawn)} that lie furthest out have curves "
-            "here; all of them are in what is merged."
+            f"Of {len(replicas)} replicas the {len(drawn)} furthest from the others have "
+            "curves here; merged values are over all of them."
         )
     if run.left_out:
         found.append(

@@ -20,15 +20,15 @@ from distwatch.findings import Finding
 from distwatch.signals.patterns import names_matching
 from distwatch.store import StoredRun
 
-#: Bytes of a page beside plotly itself, so that it stays below 10 MB. Base64 takes a third
-#: more than what it holds.
+#: Bytes of a page without plotly itself, so that all of it stays below 10 MB. Base64 takes
+#: a third more than what it encodes.
 BUDGET = 4_400_000
 _AS_TEXT = 3 / 4
 
-#: Of more signals no distributions are on the page: reading them takes longer than all else.
+#: How many distributions are on the page: reading them takes longer than everything else.
 MOST_DISTRIBUTIONS = 60
 
-#: Of more replicas no curves are on the page; they are in what is merged all the same.
+#: How many replicas have curves on the page; merged values are over all of them.
 MOST_REPLICAS = 16
 
 Progress = Callable[[int, int], None]
@@ -36,9 +36,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ReadRun:
-    """A run, as far as a report tells of it."""
+    """What a report needs of a run."""
 
-    #: What facts are told of: see `distwatch.analysis.facts.describe`.
+    #: Its facts: see `distwatch.analysis.facts.describe`.
     described: dict[str, Any]
     overview: Overview
     distributions: tuple[Distribution, ...]
@@ -58,8 +58,8 @@ def read_runs(
     """Read one run or two.
 
     Args:
-        runs: where they lie.
-        phase: which phase of them.
+        runs: their paths or URLs.
+        phase: the phase to read; see `open_run`.
         budget: how many bytes all of them may take in the page.
         progress: called with how many rows are read, and how many there are.
 
@@ -84,7 +84,7 @@ def read_runs(
 def check_patterns(
     runs: Sequence[str | Path], patterns: Sequence[str], phase: str | None = None
 ) -> None:
-    """Refuse patterns that match no signal of all runs, before minutes are spent.
+    """Refuse patterns that match no signal of all runs, before they are read.
 
     Raises:
         UnknownSignalError: one matches none; the nearest are named.
@@ -109,16 +109,9 @@ def _rows_to_read(stored: StoredRun) -> int:
 def _read(stored: StoredRun, budget: int, more: Callable[[int], None]) -> ReadRun:
     names = _with_histogram(stored)
     shown = names[:MOST_DISTRIBUTIONS]
-    # Of each some 14 parts of 96 numbers.
+    # Each has about 14 parts of 96 numbers.
     left = max(budget - 6_000 * len(shown), budget // 4)
-    before = 0
-
-    def rows(done: int, _: int) -> None:
-        nonlocal before
-        more(done - before)
-        before = done
-
-    overview = read_overview(stored, extent=extent_within(stored, left), progress=rows)
+    overview = read_overview(stored, extent=extent_within(stored, left), progress=more)
     return ReadRun(
         described=describe(stored),
         overview=overview,

@@ -1,4 +1,4 @@
-"""Writing what was asked for, without leaving half of it."""
+"""Writing pages and images, without leaving partial files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from distwatch.signals.patterns import names_matching
 
 
 def write_page(runs: list[ReadRun], path: Path, *, title: str | None = None) -> int:
-    """Write a report, and say how many bytes it has.
+    """Write a report, and return its size in bytes.
 
-    It is written beside its place and put there when it is whole; a report that is there
-    is replaced.
+    It is written to a temporary file and renamed when it is complete; an existing report is
+    replaced.
 
     Raises:
         RunExistsError: something else than a file is there.
@@ -40,7 +40,7 @@ def write_page(runs: list[ReadRun], path: Path, *, title: str | None = None) -> 
 
 
 def check_page(path: Path) -> None:
-    """Refuse a place where something else than a page is, before minutes are spent.
+    """Refuse a path where something else than a file is, before runs are read.
 
     Raises:
         RunExistsError: something else than a file is there.
@@ -56,11 +56,11 @@ def write_images(
     signals: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Write the figures as PNGs into a folder; those of the same names are replaced.
+    """Write the figures as PNGs into a folder; files of the same names are replaced.
 
     Args:
         runs: one run or two.
-        folder: it is made if it is not there.
+        folder: it is made if it does not exist.
         signals: patterns of those whose curves and distributions are drawn; if there are
             none, the first dozen.
         progress: called with how many are written, and how many there are.

@@ -9,89 +9,57 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-
-
-class Namespace(Protocol):
-    """The functions that a statistic may use beside the operators."""
-
-    def maximum(self, a: Any, b: Any) -> Any: ...
-    def minimum(self, a: Any, b: Any) -> Any: ...
-    def where(self, condition: Any, a: Any, b: Any) -> Any: ...
-    def isnan(self, x: Any) -> Any: ...
-    def stack(self, arrays: Any, axis: int) -> Any: ...
-    def concat(self, arrays: Any, axis: int) -> Any: ...
-    def sum(self, x: Any) -> Any: ...
-    def flat(self, x: Any) -> Any: ...
-    def floats(self, x: Any) -> Any:
-        """As float64."""
-
-    def sum_of_squares(self, x: Any) -> Any:
-        """Of all elements, as float64."""
-
-    def bits(self, x: Any) -> Any:
-        """The bit pattern of each number, flat, as int64."""
-
-    def positions(self, x: Any) -> Any:
-        """0, 1, 2, ... for each element of a flat array, as int64."""
-
-    def magnitude_bits(self, x: Any) -> tuple[Any, int, int]:
-        """The bit pattern of each absolute value of a float32 or float64 array, flat, as
-        whole numbers; how many of them are the mantissa's, and the exponent's bias."""
-
-    def shifted(self, x: Any, places: int) -> Any:
-        """Whole numbers without their last bits."""
-
-    def bincount(self, index: Any, length: int) -> Any:
-        """How often each of 0 ... length-1 occurs in a flat array, as float64."""
-
 
 #: Bytes of a float -> bits of its mantissa, bias of its exponent.
 _FLOAT_LAYOUT = {4: (23, 127), 8: (52, 1023)}
 
 
-class _NumpyNamespace:
-    maximum = staticmethod(np.maximum)
-    minimum = staticmethod(np.minimum)
-    where = staticmethod(np.where)
-    isnan = staticmethod(np.isnan)
-    stack = staticmethod(np.stack)
-    concat = staticmethod(np.concatenate)
-    sum = staticmethod(np.sum)
-    flat = staticmethod(np.ravel)
+class Namespace:
+    """The functions that a statistic may use besides the operators, for NumPy arrays."""
 
-    @staticmethod
-    def floats(x: Any) -> Any:
+    maximum: Any = staticmethod(np.maximum)
+    minimum: Any = staticmethod(np.minimum)
+    where: Any = staticmethod(np.where)
+    isnan: Any = staticmethod(np.isnan)
+    stack: Any = staticmethod(np.stack)
+    concat: Any = staticmethod(np.concatenate)
+    sum: Any = staticmethod(np.sum)
+    flat: Any = staticmethod(np.ravel)
+
+    def floats(self, x: Any) -> Any:
+        """As float64."""
         return np.asarray(x, np.float64)
 
-    @staticmethod
-    def sum_of_squares(x: Any) -> Any:
+    def sum_of_squares(self, x: Any) -> Any:
+        """Of all elements, as float64."""
         return np.square(np.asarray(x, np.float64)).sum()
 
-    @staticmethod
-    def bits(x: Any) -> Any:
+    def bits(self, x: Any) -> Any:
+        """The bit pattern of each number, flat, as int64."""
         flat = np.ravel(x)
         if flat.dtype.kind in "iub":
             return flat.astype(np.int64)
         return flat.view(f"i{flat.dtype.itemsize}").astype(np.int64)
 
-    @staticmethod
-    def positions(x: Any) -> Any:
+    def positions(self, x: Any) -> Any:
+        """0, 1, 2, ... for each element of a flat array, as int64."""
         return np.arange(len(x), dtype=np.int64)
 
-    @staticmethod
-    def magnitude_bits(x: Any) -> tuple[Any, int, int]:
+    def magnitude_bits(self, x: Any) -> tuple[Any, int, int]:
+        """The bit pattern of each absolute value of a float32 or float64 array, flat, as
+        whole numbers; how many of them are the mantissa's, and the exponent's bias."""
         flat = np.ravel(np.abs(x))
         return flat.view(f"i{flat.dtype.itemsize}"), *_FLOAT_LAYOUT[flat.dtype.itemsize]
 
-    @staticmethod
-    def shifted(x: Any, places: int) -> Any:
+    def shifted(self, x: Any, places: int) -> Any:
+        """Whole numbers without their last bits."""
         return x >> places
 
-    @staticmethod
-    def bincount(index: Any, length: int) -> Any:
+    def bincount(self, index: Any, length: int) -> Any:
+        """How often each of 0 ... length-1 occurs in a flat array, as float64."""
         return np.bincount(index, minlength=length).astype(np.float64)
 
 
@@ -101,7 +69,7 @@ def _tensor_namespace() -> Namespace:
 
     whole = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 
-    class TensorNamespace:
+    class TensorNamespace(Namespace):
         maximum = staticmethod(tf.maximum)
         minimum = staticmethod(tf.minimum)
         isnan = staticmethod(tf.math.is_nan)
@@ -109,51 +77,42 @@ def _tensor_namespace() -> Namespace:
         concat = staticmethod(tf.concat)
         sum = staticmethod(tf.reduce_sum)
 
-        @staticmethod
-        def where(condition: Any, a: Any, b: Any) -> Any:
+        def where(self, condition: Any, a: Any, b: Any) -> Any:
             # A bare number takes the type of the other side, as in NumPy.
             dtype = (a if is_tensor(a) else b).dtype
             return tf.where(condition, tf.cast(a, dtype), tf.cast(b, dtype))
 
-        @staticmethod
-        def flat(x: Any) -> Any:
+        def flat(self, x: Any) -> Any:
             return tf.reshape(x, [-1])
 
-        @staticmethod
-        def floats(x: Any) -> Any:
+        def floats(self, x: Any) -> Any:
             return tf.cast(x, tf.float64)
 
-        @staticmethod
-        def sum_of_squares(x: Any) -> Any:
+        def sum_of_squares(self, x: Any) -> Any:
             # Squares of half-precision weights soon pass 65504; wider ones are summed as
             # they are, since a cast to float64 would cost a copy.
             x = tf.convert_to_tensor(x)
             wide = tf.cast(x, tf.float32) if x.dtype.size == 2 else x
             return 2.0 * tf.cast(tf.nn.l2_loss(wide), tf.float64)
 
-        @staticmethod
-        def bits(x: Any) -> Any:
+        def bits(self, x: Any) -> Any:
             flat = tf.reshape(x, [-1])
             if flat.dtype.is_floating:
                 flat = tf.bitcast(flat, whole[flat.dtype.size])
             return tf.cast(flat, tf.int64)
 
-        @staticmethod
-        def positions(x: Any) -> Any:
+        def positions(self, x: Any) -> Any:
             return tf.range(tf.size(x, out_type=tf.int64))
 
-        @staticmethod
-        def magnitude_bits(x: Any) -> tuple[Any, int, int]:
+        def magnitude_bits(self, x: Any) -> tuple[Any, int, int]:
             size = x.dtype.size
             pattern = tf.bitcast(tf.abs(tf.reshape(x, [-1])), whole[size])
             return pattern, *_FLOAT_LAYOUT[size]
 
-        @staticmethod
-        def shifted(x: Any, places: int) -> Any:
+        def shifted(self, x: Any, places: int) -> Any:
             return tf.bitwise.right_shift(x, tf.constant(places, x.dtype))
 
-        @staticmethod
-        def bincount(index: Any, length: int) -> Any:
+        def bincount(self, index: Any, length: int) -> Any:
             # In whole numbers: as floats they would stop counting at 2**24. The raw
             # operation takes 2.4 ns an element, a segment sum 6.
             counted = tf.raw_ops.DenseBincount(
@@ -167,6 +126,9 @@ def _tensor_namespace() -> Namespace:
     return TensorNamespace()
 
 
+_NUMPY = Namespace()
+
+
 def is_tensor(x: Any) -> bool:
     """Tell whether ``x`` is a TensorFlow tensor or variable, without importing TensorFlow."""
     tf = sys.modules.get("tensorflow")
@@ -175,4 +137,4 @@ def is_tensor(x: Any) -> bool:
 
 def namespace(*arrays: Any) -> Namespace:
     """Return the functions that fit the arrays: tensors win over NumPy."""
-    return _tensor_namespace() if any(map(is_tensor, arrays)) else _NumpyNamespace()
+    return _tensor_namespace() if any(map(is_tensor, arrays)) else _NUMPY

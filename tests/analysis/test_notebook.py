@@ -15,7 +15,7 @@ def test_it_is_the_summary_and_the_facts(tmp_path):
     for line in run.summary().splitlines():
         assert line.replace("'", "&#x27;") in shown
     assert "made up, 3 x CPU" in shown
-    assert "Told of the last" not in shown
+    assert "About the last" not in shown
 
 
 def test_of_a_long_run_the_end_is_read_and_that_is_said(tmp_path, monkeypatch):
@@ -24,7 +24,7 @@ def test_of_a_long_run_the_end_is_read_and_that_is_said(tmp_path, monkeypatch):
     run = dw.open_run(long.path)
     with chunk_files() as opened:
         shown = run._repr_html_()
-    assert "Told of the last 500 of 20,000 steps" in shown
+    assert "About the last 500 of 20,000 steps" in shown
     assert "500 steps, 4 signals" in shown
     chunks = {key for key in opened if key.startswith("rows/")}
     assert 2 <= len(chunks) <= 3

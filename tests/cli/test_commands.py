@@ -123,7 +123,7 @@ def test_info_says_how_the_writing_ended(call, tmp_path):
     group = path / "worker-0000-start-0000" / "table-00" / "zarr.json"
     document = json.loads(group.read_text())
     for ended, says in [
-        (None, "still going on, or ended without a close"),
+        (None, "still going on, or ended without being closed"),
         ("OSError: disk full", "until an error ended it: OSError: disk full"),
     ]:
         document["attributes"]["distwatch"] |= {"ended": ended, "crc32": None}

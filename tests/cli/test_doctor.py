@@ -5,8 +5,9 @@ import json
 import pytest
 from commands import command
 
-from distwatch.cli import doctor
-from distwatch.cli.doctor import Check, checks, findings_of, targets
+from distwatch.cli.doctor import checks as checking
+from distwatch.cli.doctor import targets
+from distwatch.cli.doctor.checks import Check, checks, findings_of
 from distwatch.cli.doctor.findings import note, ok, problem, warning
 
 
@@ -16,7 +17,7 @@ def found(monkeypatch):
 
     def find(*findings):
         made_up = [Check("made up", lambda: iter(findings))]
-        monkeypatch.setattr(doctor, "checks", lambda *_, **__: made_up)
+        monkeypatch.setattr(checking, "checks", lambda *_, **__: made_up)
 
     return find
 
@@ -59,16 +60,16 @@ def test_lines_say_what_to_do(call, found):
         "pip install it",
         "warning slow 3 MB/s",
         "write elsewhere",
-        "Nothing is a problem; warnings: 1.",
+        "No problems; warnings: 1.",
     ]
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_a_problem_is_1(call, found, options):
-    found(ok("fine", "good"), problem("bad", "broken", "mend it"))
+    found(ok("fine", "good"), problem("bad", "broken", "fix it"))
     code, out, err = call("doctor", *options)
     assert (code, err) == (1, "")
-    assert "mend it" in out
+    assert "fix it" in out
     if options:
         said = json.loads(out)
         assert (said["problems"], said["warnings"]) == (1, 0)
@@ -77,7 +78,7 @@ def test_a_problem_is_1(call, found, options):
             "name": "bad",
             "verdict": "problem",
             "text": "broken",
-            "remedy": "mend it",
+            "remedy": "fix it",
             "figures": {},
         }
     else:

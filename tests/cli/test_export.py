@@ -77,7 +77,7 @@ def test_what_is_there_is_replaced_only_if_told(call, run, tmp_path):
         path = tmp_path / target
         path.write_text("mine")
         ended = call("export", run, option, path)
-        assert_refused(ended, f"{path} is there already; give another name, or --overwrite.")
+        assert_refused(ended, f"{path} exists already; give another name, or pass --overwrite.")
         assert path.read_text() == "mine"
         assert call("export", run, option, path, "--overwrite")[0] == 0
         assert path.read_bytes()[:4] in (b"step", b"PAR1")
@@ -92,7 +92,7 @@ def test_what_is_there_is_replaced_only_if_told(call, run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "say where to: --tensorboard DIR, --parquet FILE or --csv FILE"),
+        ([], "choose an output: --tensorboard DIR, --parquet FILE or --csv FILE"),
         (["--csv", "."], ". is a folder; give the name of a file"),
         (["--csv", "no/such/a.csv"], "no/such/a.csv could not be written"),
         (["--tensorboard", "s3://bucket/logs"], "folders of this machine"),

@@ -170,7 +170,7 @@ def test_of_many_replicas_those_furthest_out_are_drawn(tmp_path):
     drawn = drawn_replicas(run.overview)
     assert (len(drawn), 13 in drawn) == (16, True)
     made = page([run])
-    assert "Of 20 replicas the 16 that lie furthest out have curves" in made
+    assert "Of 20 replicas the 16 furthest from the others have curves" in made
     assert json.loads(Elements(made).scripts[0])["runs"][0]["replicas"] == drawn
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,13 +33,13 @@ class Compared:
         return [signal.name for signal in self.first.signals if signal.name in names]
 
     def only(self, place: int) -> list[str]:
-        """The signals of one of them alone."""
+        """The signals that only one of them has."""
         common = set(self.common)
         run = (self.first, self.second)[place]
         return [signal.name for signal in run.signals if signal.name not in common]
 
     def otherwise_measured(self) -> list[str]:
-        """Common signals that were measured against another reference in each run."""
+        """Common signals whose references differ between the runs."""
         references = [
             {s.name: s.reference for s in run.signals} for run in (self.first, self.second)
         ]
@@ -66,16 +66,8 @@ def side_by_side(first: SignalHistory, second: SignalHistory) -> Figure:
 
 
 def _merged(history: SignalHistory, place: int) -> list[Any]:
-    alone = replace(
-        history,
-        replicas=(),
-        low=history.low[:, -1:],
-        high=history.high[:, -1:],
-        mean=history.mean[:, -1:],
-        broken=history.broken[:, -1:],
-    )
     colour, name = RUN_COLOURS[place], f"run {'AB'[place]}"
-    band, line, crosses = traces_of(alone)
+    band, line, crosses = traces_of(history.only(()))
     band.update(fillcolor=faint(colour), line={"color": faint(colour, 0.55)})
     line.update(
         line={"color": colour, "dash": ("solid", "dash")[place], "width": 1.8},
@@ -91,7 +83,7 @@ def _merged(history: SignalHistory, place: int) -> list[Any]:
 
 
 def comparison(compared: Compared, statistic: str = "size", most: int = MOST) -> Figure:
-    """Rank the common signals by how much their usual size differs between two runs.
+    """Rank the common signals by how much their median differs between two runs.
 
     Raises:
         SetupError: plotly is not installed.
@@ -131,7 +123,7 @@ def comparison(compared: Compared, statistic: str = "size", most: int = MOST) ->
 
 
 def ranked(compared: Compared, statistic: str, most: int) -> tuple[list[str], Floats]:
-    """Names, and log2 of the second run's median over the first's, most unlike first."""
+    """Names, and log2 of the second run's median over the first's, largest difference first."""
     found = []
     for name in compared.common:
         medians = [_median(run, name, statistic) for run in (compared.first, compared.second)]

@@ -27,8 +27,8 @@ HEIGHT = 420
 def curves(history: SignalHistory) -> Figure:
     """Draw a signal's history.
 
-    A line is the mean over the steps of a bin, the band around it goes from the smallest
-    to the largest step, so that a single step that stands out is seen; a cross is a bin
+    A line is the mean over the steps of a bin; the band around it reaches from the smallest
+    to the largest step, so that a single step that stands out is visible; a cross is a bin
     with NaN or Inf. Missing steps leave a gap.
 
     Raises:
@@ -134,7 +134,7 @@ def band(bins: Bins, low: Floats, high: Floats) -> tuple[Floats, Floats]:
 
 
 def crosses(bins: Bins, broken: Flags, values: Floats) -> tuple[Floats, Floats]:
-    """Where the crosses are: at the curve if it is there, else at the height of the lowest.
+    """Where the crosses are: on the curve if it has a value there, else at its lowest value.
 
     Shapes: broken, values (bin, series).
     """

@@ -14,7 +14,7 @@ from distwatch.errors import ConfigError
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-#: Beyond this many times a row's median, or below that part of it, colours do not go on.
+#: Colours end at this many times a row's median, and at that part of it.
 WIDEST = 4.0
 
 _ROW = 22
@@ -23,10 +23,10 @@ _LOG = np.log2(WIDEST)
 
 
 def heatmap(overview: Overview, statistic: str = "size", replica: int | None = None) -> Figure:
-    """Draw every signal as a row of colours, beside its own usual size.
+    """Draw every signal as a row of colours, relative to its own median.
 
     Each colour is the largest step of a bin, as a multiple of the median over the bins of
-    that signal, so that signals of any scale can be compared, and spikes are seen.
+    that signal, so that signals of any scale can be compared, and spikes are visible.
 
     Args:
         overview: the run.
@@ -72,7 +72,7 @@ def _check(overview: Overview, statistic: str, found: bool) -> None:
     if quantity_named(statistic).signed:
         raise ConfigError(
             f"{statistic!r} may be below zero, so it is no multiple of its median; choose "
-            "'size' or 'std', or see it in curves."
+            "'size' or 'std', or draw it as curves."
         )
     if not found:
         has = ", ".join(repr(quantity.name) for quantity in overview.quantities) or "no rows"
@@ -94,7 +94,7 @@ def _trace(steps: Floats, values: Floats, statistic: str, series: int) -> Any:
         hovertemplate="%{y}<br>step %{x}<br>%{customdata:.4g}<extra></extra>",
         meta={"part": "heat", "statistic": statistic, "series": series},
         colorbar={
-            "title": {"text": "beside its median", "side": "right"},
+            "title": {"text": "relative to its median", "side": "right"},
             "tickvals": [-2, -1, 0, 1, 2],
             "ticktext": [f"{part}{TIMES}" for part in ("¼", "½", "1", "2", "4")],
             "thickness": 12,
@@ -112,13 +112,13 @@ def relative(values: Floats) -> Floats:
     usual = np.array([np.median(row[row > 0]) if (row > 0).any() else np.nan for row in values])
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log2(values / usual[:, None])
-    # A row that is zero throughout is as it always is.
+    # A row that is zero throughout equals its median.
     found = np.where(values == 0, np.where(np.isnan(usual)[:, None], 0.0, -_LOG), found)
     return np.asarray(np.clip(found, -_LOG, _LOG))
 
 
 def _edges(rows: list[History]) -> Floats:
-    """Where the columns begin and end: those of the table that has most bins."""
+    """The ends of the columns: those of the table that has most bins."""
     finest = max((history.bins for history in rows), key=len)
     return edges_of(finest)
 
@@ -130,7 +130,7 @@ def edges_of(bins: Bins) -> Floats:
 
 
 def _on(steps: Floats, history: History, statistic: str, series: int) -> Floats:
-    """The largest step of each bin, put into columns: shape (column, signal)."""
+    """The largest step of each bin, resampled to columns: shape (column, signal)."""
     binned = history.kept[statistic]
     values = binned.high[:, series if binned.high.shape[1] > 1 else 0]
     own = edges_of(history.bins)

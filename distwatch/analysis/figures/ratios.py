@@ -27,7 +27,7 @@ def update_ratios(overview: Overview, most: int = MOST) -> Figure:
     """Draw the update-to-weight ratio of each weight, over all replicas together.
 
     A line is the mean over the steps of a bin. Where there are more weights than ``most``,
-    those are shown whose ratio is furthest from the usual in the last part of the run.
+    those are shown whose ratio is furthest from `TARGET` in the last part of the run.
 
     Raises:
         ConfigError: no signal of the run has a ratio.
@@ -36,7 +36,7 @@ def update_ratios(overview: Overview, most: int = MOST) -> Figure:
     histories = with_ratio(overview)
     if not histories:
         raise ConfigError("no signal of the run has a ratio: watch with distwatch.updates().")
-    chosen = sorted(histories, key=_strangeness, reverse=True)[:most]
+    chosen = sorted(histories, key=_distance_from_target, reverse=True)[:most]
     made = figure(
         [_trace(history, place) for place, history in enumerate(chosen)],
         height=420,
@@ -61,7 +61,7 @@ def with_ratio(overview: Overview) -> list[SignalHistory]:
     ]
 
 
-def _strangeness(history: SignalHistory) -> float:
+def _distance_from_target(history: SignalHistory) -> float:
     last = history.mean[-max(1, len(history.bins) // 4) :, -1]
     positive = last[last > 0]
     if not len(positive):

@@ -1,4 +1,4 @@
-"""How the distribution of a signal moves while the run goes on."""
+"""How the distribution of a signal changes over a run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ROW = 30
 def ridgeline(distribution: Distribution) -> Figure:
     """Draw a distribution part by part, the beginning of the run at the top.
 
-    All ridges have one scale. A single slice that towers over all others, as the zeros
-    of a ReLU do, is cut off at the top.
+    All ridges have the same scale. A single slice far higher than all others, such as the
+    zeros of a ReLU, is cut off at the top.
 
     Raises:
         SetupError: plotly is not installed.
@@ -56,7 +56,7 @@ def ridgeline(distribution: Distribution) -> Figure:
 def heights(density: Floats) -> Floats:
     """How high each ridge is, in rows: shape (part, slice)."""
     highest = np.sort(density, axis=1)
-    # Of a slice that stands alone its neighbours tell more.
+    # The third highest slice sets the scale, so that a single high one does not.
     top = float(highest[:, -3].max())
     scale = top if top > 0 else float(density.max())
     if not scale:

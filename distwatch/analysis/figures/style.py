@@ -1,4 +1,4 @@
-"""How figures look, and how texts from a store get into them."""
+"""How figures look, and how text from a store is escaped in them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from distwatch.text import printable
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-#: Okabe & Ito (2008), "Color universal design", in an order in which neighbours are told
-#: apart; black is left for what is merged, yellow comes last since it is pale on white.
+#: Okabe & Ito (2008), "Color universal design", in an order in which neighbours are easy to
+#: distinguish; black is for merged values, yellow comes last since it is pale on white.
 REPLICA_COLOURS = (
     "#0072B2",
     "#E69F00",
@@ -23,10 +23,10 @@ REPLICA_COLOURS = (
     "#B8A900",
 )
 
-#: With more replicas than colours they are told apart by these.
+#: Dashes distinguish replicas where there are more of them than colours.
 DASHES = ("solid", "dash", "dot", "dashdot")
 
-#: Of what is merged over replicas; a page puts the colour of its text in its place.
+#: For values merged over replicas; a page uses the colour of its text instead.
 INK = "#1b2733"
 
 #: Even for colour-blind eyes, and in grey print.
@@ -34,31 +34,31 @@ SCALE = "Cividis"
 
 BROKEN = "#D55E00"
 
-#: The sign of multiplication, which is no letter x.
+#: The multiplication sign.
 TIMES = "\N{MULTIPLICATION SIGN}"
 
-#: Of the two runs of a comparison.
+#: For the two runs of a comparison.
 RUN_COLOURS = ("#0072B2", "#D55E00")
 
-#: Texts are cut in the middle where they are longer: in a figure, and as data of it.
+#: Longer texts are cut in the middle: in a figure, and in its data.
 _TITLE = 72
 LONGEST = 160
 
-#: So many letters of a name stand beside an axis.
+#: The length of names at an axis.
 LABEL = 34
 
-#: What plotly or MathJax would read as more than a letter.
+#: Characters that plotly or MathJax would interpret.
 _SPECIAL = {"$": "&#36;", "%": "&#37;", "{": "&#123;", "}": "&#125;"}
 
 
 def shown(text: str, longest: int = _TITLE) -> str:
-    """Text from a store, shown as it is: no markup, no formula, no placeholder."""
+    """Text from a store, shown literally: no markup, no formula, no placeholder."""
     escaped = html.escape(shortened(text, longest), quote=False)
     return "".join(_SPECIAL.get(c, c) for c in escaped)
 
 
 def shortened(text: str, longest: int = _TITLE) -> str:
-    """One printable line of at most so many characters, without its middle if need be."""
+    """One printable line of at most ``longest`` characters, cut in the middle if necessary."""
     line = printable(text)
     if len(line) <= longest:
         return line

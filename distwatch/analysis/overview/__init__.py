@@ -1,7 +1,7 @@
-"""A whole run, read once and kept small: what figures are drawn from.
+"""A whole run, read once and reduced to a few numbers: what figures are drawn from.
 
-``reading`` goes over the blocks of a run, ``histories`` says what is kept of them,
-``distributions`` does the same for histograms.
+``reading`` reads the blocks of a run, ``histories`` is what is kept of them, ``binning``
+reduces long series to few bins, ``distributions`` does the same for histograms.
 """
 
 from distwatch.analysis.overview.distributions import Distribution, read_distribution

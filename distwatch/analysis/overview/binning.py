@@ -1,9 +1,9 @@
-"""Long series in few bins, such that nothing that stands out is lost.
+"""Long series in few bins that keep whatever stands out.
 
-A bin is a number of consecutive rows. What is kept of it is the smallest and the largest
-value, so that a spike of one step is as high in ten bins as in a million rows, the mean
-of the finite values, and whether a value was not finite. Bins end where steps are missing,
-so that no line is drawn across a gap.
+A bin is a number of consecutive rows. It keeps the smallest and the largest value, so that a
+spike of one step is as high in ten bins as in a million rows, the mean of the finite values,
+and whether a value was infinite. Bins end where steps are missing, so that no line is drawn
+across a gap.
 """
 
 from __future__ import annotations
@@ -14,23 +14,25 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from distwatch.findings.timeline import accumulate
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-#: Steps are missing where a stride is this many times as long as those beside it.
+#: Steps are missing where a stride is this many times as long as its neighbours.
 _GAP = 1.5
 
-#: How many strides on either side say what is usual there.
-_BESIDE = 3
+#: How many strides on either side are its neighbours.
+_NEIGHBOURS = 3
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Which rows stand together: bin ``i`` holds the rows from ``starts[i]`` on.
+    """How rows are divided: bin ``i`` starts at row ``starts[i]``.
 
-    Shapes: all (bin,). ``first`` and ``last`` are the steps of a bin's ends, ``after_gap``
-    says where steps are missing before a bin.
+    Shapes: all (bin,). ``first`` and ``last`` are the first and last step of a bin,
+    ``after_gap`` says where steps are missing before a bin.
     """
 
     starts: Ints
@@ -50,7 +52,7 @@ class Bins:
 
     @property
     def are_steps(self) -> bool:
-        """Whether each bin is one step, so that nothing is thinned."""
+        """Whether each bin is one step, so that nothing is merged."""
         return len(self) == self.rows
 
 
@@ -64,12 +66,12 @@ def bins_of(step: Ints, most: int) -> Bins:
     rows = len(step)
     gaps = gaps_in(step)
     if gaps.sum() >= max(1, most // 2):
-        gaps[:] = False  # So many would leave no room for what lies between them.
+        gaps[:] = False  # So many gaps would use up all bins.
     edges = np.flatnonzero(gaps)
     size = max(1, -(-rows // most))
     starts = _starts(rows, edges, size)
     while len(starts) > most:
-        # Each gap may leave a bin that is not full.
+        # A bin before a gap may be partly filled, so there can be too many.
         size += max(1, size // 50)
         starts = _starts(rows, edges, size)
     ends = np.append(starts[1:], rows) - 1
@@ -79,16 +81,18 @@ def bins_of(step: Ints, most: int) -> Bins:
 def gaps_in(step: Ints) -> Flags:
     """Before which rows steps are missing: shape (row,).
 
-    Schedules differ, and a run that was thinned out has longer strides in its old part:
-    so a stride is compared with those beside it.
+    Schedules differ, and a run that was thinned out has longer strides in its old part, so a
+    stride is compared with its neighbours.
     """
     found = np.zeros(len(step), bool)
     if len(step) > 2:
         stride = np.diff(step)
-        # At an end a stride stands for those that are not beside it, and is no gap.
-        padded = np.pad(stride, _BESIDE, mode="edge")
-        medians = np.median(np.lib.stride_tricks.sliding_window_view(padded, _BESIDE), axis=1)
-        before, after = medians[: len(stride)], medians[_BESIDE + 1 :]
+        # The first and the last stride are repeated, so they are no gaps themselves.
+        padded = np.pad(stride, _NEIGHBOURS, mode="edge")
+        medians = np.median(
+            np.lib.stride_tricks.sliding_window_view(padded, _NEIGHBOURS), axis=1
+        )
+        before, after = medians[: len(stride)], medians[_NEIGHBOURS + 1 :]
         found[1:] = stride > _GAP * np.maximum(before, after)
     return found
 
@@ -116,11 +120,11 @@ class Binned:
 
 
 class Binning:
-    """Takes the rows of some series one after another, and keeps their bins.
+    """Reduces the rows of some series to bins, as the rows come.
 
     Args:
         bins: how they are divided.
-        shape: that of a row: how many series there are, along as many axes as wanted.
+        shape: that of a row, of any number of axes.
     """
 
     def __init__(self, bins: Bins, shape: tuple[int, ...]) -> None:
@@ -147,18 +151,20 @@ class Binning:
         cuts = np.maximum(self._bins.starts[places] - begin, 0)
         finite = np.isfinite(values)
         known = np.where(finite, values, np.nan)
-        low, high = (f.reduceat(known, cuts, axis=0) for f in (np.fmin, np.fmax))
-        self._low[places] = np.fmin(self._low[places], low)
-        self._high[places] = np.fmax(self._high[places], high)
         with np.errstate(over="ignore"):
-            self._total[places] += np.add.reduceat(np.where(finite, values, 0.0), cuts, axis=0)
-        self._number[places] += np.add.reduceat(finite.astype(np.int64), cuts, axis=0)
-        self._infinite[places] |= np.logical_or.reduceat(np.isinf(values), cuts, axis=0)
+            for ufunc, kept, rows in (
+                (np.fmin, self._low, known),
+                (np.fmax, self._high, known),
+                (np.add, self._total, np.where(finite, values, 0.0)),
+                (np.add, self._number, finite.astype(np.int64)),
+                (np.logical_or, self._infinite, np.isinf(values)),
+            ):
+                accumulate(ufunc, kept, places, rows, cuts)
 
     def done(self) -> Binned:
         """What was kept; bins whose rows did not come are NaN."""
         some = self._number > 0
         mean = np.where(some, self._total / np.maximum(self._number, 1), np.nan)
-        # A mean that rounding put outside, or that overflowed, is put back.
+        # Rounding or overflow may have moved a mean out of its range.
         mean = np.clip(mean, self._low, self._high)
         return Binned(self._bins, self._low, self._high, mean, self._infinite)

@@ -1,4 +1,4 @@
-"""How the values of a signal were distributed, from one part of a run to the next."""
+"""How the distribution of a signal changes over a run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distwatch.analysis.detail import find, histogram_of
 from distwatch.analysis.overview.binning import Floats, Ints, bins_of
 from distwatch.errors import ConfigError
 from distwatch.statistics import LogHistogram
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable
 
-#: Over how many parts of the run, and into how many slices of the value axis.
+#: Into how many parts a run is divided, and into how many slices the value axis.
 PARTS = 14
 SLICES = 96
 
-#: The share of elements at either end that may lie outside the picture.
+#: The share of elements at either end that may lie outside the figure.
 _OUTSIDE = 0.002
 
 
@@ -53,15 +53,11 @@ def read_distribution(
         progress: called with how many more rows are read.
 
     Raises:
-        ConfigError: the signal was watched without a histogram, or has no rows.
+        UnknownSignalError: the run has no such signal.
+        ConfigError: it was watched without a histogram, or has no rows.
     """
-    table, place = _find(stored, name)
-    histogram = table.table.statistic.histogram
-    if histogram is None:
-        raise ConfigError(
-            f"{name} was watched without a histogram: give its selector "
-            "statistics=[distwatch.histogram()]."
-        )
+    table, place = find(stored, name)
+    histogram = histogram_of(table, place)
     if not table.steps:
         raise ConfigError(f"{name} has no rows yet, so there is nothing to draw.")
     bins = bins_of(table.coordinate("step"), parts)
@@ -85,25 +81,11 @@ def read_distribution(
     )
 
 
-def _find(stored: StoredRun, name: str) -> tuple[ReadableTable, int]:
-    for table in stored.tables.values():
-        if name in table.table.names:
-            return table, table.table.names.index(name)
-    raise ConfigError(f"{stored.path} has no signal {name!r} with rows.")
-
-
 def _ends(histogram: LogHistogram) -> Floats:
     """The ends of all buckets that hold finite values: shape (finite buckets + 1,)."""
-    bits = round(np.log2((1.0 / histogram.relative_accuracy - 1.0) / 2.0))
-    positive = histogram.centres[1:-1][histogram.centres[1:-1] > 0]
-    octaves = (len(positive) - 1) >> bits
-    high = positive[-1]
-    low = high / 2.0**octaves
-    parts = 1.0 + np.arange(2**bits) / 2**bits
-    starts = (low * 2.0 ** np.arange(octaves)[:, None] * parts).ravel()
     # What lies beyond the largest is put into one more octave.
-    edges = np.concatenate([starts, [high, 2.0 * high]])
-    return np.concatenate([-edges[::-1], edges])
+    inner = histogram.edges[1:-1]
+    return np.concatenate([2.0 * inner[:1], inner, 2.0 * inner[-1:]])
 
 
 def _cumulated(histogram: LogHistogram, counts: Floats) -> tuple[Floats, Floats]:

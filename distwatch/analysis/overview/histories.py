@@ -1,8 +1,9 @@
-"""What is kept of a run: a few statistics of each signal, in bins."""
+"""What is kept of a run: a few quantities of each signal, in bins."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from distwatch.analysis.overview.binning import Binned, Bins, Flags, Floats
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
@@ -31,7 +32,7 @@ def quantities_of(table: Table, replicas: int) -> list[Quantity]:
 
 @dataclass(frozen=True)
 class SignalHistory:
-    """One statistic of one signal: shapes (bin, series), the last that of all replicas.
+    """One quantity of one signal: shapes (bin, series); the last series is all replicas.
 
     ``broken`` says in which bins there were NaN or Inf among the elements.
     """
@@ -45,12 +46,20 @@ class SignalHistory:
     mean: Floats
     broken: Flags
 
+    def only(self, replicas: Sequence[int]) -> SignalHistory:
+        """That of some replicas, given by their positions, and of all together."""
+        series = [*replicas, -1]
+        parts = {
+            name: getattr(self, name)[:, series] for name in ("low", "high", "mean", "broken")
+        }
+        return replace(self, replicas=tuple(self.replicas[i] for i in replicas), **parts)
+
 
 @dataclass(frozen=True)
 class History:
     """The signals of one table.
 
-    ``kept`` has an array of shape (bin, series, signal) for each statistic; a series is a
+    ``kept`` has an array of shape (bin, series, signal) for each quantity; a series is a
     replica, the last one all of them together. ``broken``, of the same shape, says where
     there were NaN or Inf among the elements. ``apart`` is how far the replicas' means lay
     apart within a step, in standard deviations of one replica, and ``offset`` how far
@@ -68,7 +77,7 @@ class History:
 
 @dataclass(frozen=True)
 class Overview:
-    """A run, read once."""
+    """A run, read once and reduced to bins."""
 
     info: RunInfo
     histories: tuple[History, ...]

@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from distwatch.analysis.detail import find
 from distwatch.analysis.overview.binning import Binning, Floats, bins_of
 from distwatch.analysis.overview.histories import History, Overview, quantities_of
-from distwatch.errors import UnknownSignalError, nearest
 from distwatch.findings import Digest
 from distwatch.records import Block
 from distwatch.statistics import QUANTITIES, Quantity, Values, finite, spread
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable, blocks
 
-#: As many bins as a screen has room for; more are not seen.
+#: As many bins as a screen has room for.
 MOST_BINS = 1000
 
-#: With fewer, a long run cannot be read off; other statistics are given up first.
+#: With fewer bins a long run is hard to read; quantities are left out first.
 _ENOUGH_BINS = 200
 
-#: Tried one after another, until one fits.
+#: Numbers of bins, tried in this order until one fits.
 _BINS = (
     MOST_BINS,
     800,
@@ -45,7 +45,8 @@ _BINS = (
 #: Bytes of a bin: mean, low and high, as float32.
 _BYTES = 4 * 3
 
-Progress = Callable[[int, int], None]
+#: Called with how many more rows are read.
+Progress = Callable[[int], None]
 
 
 _NAMES = tuple(quantity.name for quantity in QUANTITIES)
@@ -53,17 +54,17 @@ _NAMES = tuple(quantity.name for quantity in QUANTITIES)
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a run is kept: at most so many bins, of these statistics."""
+    """How much of a run is kept: at most so many bins, of these quantities."""
 
     bins: int = MOST_BINS
     statistics: tuple[str, ...] = _NAMES
 
 
 def extent_within(stored: StoredRun, budget: int) -> Extent:
-    """As much of a run as fits into some bytes.
+    """As much of a run as fits into a number of bytes.
 
-    As many statistics as leave room for a fair number of bins, then as many bins as there
-    is room for.
+    As many quantities as leave room for `_ENOUGH_BINS`, then as many bins as there is room
+    for.
     """
     for most in range(len(_NAMES), 0, -1):
         for bins in _BINS:
@@ -105,27 +106,26 @@ def read_overview(
         extent: how much is kept; as much as a screen shows if not given.
         signals: names of those that are read; all if not given.
         last: how many steps of each table are read, the last ones; all if not given.
-        progress: called with how many rows are read, and how many there are.
+        progress: called with how many more rows are read.
 
     Raises:
         UnknownSignalError: the run has no such signal.
     """
     extent = extent or Extent()
     digest = Digest(stored.info)
-    _check_names(stored, signals)
+    for name in signals or ():
+        find(stored, name)
     tables = [
         _Reading(table, stored, extent, signals, last) for table in stored.tables.values()
     ]
     tables = [table for table in tables if table.places and table.rows]
-    total, done = sum(table.rows for table in tables), 0
     for table in tables:
         for block in table.blocks():
             if signals is None:
                 digest.observe(block)
             table.observe(block)
-            done += len(block)
             if progress is not None:
-                progress(done, total)
+                progress(len(block))
     kept = {name for table in tables for name in table.names}
     return Overview(
         info=stored.info,
@@ -136,22 +136,13 @@ def read_overview(
     )
 
 
-def _check_names(stored: StoredRun, signals: Sequence[str] | None) -> None:
-    names = list(stored.info.names)
-    for name in signals or ():
-        if name not in names:
-            raise UnknownSignalError(
-                f"{stored.path} has no signal {name!r}; nearest: {nearest(name, names)}."
-            )
-
-
 def _chosen(stored: ReadableTable, extent: Extent, replicas: int) -> list[Quantity]:
     has = quantities_of(stored.table, replicas)
     return [quantity for quantity in has if quantity.name in extent.statistics]
 
 
 class _Reading:
-    """One table while it is read."""
+    """Reads one table."""
 
     def __init__(
         self,
@@ -197,7 +188,7 @@ class _Reading:
                 )
             )
 
-    # Values near the largest number there is overflow in sums; that is no reason to complain.
+    # Sums of values near the largest number overflow; that needs no warning.
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def observe(self, block: Block) -> None:
         """Take the next block."""
@@ -210,13 +201,13 @@ class _Reading:
 
     def _add_apart(self, known: Values) -> None:
         mean = known["mean"]
-        # The width within replicas: of a loss, one number on each, there is none.
+        # The standard deviation within replicas; a loss, one number on each, has none.
         number = finite(known)[:, :-1]
         squares = np.where(number > 0, number * known["std"][:, :-1] ** 2, 0.0).sum(axis=1)
         width = np.sqrt(squares / number.sum(axis=1))
         width = np.where(width > 0, width, np.nan)
         offset = (mean[:, :-1] - mean[:, -1:]) / width[:, None]
-        # Two replicas at least have to be there for one to lie apart.
+        # At least two replicas are needed to compare.
         several = (~np.isnan(mean[:, :-1])).sum(axis=1) > 1
         offset = np.where(several[:, None] & np.isfinite(offset), offset, np.nan)
         self._offset += [np.nansum(offset, axis=0), (~np.isnan(offset)).sum(axis=0)]

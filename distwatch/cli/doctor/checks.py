@@ -33,17 +33,17 @@ __all__ = [
 
 
 class Check(NamedTuple):
-    """One look at the machine: what it is about, and what finds out."""
+    """One check of the machine: its topic, and the function that makes its findings."""
 
     topic: str
     look: Callable[[], Iterator[Finding]]
 
 
 def checks(target: str, *, quick: bool = False, timeout: float = TIMEOUT) -> list[Check]:
-    """What is looked at, in order.
+    """The checks, in order.
 
     Args:
-        target: where runs are to lie: a path or URL, as for `Watch`, or a folder.
+        target: where runs will be written: a path or URL, as for `Watch`, or a folder.
         quick: leave the trainings out.
         timeout: seconds that a training may take.
     """
@@ -56,12 +56,12 @@ def checks(target: str, *, quick: bool = False, timeout: float = TIMEOUT) -> lis
 
 
 def findings_of(check: Check) -> list[Finding]:
-    """What a check finds; also that it fails itself, which must not hide the other checks."""
+    """The findings of a check; also that it failed itself, so that other checks still run."""
     found = []
     try:
         for finding in check.look():
             found.append(finding)
     except Exception as error:
-        text = f"this check failed itself: {type(error).__name__}: {error}"
-        found.append(problem(check.topic, text, "report it, please."))
+        text = f"this check itself failed: {type(error).__name__}: {error}"
+        found.append(problem(check.topic, text, "please report it."))
     return found

@@ -1,9 +1,9 @@
-"""The process that trains for the doctor: TensorFlow may crash or hang in it.
+"""The process in which the doctor trains, since TensorFlow may crash or hang.
 
     python -m distwatch.cli.doctor.child cpu|gpu
 
-Prints one JSON object a line, each as soon as it is known: what was loaded, the devices, and
-what came of a watched training. All else that is printed here goes to stderr.
+Prints one JSON object per line, each as soon as it is known: what was loaded, the devices,
+and the result of a watched training. Everything else that is printed goes to stderr.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROWS = 16
 
 
 def main(kind: str) -> None:
-    """Say what is there, and train on virtual CPUs or on all GPUs."""
+    """Report the devices, and train on virtual CPUs or on all GPUs."""
     lines = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -51,7 +51,7 @@ def _strategy(kind: str) -> Any:
         return tf.distribute.MirroredStrategy(
             [device.name for device in tf.config.list_logical_devices("GPU")]
         )
-    # A card that does not start must not spoil what the CPU can do.
+    # A GPU that does not start must not affect the test of the CPU.
     tf.config.set_visible_devices([], "GPU")
     return mirrored(2)
 
@@ -91,7 +91,7 @@ def train(strategy: Any) -> dict[str, Any]:
 
 
 def _unlike_rows(rows: int) -> tuple[Any, Any]:
-    """Each row has another mean and spread, so that exchanged replicas show."""
+    """Each row has its own mean and spread, so that exchanged replicas are noticed."""
     random = np.random.default_rng(0)
     scale = np.linspace(0.5, 3.0, rows)[:, None]
     x = (random.normal(size=(rows, 4)) * scale + 2 * scale).astype("float32")

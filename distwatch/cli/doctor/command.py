@@ -30,7 +30,7 @@ _STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "problem": "red"}
         "distwatch doctor",
         "distwatch doctor --store s3://bucket/runs",
         "distwatch doctor --quick --json",
-        further="Exit codes: 0 nothing is a problem, 1 something is, 2 bad usage.",
+        further="Exit codes: 0 no problem, 1 at least one, 2 bad usage.",
     )
 )
 def doctor(
@@ -38,23 +38,23 @@ def doctor(
     store: Annotated[
         str,
         typer.Option(
-            help="Where runs are to lie: a folder, or what Watch would be given. A run is "
-            "written beside it, and removed.",
+            help="Where runs will be written: a folder, or what Watch would be given. A test "
+            "run is written next to it, and removed.",
             show_default="the folder you are in",
         ),
     ] = ".",
     quick: Annotated[
-        bool, typer.Option("--quick", help="Train nothing, so that TensorFlow is not loaded.")
+        bool, typer.Option("--quick", help="Do not train, so that TensorFlow is not loaded.")
     ] = False,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds that a training may take.")
     ] = TIMEOUT,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what this machine can do, and what to mend.
+    """Check what this machine can do, and say what to fix.
 
-    What is installed; whether TensorFlow trains under MirroredStrategy, on virtual CPUs and
-    on GPUs, and every row is right; how fast runs are written where they are to lie.
+    Checks what is installed; whether TensorFlow trains under MirroredStrategy, on virtual
+    CPUs and on GPUs, with every row right; how fast runs are written to --store.
     """
     from distwatch.cli.doctor.checks import PROBLEM, WARNING, checks, findings_of
 
@@ -102,5 +102,5 @@ def _in_all(problems: int, warnings: int) -> str:
     if problems:
         return f"Problems: {problems}, warnings: {warnings}."
     if warnings:
-        return f"Nothing is a problem; warnings: {warnings}."
-    return "Nothing is a problem."
+        return f"No problems; warnings: {warnings}."
+    return "No problems."

@@ -1,4 +1,4 @@
-"""What the doctor says: one thing that was looked at, how it is, and what to do."""
+"""A finding of the doctor: what was checked, the verdict, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 Verdict = Literal["ok", "note", "warning", "problem"]
 
-#: A note is about what is not there and need not be.
+#: A note is about something that is missing and optional.
 OK: Verdict = "ok"
 NOTE: Verdict = "note"
 WARNING: Verdict = "warning"
@@ -17,10 +17,10 @@ PROBLEM: Verdict = "problem"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's.
+    """One line of the doctor's output.
 
-    ``remedy`` is what to do about anything but OK, ``figures`` are what was measured, by
-    names that end in their unit.
+    ``remedy`` says what to do about anything but OK; ``figures`` are measurements, by names
+    that end in their unit.
     """
 
     name: str
@@ -31,17 +31,17 @@ class Finding:
 
 
 def ok(name: str, text: str, **figures: float) -> Finding:
-    """All is well."""
+    """It works."""
     return Finding(name, OK, text, figures=figures)
 
 
 def note(name: str, text: str, remedy: str = "") -> Finding:
-    """Something is not there, and nothing but what it is for needs it."""
+    """Something optional is missing."""
     return Finding(name, NOTE, text, remedy)
 
 
 def warning(name: str, text: str, remedy: str, **figures: float) -> Finding:
-    """It works, and worse than it could."""
+    """It works, but not as well as it could."""
     return Finding(name, WARNING, text, remedy, figures)
 
 

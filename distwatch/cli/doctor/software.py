@@ -1,4 +1,4 @@
-"""What is installed, against what distwatch's own package says that it needs."""
+"""What is installed, compared with the requirements of distwatch's own package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import distwatch
 from distwatch.cli.doctor.findings import Finding, note, ok, problem, warning
 from distwatch.report.browsers import browser
 
-#: Those that people ask for by version; the others share a line where they are right.
+#: Packages with a line of their own; the others share one if nothing is wrong.
 _NAMED = ("tensorflow", "keras", "numpy", "zarr")
 
 #: What each extra brings. Those of developers are not here.
@@ -66,7 +66,7 @@ def _python(wanted: str | None) -> Finding:
     have = platform.python_version()
     if SpecifierSet(wanted or "").contains(have, prereleases=True):
         return ok("Python", have)
-    return problem("Python", f"{have}, and distwatch needs {wanted}", "take another Python.")
+    return problem("Python", f"{have}, and distwatch needs {wanted}", "use another Python.")
 
 
 def _required(needed: list[Requirement]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""How a place takes runs: a made-up one is written beside the target, read back and removed."""
+"""Whether runs can be written to a place: a made-up one is written, read back and removed."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 #: The training that a place is measured against: signals, replicas, steps a second.
 SIGNALS, REPLICAS, PACE = 40, 2, 100
 
-#: Steps of a block, as Watch has them unless it is told.
+#: Steps of a block, the default of Watch.
 _STEPS = 256
 
 #: Seconds of writing that are measured, each way.
 SECONDS = 2.0
 
-#: How many times as fast as it has to be a place is, before it is called well.
+#: How many times faster than necessary a place has to be to be called OK.
 _MARGIN = 3
 
-#: Bytes that are free before it is called well, or a problem.
+#: Free bytes from which a place is called OK, and below which it is a problem.
 _ROOM, _NO_ROOM = 2e9, 1e8
 
-#: A file's way to the disk itself takes a spinning one some 10 ms.
+#: Syncing a file takes about 10 ms on a spinning disk.
 _SLOW_SYNC_MS = 50
 
 _SLOWER = (
-    "look less often (schedule: {every: 10}), choose fewer signals, or write to a disk of "
+    "record fewer steps (schedule: {every: 10}), choose fewer signals, or write to a disk of "
     "this machine; on_full: wait slows training down instead of losing rows."
 )
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Blocks of made-up rows that were written in a time, and what they took there."""
+    """How many blocks of made-up rows were written in how much time, and their size."""
 
     blocks: int
     seconds: float
@@ -77,7 +77,7 @@ def look_at_target(target: str) -> Iterator[Finding]:
         stands = "kept by the process only" if scheme_of(address) == "memory" else "writable"
         speed = measure(address)
     except (DistwatchError, OSError) as error:
-        yield problem("place", f"{error}", "choose another --store, or mend this one.")
+        yield problem("place", f"{error}", "choose another --store, or fix this one.")
         return
     yield ok("place", f"{_said(target)}, {stands}")
     yield _writing(speed)
@@ -87,8 +87,7 @@ def look_at_target(target: str) -> Iterator[Finding]:
 
 
 def place_of(target: str) -> Address:
-    """A name that nothing has, beside a run that lies or would lie at ``target``, or in a
-    folder that is there.
+    """An unused name, next to the run at ``target`` (existing or not), or in that folder.
 
     Raises:
         ConfigError: the URL cannot be understood, or a file is there.
@@ -133,7 +132,7 @@ def measure(address: Address, *, synced: bool = False) -> Speed:
         claim(address, root_attributes(info, now()), synced=synced)
         speed = _write(address, info, synced)
     except BaseException:
-        # Also of Ctrl-C nothing stays; what went wrong is not hidden by what cannot be removed.
+        # Nothing is left behind, not even after Ctrl-C; an error here must not hide the first.
         with contextlib.suppress(Exception):
             location.remove()
         raise
@@ -184,7 +183,7 @@ def _read_back(address: Address, made: list[Block], written: int) -> None:
     last = table.rows(slice((written - 1) * length, written * length))
     there = table.steps == written * length
     if not there or not np.array_equal(last, made[(written - 1) % len(made)].rows):
-        raise DamagedStoreError(f"{address}: what is read there is not what was written.")
+        raise DamagedStoreError(f"{address}: what was read is not what was written.")
 
 
 def _writing(speed: Speed) -> Finding:
@@ -207,13 +206,13 @@ def _syncing(speed: Speed, folder: Path) -> Finding:
     text = f"{took:.2g} ms a file; with durability: power {speed.rate:.3g} blocks/s"
     figures: dict[str, Any] = {"sync_milliseconds": took, **speed.figures}
     if took > _SLOW_SYNC_MS:
-        remedy = "write to another disk where you want durability: power."
-        return warning("to the disk itself", text, remedy, **figures)
-    return ok("to the disk itself", text, **figures)
+        remedy = "use another disk for durability: power."
+        return warning("sync to disk", text, remedy, **figures)
+    return ok("sync to disk", text, **figures)
 
 
 def sync_seconds(folder: Path, times: int = 8) -> float:
-    """How long a small file takes to the disk itself: the median of some."""
+    """Seconds to sync a small file to the disk: the median of several."""
     took = []
     for _ in range(times):
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -232,7 +231,7 @@ def _free(folder: Path, speed: Speed) -> Finding:
         f"{free / 1e9:,.1f} GB: {steps / 1e6:,.2g} million steps of {SIGNALS} signals on "
         f"{REPLICAS} replicas"
     )
-    remedy = "make room, or bound the run: max_bytes: 1GB."
+    remedy = "free some space, or limit the run: max_bytes: 1GB."
     if free < _NO_ROOM:
         return problem("free", text, remedy, free_bytes=free)
     if free < _ROOM:

@@ -1,4 +1,4 @@
-"""Trainings in a process of their own, and what they say of TensorFlow and its devices."""
+"""Trainings in a process of their own, and what they show about TensorFlow and its devices."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ import distwatch
 from distwatch.cli.doctor.findings import Finding, note, ok, problem, warning
 from distwatch.text import printable
 
-#: Seconds in which a tiny training ends on any machine, on a slow network disk, too.
+#: Seconds in which a tiny training ends on any machine, also from a slow network disk.
 TIMEOUT = 180.0
 
 _CHILD = (sys.executable, "-P", "-m", "distwatch.cli.doctor.child")
 
-#: An error's own words are its last line, and that may be long.
+#: An error's message is its last line, which may be long.
 _LONGEST = 300
 
-_BY_HAND = "see what it says by itself: python -c 'import tensorflow'"
+_BY_HAND = "see its own output: python -c 'import tensorflow'"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a child process said, and how it failed: empty if it did not."""
+    """What a child process reported, and how it failed: empty if it did not."""
 
     said: Mapping[str, Any]
     failure: str = ""
@@ -75,8 +75,8 @@ def train_apart(kind: str, timeout: float, command: tuple[str, ...] = _CHILD) ->
     except subprocess.TimeoutExpired:
         _kill(process)
         out, _ = process.communicate()
-        remedy = f"{_BY_HAND}; or give it longer with --timeout."
-        return Outcome(_said(out), f"not done within {timeout:g} s, and ended", remedy)
+        remedy = f"{_BY_HAND}; or allow more time with --timeout."
+        return Outcome(_said(out), f"not done within {timeout:g} s, and killed", remedy)
     finally:
         # Also when Ctrl-C ends the doctor.
         _kill(process)
@@ -118,16 +118,16 @@ def _failure(code: int, err: str) -> tuple[str, str]:
     if code == 0:
         return "", ""
     lines = [line for line in err.splitlines() if line.strip()]
-    last = printable(lines[-1])[:_LONGEST] if lines else "it said nothing"
+    last = printable(lines[-1])[:_LONGEST] if lines else "no output"
     if code > 0:
         return last, _BY_HAND
     name = signal.Signals(-code).name
     remedies = {
         "SIGILL": "this CPU lacks instructions (often AVX) that this build of TensorFlow "
         "uses; take a build for it, such as conda-forge's.",
-        "SIGKILL": "most often memory ran out; free some, or raise the limit of the job.",
+        "SIGKILL": "usually memory ran out; free some, or raise the limit of the job.",
     }
-    return f"it was ended by {name}; last it said: {last}", remedies.get(name, _BY_HAND)
+    return f"it was killed by {name}; its last output: {last}", remedies.get(name, _BY_HAND)
 
 
 def _start(outcome: Outcome) -> Iterator[Finding]:
@@ -201,5 +201,5 @@ def _training(name: str, outcome: Outcome) -> Finding:
     rows, due, wrong, took = (said[key] for key in ("rows", "due", "wrong", "seconds"))
     text = f"{said['strategy']}: {rows} of {due} rows kept, {wrong} wrong, in {took:.1f} s"
     if rows != due or wrong:
-        return problem(name, text, "report it, please, with what this command prints.")
+        return problem(name, text, "please report it, with the output of this command.")
     return ok(name, text, rows=rows, seconds=took)

@@ -1,4 +1,4 @@
-"""Where a run that is followed is shown: on a terminal, as plain lines, as JSON."""
+"""How a followed run is shown: on a terminal, as plain lines, as JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from distwatch.text import printable
 def display_for(
     *, once: bool = False, as_json: bool = False
 ) -> AbstractContextManager[Display]:
-    """What suits where the output goes.
+    """The display for the kind of output.
 
     Args:
         once: one picture is wanted, with all signals.
@@ -39,7 +39,7 @@ def display_for(
     """
     if as_json:
         return contextlib.nullcontext(JsonLines())
-    # A name may have letters that the encoding of the output has not.
+    # A name may contain characters that the output cannot encode.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(highlight=False, soft_wrap=False)
@@ -51,7 +51,7 @@ def display_for(
 
 
 class Screen:
-    """The terminal's other screen, drawn anew with each look."""
+    """The terminal's alternate screen, redrawn with each look."""
 
     def __init__(self, console: Console, live: Live) -> None:
         self._console = console
@@ -76,7 +76,7 @@ class Screen:
 
 @contextlib.contextmanager
 def on_screen(console: Console) -> Iterator[Screen]:
-    """Take the terminal's other screen, and leave the last picture on the usual one."""
+    """Use the terminal's alternate screen, and leave the last picture on the main one."""
     with (
         _restored_when_killed(),
         Live(console=console, screen=True, auto_refresh=False) as live,
@@ -94,7 +94,7 @@ def on_screen(console: Console) -> Iterator[Screen]:
 
 @contextlib.contextmanager
 def _restored_when_killed() -> Iterator[None]:
-    """Let SIGTERM end this in order, or the terminal stays on the other screen."""
+    """Turn SIGTERM into an orderly exit, or the terminal stays on the alternate screen."""
 
     def leave(*_: Any) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)

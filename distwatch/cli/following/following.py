@@ -1,4 +1,4 @@
-"""Opening a run again and again, and summing up what is new."""
+"""Opening a run repeatedly, and summarizing it each time."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from distwatch.store.locations import location_of
 from distwatch.store.reader import Worker
 from distwatch.store.schema import CLOSED
 
-#: Seconds to wait before what could not be read is tried again: it may be about to change.
+#: Seconds to wait before a failed read is repeated, since a file may be being replaced.
 _AGAIN = (0.1, 0.3, 0.6, 1.0, 2.0)
 
-#: Seconds without anything new after which a worker that left no row is given up, when
-#: all others have ended.
+#: Seconds without anything new after which a worker that wrote no row is no longer waited
+#: for, once all others have ended.
 _GIVE_UP = 10.0
 
 
@@ -44,7 +44,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class WorkerLook:
-    """How far one worker is."""
+    """The progress of one worker."""
 
     number: int
     replicas: tuple[int, ...]
@@ -56,7 +56,7 @@ class WorkerLook:
 
 @dataclass(frozen=True)
 class Look:
-    """A run as it is at one moment. What is not known is None."""
+    """The state of a run at one moment. What is not known is None."""
 
     path: str
     strategy: str
@@ -71,10 +71,10 @@ class Look:
     quiet: float
     nbytes: int | None
     free: int | None
-    #: What ended the writing, as `StoredRun.ended`; None while anybody may write.
+    #: What ended the writing, as `StoredRun.ended`; None while a worker may still write.
     ended: str | None
     workers: tuple[WorkerLook, ...]
-    #: How many workers have left no row.
+    #: How many workers have written no row.
     absent: int
     statistic: str
     signals: tuple[SignalLook, ...]
@@ -90,7 +90,7 @@ class Display(Protocol):
         """The run as it is now."""
 
     def ended(self, look: Look) -> None:
-        """The run as it was last, and no more comes."""
+        """The final state of the run."""
 
 
 def follow(
@@ -114,7 +114,7 @@ def follow(
         DistwatchError: there is no such run, signal or statistic; the run was deleted or
             overwritten; it is damaged.
     """
-    # What is refused at once is refused before the screen is touched.
+    # Refusals come before the screen changes.
     look = None if wait else follower.look()
     with opened as display:
         while look is None:
@@ -139,7 +139,7 @@ class Follower:
     Args:
         path: what was given to Watch.
         wanted: what of it is looked at.
-        clock: seconds that never go back.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -156,17 +156,17 @@ class Follower:
         self._read: tuple[object, tuple[SignalLook, ...], int | None] = (None, (), None)
 
     def is_there(self) -> bool:
-        """Whether the run has what is wanted of it; False while that may still come.
+        """Whether the run has the wanted phase; False while that may still appear.
 
         Raises:
-            DistwatchError: something else is there, or it will never come.
+            DistwatchError: something else is there, or it will never appear.
         """
         try:
             return self._begun()
         except NotARunError:
             if not _is_taken(self.path):
                 return False
-        # A run may be in the making there.
+        # A run may be being created there.
         return bool(self._steady(self._begun, patient=True))
 
     def look(self) -> Look:
@@ -198,9 +198,9 @@ class Follower:
         return True
 
     def _steady(self, read: Callable[[], Any], *, patient: bool) -> Any:
-        """Read, and again if that fails: a reader may come between two files.
+        """Read, and retry if that fails: a writer may be between two files.
 
-        A deletion may take its time, and looks like damage until it is done.
+        A deletion takes time, and looks like damage until it is complete.
         """
         for pause in _AGAIN if patient else _AGAIN[:2]:
             try:
@@ -211,7 +211,7 @@ class Follower:
                 if not patient:
                     raise
             except Exception:
-                # What is still wrong when it is tried for the last time is raised.
+                # The last attempt, below, raises what is still wrong.
                 pass
             time.sleep(pause)
         return read()
@@ -251,12 +251,12 @@ class Follower:
         except ConfigError:
             if self._identity is None:
                 raise
-            # A run that has taken the place of this one may have no such phase yet.
+            # A run that replaced this one may not have the phase yet.
             self._check_same(StoredRun(self.path))
             raise DamagedStoreError(f"{self.path}: rows that were there are gone.") from None
         self._check_same(stored)
         if stored.segments:
-            # Another phase may come, and be the usual one; phases are never mixed.
+            # Once one was shown, no other phase is, even if it is the default one.
             self._phase = stored.info.phase
         return stored
 
@@ -297,11 +297,11 @@ class Follower:
 
 
 class _ReplacedError(NotARunError):
-    """Another run lies where the one that is followed lay."""
+    """The followed run was replaced by another one."""
 
 
 def _is_taken(path: str) -> bool:
-    """Whether something is there that no Watch would make a run of."""
+    """Whether something is there that Watch would refuse to replace."""
     return not location_of(path).is_free()
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 #: How many commits the pace is measured over.
 _COMMITS = 16
 
-#: Weighing walks over all files of a run, so it may take this share of the time.
+#: Measuring the size walks over all files of a run; it may take this share of the time.
 _SHARE = 0.02
 
 
@@ -27,21 +27,21 @@ class Growth(NamedTuple):
 class Pace:
     """Steps and rows a second.
 
-    They are committed in blocks, with nothing in between, so time is counted from commit
-    to commit; a pause that is longer than any seen so far counts, too.
+    Rows are committed in blocks, so time is measured from commit to commit; a pause that is
+    longer than twice the longest interval so far counts as well.
     """
 
     def __init__(self) -> None:
         self._commits: deque[Growth] = deque(maxlen=_COMMITS)
-        #: What was there when it was opened: nobody saw when that was committed.
+        #: What was there at the start, committed at an unknown time.
         self._first: Growth | None = None
 
     def observe(self, now: float, steps: int, rows: int) -> None:
-        """Take what is there now."""
+        """Take the current counts."""
         seen = Growth(now, steps, rows)
         before = self._commits[-1] if self._commits else self._first
         if before is None or steps < before.steps:
-            # A training that was taken up again replaces steps of the one before.
+            # A resumed training replaces steps of the one before.
             self._commits.clear()
             self._first = seen
         elif rows > before.rows:
@@ -67,9 +67,9 @@ class Pace:
 
 
 class Scales:
-    """Bytes of a run, weighed again only as often as that is cheap.
+    """The size of a run in bytes, measured only as often as that is cheap.
 
-    A run has more files the longer it is, and following it must not cost more.
+    A longer run has more files, but must not cost more to follow.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -78,7 +78,7 @@ class Scales:
         self._due = 0.0
 
     def weigh(self, weigh: Callable[[], int], *, at_once: bool = False) -> int | None:
-        """Bytes, a while old (unless ``at_once``); None where that cannot be found out."""
+        """Bytes, possibly not current unless ``at_once``; None where they are not known."""
         began = self._clock()
         if self._nbytes is not None and began < self._due and not at_once:
             return self._nbytes
@@ -91,7 +91,7 @@ class Scales:
 
 
 def free_space(path: str) -> int | None:
-    """Bytes that are free where a run is written; None where there is no telling."""
+    """Free bytes where a run is written; None where they are not known."""
     try:
         return shutil.disk_usage(path).free
     except OSError:

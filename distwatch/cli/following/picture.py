@@ -1,4 +1,4 @@
-"""A look at a run as people see it: a few facts, and a line for each signal."""
+"""A followed run as text: a few facts, and a line for each signal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from distwatch.cli.following.following import Look, WorkerLook
 from distwatch.cli.following.signals import SignalLook
 from distwatch.cli.following.sparkline import UNICODE, Glyphs, sparkline
 from distwatch.store.schema import CLOSED
-from distwatch.text import printable
+from distwatch.text import counted, format_bytes, printable
 
-#: Seconds without anything new that are worth a word.
+#: Seconds without anything new that are worth mentioning.
 _QUIET = 30.0
 
-#: A sparkline of fewer columns says little: others make room for it.
+#: With fewer columns a sparkline says little: other columns are left out for it.
 _LEAST_SPARKLINE = 12
 _MOST_SPARKLINE = 100
 
@@ -56,16 +56,16 @@ class Picture:
         yield Text("")
         yield _table(self.look, shown, width, self.glyphs)
         if left_out:
-            yield Text(f"{self.glyphs.ellipsis} {_count(left_out, 'more signal')}", "dim")
+            yield Text(f"{self.glyphs.ellipsis} {counted(left_out, 'more signal')}", "dim")
 
 
 def fitting(
     signals: Sequence[SignalLook], room: int | None
 ) -> tuple[Sequence[SignalLook], int]:
-    """Those that there is room for, and how many are left out.
+    """The signals that there is room for, and how many are left out.
 
-    All stand in the run's own order, which is calm to look at; a choice of them is
-    ordered by what deserves attention.
+    If all fit they are in the run's own order, so that lines stay in place; otherwise
+    those that deserve most attention come first.
     """
     if room is None or len(signals) <= room:
         return signals, 0
@@ -74,7 +74,7 @@ def fitting(
 
 
 def ranked(signals: Sequence[SignalLook]) -> list[SignalLook]:
-    """Signals with NaN or Inf first, then those that change most beside their size."""
+    """Signals with NaN or Inf first, then those that change most relative to their size."""
     return sorted(signals, key=lambda each: (each.special == 0, -each.unrest))
 
 
@@ -94,7 +94,7 @@ def header(look: Look, width: int, glyphs: Glyphs = UNICODE) -> list[Text]:
 
 
 def progress(look: Look) -> Iterator[str]:
-    """How far a run is and how fast, and what it takes of the disk."""
+    """How far a run is, how fast, and its size on disk."""
     if look.last_step is None:
         yield "no step is committed yet"
     else:
@@ -106,15 +106,15 @@ def progress(look: Look) -> Iterator[str]:
         yield f"{_rate(look.steps_per_second)} steps/s"
         yield f"{_rate(look.rows_per_second)} rows/s"
     if look.nbytes is not None:
-        yield _size(look.nbytes)
+        yield format_bytes(look.nbytes)
     if look.free is not None:
-        yield f"{_size(look.free)} free"
+        yield f"{format_bytes(look.free)} free"
 
 
 def conclusion(look: Look) -> str:
-    """How the writing ended, in a sentence; None is said by a run that goes on."""
-    lost = f"{_count(look.lost, 'step')} lost" if look.lost else "none lost"
-    steps = f"{_count(look.steps, 'step')}, {lost}"
+    """How the writing ended, in a sentence; only for a run that has ended."""
+    lost = f"{counted(look.lost, 'step')} lost" if look.lost else "none lost"
+    steps = f"{counted(look.steps, 'step')}, {lost}"
     if look.ended == CLOSED:
         return f"The run is closed: {steps}."
     return f"The run was ended by an error ({steps}): {printable(str(look.ended))}"
@@ -137,7 +137,7 @@ def _state(look: Look) -> Text:
 
 def _troubles(look: Look) -> Iterator[str]:
     if look.lost:
-        yield f"{_count(look.lost, 'step')} lost"
+        yield f"{counted(look.lost, 'step')} lost"
     behind = sorted(
         (worker for worker in look.workers if worker.behind or _went_wrong(worker)),
         key=lambda worker: -worker.behind,
@@ -147,14 +147,14 @@ def _troubles(look: Look) -> Iterator[str]:
     if len(behind) > _NAMED:
         yield f"{len(behind) - _NAMED} more workers are behind"
     if look.absent:
-        yield f"{_count(look.absent, 'worker')} left no row yet"
+        yield f"{counted(look.absent, 'worker')} left no row yet"
 
 
 def _about(worker: WorkerLook) -> str:
     numbers = ", ".join(map(str, worker.replicas))
     said = f"worker {worker.number} (replica{'s' * (len(worker.replicas) != 1)} {numbers})"
     if worker.behind:
-        said += f" is {_count(worker.behind, 'step')} behind"
+        said += f" is {counted(worker.behind, 'step')} behind"
     if _went_wrong(worker):
         said += f", ended by an error: {printable(str(worker.ended))}"
     return said
@@ -204,7 +204,7 @@ def _table(look: Look, shown: Sequence[SignalLook], width: int, glyphs: Glyphs) 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
     table.add_column("signal", width=named, no_wrap=True)
     steps = max(len(each.values) for each in shown)
-    heading = _heading(printable(look.statistic), _count(steps, "step"), columns)
+    heading = _heading(printable(look.statistic), counted(steps, "step"), columns)
     table.add_column(Text(heading), width=columns, no_wrap=True)
     for column in numbers:
         table.add_column(column.heading, width=column.width, no_wrap=True, justify="right")
@@ -218,13 +218,13 @@ def _table(look: Look, shown: Sequence[SignalLook], width: int, glyphs: Glyphs) 
 
 
 def _heading(statistic: str, steps: str, width: int) -> str:
-    """As much as there is room for of what is drawn."""
+    """As much of the heading as there is room for."""
     most = (f"{statistic}, last {steps}", f"{statistic}, {steps}", statistic)
     return next((each for each in most if len(each) <= width), statistic[:width])
 
 
 def _numbers(look: Look, shown: Sequence[SignalLook], glyphs: Glyphs) -> list[_Column]:
-    """The columns of numbers, those that are wanted most first."""
+    """The columns of numbers, the most important first."""
     dash = glyphs.dash
     columns = [
         _Column("now", 10, [Text(number(each.value, dash)) for each in shown]),
@@ -260,19 +260,8 @@ def _end(text: str, width: int, glyphs: Glyphs) -> str:
     return f"{glyphs.ellipsis}{kept}"
 
 
-def _count(number: int, of: str) -> str:
-    return f"{number:,} {of}{'s' * (number != 1)}"
-
-
 def _rate(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
-
-
-def _size(nbytes: int) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if nbytes >= size:
-            return f"{nbytes / size:,.2f} {unit}"
-    return f"{nbytes / 1e3:,.1f} kB"
 
 
 def _duration(seconds: float) -> str:
@@ -284,7 +273,7 @@ def _duration(seconds: float) -> str:
 
 
 def as_data(look: Look) -> dict[str, Any]:
-    """A look as plain data, for programs: what is no number is None."""
+    """A look as plain data, for programs: NaN and infinity are None."""
     return {
         "path": look.path,
         "strategy": look.strategy,

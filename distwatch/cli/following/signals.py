@@ -1,4 +1,4 @@
-"""The last steps of each signal, and what stands out in them."""
+"""The last steps of each signal, and which signals and replicas stand out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distwatch.records import Floats, Table, replica_spread
 from distwatch.statistics import ROW, SPREAD
 from distwatch.store.joining import ReadableTable
 
-#: A worker that is further behind than this many windows is not waited for.
+#: A worker that is more than this many windows behind is not waited for.
 _PATIENCE = 2
 
 
@@ -49,7 +49,7 @@ def check_statistic(statistic: str, tables: Sequence[Table]) -> None:
         )
 
 
-# Values near the largest number there is overflow in sums; that is no reason to complain.
+# Sums of values near the largest number overflow; that needs no warning.
 @np.errstate(over="ignore", invalid="ignore")
 def look_at(
     stored: ReadableTable, chosen: set[str], *, statistic: str, last: int, over: bool
@@ -61,7 +61,7 @@ def look_at(
         chosen: names of signals, also of other tables.
         statistic: what is shown, merged over the replicas.
         last: how many steps.
-        over: whether no more rows come, so that no worker is waited for.
+        over: whether the run has ended, so that no worker is waited for.
     """
     places = [i for i, name in enumerate(stored.table.names) if name in chosen]
     if not places:
@@ -137,10 +137,10 @@ def _relative(size: Floats, unit: Floats) -> Floats:
 
 
 def _outliers(each: dict[str, Any]) -> Any:
-    """The positions of the replicas that lie furthest out: shape (signal,); None if alone.
+    """The positions of the replicas furthest from the mean of all: shape (signal,).
 
-    Of two that lie equally far out, as two alone always do, the one whose values are
-    spread more widely, as `Run.summary` has it.
+    None if there is only one. Of replicas that are equally far, as two always are, the one
+    with the largest standard deviation, as in `Run.summary`.
     """
     means = each["mean"]
     if means.shape[1] < 2:

@@ -15,7 +15,7 @@ class Glyphs(NamedTuple):
     levels: str
     #: A step with NaN or Inf.
     broken: str
-    #: A step of which nothing is known, such as the first, which has none before it.
+    #: A step without a value, such as the first, which has none before it.
     unknown: str
     ellipsis: str
     between: str
@@ -23,12 +23,12 @@ class Glyphs(NamedTuple):
 
 
 UNICODE = Glyphs("▁▂▃▄▅▆▇█", "\N{MULTIPLICATION SIGN}", "·", "…", " · ", "\N{EN DASH}")
-#: Where the terminal's encoding has no blocks.
+#: For terminals whose encoding has no block characters.
 ASCII = Glyphs("_.-=+*%#", "x", " ", "~", " | ", "-")
 
 
 def glyphs_for(encoding: str | None) -> Glyphs:
-    """Those that an encoding has."""
+    """The glyphs that an encoding can represent."""
     try:
         "".join(UNICODE).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -82,6 +82,6 @@ def _levels(shown: npt.NDArray[np.float64], levels: int) -> list[int | None]:
     if not len(known):
         return [None] * len(shown)
     low, high = known.min() / 2, known.max() / 2
-    # All alike are drawn low: there is no change to see.
+    # Equal values are drawn low.
     height = (shown / 2 - low) / (high - low) if high > low else shown * 0
     return [None if np.isnan(each) else min(int(each * levels), levels - 1) for each in height]
