@@ -118,6 +118,13 @@ class Statistic(ABC, Generic[State]):
         """Plain data from which `from_spec` makes it again: its name and its arguments."""
         return {"name": self.name, **(asdict(self) if is_dataclass(self) else {})}
 
+    # Signals whose statistics are equal share a table.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self.spec() == other.spec()
+
+    def __hash__(self) -> int:
+        return hash(repr(self.spec()))
+
     def flatten(self, state: State) -> tuple[Any, ...]:
         """The state's arrays in the order of ``fields``."""
         return tuple(state)

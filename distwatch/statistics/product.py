@@ -28,6 +28,9 @@ class Product(Statistic[States]):
     def columns(self) -> int:
         return sum(part.columns for part in self.parts)
 
+    def spec(self) -> dict[str, Any]:
+        return {"parts": [part.spec() for part in self.parts]}
+
     def empty(self) -> States:
         return tuple(part.empty() for part in self.parts)
 

@@ -25,12 +25,9 @@ def leaves(command, *names):
 LEAVES = dict(leaves(_ROOT))
 NAMES = [*LEAVES, *((name,) for name in COMMANDS if (name,) not in LEAVES)]
 
-#: A call of each that is well and takes little time; RUN stands for a run.
+#: A quick, valid call of each that takes more than a run; RUN stands for a run.
 WELL = {
-    ("info",): ["RUN"],
     ("tail",): ["RUN", "--once"],
-    ("report",): ["RUN"],
-    ("verify",): ["RUN"],
     ("estimate",): ["--steps", "1000"],
     ("export",): ["RUN", "--csv", "run.csv"],
     ("config", "init"): [],
@@ -42,12 +39,15 @@ WELL = {
 SLOW = {("demo",), ("run",)}
 
 
-def options_of(command):
-    return {option for each in command.params for option in each.opts}
-
-
 def takes_a_run(command):
     return any(each.name == "run" and "--run" not in each.opts for each in command.params)
+
+
+WELL = {names: ["RUN"] for names, command in LEAVES.items() if takes_a_run(command)} | WELL
+
+
+def options_of(command):
+    return {option for each in command.params for option in each.opts}
 
 
 def ids(names):
@@ -174,7 +174,7 @@ def test_zsh_completes_and_explains():
     told = completed("zsh", "distwatch d")
     assert told.startswith("_arguments")
     assert '"demo":' in told
-    assert '"doctor":"Say what this machine can do' in told
+    assert '"doctor":"Check what this machine can do' in told
     assert '"production"' in completed("zsh", "distwatch config init --use pro")
 
 

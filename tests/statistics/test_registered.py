@@ -43,6 +43,10 @@ def test_a_spec_makes_it_again(make):
     assert spec["name"] == make.name
     (again,) = from_spec([spec]).further
     assert (type(again), again.spec()) == (make, spec)
+    # Equal ones share a table.
+    assert again == make() and hash(again) == hash(make())
+    assert with_row((again,)) == with_row((make(),)) != ROW
+    assert again != ROW.parts[0]
 
 
 def test_names_are_unique_and_in_the_order_of_lists():
