@@ -25,7 +25,7 @@ from distwatch.findings import NOTE, WARNING, Digest, Finding, ordered, sentence
 from distwatch.records import RunInfo
 from distwatch.store.addresses import Address
 from distwatch.store.damage import Damage
-from distwatch.store.joining import ReadableStates, ReadableTable, aligned
+from distwatch.store.joining import ReadableTable, aligned
 from distwatch.store.reader import StoredRun
 
 
@@ -303,7 +303,7 @@ class Run:
             f"{self.path} has no signal {signal!r}; nearest: {nearest(signal, self.signals)}."
         )
 
-    def _attributes(self, stored: ReadableStates) -> dict[str, Any]:
+    def _attributes(self, stored: ReadableTable) -> dict[str, Any]:
         return {
             "strategy": self.info.strategy,
             "schedule": stored.table.schedule,

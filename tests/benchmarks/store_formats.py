@@ -41,7 +41,8 @@ from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
 from distwatch.store import BackgroundWriter, StoreWriter, claim, writer
-from distwatch.store.schema import SIGNALS_PER_CHUNK, divisor, root_attributes
+from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor
+from distwatch.store.schema import root_attributes
 
 try:
     import pyarrow as pa

@@ -76,8 +76,8 @@ def look_at(
     steps = last_steps(stored, last, over=over)
     signals = slice(places[0], places[-1] + 1)
     within = [place - places[0] for place in places]
-    rows = stored.rows(steps, signals)[:, :, within]
-    merged = readable(stored.merged(steps, signals)[:, within], stored.table)
+    rows = stored.read("rows", steps, signals)[:, :, within]
+    merged = readable(stored.read("merged", steps, signals)[:, within], stored.table)
     each = readable(rows[..., : len(ROW.fields)])
     merged[SPREAD] = spread(each["mean"], axis=1)
     unknown = np.full(merged[SPREAD].shape, np.nan)
@@ -109,7 +109,7 @@ def last_steps(stored: ReadableTable, last: int, *, over: bool) -> slice:
     stop = stored.steps
     far = _PATIENCE * stored.table.window
     if not over and stop:
-        there = stored.present(slice(max(0, stop - far - 1), stop))
+        there = stored.read("present", slice(max(0, stop - far - 1), stop))
         behind = np.argmax(there[::-1], axis=0)
         stop -= int(behind[there.any(axis=0)].max(initial=0))
     return slice(max(0, stop - last), stop)
