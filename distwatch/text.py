@@ -1,16 +1,16 @@
-"""Text that may be anybody's, made fit to be printed."""
+"""Text for messages: text that may come from anybody is made safe to print."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """One line without control characters: names in a store may be anybody's."""
+    """One line without control characters: names in a store may come from anybody."""
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def shortened(value: object, most: int = 200, *, quoted: bool = True) -> str:
-    """A value that may be anybody's, for a message: quoted, and not longer than a few lines."""
+    """A value from anybody, for a message: quoted, and at most ``most`` characters of it."""
     if isinstance(value, (list, tuple, dict)) and len(value) > most:
         return f"{type(value).__name__} of {len(value)}"
     if quoted:
@@ -18,3 +18,11 @@ def shortened(value: object, most: int = 200, *, quoted: bool = True) -> str:
     else:
         shown = str(value)
     return shown if len(shown) <= most else f"{shown[:most]}..."
+
+
+def format_bytes(nbytes: float) -> str:
+    """A number of bytes for people, in decimal units: ``1.5 MB``."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            return f"{nbytes / size:,.1f} {unit}"
+    return f"{nbytes:,.0f} bytes"

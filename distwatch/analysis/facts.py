@@ -7,6 +7,7 @@ from typing import Any
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable
 from distwatch.store.schema import FORMAT
+from distwatch.text import format_bytes
 
 
 def describe(stored: StoredRun) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("lost", f"{lost} steps" if lost else "none"),
         *_thinned(described),
         ("written", _written(described)),
-        ("size", f"{described['bytes'] / 1e6:,.2f} MB"),
+        ("size", format_bytes(described["bytes"])),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
 

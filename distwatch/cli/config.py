@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distwatch.cli.conventions import EXIT_CODES, REFUSED, JsonOption, app, examples, in_words
+from distwatch.cli.conventions import EXIT_CODES, REFUSED, JsonOption, app, examples
 from distwatch.errors import ConfigError
-from distwatch.text import printable
+from distwatch.text import format_bytes, printable
 
 if TYPE_CHECKING:
     from distwatch.config import Mistake, WatchConfig
@@ -147,7 +147,7 @@ def _told(config: WatchConfig) -> Iterator[str]:
         yield f"Watches the usual layers, against {config.reference}, {config.schedule}."
     for selector in config.signals or ():
         yield f"Watches {_chosen(selector, config)}."
-    bound = "" if config.max_bytes is None else f", of {in_words(config.max_bytes)} at most"
+    bound = "" if config.max_bytes is None else f", of {format_bytes(config.max_bytes)} at most"
     yield f"Writes {config.store}{bound}; phases: {', '.join(config.phases)}."
 
 

@@ -145,14 +145,6 @@ def progress_bar() -> Progress:
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
-def in_words(nbytes: int) -> str:
-    """Bytes, as people say them."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if nbytes >= factor:
-            return f"{nbytes / factor:,.1f} {unit}"
-    return f"{nbytes / 1e3:,.1f} kB"
-
-
 def listing(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     """A table whose cells may hold anything."""
     table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distwatch.cli.conventions import JsonOption, app, examples, in_words
+from distwatch.cli.conventions import JsonOption, app, examples
 from distwatch.errors import ConfigError
+from distwatch.text import format_bytes
 
 if TYPE_CHECKING:
     from distwatch.store import StoredRun
@@ -55,7 +56,7 @@ def estimate(
     if as_json:
         typer.echo(json.dumps({"steps": steps, "bytes": size}))
     else:
-        typer.echo(f"{steps:,} steps take about {in_words(size)}.")
+        typer.echo(f"{steps:,} steps take about {format_bytes(size)}.")
 
 
 def _trained(stored: StoredRun) -> int:

@@ -18,11 +18,10 @@ from distwatch.cli.conventions import (
     SignalsOption,
     app,
     examples,
-    in_words,
     progress_bar,
 )
 from distwatch.errors import ConfigError, NotWritableError
-from distwatch.text import printable
+from distwatch.text import format_bytes, printable
 
 if TYPE_CHECKING:
     from distwatch.event_files.options import EventOptions
@@ -160,7 +159,7 @@ def _to_tensorboard(
         with _written(each, str(options.folder)) as progress:
             nbytes += write_events(each, options, progress=progress)
     return (
-        f"{options.folder}: {in_words(nbytes)} of event files; "
+        f"{options.folder}: {format_bytes(nbytes)} of event files; "
         f"see them by: tensorboard --logdir {options.folder}"
     )
 
@@ -170,7 +169,7 @@ def _to_parquet(stored: StoredRun, wanted: Wanted, path: Path) -> str:
 
     with _written(stored, str(path)) as progress, _replacing(path) as partial:
         rows = write_parquet(stored, wanted, partial, progress=progress)
-    return f"{path}: {rows:,} rows, {in_words(path.stat().st_size)}"
+    return f"{path}: {rows:,} rows, {format_bytes(path.stat().st_size)}"
 
 
 def _to_csv(stored: StoredRun, wanted: Wanted, path: Path) -> str:
@@ -182,7 +181,7 @@ def _to_csv(stored: StoredRun, wanted: Wanted, path: Path) -> str:
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
         rows = write_csv(stored, wanted, file, progress=progress)
-    return f"{path}: {rows:,} rows, {in_words(path.stat().st_size)}"
+    return f"{path}: {rows:,} rows, {format_bytes(path.stat().st_size)}"
 
 
 def _to_stdout(stored: StoredRun, wanted: Wanted) -> None:

@@ -14,11 +14,10 @@ from distwatch.cli.conventions import (
     RunArgument,
     app,
     examples,
-    in_words,
     progress_bar,
     runs_meant,
 )
-from distwatch.text import printable
+from distwatch.text import format_bytes, printable
 
 
 @app.command(
@@ -94,7 +93,7 @@ def report(
             images = write_images(
                 read, png, signals=signals or (), progress=_moves(bar, drawing)
             )
-    typer.echo(f"{printable(str(output))}: {in_words(size)}, opens without a network.")
+    typer.echo(f"{printable(str(output))}: {format_bytes(size)}, opens without a network.")
     if png is not None:
         typer.echo(f"{printable(str(png))}: {len(images)} images.")
     if open_it:

@@ -14,7 +14,7 @@ from distwatch.cli.conventions import (
     examples,
     progress_bar,
 )
-from distwatch.text import printable
+from distwatch.text import format_bytes, printable
 
 
 @app.command(
@@ -49,7 +49,7 @@ def verify(
         for damage in found:
             typer.echo(printable(str(damage)))
         typer.echo(
-            f"{chunks} chunks of {size / 1e6:,.2f} MB read, "
+            f"{chunks} chunks of {format_bytes(size)} read, "
             + (f"{len(found)} damaged; the others can be read." if found else "none damaged.")
         )
     if found:

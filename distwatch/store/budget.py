@@ -7,6 +7,7 @@ import threading
 
 from distwatch.errors import ConfigError
 from distwatch.records import RunInfo, Table
+from distwatch.text import format_bytes
 
 #: From this part of the budget on, old steps are thinned out. A copy of them without every
 #: second step, and what is recorded meanwhile, fit into the rest.
@@ -40,6 +41,8 @@ class Budget:
 
     def count(self, key: str, nbytes: int) -> None:
         """Count a file that was written, perhaps in the place of another one."""
+        if self.most == math.inf:
+            return
         with self._lock:
             self._used += nbytes - self._sizes.get(key, 0)
             self._sizes[key] = nbytes
@@ -63,8 +66,8 @@ class Budget:
         least = _WINDOWS * sum(_window_bytes(info, table) for table in info.tables)
         if not self.has_room(least):
             raise ConfigError(
-                f"max_bytes leaves {(self.most - self._used) / 1e6:,.2f} MB, and "
-                f"{_WINDOWS} windows of what is watched take up to {least / 1e6:,.2f} MB; "
+                f"max_bytes leaves {format_bytes(max(0, self.most - self._used))}, and "
+                f"{_WINDOWS} windows of what is watched take up to {format_bytes(least)}; "
                 "give it more, watch fewer signals, or lower window."
             )
 

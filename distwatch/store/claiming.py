@@ -94,7 +94,7 @@ def _clear_way(location: Location, overwrite: bool) -> None:
             f"{path} holds a run already; choose another path, or pass overwrite=True "
             "to delete that run first, or resume=True to continue it."
         )
-    location.clear()
+    location.remove()
 
 
 def is_run(path: str | Path) -> bool:

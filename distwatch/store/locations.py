@@ -171,16 +171,12 @@ class Folder:
         # Also a file may be here, which has no children.
         return not self._path.exists() or (self._path.is_dir() and not self.children())
 
-    def clear(self) -> None:
-        """Remove everything that is here."""
+    def remove(self) -> None:
+        """Remove the location with everything in it."""
         # Renamed first, so that an interrupted deletion leaves no half of a run.
         doomed = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.deleted")
         self._path.rename(doomed)
         shutil.rmtree(doomed)
-
-    def remove(self) -> None:
-        """Remove the location with everything in it."""
-        shutil.rmtree(self._path)
 
     def sweep(self) -> None:
         """Remove the temporary files that a crash left."""
@@ -303,8 +299,8 @@ class Bucket:
         """Whether nothing is here, so that a run may be created."""
         return not self.children()
 
-    def clear(self) -> None:
-        """Remove everything that is here."""
+    def remove(self) -> None:
+        """Remove the location with everything in it."""
 
         async def delete() -> None:
             keys = [key async for key in self.store.list()]
@@ -313,8 +309,6 @@ class Bucket:
                 await self.store.delete(key)
 
         self._do(delete())
-
-    remove = clear
 
     def sweep(self) -> None:
         """Do nothing: a file is there whole or not at all."""

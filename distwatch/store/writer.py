@@ -14,6 +14,7 @@ from distwatch.store.locations import ROOT_DOCUMENT, location_of
 from distwatch.store.table_writer import TableWriter
 from distwatch.store.tables import StoredTable
 from distwatch.store.thinning import Distances, Replaced, TableCopy
+from distwatch.text import format_bytes
 
 
 class StoreWriter:
@@ -130,8 +131,8 @@ class StoreWriter:
         if not budget.has_room(block.nbytes):
             self.commit_tail()
             raise BudgetReachedError(
-                f"{self._location.address} holds {budget.used / 1e6:,.1f} MB, and its "
-                f"max_bytes are {budget.most / 1e6:,.1f} MB; what is committed stays."
+                f"{self._location.address} holds {format_bytes(budget.used)}, and its "
+                f"max_bytes are {format_bytes(budget.most)}; what is committed stays."
             )
 
     def _thin_on(self) -> None:

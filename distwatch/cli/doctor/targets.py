@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from distwatch.cli.doctor.findings import Finding, ok, problem, warning
 from distwatch.errors import ConfigError, DistwatchError
 from distwatch.store.addresses import Address, address_of, inside, scheme_of
+from distwatch.text import format_bytes
 
 if TYPE_CHECKING:
     from distwatch.records import Block, RunInfo
@@ -190,7 +191,7 @@ def _writing(speed: Speed) -> Finding:
     needed = PACE / _STEPS
     times = speed.rate / needed
     text = (
-        f"{speed.rate:.3g} blocks/s, {speed.raw / 1e6 / speed.seconds:.3g} MB/s; "
+        f"{speed.rate:.3g} blocks/s, {format_bytes(speed.raw / speed.seconds)}/s; "
         f"{SIGNALS} signals on {REPLICAS} replicas at {PACE} steps/s need {needed:.2g} "
         f"blocks/s"
     )
@@ -228,7 +229,7 @@ def _free(folder: Path, speed: Speed) -> Finding:
     free = shutil.disk_usage(folder).free
     steps = free / (speed.stored / speed.blocks / _STEPS)
     text = (
-        f"{free / 1e9:,.1f} GB: {steps / 1e6:,.2g} million steps of {SIGNALS} signals on "
+        f"{format_bytes(free)}: {steps / 1e6:,.2g} million steps of {SIGNALS} signals on "
         f"{REPLICAS} replicas"
     )
     remedy = "make room, or bound the run: max_bytes: 1GB."

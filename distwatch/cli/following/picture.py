@@ -17,7 +17,7 @@ from distwatch.cli.following.following import Look, WorkerLook
 from distwatch.cli.following.signals import SignalLook
 from distwatch.cli.following.sparkline import UNICODE, Glyphs, sparkline
 from distwatch.store.schema import CLOSED
-from distwatch.text import printable
+from distwatch.text import format_bytes, printable
 
 #: Seconds without anything new that are worth a word.
 _QUIET = 30.0
@@ -106,9 +106,9 @@ def progress(look: Look) -> Iterator[str]:
         yield f"{_rate(look.steps_per_second)} steps/s"
         yield f"{_rate(look.rows_per_second)} rows/s"
     if look.nbytes is not None:
-        yield _size(look.nbytes)
+        yield format_bytes(look.nbytes)
     if look.free is not None:
-        yield f"{_size(look.free)} free"
+        yield f"{format_bytes(look.free)} free"
 
 
 def conclusion(look: Look) -> str:
@@ -266,13 +266,6 @@ def _count(number: int, of: str) -> str:
 
 def _rate(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
-
-
-def _size(nbytes: int) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if nbytes >= size:
-            return f"{nbytes / size:,.2f} {unit}"
-    return f"{nbytes / 1e3:,.1f} kB"
 
 
 def _duration(seconds: float) -> str:
