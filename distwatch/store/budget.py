@@ -29,33 +29,29 @@ class Budget:
     def __init__(self, most: float = math.inf, *, thins: bool = False, used: int = 0) -> None:
         self.most = most
         self.thins = thins
-        self._used = used
+        #: Bytes of the run.
+        self.used = used
         #: Bytes of each file that was written under this budget.
         self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
-
-    @property
-    def used(self) -> int:
-        """Bytes of the run."""
-        return self._used
 
     def count(self, key: str, nbytes: int) -> None:
         """Count a file that was written, perhaps in the place of another one."""
         if self.most == math.inf:
             return
         with self._lock:
-            self._used += nbytes - self._sizes.get(key, 0)
+            self.used += nbytes - self._sizes.get(key, 0)
             self._sizes[key] = nbytes
 
     def forget(self, path: str) -> None:
         """Count the files below a path as removed."""
         with self._lock:
             for key in [key for key in self._sizes if key.startswith(f"{path}/")]:
-                self._used -= self._sizes.pop(key)
+                self.used -= self._sizes.pop(key)
 
     def has_room(self, nbytes: int) -> bool:
         """Whether so many more bytes would fit."""
-        return self._used + nbytes <= self.most
+        return self.used + nbytes <= self.most
 
     def check_suffices(self, info: RunInfo) -> None:
         """Refuse, before the first step, a budget that would be full almost at once.
@@ -66,7 +62,7 @@ class Budget:
         least = _WINDOWS * sum(_window_bytes(info, table) for table in info.tables)
         if not self.has_room(least):
             raise ConfigError(
-                f"max_bytes leaves {format_bytes(max(0, self.most - self._used))}, and "
+                f"max_bytes leaves {format_bytes(max(0, self.most - self.used))}, and "
                 f"{_WINDOWS} windows of what is watched take up to {format_bytes(least)}; "
                 "give it more, watch fewer signals, or lower window."
             )
@@ -74,7 +70,7 @@ class Budget:
     @property
     def wants_thinning(self) -> bool:
         """Whether it is time to thin out old steps."""
-        return self.thins and self._used > THIN_FROM * self.most
+        return self.thins and self.used > THIN_FROM * self.most
 
 
 def _window_bytes(info: RunInfo, table: Table) -> int:

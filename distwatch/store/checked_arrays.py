@@ -142,7 +142,8 @@ def _packed_most(layout: ArrayLayout) -> int:
     if layout.is_text:
         # The names are in a document, too.
         return MOST_BYTES
-    return layout.chunk_bytes + _CHECKSUM + (_HEADER.size if layout.compressed else 0)
+    unpacked = math.prod(layout.chunk) * layout.itemsize
+    return unpacked + _CHECKSUM + (_HEADER.size if layout.compressed else 0)
 
 
 def _index_bytes(layout: ArrayLayout) -> int:

@@ -24,17 +24,33 @@ _NO_COORDINATE = np.iinfo(np.int64).min
 
 
 class ReadableTable(abc.ABC):
-    """A table as it was committed, whoever wrote it."""
+    """A table as it was committed, whoever wrote it.
 
-    table: Table
-    replicas: tuple[int, ...]
-    #: How many steps it has, how many were due and are not there, and how many were there
-    #: once and were taken out again.
-    steps: int
-    lost: int
-    thinned: int
-    #: Whether it keeps raw deltas, of a step at least.
-    has_tensors: bool
+    Args:
+        table: what it holds.
+        replicas: the global numbers of its replicas.
+        steps: how many steps it has.
+        lost: how many steps were due and are not there.
+        thinned: how many steps were there once and were taken out again.
+        has_tensors: whether it keeps raw deltas, and has some.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        replicas: tuple[int, ...],
+        steps: int,
+        *,
+        lost: int,
+        thinned: int,
+        has_tensors: bool,
+    ) -> None:
+        self.table = table
+        self.replicas = replicas
+        self.steps = steps
+        self.lost = lost
+        self.thinned = thinned
+        self.has_tensors = has_tensors
 
     @abc.abstractmethod
     def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
@@ -144,16 +160,18 @@ class ContinuedTable(ReadableTable):
                 f"{where}/{parts[0].table.name}: a later start watched other signals or "
                 "replicas than the first, which no distwatch does."
             )
-        self.table = parts[-1].table
-        self.replicas = parts[-1].replicas
-        self.lost = sum(part.lost for part in parts)
-        self.thinned = sum(part.thinned for part in parts)
-        self.has_tensors = any(part.has_tensors for part in parts)
-        self._parts = parts
-        self._where = f"{where}/{self.table.name}"
         #: How many steps of each part are not replaced.
         self.kept = [_place_of(part, end) for part, end in zip(parts, ends, strict=True)]
-        self.steps = sum(self.kept)
+        super().__init__(
+            parts[-1].table,
+            parts[-1].replicas,
+            sum(self.kept),
+            lost=sum(part.lost for part in parts),
+            thinned=sum(part.thinned for part in parts),
+            has_tensors=any(part.has_tensors for part in parts),
+        )
+        self._parts = parts
+        self._where = f"{where}/{self.table.name}"
 
     def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
         """See `ReadableTable.read`."""
@@ -197,18 +215,20 @@ class AlignedTable(ReadableTable):
         missing: the states of a step that it does not have.
     """
 
-    def __init__(
-        self, stored: ReadableTable, own: Ints, steps: Ints, missing: Any = np.nan
-    ) -> None:
-        self.table = stored.table
-        self.replicas = stored.replicas
-        self.steps = len(steps)
-        self.lost, self.thinned = stored.lost, stored.thinned
-        self.has_tensors = stored.has_tensors
+    def __init__(self, stored: ReadableTable, own: Ints, steps: Ints, missing: Any) -> None:
+        super().__init__(
+            stored.table,
+            stored.replicas,
+            len(steps),
+            lost=stored.lost,
+            thinned=stored.thinned,
+            has_tensors=stored.has_tensors,
+        )
         self._stored = stored
         self._step = steps
         #: The places of its rows among all steps.
         self._place = np.searchsorted(steps, own)
+        #: What stands for a missing row in each array; 0 in the others.
         self._missing: dict[str, Any] = {
             **dict.fromkeys(schema.COORDINATES, _NO_COORDINATE),
             **dict.fromkeys(("rows", "merged"), missing),
@@ -244,22 +264,25 @@ class JoinedTable(ReadableTable):
     """
 
     def __init__(self, parts: Sequence[ReadableTable], where: str) -> None:
-        self.table = parts[0].table
+        table = parts[0].table
         described = [schema.table_attributes(part.table, 0, 0) for part in parts]
         if any(each != described[0] for each in described):
             raise DamagedStoreError(
-                f"{where}/{self.table.name}: the workers watched different signals, "
+                f"{where}/{table.name}: the workers watched different signals, "
                 "which no distwatch does."
             )
-        self.replicas = tuple(number for part in parts for number in part.replicas)
-        self.lost = max(part.lost for part in parts)
-        self.thinned = max(part.thinned for part in parts)
-        self.has_tensors = all(part.has_tensors for part in parts)
-        further = tuple(f for f in self.table.statistic.further if not f.wide)
-        self._scalars = with_row(further)
+        #: The statistic of the scalar fields.
+        self._scalars = with_row(tuple(f for f in table.statistic.further if not f.wide))
         empty = merge_axis(self._scalars, np.zeros((0, len(self._scalars.fields))), axis=0)
-        self._parts = aligned(parts, missing=empty, always=True)
-        self.steps = self._parts[0].steps
+        self._parts = _on_all_steps(parts, missing=empty)
+        super().__init__(
+            table,
+            tuple(number for part in parts for number in part.replicas),
+            self._parts[0].steps,
+            lost=max(part.lost for part in parts),
+            thinned=max(part.thinned for part in parts),
+            has_tensors=all(part.has_tensors for part in parts),
+        )
 
     def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
         """See `ReadableTable.read`."""
@@ -273,18 +296,12 @@ class JoinedTable(ReadableTable):
         return np.concatenate(_of_one_length(name, each), axis=1)
 
 
-def aligned(
-    tables: Sequence[ReadableTable], *, missing: Any = np.nan, always: bool = False
-) -> Sequence[ReadableTable]:
-    """Tables on the steps that any of them has.
+def aligned(tables: Sequence[ReadableTable]) -> Sequence[ReadableTable]:
+    """Tables on the steps that any of them has; NaN where one has no row."""
+    return tables if len(tables) < 2 else _on_all_steps(tables, missing=np.nan)
 
-    Args:
-        tables: some tables.
-        missing: the states of a step that a table does not have.
-        always: also align a table that is alone.
-    """
-    if len(tables) < 2 and not always:
-        return tables
+
+def _on_all_steps(tables: Sequence[ReadableTable], missing: Any) -> list[AlignedTable]:
     own = [table.read("step") for table in tables]
     steps = _union(own)
     return [

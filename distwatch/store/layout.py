@@ -77,11 +77,6 @@ class ArrayLayout:
         return 0 if self.is_text else np.dtype(self.dtype).itemsize
 
     @property
-    def chunk_bytes(self) -> int:
-        """Bytes of an unpacked chunk."""
-        return math.prod(self.chunk) * self.itemsize
-
-    @property
     def inner(self) -> int:
         """Chunks in a file."""
         return math.prod(self.shard) // math.prod(self.chunk)

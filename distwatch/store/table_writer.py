@@ -64,15 +64,11 @@ class TableWriter:
         #: Steps that were committed once and taken out since.
         self.thinned = 0
         self._lost = 0
-        self._committed = 0
+        #: Steps that a reader sees, and will see after a crash.
+        self.committed = 0
         self._tail_time = time.monotonic()
         self._commit(0)
         self._write_metadata({**self._metadata(0), **self._labels})
-
-    @property
-    def committed(self) -> int:
-        """Steps that a reader sees, and will see after a crash."""
-        return self._committed
 
     def append(self, block: Block) -> None:
         """Take a block, and commit every whole chunk that it completes.
@@ -110,8 +106,8 @@ class TableWriter:
 
     def give_up(self, reason: str, lost: int) -> None:
         """Commit the reason why no more steps come; ``lost`` steps were never appended."""
-        self._lost += lost + self._appended - self._committed
-        self._commit(self._committed, ended=reason)
+        self._lost += lost + self._appended - self.committed
+        self._commit(self.committed, ended=reason)
 
     def take_over(self, source: TableWriter, left_out: int) -> None:
         """Continue in the place of a table, of whose old steps some were left out."""
@@ -121,8 +117,8 @@ class TableWriter:
     def close(self) -> None:
         """Commit everything."""
         self.commit_tail()
-        self._commit(self._committed, ended=schema.CLOSED)
-        self._write_metadata(self._metadata(self._committed))
+        self._commit(self.committed, ended=schema.CLOSED)
+        self._write_metadata(self._metadata(self.committed))
 
     def _chunks(self, block: Block) -> Iterator[tuple[str, bytes]]:
         """Encode the chunks of a block; its steps are there when they are committed."""
@@ -146,7 +142,7 @@ class TableWriter:
         arrays = {**self._metadata(steps), **self._labels}
         document = schema.group_document(attributes, arrays)
         self._write([(f"{self._path}/{ROOT_DOCUMENT}", document)])
-        self._committed = steps
+        self.committed = steps
 
     def _metadata(self, steps: int) -> dict[str, Any]:
         return {name: array.metadata(steps) for name, array in self._arrays.items()}

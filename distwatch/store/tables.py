@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distwatch.errors import DamagedStoreError, RunChangedError, StoreError
-from distwatch.records import RunInfo, TensorLayout
+from distwatch.records import RunInfo, Table
 from distwatch.store import layout as layouts
 from distwatch.store.checked_arrays import (
     PACKS_TO,
@@ -56,14 +56,22 @@ class StoredTable(ReadableTable):
         self._path = f"{segment}/{group}"
         self._where = path_of(location, self._path)
         said, arrays = read_group(location, self._path, TableAttributes)
-        self.replicas = info.replicas
-        self.steps, self.lost, self.thinned = said.committed, said.lost, said.thinned
         #: How the writing ended; None while it goes on, or if the writer was killed.
         self.ended = said.ended
         with understanding(self._where):
-            self.table = said.table(name)
-            self._layouts = self._checked_layouts(info, arrays)
-        self.has_tensors = "tensor" in self._layouts
+            table = said.table(name)
+            found = _layouts(info, table, said.committed, arrays)
+            for layout in found:
+                check_layout(layout, arrays.get(layout.name), self._where)
+        self._layouts = {layout.name: layout for layout in found}
+        super().__init__(
+            table,
+            info.replicas,
+            said.committed,
+            lost=said.lost,
+            thinned=said.thinned,
+            has_tensors="tensor" in self._layouts,
+        )
         self._check_is_there("step", 0)
         if self.has_tensors:
             self._check_is_there("tensor", 2)
@@ -115,17 +123,6 @@ class StoredTable(ReadableTable):
         said, _ = read_group(self._location, self._segment, SegmentAttributes)
         group = said.table_groups.get(self.table.name)
         return self._path == f"{self._segment}/{group}"
-
-    def _checked_layouts(self, info: RunInfo, said: dict[str, Any]) -> dict[str, ArrayLayout]:
-        """The arrays that are there, each as the table's description requires it."""
-        found = list(layouts.growing(info, self.table, self.steps))
-        labels = layouts.labels(info, self.table)
-        found += [layout for name, (layout, _) in labels.items() if name in said]
-        if self.table.tensor is not None and "tensor" in said:
-            found += _tensor_layouts(info, self.table.tensor, self.steps, said["tensor"])
-        for layout in found:
-            check_layout(layout, said.get(layout.name), self._where)
-        return {layout.name: layout for layout in found}
 
     def _check_is_there(self, name: str, axis: int) -> None:
         """Refuse an array of more chunks than files, before memory is taken for it."""
@@ -202,12 +199,20 @@ class StoredTable(ReadableTable):
         )
 
 
-def _tensor_layouts(
-    info: RunInfo, tensor: TensorLayout, steps: int, said: Any
-) -> Iterator[ArrayLayout]:
-    """The arrays of raw deltas, whose metadata alone say how many rows the batches have."""
-    rows = said["chunk_grid"]["configuration"]["chunk_shape"][2]
-    most = said["shape"][2]
-    if type(rows) is not int or type(most) is not int or not 0 < rows <= most:
-        raise ValueError(f"{shortened(most)} rows of a batch in chunks of {shortened(rows)}")
-    return layouts.tensor_arrays(info, tensor, rows, steps=steps, most=most)
+def _layouts(
+    info: RunInfo, table: Table, steps: int, said: dict[str, Any]
+) -> list[ArrayLayout]:
+    """The arrays that are there, as the table's description requires them."""
+    found = list(layouts.growing(info, table, steps))
+    labels = layouts.labels(info, table)
+    found += [layout for name, (layout, _) in labels.items() if name in said]
+    if table.tensor is not None and "tensor" in said:
+        # Only the array itself says how many rows the batches have.
+        rows = said["tensor"]["chunk_grid"]["configuration"]["chunk_shape"][2]
+        most = said["tensor"]["shape"][2]
+        if type(rows) is not int or type(most) is not int or not 0 < rows <= most:
+            raise ValueError(
+                f"{shortened(most)} rows of a batch in chunks of {shortened(rows)}"
+            )
+        found += layouts.tensor_arrays(info, table.tensor, rows, steps=steps, most=most)
+    return found
