@@ -14,14 +14,6 @@ def counted(number: int, word: str) -> str:
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 
-def format_bytes(nbytes: float) -> str:
-    """A number of bytes with its unit: "1.5 MB"."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if nbytes >= size:
-            return f"{nbytes / size:,.1f} {unit}"
-    return f"{nbytes / 1e3:,.1f} kB"
-
-
 def shortened(value: object, most: int = 200, *, quoted: bool = True) -> str:
     """An untrusted value for a message: quoted, and at most about ``most`` characters."""
     if isinstance(value, (list, tuple, dict)) and len(value) > most:
@@ -31,3 +23,11 @@ def shortened(value: object, most: int = 200, *, quoted: bool = True) -> str:
     else:
         shown = str(value)
     return shown if len(shown) <= most else f"{shown[:most]}..."
+
+
+def format_bytes(nbytes: float) -> str:
+    """A number of bytes for people, in decimal units: ``1.5 MB``."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            return f"{nbytes / size:,.1f} {unit}"
+    return f"{nbytes:,.0f} bytes"

@@ -12,8 +12,8 @@ import xarray as xr
 from distwatch.errors import ConfigError
 from distwatch.records import Floats, replica_spread
 from distwatch.statistics import ROW, SPREAD
-from distwatch.store.joining import ReadableStates
-from distwatch.store.schema import SIGNALS_PER_CHUNK, divisor
+from distwatch.store.joining import ReadableTable
+from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor
 
 #: Coordinates along ``step``.
 _BESIDE_STEP = ("epoch", "iteration")
@@ -25,27 +25,27 @@ _CHUNK_BYTES = 8 * 2**20
 _ALL = slice(None)
 
 
-def dataset_of(stored: ReadableStates, *, merged: bool) -> xr.Dataset:
+def dataset_of(stored: ReadableTable, *, merged: bool) -> xr.Dataset:
     """A table, read now; see `distwatch.Run.to_xarray`."""
     found = statistics_of(stored, _ALL, merged=merged)
     return found.assign(spread=spread_of(stored, _ALL)) if merged else found
 
 
-def statistics_of(stored: ReadableStates, signals: slice, *, merged: bool) -> xr.Dataset:
+def statistics_of(stored: ReadableTable, signals: slice, *, merged: bool) -> xr.Dataset:
     """The statistics of some signals, on each replica or merged, read now."""
-    states = stored.merged(_ALL, signals) if merged else _rows(stored, _ALL, signals)
+    states = stored.read("merged", _ALL, signals) if merged else _rows(stored, _ALL, signals)
     dims = _dims(merged)
     variables = {name: (dims, v) for name, v in stored.table.read(states).items()}
     return xr.Dataset(variables, _coordinates_of(stored, signals, merged))
 
 
-def spread_of(stored: ReadableStates, signals: slice) -> xr.DataArray:
+def spread_of(stored: ReadableTable, signals: slice) -> xr.DataArray:
     """How far apart the means of some signals lie on the replicas, read now."""
     apart = replica_spread(_rows(stored, _ALL, signals))
     return xr.DataArray(apart, _coordinates_of(stored, signals, True), _dims(True), SPREAD.name)
 
 
-def lazy_dataset_of(stored: ReadableStates, *, merged: bool, in_chunk: int) -> xr.Dataset:
+def lazy_dataset_of(stored: ReadableTable, *, merged: bool, in_chunk: int) -> xr.Dataset:
     """The same as dask arrays, whose chunks hold some steps of a few signals each.
 
     Raises:
@@ -109,8 +109,8 @@ def _dims(merged: bool) -> tuple[str, ...]:
     return ("step", "signal") if merged else ("step", "replica", "signal")
 
 
-def _coordinates_of(stored: ReadableStates, signals: slice, merged: bool) -> dict[str, Any]:
-    steps = {name: stored.coordinate(name) for name in ("step", *_BESIDE_STEP)}
+def _coordinates_of(stored: ReadableTable, signals: slice, merged: bool) -> dict[str, Any]:
+    steps = {name: stored.read(name) for name in ("step", *_BESIDE_STEP)}
     return _coordinates(steps, stored.table.names[signals], None if merged else stored.replicas)
 
 
@@ -125,14 +125,14 @@ def _coordinates(
     }
 
 
-def _rows(stored: ReadableStates, steps: slice, signals: slice) -> Floats:
+def _rows(stored: ReadableTable, steps: slice, signals: slice) -> Floats:
     """States on each replica, NaN where a worker wrote none."""
-    rows = stored.rows(steps, signals)
-    present = stored.present(steps)
+    rows = stored.read("rows", steps, signals)
+    present = stored.read("present", steps)
     return rows if present.all() else np.where(present[..., None, None], rows, np.nan)
 
 
-def _lazy(da: Any, stored: ReadableStates, in_chunk: int, *, merged: bool) -> Any:
+def _lazy(da: Any, stored: ReadableTable, in_chunk: int, *, merged: bool) -> Any:
     """States as a dask array of shape (step, signal, field), or with replica after step."""
     signals = len(stored.table.signals)
     fields = len(stored.table.fields)
@@ -145,7 +145,7 @@ def _lazy(da: Any, stored: ReadableStates, in_chunk: int, *, merged: bool) -> An
         at_steps = slice(block_id[0] * in_chunk, (block_id[0] + 1) * in_chunk)
         at_signals = slice(block_id[-2] * few, (block_id[-2] + 1) * few)
         if merged:
-            return stored.merged(at_steps, at_signals)
+            return stored.read("merged", at_steps, at_signals)
         return _rows(stored, at_steps, at_signals)
 
     return da.map_blocks(
@@ -167,7 +167,7 @@ def _parts(size: int, most: int) -> tuple[int, ...]:
     return (most,) * whole + ((rest,) if rest or not whole else ())
 
 
-def steps_in_chunk(tables: Sequence[ReadableStates], chunks: str | int) -> int:
+def steps_in_chunk(tables: Sequence[ReadableTable], chunks: str | int) -> int:
     """How many steps a lazy chunk of each table holds, equal so that they can be joined.
 
     Raises:
@@ -180,7 +180,7 @@ def steps_in_chunk(tables: Sequence[ReadableStates], chunks: str | int) -> int:
     return min(map(_steps_that_fit, tables))
 
 
-def _steps_that_fit(stored: ReadableStates) -> int:
+def _steps_that_fit(stored: ReadableTable) -> int:
     signals = divisor(len(stored.table.signals), SIGNALS_PER_CHUNK)
     row = 8 * len(stored.replicas) * signals * len(stored.table.fields)
     window = stored.table.window

@@ -36,7 +36,7 @@ def quantiles(
         raise ConfigError(f"quantile q={q!r}: give probabilities from 0 to 1.")
     counts, extremes = _states(stored, position, per_replica)
     dims = ["step"]
-    coordinates: dict[str, Any] = {"step": stored.coordinate("step")}
+    coordinates: dict[str, Any] = {"step": stored.read("step")}
     if per_replica:
         dims.append("replica")
         coordinates["replica"] = np.asarray(stored.replicas)
@@ -58,7 +58,7 @@ def bucket_counts(stored: ReadableTable, position: int, *, merged: bool) -> xr.D
     histogram = histogram_of(stored, position)
     counts, _ = _states(stored, position, not merged)
     dims = ("step", "bucket") if merged else ("step", "replica", "bucket")
-    coordinates = {"step": stored.coordinate("step"), "bucket": histogram.centres}
+    coordinates = {"step": stored.read("step"), "bucket": histogram.centres}
     if not merged:
         coordinates["replica"] = np.asarray(stored.replicas)
     return xr.DataArray(counts, coordinates, dims)
@@ -78,7 +78,7 @@ def raw_tensor(stored: ReadableTable, signal: str) -> xr.DataArray:
     axis = "reduced" if layout.reduce else "replica"
     features = [f"dim_{i}" for i in range(1, 1 + len(layout.features))]
     coordinates: dict[str, Any] = {
-        "step": stored.coordinate("step"),
+        "step": stored.read("step"),
         "valid": (("step", axis), tensors.valid),
     }
     if not layout.reduce:
@@ -107,6 +107,7 @@ def _states(stored: ReadableTable, position: int, per_replica: bool) -> tuple[An
     one = slice(position, position + 1)
     usual = len(ROW.fields)
     if per_replica:
-        counts, rows = stored.histogram(signals=one), stored.rows(signals=one)
+        counts, rows = (stored.read(name, signals=one) for name in ("histogram", "rows"))
         return counts[:, :, 0], rows[:, :, 0, :usual]
-    return stored.histogram_merged(signals=one)[:, 0], stored.merged(signals=one)[:, 0, :usual]
+    counts, rows = (stored.read(n, signals=one) for n in ("histogram_merged", "merged"))
+    return counts[:, 0], rows[:, 0, :usual]

@@ -52,7 +52,7 @@ def _describe_table(stored: ReadableTable) -> dict[str, Any]:
     table = stored.table
     # Only the ends are read: there may be a million steps.
     ends = slice(0, 1), slice(max(stored.steps - 1, 0), stored.steps)
-    first, last = (stored.coordinate("step", end) for end in ends)
+    first, last = (stored.read("step", end) for end in ends)
     return {
         "name": table.name,
         "signals": [vars(signal) for signal in table.signals],

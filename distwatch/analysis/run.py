@@ -25,7 +25,7 @@ from distwatch.findings import NOTE, WARNING, Digest, Finding, ordered, sentence
 from distwatch.records import RunInfo
 from distwatch.store.addresses import Address
 from distwatch.store.damage import Damage
-from distwatch.store.joining import ReadableStates, ReadableTable, aligned
+from distwatch.store.joining import ReadableTable, aligned
 from distwatch.store.reader import StoredRun
 
 
@@ -295,7 +295,7 @@ class Run:
             )
         return [Finding("worker_stopped", WARNING, line) for line in lines]
 
-    def _attributes(self, stored: ReadableStates) -> dict[str, Any]:
+    def _attributes(self, stored: ReadableTable) -> dict[str, Any]:
         return {
             "strategy": self.info.strategy,
             "schedule": stored.table.schedule,

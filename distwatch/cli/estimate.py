@@ -62,5 +62,5 @@ def estimate(
 def _trained(stored: StoredRun) -> int:
     """How many steps a run was watched for, including those that it did not record."""
     tables = [table for table in stored.tables.values() if table.steps]
-    last = [table.coordinate("step", slice(table.steps - 1, table.steps)) for table in tables]
+    last = [table.read("step", slice(table.steps - 1, table.steps)) for table in tables]
     return 1 + max(int(step[0]) for step in last)

@@ -105,7 +105,7 @@ def scalar_blocks(stored: ReadableTable) -> Iterator[Block]:
     """A table's blocks of scalar fields, NaN in rows that a worker did not write."""
     start = 0
     for block in blocks(stored):
-        present = stored.present(slice(start, start + len(block)))
+        present = stored.read("present", slice(start, start + len(block)))
         start += len(block)
         if not present.all():
             block.rows[~present] = np.nan

@@ -61,8 +61,10 @@ def _whole_blocks(stored: ReadableTable) -> Iterator[Block]:
         else:
             yield replace(
                 block,
-                rows=np.concatenate([block.rows, stored.histogram(steps)], axis=-1),
-                merged=np.concatenate([block.merged, stored.histogram_merged(steps)], axis=-1),
+                rows=np.concatenate([block.rows, stored.read("histogram", steps)], axis=-1),
+                merged=np.concatenate(
+                    [block.merged, stored.read("histogram_merged", steps)], axis=-1
+                ),
             )
 
 

@@ -1,11 +1,15 @@
-"""Runs on disk: the only room that knows Zarr. ``FORMAT.md`` is the specification.
+"""Runs on disk: the only package that uses Zarr. ``FORMAT.md`` is the specification.
 
-``locations`` finds folders, memory and buckets, ``claiming`` takes one for a run. ``writer``
-gives blocks to the ``table_writer`` of each table, which commits them one by one, within a
-``budget`` for which ``thinning`` takes old steps out; ``background`` does so on a thread of
-its own. ``reader`` opens what was committed, ``joining`` puts the parts of several starts
-and workers together, ``resuming`` finds where a training is taken up again, ``estimating``
-weighs runs that are not there yet.
+What is stored is declared in two modules: `schema` has a model for the attributes of each
+group, `layout` has the arrays of a table.
+
+- Where: `locations` (folders, memory and buckets), `addresses`, `claiming`.
+- Writing: `writer` passes blocks to the `table_writer` of each table, whose chunks `encoding`
+  encodes; within a `budget`, `thinning` takes old steps out; `background` does all this on a
+  thread.
+- Reading: `reader` opens what was committed; `tables` reads one table, from `documents` and
+  `checked_arrays`, and finds `damage`; `joining` combines several starts and workers.
+- Before and after a training: `estimating` the size of a run, `resuming` one.
 """
 
 from distwatch.store.background import MAX_WAIT, BackgroundWriter

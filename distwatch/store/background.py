@@ -1,4 +1,4 @@
-"""Writing on a thread of its own, behind a queue bounded in bytes."""
+"""Writing on a background thread, from a queue bounded in bytes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Protocol
 
 from distwatch.records import Block
 
-#: How much may wait to be written, and how long a full queue holds training up.
+#: Bytes that may wait to be written, and seconds for which a full queue blocks the training.
 MAX_BYTES = 64 * 2**20
 MAX_WAIT = 1.0
 
 
 class Writer(Protocol):
-    """What blocks are written with (a `StoreWriter`)."""
+    """What writes blocks, such as a `StoreWriter`."""
 
     @property
     def committed(self) -> int: ...
@@ -32,15 +32,14 @@ class Writer(Protocol):
 class BackgroundWriter:
     """Writes blocks in order while training goes on.
 
-    A queue that is full drops the new block whole, after ``max_wait`` seconds, and counts
-    its steps as lost; or, without a ``max_wait``, holds training up until there is room.
-    The first error is kept in ``error`` and ends the writing; the trainer asks for it and
-    says it once.
+    A full queue drops the new block whole, after ``max_wait`` seconds, and counts
+    its steps as lost; or, without a ``max_wait``, blocks the training until there is room.
+    The first error is kept in ``error`` and ends the writing; the caller reports it.
 
     Args:
         make_writer: makes the writer, on the thread.
         max_bytes: bound of the queue.
-        max_wait: seconds a full queue may hold up `submit`; None for as long as it takes.
+        max_wait: seconds for which a full queue may block `submit`; None for no limit.
     """
 
     def __init__(
@@ -53,9 +52,9 @@ class BackgroundWriter:
         self.error: Exception | None = None
         #: Steps of each table dropped because the queue was full.
         self._dropped: Counter[str] = Counter()
-        #: Those of them that the store does not tell of yet.
-        self._undeclared: Counter[str] = Counter()
-        #: Steps of each table that were taken, and that the writer has not taken over yet.
+        #: Those of them that the writer has not counted yet.
+        self._uncounted: Counter[str] = Counter()
+        #: Steps of each table in the queue.
         self._waiting: Counter[str] = Counter()
         #: Steps that an error left unwritten.
         self._unwritten = 0
@@ -66,7 +65,7 @@ class BackgroundWriter:
         self._accepted = 0
         #: Steps that a reader sees, or saw before they were thinned out.
         self.committed = 0
-        #: Steps that were taken out again to save room.
+        #: Steps that were taken out again to save space.
         self.thinned = 0
         self._changed = threading.Condition()
         self._closing = False
@@ -81,14 +80,14 @@ class BackgroundWriter:
         return self._dropped.total() + self._unwritten
 
     def submit(self, block: Block) -> bool:
-        """Hand a block over; False if it was dropped, and counted."""
+        """Put a block into the queue; False if it was dropped, and counted as lost."""
         with self._changed:
             fits = self._changed.wait_for(
                 lambda: self.error or not self._queue or self._room(block), self._max_wait
             )
             if not fits or self.error:
                 self._dropped[block.table] += len(block) + block.lost
-                self._undeclared[block.table] += len(block) + block.lost
+                self._uncounted[block.table] += len(block) + block.lost
                 return False
             self._queue.append(block)
             self._bytes += block.nbytes
@@ -98,16 +97,16 @@ class BackgroundWriter:
             return True
 
     def commit_tail(self) -> None:
-        """Ask for what fills no chunk yet to be committed, if that is due."""
+        """Ask the writer to commit the steps that fill no chunk yet, if that is due."""
         with self._changed:
             self._queue.append(None)
             self._changed.notify_all()
 
     def close(self, timeout: float | None = None) -> None:
-        """Write everything that waits, commit, and end the thread.
+        """Write everything in the queue, commit, and end the thread.
 
         Args:
-            timeout: seconds to wait for a writer that hangs; None waits on.
+            timeout: seconds to wait for a writer that hangs; None for no limit.
         """
         with self._changed:
             self._closing = True
@@ -123,20 +122,20 @@ class BackgroundWriter:
             writer = make_writer()
             while self._next(writer):
                 pass
-            self._declare(writer)
+            self._count_dropped(writer)
             writer.close()
             self.committed = writer.committed
         except Exception as error:
             self._fail(error, writer)
 
     def _next(self, writer: Writer) -> bool:
-        """Write what stands first; False when all is written and nothing more comes."""
+        """Write the first in the queue; False when all is written and nothing more comes."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
             if not self._queue:
                 return False
             block = self._queue[0]
-        self._declare(writer)
+        self._count_dropped(writer)
         if block is None:
             writer.commit_tail(at_once=False)
         else:
@@ -151,10 +150,10 @@ class BackgroundWriter:
             self._changed.notify_all()
         return True
 
-    def _declare(self, writer: Writer) -> None:
-        """Have the next commit tell of what was dropped."""
+    def _count_dropped(self, writer: Writer) -> None:
+        """Have the next commit store how many steps were dropped."""
         with self._changed:
-            dropped, self._undeclared = self._undeclared, Counter()
+            dropped, self._uncounted = self._uncounted, Counter()
         writer.count_lost(dropped)
 
     def _fail(self, error: Exception, writer: Writer | None) -> None:
@@ -166,6 +165,6 @@ class BackgroundWriter:
             self._bytes = 0
             self._changed.notify_all()
         if writer is not None:
-            # What has just failed may well fail again; the error itself was kept.
+            # Writing may well fail again; the error itself was kept.
             with contextlib.suppress(Exception):
                 writer.give_up(f"{type(error).__name__}: {error}", self._waiting)

@@ -1,4 +1,4 @@
-"""Claiming a path for a run, before anything is written there."""
+"""Claiming a path for a run, before any row is written."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import datetime
 import time
 from pathlib import Path
 from typing import Any
-
-import zarr
 
 from distwatch.errors import NotWritableError, RunExistsError, StoreError, UnreachableError
 from distwatch.store import schema
@@ -28,19 +26,16 @@ def claim(
         path: a folder or URL where nothing is, or (to overwrite) a run.
         attributes: the root group's, from `schema.root_attributes`.
         overwrite: delete the run that is there.
-        synced: wait until it is on the disk itself.
+        synced: wait until the disk itself has it.
 
     Raises:
         RunExistsError: something is there already.
         NotWritableError: the path cannot be written.
     """
-    location = location_of(path)
+    location = location_of(path, synced=synced)
     try:
-        with location.reached():
-            _make_room(location, overwrite)
-            store = location.store(synced=synced)
-            zarr.create_group(store, attributes=attributes, zarr_format=3)
-            store.close()
+        _clear_way(location, overwrite)
+        location.write([(ROOT_DOCUMENT, schema.group_document(attributes))])
     except UnreachableError as error:
         raise NotWritableError(str(error)) from error
     except OSError as error:
@@ -57,7 +52,7 @@ def is_claimed(path: str | Path, run: str, *, wait: float) -> bool:
 
     Args:
         path: what that process claimed.
-        run: the run's name, as in its root attributes.
+        run: the run's random name, as in its root attributes.
         wait: seconds that a shared folder may take until it shows the claim.
     """
     until = time.monotonic() + wait
@@ -70,7 +65,7 @@ def is_claimed(path: str | Path, run: str, *, wait: float) -> bool:
 
 
 def run_name(path: str | Path) -> str | None:
-    """The name of the run at ``path``; None where there is none, or half of it."""
+    """The random name of the run at ``path``; None where there is no complete run."""
     try:
         document = read_document(location_of(path), "")
         return str(document["attributes"][schema.ATTRIBUTE]["run"])
@@ -79,16 +74,15 @@ def run_name(path: str | Path) -> str | None:
 
 
 def disclaim(path: str | Path) -> None:
-    """Take back a claim on which nothing was written, so that the next fit may claim."""
+    """Undo a claim under which nothing was written, so that the path can be claimed again."""
     location = location_of(path)
     if location.children() == [ROOT_DOCUMENT]:
         location.remove()
 
 
-def _make_room(location: Location, overwrite: bool) -> None:
+def _clear_way(location: Location, overwrite: bool) -> None:
     path = location.address
     if location.is_free():
-        location.prepare()
         return
     if not is_run(path):
         raise RunExistsError(
@@ -100,11 +94,11 @@ def _make_room(location: Location, overwrite: bool) -> None:
             f"{path} holds a run already; choose another path, or pass overwrite=True "
             "to delete that run first, or resume=True to continue it."
         )
-    location.clear()
+    location.remove()
 
 
 def is_run(path: str | Path) -> bool:
-    """Tell whether a distwatch run, of whatever format, lies at ``path``."""
+    """Whether there is a distwatch run, of whatever format, at ``path``."""
     try:
         return schema.ATTRIBUTE in read_document(location_of(path), "")["attributes"]
     except StoreError:
@@ -112,5 +106,5 @@ def is_run(path: str | Path) -> bool:
 
 
 def now() -> str:
-    """The time, as stores say it: ISO 8601 in UTC."""
+    """The current time as it is stored: ISO 8601 in UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from distwatch.errors import UnreachableError
+from distwatch.statistics import ROW
 from distwatch.store.addresses import Address, inside
+from distwatch.store.layout import ArrayLayout
 from distwatch.store.locations import Location
 
-#: What reading a chunk raises that is not what was written: a checksum that is wrong, a
-#: codec that stumbles, a disk that fails.
+#: What reading a damaged chunk raises: a wrong checksum, a codec that fails, a disk that
+#: fails.
 UNREADABLE = (
     ValueError,
     RuntimeError,
@@ -24,8 +27,11 @@ UNREADABLE = (
     MemoryError,
 )
 
-#: Arrays in which no written element can equal the fill value, which a missing chunk gives.
-_NEVER_FILL = ("step", "epoch", "histogram", "histogram_merged", "valid")
+#: Arrays that hold nothing but numbers of elements or of rows.
+_NUMBERS = ("histogram", "histogram_merged", "valid")
+
+#: The fields of states that count elements.
+_COUNTS = slice(0, ROW.fields.index("n") + 1)
 
 #: Elements of any number of batches: sums of so many of these are finite, and fit int64.
 _MOST_ELEMENTS = np.float64(2**53)
@@ -35,7 +41,7 @@ Region = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Damage:
-    """A chunk that cannot be read, and what is in it."""
+    """A chunk that cannot be read, and the rows in it."""
 
     array: str
     #: The rows of the array that are in it: the first, and the one after the last.
@@ -52,22 +58,17 @@ class Damage:
         )
 
 
-def is_missing(name: str, values: Any) -> bool:
-    """Whether values that were read come from a chunk that is not there.
-
-    Zarr gives the fill value for it, without a word.
-    """
-    if not values.size:
-        return False
+def are_possible(name: str, values: Any) -> bool:
+    """Whether values can be those of an array: no number of elements is below zero."""
     if name in ("rows", "merged"):
-        return bool(np.isnan(values[..., 0]).any())  # a count, never NaN
-    return name in _NEVER_FILL and bool((values == -1).any())
+        return _are_counts(values[..., _COUNTS])
+    return name not in _NUMBERS or not (values < 0).any()
 
 
-def are_counts(values: Any) -> bool:
+def _are_counts(values: Any) -> bool:
     """Whether values can be numbers of elements: finite, and not below zero."""
-    # Floats from 0 on are in the order of their bits, behind which are NaN and what is below
-    # zero: one comparison in the place of two, for all but -0.0.
+    # As unsigned integers, the bits of floats from 0 on keep their order, and NaN and
+    # negative numbers come after them: one comparison instead of two, for all but -0.0.
     if (values.view(np.uint64) <= _MOST_ELEMENTS.view(np.uint64)).all():
         return True
     return bool(((values >= 0) & (values <= _MOST_ELEMENTS)).all())
@@ -75,64 +76,58 @@ def are_counts(values: Any) -> bool:
 
 def checked(
     array: Any,
+    layout: ArrayLayout,
     location: Location,
     path: str,
     *,
     rows: slice | None = None,
     holds: Callable[[Region], bool] = lambda region: True,
 ) -> Iterator[tuple[int, Damage | None]]:
-    """Read an array chunk by chunk: the bytes of each, and what is wrong with it.
+    """Read an array chunk by chunk: the bytes of each, and its damage.
 
     Args:
         array: what is read.
+        layout: the array's.
         location: where its run is.
-        path: where it is there.
+        path: the array's path there.
         rows: some of its rows; all without it.
-        holds: whether anything was to be written in a region: a chunk that is not there is
-            damage only then.
+        holds: whether anything was to be written in a region: only then is a chunk that is
+            not there damage.
+
+    Raises:
+        UnreachableError: the location does not answer.
     """
-    for index, region in _chunks(array):
-        if rows and not (region[0].start < rows.stop and region[0].stop > rows.start):
+    for index, region in _chunks(layout):
+        first, stop = region[0].start, region[0].stop
+        if rows and not (first < rows.stop and stop > rows.start):
             continue
-        key = f"{path}/{_key(array, index)}"
+        key = f"{path}/{layout.key(index)}"
         size = location.size(key)
         if size is not None or holds(region):
-            yield size or 0, _damage(array, location, key, region)
+            why = "it is missing" if size is None else _what_is_wrong(array, region)
+            file = inside(location.address, key)
+            yield size or 0, Damage(layout.name, first, stop, file, why) if why else None
 
 
-def _chunks(array: Any) -> Iterator[tuple[tuple[int, ...], Region]]:
-    """Every chunk (shard) of an array: its index, and its region without what is past."""
-    sizes = array.shards or array.chunks
-    counts = [-(-extent // size) for extent, size in zip(array.shape, sizes, strict=True)]
+def _chunks(layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], Region]]:
+    """Every chunk (shard) of an array: its index, and its region within the array."""
+    shape, sizes = layout.shape, layout.shard
+    counts = [-(-extent // size) for extent, size in zip(shape, sizes, strict=True)]
     for index in itertools.product(*map(range, counts)):
         yield (
             index,
             tuple(
                 slice(i * size, min((i + 1) * size, extent))
-                for i, size, extent in zip(index, sizes, array.shape, strict=True)
+                for i, size, extent in zip(index, sizes, shape, strict=True)
             ),
         )
 
 
-def _key(array: Any, index: tuple[int, ...]) -> str:
-    return str(array.metadata.encode_chunk_key(index))
-
-
-def _damage(
-    array: Any, location: Location, key: str, region: tuple[slice, ...]
-) -> Damage | None:
-    why = _what_is_wrong(array, location.size(key), region)
-    if why is None:
-        return None
-    name = array.basename
-    return Damage(name, region[0].start, region[0].stop, inside(location.address, key), why)
-
-
-def _what_is_wrong(array: Any, size: int | None, region: tuple[slice, ...]) -> str | None:
-    if size is None:
-        return "it is missing"
+def _what_is_wrong(array: Any, region: Region) -> str | None:
     try:
         array[region]
+    except UnreachableError:
+        raise
     except UNREADABLE as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -1,22 +1,51 @@
-"""The documents of groups: JSON that may be anybody's, read within bounds.
+"""Reading the documents of groups: JSON that may come from anybody, read within bounds.
 
 Zarr is never given one. It would look up the codecs and dtypes that a document names among
-all that is installed; here a document is only JSON, and arrays are opened by `guarding`.
+all that is installed; here a document is only JSON, and arrays are opened by
+`checked_arrays`.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from distwatch.errors import DamagedStoreError, NotARunError, StoreError
-from distwatch.store.descriptions import damaged
 from distwatch.store.locations import ROOT_DOCUMENT, Location
-from distwatch.store.schema import is_whole
+from distwatch.store.schema import (
+    RootAttributes,
+    SegmentAttributes,
+    TableAttributes,
+    check_format,
+    damaged,
+    is_whole,
+    understanding,
+)
 from distwatch.text import shortened
 
-#: A document of 100,000 signals has less than this.
+A = TypeVar("A", RootAttributes, SegmentAttributes, TableAttributes)
+
+#: Bytes of a document: that of 100,000 signals has less.
 MOST_BYTES = 16 * 2**20
+
+
+def read_group(location: Location, group: str, model: type[A]) -> tuple[A, dict[str, Any]]:
+    """The attributes of a group, and what it says of its arrays, which is not checked.
+
+    Raises:
+        NotARunError: there is no run.
+        FormatVersionError: a newer distwatch wrote it.
+        DamagedStoreError: it cannot be understood, or was changed.
+        UnreachableError: the location does not answer.
+    """
+    document = read_document(location, group)
+    where = path_of(location, group)
+    ours = check_format(document["attributes"], where)
+    with understanding(where):
+        attributes = model.model_validate(ours)
+    consolidated = document.get("consolidated_metadata")
+    arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+    return attributes, arrays if isinstance(arrays, dict) else {}
 
 
 def read_document(location: Location, group: str) -> dict[str, Any]:
@@ -27,17 +56,17 @@ def read_document(location: Location, group: str) -> dict[str, Any]:
         DamagedStoreError: there is none in a group, or it was changed.
         UnreachableError: the location does not answer.
     """
-    location.check_is_there()
     path = location.address
+    if not location.exists():
+        raise NotARunError(f"{path} is no distwatch run: there is no such folder.")
     try:
-        with location.reached():
-            return _whole(location, group)
+        return _read(location, group)
     except StoreError:
         raise
     except Exception as error:
-        # JSON that is not its own raises many kinds of errors.
+        # JSON from elsewhere raises many kinds of errors.
         if group:
-            raise damaged(f"{path}/{group}", error) from error
+            raise damaged(path_of(location, group), error) from error
         why = shortened(str(error), quoted=False)
         raise NotARunError(
             f"{path} is no distwatch run ({type(error).__name__}: {why}). "
@@ -45,7 +74,12 @@ def read_document(location: Location, group: str) -> dict[str, Any]:
         ) from error
 
 
-def _whole(location: Location, group: str) -> dict[str, Any]:
+def path_of(location: Location, group: str) -> str:
+    """Where a group is, for messages."""
+    return f"{location.address}/{group}" if group else f"{location.address}"
+
+
+def _read(location: Location, group: str) -> dict[str, Any]:
     key = f"{group}/{ROOT_DOCUMENT}" if group else ROOT_DOCUMENT
     content = location.read(key, MOST_BYTES + 1)
     if content is None:
@@ -57,9 +91,9 @@ def _whole(location: Location, group: str) -> dict[str, Any]:
     if kinds != [3, "group"] or not isinstance(document["attributes"], dict):
         raise ValueError(f"{key} describes {shortened(kinds)}, expected a group of Zarr 3")
     if not is_whole(document):
-        where = f"{location.address}/{group}" if group else f"{location.address}"
         raise DamagedStoreError(
-            f"{where}: its description is damaged (ValueError: its checksum is another one)."
+            f"{path_of(location, group)}: its description is damaged (it does not match its "
+            "checksum)."
         )
     return dict(document)
 

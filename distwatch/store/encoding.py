@@ -1,8 +1,7 @@
-"""Values into the bytes of standard Zarr chunks, without zarr-python in between.
+"""Encoding values as the bytes of standard Zarr chunks, without zarr-python.
 
-Zarr-python makes the arrays and their metadata (`create`), and reads them; only what a
-growing array's chunks hold is encoded here, by the same compressor and checksum that
-zarr-python itself calls. Any reader of Zarr v3 opens the result.
+Chunks are encoded as `layout` says, by the same compressor and checksum that zarr-python
+itself calls, and read by zarr-python. Any reader of Zarr v3 opens the result.
 
 Chosen by ``tests/benchmarks/store_formats.py``, on two cores that were busy with other
 things: blocks of 256 steps, 4 replicas, 100 signals and 11 fields, 11 MB each, in one run:
@@ -19,69 +18,29 @@ things: blocks of 256 steps, 4 replicas, 100 signals and 11 fields, 11 MB each, 
     ==============  ===========  ==================  ============
 
 Event files keep float32, and their CPU time is scaled from one step. A training step of
-0.9 ms beside the writer thread took 1.02 times as long with this encoder and 1.28 times with
-zarr-python (medians of 11 turns on a restless machine: single turns went from 0.7 to 1.9). At
-9 ms neither could be told from no writer: both medians were below 1.
+0.9 ms took 1.02 times as long with a writer thread that uses this encoder, and 1.28 times with
+zarr-python (medians of 11 turns on a busy machine; single turns ranged from 0.7 to 1.9). At
+9 ms neither differed from no writer: both medians were below 1.
 
-Rejected: to assign to zarr-python's arrays, which costs three times the CPU beside the
-training, reads a chunk back before it writes a part of it, and resizes an array before its
-chunks are there, so that a run that was given up half way could not be opened. Writing files
-without the store's event loop was no faster than all chunks of a block in one round trip.
+Rejected: assigning to zarr-python's arrays, which costs three times the CPU during training,
+reads a chunk back before it writes a part of it, and resizes an array before its chunks are
+there, so that a run that failed half way could not be opened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from dataclasses import replace
 from typing import Any, Final
 
 import google_crc32c
 import numpy as np
-import numpy.typing as npt
-import zarr
 from numcodecs.blosc import Blosc
-from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec
 
-from distwatch.store.schema import ArraySpec
+from distwatch.store.layout import Array, ArrayLayout
 
-Array = npt.NDArray[Any]
-
-_COMPRESSOR: Final = "lz4"
-_LEVEL: Final = 5
-
-# It takes the size of an element from the array that it is given.
-_BLOSC = Blosc(cname=_COMPRESSOR, clevel=_LEVEL, shuffle=Blosc.SHUFFLE)
-
-
-def create(group: zarr.Group, spec: ArraySpec) -> ChunkEncoder:
-    """Create a growing array, with metadata that say what its encoder does.
-
-    Args:
-        group: where to create it.
-        spec: its layout. It is a sharded one where its chunks are smaller than its shards.
-    """
-    rank = len(spec.dims)
-    group.create_array(
-        spec.name,
-        shape=(0, *spec.sizes),
-        chunks=spec.chunk,
-        shards=spec.shard if spec.chunk != spec.shard else None,
-        dtype=spec.dtype,
-        fill_value=spec.fill,
-        # Time runs fastest, so that neighbours are alike and compress.
-        filters=[TransposeCodec(order=(*range(1, rank), 0))] if rank > 1 else None,
-        compressors=[
-            BloscCodec(
-                cname=_COMPRESSOR,
-                clevel=_LEVEL,
-                shuffle="shuffle",
-                typesize=np.dtype(spec.dtype).itemsize,
-            ),
-            Crc32cCodec(),
-        ],
-        dimension_names=spec.dims,
-        chunk_key_encoding={"name": "default", "separator": "."},
-    )
-    return ChunkEncoder(spec)
+# As the layout says. It takes the size of an element from the array that it is given.
+_BLOSC: Final = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE)
 
 
 class ChunkEncoder:
@@ -91,22 +50,22 @@ class ChunkEncoder:
     is ever read back.
 
     Args:
-        spec: the array's layout; its first dim is ``step``.
+        layout: the array's; its first dim is ``step``.
     """
 
-    def __init__(self, spec: ArraySpec) -> None:
-        self._spec = spec
-        self._sizes = spec.sizes
-        #: Values from the beginning of the last chunk on, and the step where that is.
-        self._kept = np.empty((0, *spec.sizes), _stored(spec.dtype))
+    def __init__(self, layout: ArrayLayout) -> None:
+        self._layout = layout
+        self._sizes = layout.shape[1:]
+        #: Values from the start of the last chunk on, and the place of that start.
+        self._kept = np.empty((0, *self._sizes), _stored(layout.dtype))
         self._from = 0
 
-    def shape(self, steps: int) -> tuple[int, ...]:
-        """The array's shape with so many steps, with room for all that was encoded."""
-        return (steps, *self._sizes)
+    def metadata(self, steps: int) -> dict[str, Any]:
+        """The array's ``zarr.json`` with so many steps, with room for all encoded values."""
+        return replace(self._layout, shape=(steps, *self._sizes)).metadata()
 
     def chunks(self, start: int, values: Array) -> Iterator[tuple[str, bytes]]:
-        """The chunks that values are in, each whole: its key in the array, and its bytes.
+        """Encode the chunks that hold some values, each whole: its key, and its bytes.
 
         Args:
             start: the place of the first value along ``step``. What was encoded from
@@ -117,19 +76,19 @@ class ChunkEncoder:
         Raises:
             ValueError: there is a gap between the values before and these.
         """
-        place = start // self._spec.shard[0]
-        whole = self._whole(place, start, np.asarray(values, _stored(self._spec.dtype)))
+        place = start // self._layout.shard[0]
+        whole = self._whole(place, start, np.asarray(values, _stored(self._layout.dtype)))
         self._sizes = tuple(map(max, self._sizes, whole.shape[1:]))
         return self._encoded(place, whole)
 
     def _whole(self, place: int, start: int, values: Array) -> Array:
         """The values, with those before them in their first chunk."""
-        began, length = place * self._spec.shard[0], self._spec.shard[0]
+        began, length = place * self._layout.shard[0], self._layout.shard[0]
         before = self._kept[: start - began]
         if start > began:
             if self._from != began or len(before) < start - began:
                 raise ValueError(
-                    f"array {self._spec.name!r}: values for place {start} came after those "
+                    f"array {self._layout.name!r}: values for place {start} came after those "
                     f"up to {self._from + len(self._kept)}; write them in order."
                 )
             values = np.concatenate([before, values])
@@ -138,14 +97,14 @@ class ChunkEncoder:
         return values
 
     def _encoded(self, place: int, values: Array) -> Iterator[tuple[str, bytes]]:
-        shard = self._spec.shard
+        shard = self._layout.shard
         for cell in _grid(values.shape, shard):
-            content = _filled_up(values[_within(cell, shard)], shard, self._spec.fill)
-            key = ".".join(map(str, ("c", place + cell[0], *cell[1:])))
-            if self._spec.chunk == shard:
+            content = _filled_up(values[_within(cell, shard)], shard, self._layout.fill)
+            key = self._layout.key((place + cell[0], *cell[1:]))
+            if self._layout.chunk == shard:
                 yield key, encode_chunk(content)
             else:
-                yield key, encode_shard(content, self._spec.chunk)
+                yield key, encode_shard(content, self._layout.chunk)
 
 
 def encode_shard(values: Array, chunk: tuple[int, ...]) -> bytes:
@@ -172,6 +131,24 @@ def encode_chunk(values: Array) -> bytes:
     """
     compressed: bytes = _BLOSC.encode(np.ascontiguousarray(np.moveaxis(values, 0, -1)))
     return _checksummed(compressed)
+
+
+def encode_labels(layout: ArrayLayout, values: Array) -> bytes:
+    """The one chunk of an array of labels: ``bytes`` or ``vlen-utf8``, then ``crc32c``.
+
+    Args:
+        layout: the array's.
+        values: all labels, of shape (n,).
+    """
+    if not layout.is_text:
+        return _checksummed(values.astype(_stored(layout.dtype)).tobytes())
+    texts = [str(value).encode() for value in values]
+    parts = [_length(texts), *(part for text in texts for part in (_length(text), text))]
+    return _checksummed(b"".join(parts))
+
+
+def _length(of: Sized) -> bytes:
+    return len(of).to_bytes(4, "little")
 
 
 def _checksummed(content: bytes) -> bytes:

@@ -1,9 +1,9 @@
-"""How large a run will be: a few windows of made-up rows are written to memory, and weighed.
+"""Estimating the size of a run: a few windows of made-up rows are written to memory.
 
-What compression leaves depends on how much of a number is noise, and the noise of statistics
+How well rows compress depends on how much of a number is noise, and the noise of statistics
 is known: the mean of e normal elements spreads by 1 / sqrt(e), and what TensorFlow sums in
-float32 has the digits of float32. So rows of normal deltas, through the writer itself, weigh
-what a training's rows weigh; rows that do not change weigh less.
+float32 has the digits of float32. So rows of normal deltas, written by the writer itself, take
+as many bytes as a training's rows; rows that do not change take less.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from distwatch.store.locations import location_of
 from distwatch.store.schema import root_attributes
 from distwatch.store.writer import StoreWriter
 
-#: Elements of a delta where nothing is known of it: their number hardly matters.
+#: Elements of a delta of unknown size: their number hardly matters.
 ELEMENTS = 1024
 
-#: What is the same on all replicas.
+#: Signals that are the same on all replicas.
 _MIRRORED = ("weight/", "update/")
 
-#: Windows that are weighed beyond the first, which has what is written once.
+#: Windows that are measured beyond the first, which includes the files that are written once.
 _WINDOWS = 2
 
 
@@ -47,7 +47,7 @@ def estimated_bytes(
         info: what it holds.
         steps: at how many steps each table looks.
         elements: of a signal's delta on a replica, by name and number, where known.
-        twins: signal -> an earlier one of the same tensor, whose rows are its own, too.
+        twins: signal -> an earlier one of the same tensor, which has equal rows.
         batch: rows of a replica's batch, for raw deltas.
     """
     known = _Known(dict(elements or {}), dict(twins or {}), batch)
@@ -60,7 +60,7 @@ def estimated_bytes(
 def made_up_info(
     signals: int, replicas: int, *, window: int = 256, histogram: bool = False
 ) -> RunInfo:
-    """A run of so many activations, of no model that there is."""
+    """A run of so many activations of a made-up model."""
     statistic = with_row((LogHistogram(),)) if histogram else ROW
     named = tuple(Signal(f"activation/layer_{i}") for i in range(signals))
     table = fitting(Table("table-00", named, "every(1)", window, statistic))
@@ -68,7 +68,7 @@ def made_up_info(
 
 
 def made_up_block(info: RunInfo, number: int, random: np.random.Generator) -> Block:
-    """A window of rows of a run of one table, as a training with normal deltas has them."""
+    """A window of rows of a run of one table, like those of a training with normal deltas."""
     (table,) = info.tables
     return _made_up(info, table, number, _Known({}, {}, batch=32), random)
 
@@ -86,13 +86,13 @@ def _table_bytes(info: RunInfo, steps: int, known: _Known) -> int:
     claim(address, root_attributes(info, now()))
     location = location_of(address)
     writer = StoreWriter(address, info)
-    weights = []
+    sizes = []
     for window in range(1 + _WINDOWS):
         writer.append(_made_up(info, table, window, known, random))
-        weights.append(location.nbytes)
+        sizes.append(location.nbytes)
     location.remove()
-    each = (weights[-1] - weights[0]) / _WINDOWS
-    return round(weights[0] - each + each * steps / table.window)
+    each = (sizes[-1] - sizes[0]) / _WINDOWS
+    return round(sizes[0] - each + each * steps / table.window)
 
 
 def _made_up(
@@ -102,7 +102,7 @@ def _made_up(
     known: _Known,
     random: np.random.Generator,
 ) -> Block:
-    """A window of rows, as a training with normal deltas would have them."""
+    """A window of rows, like those of a training with normal deltas."""
     step = np.arange(window * table.window, (window + 1) * table.window)
     made: dict[str, Floats] = {}
     for name in table.names:
@@ -110,7 +110,7 @@ def _made_up(
             made[name] = made[known.twins[name]]
             continue
         sizes = [known.elements.get((name, replica), ELEMENTS) for replica in info.replicas]
-        # Weights move by little from step to step; all else that is watched is like noise.
+        # Weights change little from step to step; all other signals are like noise.
         made_of = _Walk if name.startswith("weight/") else _Noise
         noise = made_of(random, len(step))
         each = [_made_up_rows(table.statistic, size, noise) for size in sizes]
@@ -130,7 +130,7 @@ def _made_up(
 
 
 class _Noise:
-    """Numbers that have nothing to do with those of the step before."""
+    """Numbers that do not depend on those of the step before."""
 
     def __init__(self, random: np.random.Generator, steps: int) -> None:
         self.random = random
@@ -150,7 +150,7 @@ class _Walk(_Noise):
 
 
 def _made_up_rows(statistic: Row, elements: int, noise: _Noise) -> Floats:
-    """Of one signal on one replica: shape (step, field)."""
+    """The rows of one signal on one replica: shape (step, field)."""
     if not elements:
         return np.tile(statistic.pack(statistic.empty()), (noise.steps, 1))
     usual = _usual_columns(elements, noise)
@@ -181,7 +181,7 @@ def _further_columns(part: Any, elements: int, noise: _Noise, usual: Floats) -> 
         share = np.asarray(sample) / np.sum(sample)
         return random.multinomial(elements, share, size=steps).astype(np.float64)
     if isinstance(part, Ratio):
-        # Of the update, whose usual columns have it, too; and of the weight.
+        # That of the update, which is also a usual column; and that of the weight.
         weight = _single(_Walk(random, steps).around(elements, 1.0))
         return np.stack([usual[:, ROW.fields.index("l2sq")], weight], axis=-1)
     return _single(random.lognormal(size=(steps, len(part.fields))))
@@ -202,5 +202,5 @@ def _made_up_tensors(
 
 
 def _single(values: Floats) -> Floats:
-    """With the digits of float32."""
+    """Values rounded to float32."""
     return values.astype(np.float32).astype(np.float64)

@@ -2,59 +2,103 @@
 
 from __future__ import annotations
 
+import abc
 import bisect
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from distwatch.errors import DamagedStoreError
-from distwatch.records import Block, Floats, Ints, Table, Tensors, joined_tensors, padded
+from distwatch.records import Block, Ints, Table, Tensors, padded
 from distwatch.statistics import merge_axis, with_row
 from distwatch.store import schema
 
-_ALL = slice(None)
+Array = npt.NDArray[Any]
+
+ALL = slice(None)
+
+#: What a coordinate holds where a table has no row; another table has it.
+_NO_COORDINATE = np.iinfo(np.int64).min
 
 
-class ReadableStates(Protocol):
-    """The states of a table's scalar fields, whoever wrote them."""
+class ReadableTable(abc.ABC):
+    """A table as it was committed, whoever wrote it.
 
-    table: Table
-    replicas: tuple[int, ...]
-    steps: int
+    Args:
+        table: what it holds.
+        replicas: the global numbers of its replicas.
+        steps: how many steps it has.
+        lost: how many steps were due and are not there.
+        thinned: how many steps were there once and were taken out again.
+        has_tensors: whether it keeps raw deltas, and has some.
+    """
 
-    def present(self, steps: slice = _ALL) -> npt.NDArray[np.bool_]:
-        """Whether a replica's row is there: shape (step, replica)."""
+    def __init__(
+        self,
+        table: Table,
+        replicas: tuple[int, ...],
+        steps: int,
+        *,
+        lost: int,
+        thinned: int,
+        has_tensors: bool,
+    ) -> None:
+        self.table = table
+        self.replicas = replicas
+        self.steps = steps
+        self.lost = lost
+        self.thinned = thinned
+        self.has_tensors = has_tensors
 
-    def coordinate(self, name: str, steps: slice = _ALL) -> Ints:
-        """``step``, ``epoch`` or ``iteration``: shape (step,)."""
+    @abc.abstractmethod
+    def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
+        """Read one array of the table, or a part of it.
 
-    def rows(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
-        """Per-replica states of scalar fields: shape (step, replica, signal, field)."""
+        ============================  ==================================================
+        name                          holds
+        ============================  ==================================================
+        step, epoch, iteration        coordinates: int64 of shape (step,)
+        present                       whether a replica's row is there: (step, replica)
+        rows                          states on each replica, of the scalar fields:
+                                      float64 of shape (step, replica, signal, field)
+        merged                        the same merged over replicas: (step, signal, field)
+        histogram                     bucket counts on each replica: int64 of shape (step,
+                                      replica, signal, bucket)
+        histogram_merged              the same merged: (step, signal, bucket)
+        tensor, valid                 see `tensors`
+        ============================  ==================================================
 
-    def merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
-        """The same merged over replicas: shape (step, signal, field)."""
+        Args:
+            name: which array.
+            steps: which steps, by their place in the table.
+            signals: which signals, where the array has signals.
+
+        Raises:
+            DamagedStoreError: it cannot be read.
+            RunChangedError: it was replaced since the run was opened.
+            UnreachableError: the run's location does not answer.
+        """
+
+    def tensors(self, steps: slice = ALL) -> Tensors | None:
+        """Raw deltas; None where the table keeps none. Raises as `read` does."""
+        if not self.has_tensors:
+            return None
+        return Tensors(self.read("tensor", steps), self.read("valid", steps))
+
+    def block(self, steps: slice) -> Block:
+        """Some steps with all columns of the table's statistic, as they were written."""
+        rows, merged = self.read("rows", steps), self.read("merged", steps)
+        if self.table.statistic.histogram is not None:
+            rows = np.concatenate([rows, self.read("histogram", steps)], axis=-1)
+            merged = np.concatenate([merged, self.read("histogram_merged", steps)], axis=-1)
+        step, epoch, iteration = (self.read(name, steps) for name in schema.COORDINATES)
+        tensors = self.tensors(steps)
+        return Block(self.table.name, step, epoch, iteration, rows, merged, tensors)
 
 
-class ReadableTable(ReadableStates, Protocol):
-    """What is read of a table, whoever wrote it."""
-
-    lost: int
-    thinned: int
-
-    def histogram(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
-        """Bucket counts on each replica: shape (step, replica, signal, bucket)."""
-
-    def histogram_merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
-        """The same merged over replicas: shape (step, signal, bucket)."""
-
-    def tensors(self, steps: slice = _ALL) -> Tensors | None:
-        """Raw deltas, where the table keeps them and a step was looked at."""
-
-
-def blocks(stored: ReadableStates, *, since: int = 0, signals: slice = _ALL) -> Iterator[Block]:
+def blocks(stored: ReadableTable, *, since: int = 0, signals: slice = ALL) -> Iterator[Block]:
     """A table's scalar fields in pieces of one chunk each, in order of step.
 
     Args:
@@ -65,7 +109,7 @@ def blocks(stored: ReadableStates, *, since: int = 0, signals: slice = _ALL) -> 
     window = stored.table.window
     # Whole, since a chunk of these spans many windows.
     step, epoch, iteration = (
-        stored.coordinate(name, slice(since, None)) for name in ("step", "epoch", "iteration")
+        stored.read(name, slice(since, None)) for name in schema.COORDINATES
     )
     for chunk in range(since // window * window, stored.steps, window):
         start, stop = max(chunk, since), min(chunk + window, stored.steps)
@@ -75,8 +119,8 @@ def blocks(stored: ReadableStates, *, since: int = 0, signals: slice = _ALL) -> 
             step=step[own],
             epoch=epoch[own],
             iteration=iteration[own],
-            rows=stored.rows(slice(start, stop), signals),
-            merged=stored.merged(slice(start, stop), signals),
+            rows=stored.read("rows", slice(start, stop), signals),
+            merged=stored.read("merged", slice(start, stop), signals),
         )
 
 
@@ -93,11 +137,11 @@ def check_rises(steps: Ints, where: str) -> None:
         )
 
 
-class ContinuedTable:
+class ContinuedTable(ReadableTable):
     """One table that a worker wrote in several starts, one after another.
 
-    A start replaces all steps of earlier ones from its own first step on: it took up the
-    training again from there.
+    A start replaces all steps of earlier ones from its own first step on, since the training
+    was resumed there.
 
     Args:
         parts: the table of each start, in their order.
@@ -116,73 +160,100 @@ class ContinuedTable:
                 f"{where}/{parts[0].table.name}: a later start watched other signals or "
                 "replicas than the first, which no distwatch does."
             )
-        self.table = parts[-1].table
-        self.replicas = parts[-1].replicas
-        self.lost = sum(part.lost for part in parts)
-        self.thinned = sum(part.thinned for part in parts)
+        #: How many steps of each part are not replaced.
+        self.kept = [_place_of(part, end) for part, end in zip(parts, ends, strict=True)]
+        super().__init__(
+            parts[-1].table,
+            parts[-1].replicas,
+            sum(self.kept),
+            lost=sum(part.lost for part in parts),
+            thinned=sum(part.thinned for part in parts),
+            has_tensors=any(part.has_tensors for part in parts),
+        )
         self._parts = parts
         self._where = f"{where}/{self.table.name}"
-        #: How many steps of each part still count.
-        self.kept = [_place_of(part, end) for part, end in zip(parts, ends, strict=True)]
-        self.steps = sum(self.kept)
 
-    def present(self, steps: slice = _ALL) -> npt.NDArray[np.bool_]:
-        return np.concatenate(self._of_each(lambda part, s: part.present(s), steps))
-
-    def coordinate(self, name: str, steps: slice = _ALL) -> Ints:
-        each = self._of_each(lambda part, s: part.coordinate(name, s), steps)
-        values = np.concatenate(each)
-        if name == "step":
-            check_rises(values, self._where)
-        return values
-
-    def rows(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
-        return np.concatenate(self._of_each(lambda part, s: part.rows(s, signals), steps))
-
-    def merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
-        return np.concatenate(self._of_each(lambda part, s: part.merged(s, signals), steps))
-
-    def histogram(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
-        return np.concatenate(self._of_each(lambda part, s: part.histogram(s, signals), steps))
-
-    def histogram_merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
-        each = self._of_each(lambda part, s: part.histogram_merged(s, signals), steps)
-        return np.concatenate(each)
-
-    def tensors(self, steps: slice = _ALL) -> Tensors | None:
-        each = self._of_each(lambda part, s: part.tensors(s), steps)
-        kept = [tensors for tensors in each if tensors is not None]
-        return joined_tensors(kept) if kept else None
-
-    def _of_each(self, read: Callable[[ReadableTable, slice], Any], steps: slice) -> list[Any]:
-        """What each part has of some steps; at least one of them, be it of no steps."""
+    def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
+        """See `ReadableTable.read`."""
         start, stop, _ = steps.indices(self.steps)
         found, before = [], 0
         for part, kept in zip(self._parts, self.kept, strict=True):
             low, high = max(start - before, 0), min(stop - before, kept)
             if low < high:
-                found.append(read(part, slice(low, high)))
+                found.append(part.read(name, slice(low, high), signals))
             before += kept
-        return found or [read(self._parts[-1], slice(0, 0))]
+        if not found:
+            # A part with steps has all arrays of the table.
+            fullest = max(self._parts, key=lambda part: part.steps)
+            return fullest.read(name, slice(0, 0), signals)
+        values = np.concatenate(_of_one_length(name, found))
+        if name == "step":
+            check_rises(values, self._where)
+        return values
 
 
 def _place_of(part: ReadableTable, step: int | None) -> int:
-    """Where the first step is that is not below ``step``; behind the last one for None."""
+    """The place of the first step that is not below ``step``; that after the last for None."""
     if step is None:
         return part.steps
 
     def at(place: int) -> int:
-        return int(part.coordinate("step", slice(place, place + 1))[0])
+        return int(part.read("step", slice(place, place + 1))[0])
 
     return bisect.bisect_left(range(part.steps), step, key=at)
 
 
-class JoinedTable:
+class AlignedTable(ReadableTable):
+    """One table on the steps of several.
+
+    Where it has no row, its replicas are not present, and its states are ``missing``.
+
+    Args:
+        stored: the table.
+        own: its steps.
+        steps: those of all tables, its own among them.
+        missing: the states of a step that it does not have.
+    """
+
+    def __init__(self, stored: ReadableTable, own: Ints, steps: Ints, missing: Any) -> None:
+        super().__init__(
+            stored.table,
+            stored.replicas,
+            len(steps),
+            lost=stored.lost,
+            thinned=stored.thinned,
+            has_tensors=stored.has_tensors,
+        )
+        self._stored = stored
+        self._step = steps
+        #: The places of its rows among all steps.
+        self._place = np.searchsorted(steps, own)
+        #: What stands for a missing row in each array; 0 in the others.
+        self._missing: dict[str, Any] = {
+            **dict.fromkeys(schema.COORDINATES, _NO_COORDINATE),
+            **dict.fromkeys(("rows", "merged"), missing),
+            "tensor": np.nan,
+        }
+
+    def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
+        """See `ReadableTable.read`; where a table has no row, coordinates are -2^63."""
+        start, stop, _ = steps.indices(self.steps)
+        if name == "step":
+            return np.asarray(self._step[start:stop])
+        low, high = (int(i) for i in np.searchsorted(self._place, [start, stop]))
+        values = self._stored.read(name, slice(low, high), signals)
+        out: Array = np.empty((stop - start, *values.shape[1:]), values.dtype)
+        out[...] = self._missing.get(name, 0)
+        out[self._place[low:high] - start] = values
+        return out
+
+
+class JoinedTable(ReadableTable):
     """One table, of which each worker wrote the rows of its own replicas.
 
     Its steps are those that any worker has. Where a worker has no row (it was killed
     before the others ended), its replicas hold the state of no elements and are not
-    `present`, and what is merged is merged over the others.
+    present, and what is merged is merged over the others.
 
     Args:
         parts: the workers' tables, in the order of their replicas.
@@ -193,159 +264,65 @@ class JoinedTable:
     """
 
     def __init__(self, parts: Sequence[ReadableTable], where: str) -> None:
-        self.table = parts[0].table
+        table = parts[0].table
         described = [schema.table_attributes(part.table, 0, 0) for part in parts]
         if any(each != described[0] for each in described):
             raise DamagedStoreError(
-                f"{where}/{self.table.name}: the workers watched different signals, "
+                f"{where}/{table.name}: the workers watched different signals, "
                 "which no distwatch does."
             )
-        self._parts = parts
-        self.replicas = tuple(number for part in parts for number in part.replicas)
-        self.lost = max(part.lost for part in parts)
-        self.thinned = max(part.thinned for part in parts)
-        steps = [part.coordinate("step") for part in parts]
-        self._step = _union(steps)
-        self.steps = len(self._step)
-        #: Where each part's rows stand among all steps.
-        self._places = [np.searchsorted(self._step, each) for each in steps]
-        further = tuple(f for f in self.table.statistic.further if not f.wide)
-        self._scalars = with_row(further)
-
-    def present(self, steps: slice = _ALL) -> npt.NDArray[np.bool_]:
-        each = self._of_each(lambda part, s: part.present(s), steps, missing=False)
-        return np.concatenate(each, axis=1)
-
-    def coordinate(self, name: str, steps: slice = _ALL) -> Ints:
-        # What one worker lacks another one has.
-        least = np.iinfo(np.int64).min
-        each = self._of_each(lambda part, s: part.coordinate(name, s), steps, missing=least)
-        return np.asarray(np.max(each, axis=0))
-
-    def rows(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
-        empty = self._no_elements
-        each = self._of_each(lambda part, s: part.rows(s, signals), steps, missing=empty)
-        return np.concatenate(each, axis=1)
-
-    def merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
-        empty = self._no_elements
-        each = self._of_each(lambda part, s: part.merged(s, signals), steps, missing=empty)
-        return np.asarray(merge_axis(self._scalars, np.stack(each), axis=0))
-
-    def histogram(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
-        each = self._of_each(lambda part, s: part.histogram(s, signals), steps, missing=0)
-        return np.concatenate(each, axis=1)
-
-    def histogram_merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Ints:
-        each = self._of_each(
-            lambda part, s: part.histogram_merged(s, signals), steps, missing=0
-        )
-        return np.asarray(np.sum(each, axis=0))
-
-    def tensors(self, steps: slice = _ALL) -> Tensors | None:
-        kept = {id(part): part.tensors() for part in self._parts}
-        there = {key: each for key, each in kept.items() if each is not None}
-        if len(there) < len(self._parts):
-            return None
-        most = max(each.values.shape[2] for each in there.values())
-
-        def values(part: ReadableTable, steps: slice) -> Any:
-            return padded(there[id(part)].values[steps], most)
-
-        def valid(part: ReadableTable, steps: slice) -> Any:
-            return there[id(part)].valid[steps]
-
-        return Tensors(
-            np.concatenate(self._of_each(values, steps, missing=np.nan), axis=1),
-            np.concatenate(self._of_each(valid, steps, missing=0), axis=1),
+        #: The statistic of the scalar fields.
+        self._scalars = with_row(tuple(f for f in table.statistic.further if not f.wide))
+        empty = merge_axis(self._scalars, np.zeros((0, len(self._scalars.fields))), axis=0)
+        self._parts = _on_all_steps(parts, missing=empty)
+        super().__init__(
+            table,
+            tuple(number for part in parts for number in part.replicas),
+            self._parts[0].steps,
+            lost=max(part.lost for part in parts),
+            thinned=max(part.thinned for part in parts),
+            has_tensors=all(part.has_tensors for part in parts),
         )
 
-    @property
-    def _no_elements(self) -> Floats:
-        """The state of no elements: shape (field,)."""
-        none = np.zeros((0, len(self._scalars.fields)))
-        return np.asarray(merge_axis(self._scalars, none, axis=0))
-
-    def _of_each(
-        self, read: Callable[[ReadableTable, slice], Any], steps: slice, *, missing: Any
-    ) -> list[npt.NDArray[Any]]:
-        """What each part has, put at its steps among all; ``missing`` at the others."""
-        start, stop, _ = steps.indices(self.steps)
-        return [
-            _put(functools.partial(read, part), place, slice(start, stop), missing)
-            for part, place in zip(self._parts, self._places, strict=True)
-        ]
+    def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
+        """See `ReadableTable.read`."""
+        each = [part.read(name, steps, signals) for part in self._parts]
+        if name in schema.COORDINATES:
+            return np.asarray(np.max(each, axis=0))
+        if name == "merged":
+            return np.asarray(merge_axis(self._scalars, np.stack(each), axis=0))
+        if name == "histogram_merged":
+            return np.asarray(np.sum(each, axis=0))
+        return np.concatenate(_of_one_length(name, each), axis=1)
 
 
-class AlignedTable:
-    """One table on the steps of several: NaN where it was not looked at.
-
-    Args:
-        stored: the table.
-        own: its steps.
-        steps: those of all tables, its own among them.
-    """
-
-    def __init__(self, stored: ReadableStates, own: Ints, steps: Ints) -> None:
-        self.table = stored.table
-        self.replicas = stored.replicas
-        self.steps = len(steps)
-        self._stored = stored
-        self._step = steps
-        #: Where its rows stand among all steps.
-        self._place = np.searchsorted(steps, own)
-
-    def present(self, steps: slice = _ALL) -> npt.NDArray[np.bool_]:
-        return self._put(self._stored.present, steps, missing=False)
-
-    def coordinate(self, name: str, steps: slice = _ALL) -> Ints:
-        """As that of a table, but for the smallest integer where it has no row."""
-        if name == "step":
-            return self._step[steps]
-        least = np.iinfo(np.int64).min
-        return self._put(lambda own: self._stored.coordinate(name, own), steps, missing=least)
-
-    def rows(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
-        return self._put(lambda own: self._stored.rows(own, signals), steps, missing=np.nan)
-
-    def merged(self, steps: slice = _ALL, signals: slice = _ALL) -> Floats:
-        return self._put(lambda own: self._stored.merged(own, signals), steps, missing=np.nan)
-
-    def _put(
-        self, read: Callable[[slice], Any], steps: slice, *, missing: Any
-    ) -> npt.NDArray[Any]:
-        start, stop, _ = steps.indices(self.steps)
-        return _put(read, self._place, slice(start, stop), missing)
+def aligned(tables: Sequence[ReadableTable]) -> Sequence[ReadableTable]:
+    """Tables on the steps that any of them has; NaN where one has no row."""
+    return tables if len(tables) < 2 else _on_all_steps(tables, missing=np.nan)
 
 
-def aligned(tables: Sequence[ReadableStates]) -> Sequence[ReadableStates]:
-    """Tables on the steps that any of them has."""
-    if len(tables) < 2:
-        return tables
-    own = [table.coordinate("step") for table in tables]
+def _on_all_steps(tables: Sequence[ReadableTable], missing: Any) -> list[AlignedTable]:
+    own = [table.read("step") for table in tables]
     steps = _union(own)
-    return [AlignedTable(*each, steps) for each in zip(tables, own, strict=True)]
+    return [
+        AlignedTable(table, each, steps, missing)
+        for table, each in zip(tables, own, strict=True)
+    ]
 
 
 def _union(steps: Sequence[Ints]) -> Ints:
     """The steps that are in any of several rising arrays, each once and rising.
 
-    What `numpy.union1d` gives, which takes seconds for a million steps: a stable sort finds
-    out that they rise already.
+    The same as `numpy.union1d`, which takes seconds for a million steps: a stable sort
+    detects that the arrays rise already.
     """
     every = np.sort(np.concatenate(steps), kind="stable")
     return every[np.diff(every, prepend=-1) > 0]
 
 
-def _put(
-    read: Callable[[slice], Any], place: Ints, steps: slice, missing: Any
-) -> npt.NDArray[Any]:
-    """Rows that stand at some places among all steps, put there; ``missing`` elsewhere."""
-    low, high = (int(i) for i in np.searchsorted(place, [steps.start, steps.stop]))
-    values = read(slice(low, high))
-    out: npt.NDArray[Any] = np.empty(
-        (steps.stop - steps.start, *values.shape[1:]), values.dtype
-    )
-    out[...] = missing
-    out[place[low:high] - steps.start] = values
-    return out
+def _of_one_length(name: str, parts: list[Array]) -> list[Array]:
+    """Parts of an array that can be put together: raw deltas have batches of many lengths."""
+    if name != "tensor":
+        return parts
+    most = max(part.shape[2] for part in parts)
+    return [padded(part, most) for part in parts]

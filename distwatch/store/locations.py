@@ -1,145 +1,99 @@
-"""Where runs lie: folders, memory and buckets, each of them a Zarr store.
+"""Where runs lie: folders, memory and buckets.
 
-Zarr reads and writes the arrays. What a location adds is what Zarr does not ask of a
-store: claiming a place, listing the segments there, sizes, and clearing away.
+A location reads, writes, lists and removes files; Zarr reads the chunks of arrays through
+its ``get``. A ``key`` is the path of a file within the location: names between slashes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import stat
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from zarr.abc.store import RangeByteRequest, Store
-from zarr.core.buffer import default_buffer_prototype
+import zarr
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
-from distwatch.errors import (
-    ConfigError,
-    DamagedStoreError,
-    DistwatchError,
-    NotARunError,
-    UnreachableError,
-)
+from distwatch.errors import ConfigError, DamagedStoreError, DistwatchError, UnreachableError
 from distwatch.store.addresses import Address, address_of, scheme_of
-from distwatch.store.syncing import SyncedStore
 
 T = TypeVar("T")
 
 ROOT_DOCUMENT = "zarr.json"
 
-
-class Location(Protocol):
-    """Where a run lies, or will; ``key`` is a path in it, of names between slashes."""
-
-    address: Address
-
-    def store(self, *, synced: bool = False, read_only: bool = False) -> Store:
-        """What Zarr reads and writes there; ``synced`` waits for the disk itself."""
-
-    def read(self, key: str, most: int | None = None) -> bytes | None:
-        """What is at ``key``, at most so many bytes of it; None if nothing is."""
-
-    def size(self, key: str) -> int | None:
-        """How many bytes are at ``key``; None if nothing is."""
-
-    def may_be_read(self, key: str) -> bool:
-        """Whether what is at ``key``, if there is anything, is a file of the run.
-
-        Raises:
-            DamagedStoreError: it is a link to elsewhere.
-        """
-
-    def children(self, path: str = "") -> list[str]:
-        """The names that are there below a path, in order; none where there is nothing."""
-
-    def delete(self, path: str) -> None:
-        """Remove everything below a path."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of everything that is there."""
-
-    def size_below(self, path: str) -> int:
-        """Bytes of everything below a path."""
-
-    def is_free(self) -> bool:
-        """Whether there is nothing, so that a run may be begun."""
-
-    def prepare(self) -> None:
-        """Make it ready to be written, where there is nothing yet."""
-
-    def clear(self) -> None:
-        """Remove everything that is there, but not the location."""
-
-    def remove(self) -> None:
-        """Remove the location with everything in it."""
-
-    def sweep(self) -> None:
-        """Remove what a crash left half written, under names that Zarr never reads."""
-
-    def is_writable(self) -> bool:
-        """Whether this process may write there."""
-
-    def reached(self) -> contextlib.AbstractContextManager[None]:
-        """Within it, an error of the way there is one of ours.
-
-        Raises:
-            UnreachableError: the location did not answer, or refused to.
-        """
-
-    def check_is_there(self) -> None:
-        """Say that no run can be here, where that can be told at once.
-
-        Raises:
-            NotARunError: there is no such place.
-        """
-
-
-def location_of(address: str | Path) -> Location:
-    """Find what a path or URL leads to; nothing there is touched.
-
-    Raises:
-        ConfigError: it is a URL that cannot be understood, or a library is missing.
-    """
-    address = address_of(address)
-    scheme = scheme_of(address)
-    if scheme is None:
-        return Folder(Path(address))
-    if scheme == "memory":
-        return Bucket(str(address), _memory.setdefault(str(address), MemoryStore()))
-    return Bucket(str(address), _object_store(str(address)))
-
-
-#: Runs in memory, which live as long as the process.
-_memory: dict[str, MemoryStore] = {}
+#: Bytes that may wait in memory to be written to a bucket.
+_BATCH_BYTES = 16 * 2**20
 
 
 class Folder:
-    """A run on a disk of this machine, or one that is mounted.
+    """A folder on a disk of this machine, or on one that is mounted.
 
-    It may be anybody's: links that lead out of it are not followed, neither to read nor to
-    delete, and what is no plain file (a pipe, which would never end) is not there.
+    A run in it may come from anybody: links that lead out of it are not followed, neither to
+    read nor to delete, and what is no plain file (a pipe, which would never end) is treated
+    as not there. Files are written here and not by Zarr's own store, which never syncs them
+    and depends on threads that are gone when the interpreter exits.
+
+    Args:
+        path: the folder.
+        synced: whether `write` waits until the disk itself has the files.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, synced: bool = False) -> None:
         self.address: Address = path
+        #: What Zarr reads through.
+        self.store: Store = LocalStore(path, read_only=True)
         self._path = path
+        self._synced = synced
         #: Folders that were found to lie in the run.
         self._within: set[Path] = set()
 
-    def store(self, *, synced: bool = False, read_only: bool = False) -> Store:
-        if synced:
-            return SyncedStore(self._path)
-        return LocalStore(self._path, read_only=read_only)
+    def write(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Write files, given as key and content, each whole or not at all.
+
+        Raises:
+            OSError: the first that cannot be written.
+        """
+        changed: set[Path] = set()
+        for key, content in items:
+            changed |= self._write_file(self._path / key, content)
+        if self._synced:
+            for folder in changed:
+                _sync_folder(folder)
+
+    def _write_file(self, path: Path, content: bytes) -> set[Path]:
+        """Write a file under a temporary name first; returns the folders that changed."""
+        made: list[Path] = []
+        if not path.parent.is_dir():
+            made = [folder.parent for folder in path.parents if not folder.exists()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                if self._synced:
+                    file.flush()
+                    os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        return {path.parent, *made}
 
     def read(self, key: str, most: int | None = None) -> bytes | None:
+        """The content of a file, at most ``most`` bytes of it; None if there is none.
+
+        Raises:
+            DamagedStoreError: it lies outside of the run.
+            UnreachableError: it cannot be read.
+        """
         if self._file(key) is None:
             return None
         try:
@@ -148,14 +102,26 @@ class Folder:
         except FileNotFoundError:
             return None
 
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None
+    ) -> Buffer | None:
+        """What Zarr reads of a file; None if there is none. Raises as `read` does."""
+        if self._file(key) is None:
+            return None
+        return await self.store.get(key, prototype, byte_range)
+
     def size(self, key: str) -> int | None:
+        """Bytes of a file; None if there is none. Raises as `read` does."""
         found = self._file(key)
         return None if found is None else found.st_size
 
-    def may_be_read(self, key: str) -> bool:
-        return self._file(key) is not None
-
     def children(self, path: str = "") -> list[str]:
+        """The names in a folder, sorted; none where there is no folder.
+
+        Raises:
+            DamagedStoreError: it lies outside of the run.
+            UnreachableError: it cannot be read.
+        """
         self._check_within(self._path / path)
         try:
             return sorted(child.name for child in (self._path / path).iterdir())
@@ -165,6 +131,11 @@ class Folder:
             raise _unreadable(self._path / path, error) from error
 
     def delete(self, path: str) -> None:
+        """Remove a file, a link, or a folder with everything in it.
+
+        Raises:
+            DamagedStoreError: it lies outside of the run.
+        """
         doomed = self._path / path
         self._check_within(doomed.parent)
         if doomed.is_dir() and not doomed.is_symlink():
@@ -174,12 +145,14 @@ class Folder:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all files."""
         return self.size_below("")
 
     def size_below(self, path: str) -> int:
+        """Bytes of all files below a path."""
         total, folders = 0, [os.fspath(self._path / path)]
         while folders:
-            # A writer may take a temporary file away in between, or a replaced table.
+            # A writer may remove a temporary file meanwhile, or a replaced table.
             with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
@@ -189,13 +162,33 @@ class Folder:
                             total += entry.stat(follow_symlinks=False).st_size
         return total
 
-    def _file(self, key: str) -> os.stat_result | None:
-        """The plain file at ``key``; None if there is none.
+    def exists(self) -> bool:
+        """Whether a run may be here; False only where that is known without reading."""
+        return self._path.is_dir()
 
-        Raises:
-            DamagedStoreError: it lies outside of the run.
-            UnreachableError: it cannot be told.
-        """
+    def is_free(self) -> bool:
+        """Whether nothing is here, so that a run may be created."""
+        # Also a file may be here, which has no children.
+        return not self._path.exists() or (self._path.is_dir() and not self.children())
+
+    def remove(self) -> None:
+        """Remove the location with everything in it."""
+        # Renamed first, so that an interrupted deletion leaves no half of a run.
+        doomed = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.deleted")
+        self._path.rename(doomed)
+        shutil.rmtree(doomed)
+
+    def sweep(self) -> None:
+        """Remove the temporary files that a crash left."""
+        for partial in self._path.rglob("*.partial"):
+            if not partial.is_dir() or partial.is_symlink():
+                partial.unlink(missing_ok=True)
+
+    def is_writable(self) -> bool:
+        """Whether this process may write here."""
+        return os.access(self._path, os.W_OK)
+
+    def _file(self, key: str) -> os.stat_result | None:
         path = self._path / key
         try:
             found = path.lstat()
@@ -220,121 +213,118 @@ class Folder:
             )
         self._within.add(path)
 
-    def is_free(self) -> bool:
-        # Also a file may lie there, which has no children.
-        return not self._path.exists() or (self._path.is_dir() and not self.children())
-
-    def prepare(self) -> None:
-        self._path.mkdir(parents=True, exist_ok=True)
-
-    def clear(self) -> None:
-        # Away in one rename, so that an interrupted deletion leaves no half of a run.
-        doomed = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.deleted")
-        self._path.rename(doomed)
-        shutil.rmtree(doomed)
-        self._path.mkdir()
-
-    def remove(self) -> None:
-        shutil.rmtree(self._path)
-
-    def sweep(self) -> None:
-        for partial in self._path.rglob("*.partial"):
-            if not partial.is_dir() or partial.is_symlink():
-                partial.unlink(missing_ok=True)
-
-    def is_writable(self) -> bool:
-        return os.access(self._path, os.W_OK)
-
-    def reached(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    def check_is_there(self) -> None:
-        if not self._path.is_dir():
-            raise NotARunError(f"{self._path} is no distwatch run: there is no such folder.")
-
 
 class Bucket:
-    """A run that lies elsewhere, under names that only look like folders.
+    """Names in a bucket or in memory that only look like folders.
+
+    Its methods are those of `Folder`; each of them raises UnreachableError where the bucket
+    does not answer, or refuses to.
 
     Args:
         url: its URL.
-        store: what Zarr reaches it by.
+        store: what Zarr reaches it by. What an object store has confirmed needs no syncing.
     """
 
     def __init__(self, url: str, store: Store) -> None:
         self.address: Address = url
-        self._store = store
+        self.store = store
 
-    def store(self, *, synced: bool = False, read_only: bool = False) -> Store:
-        # What an object store has confirmed needs no syncing.
-        return self._store.with_read_only(read_only)
+    def write(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Write files, given as key and content; returns, or raises, when none is under way."""
+        for batch in _batches(items):
+            self._do(self._write_all(batch))
+
+    async def _write_all(self, items: list[tuple[str, bytes]]) -> None:
+        room = asyncio.Semaphore(zarr.config.get("async.concurrency"))
+
+        async def write(key: str, content: bytes) -> None:
+            async with room:
+                await self.store.set(key, _buffer(content))
+
+        # All of them are waited for: a commit must not race with a chunk of a failed block.
+        ends = await asyncio.gather(*(write(*item) for item in items), return_exceptions=True)
+        for error in filter(None, ends):
+            raise error
 
     def read(self, key: str, most: int | None = None) -> bytes | None:
+        """The content of a file, at most ``most`` bytes of it; None if there is none."""
         asked = None if most is None else RangeByteRequest(0, most)
-        found = self._do(self._store.get(key, default_buffer_prototype(), asked))
+        found = self._do(self.store.get(key, default_buffer_prototype(), asked))
         return None if found is None else found.to_bytes()
 
-    def may_be_read(self, key: str) -> bool:
-        return True  # Here is nothing but files.
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None
+    ) -> Buffer | None:
+        """What Zarr reads of a file; None if there is none."""
+        with self._reaching():
+            return await self.store.get(key, prototype, byte_range)
 
     def size(self, key: str) -> int | None:
+        """Bytes of a file; None if there is none."""
+
         async def size() -> int | None:
             try:
-                return await self._store.getsize(key)
+                return await self.store.getsize(key)
             except FileNotFoundError:
                 return None
 
         return self._do(size())
 
     def children(self, path: str = "") -> list[str]:
+        """The names below a path, sorted; none where there is nothing."""
+
         async def names() -> list[str]:
-            return [name async for name in self._store.list_dir(path)]
+            return [name async for name in self.store.list_dir(path)]
 
         return sorted(self._do(names()))
 
     def delete(self, path: str) -> None:
-        self._do(self._store.delete_dir(path))
+        """Remove everything below a path."""
+        self._do(self.store.delete_dir(path))
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all files."""
         return self.size_below("")
 
     def size_below(self, path: str) -> int:
-        return self._do(self._store.getsize_prefix(path))
+        """Bytes of all files below a path."""
+        return self._do(self.store.getsize_prefix(path))
+
+    def exists(self) -> bool:
+        """Whether a run may be here; only reading shows it."""
+        return True
 
     def is_free(self) -> bool:
+        """Whether nothing is here, so that a run may be created."""
         return not self.children()
 
-    def prepare(self) -> None:
-        pass  # Nothing has to be there for a name to begin with.
+    def remove(self) -> None:
+        """Remove the location with everything in it."""
 
-    def clear(self) -> None:
         async def delete() -> None:
-            keys = [key async for key in self._store.list()]
-            # The root's document last: until then it can be seen that this was a run.
+            keys = [key async for key in self.store.list()]
+            # The root's document last: until then this can be seen to be a run.
             for key in sorted(keys, key=lambda key: key == ROOT_DOCUMENT):
-                await self._store.delete(key)
+                await self.store.delete(key)
 
         self._do(delete())
 
-    def remove(self) -> None:
-        self.clear()
-
     def sweep(self) -> None:
-        pass  # What is put there is there whole or not at all.
+        """Do nothing: a file is there whole or not at all."""
 
     def is_writable(self) -> bool:
+        """Whether this process may write here."""
         trial = f".{uuid.uuid4().hex}.trial"
-        content = default_buffer_prototype().buffer.from_bytes(b"distwatch")
         try:
-            self._do(self._store.set(trial, content))
-            self._do(self._store.delete(trial))
+            self.write([(trial, b"distwatch")])
+            self._do(self.store.delete(trial))
         except DistwatchError:
             return False
         return True
 
     @contextlib.contextmanager
-    def reached(self) -> Iterator[None]:
+    def _reaching(self) -> Iterator[None]:
         try:
             yield
         except _unreachable() as error:
@@ -343,12 +333,34 @@ class Bucket:
                 f"{_first_line(error)}); check the URL, the network and the credentials."
             ) from error
 
-    def check_is_there(self) -> None:
-        pass  # Only a document that is read tells.
-
     def _do(self, asked: Coroutine[Any, Any, T]) -> T:
-        with self.reached():
+        with self._reaching():
             return sync(asked)
+
+
+Location = Folder | Bucket
+
+#: Runs in memory, which live as long as the process.
+_memory: dict[str, MemoryStore] = {}
+
+
+def location_of(address: str | Path, *, synced: bool = False) -> Location:
+    """Find what a path or URL leads to; nothing there is touched.
+
+    Args:
+        address: a path or URL.
+        synced: whether what is written waits until the disk itself has it.
+
+    Raises:
+        ConfigError: it is a URL that cannot be understood, or a library is missing.
+    """
+    address = address_of(address)
+    scheme = scheme_of(address)
+    if scheme is None:
+        return Folder(Path(address), synced=synced)
+    if scheme == "memory":
+        return Bucket(str(address), _memory.setdefault(str(address), MemoryStore()))
+    return Bucket(str(address), _object_store(str(address)))
 
 
 def _object_store(url: str) -> Store:
@@ -357,7 +369,7 @@ def _object_store(url: str) -> Store:
         from zarr.storage import ObjectStore
     except ImportError as error:
         raise ConfigError(
-            f"{url}: this kind of place needs a library more: pip install 'distwatch[cloud]'."
+            f"{url}: this kind of place needs another library: pip install 'distwatch[cloud]'."
         ) from error
     try:
         return ObjectStore(from_url(url))
@@ -368,13 +380,41 @@ def _object_store(url: str) -> Store:
         ) from error
 
 
+def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Items in lists of about `_BATCH_BYTES`: they are made one by one."""
+    batch: list[tuple[str, bytes]] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item[1])
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _buffer(content: bytes) -> Buffer:
+    return default_buffer_prototype().buffer.from_bytes(content)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows opens no folders, and needs none synced.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _unreachable() -> tuple[type[Exception], ...]:
     """What a library raises that cannot reach a bucket; only where it is in use."""
     try:
         from obstore.exceptions import BaseError
     except ImportError:
         return ()
-    # A bucket that is missing is told of like a file.
+    # A bucket that is missing is reported like a file.
     return (BaseError, FileNotFoundError)
 
 

@@ -7,28 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distwatch.errors import (
-    ConfigError,
-    DamagedStoreError,
-)
-from distwatch.records import (
-    PHASES,
-    TRAIN,
-    Block,
-    RunInfo,
-    Table,
-)
-from distwatch.store import descriptions, schema
+from distwatch.errors import ConfigError, DamagedStoreError
+from distwatch.records import PHASES, TRAIN, Block, RunInfo, Table
+from distwatch.store import schema
 from distwatch.store.addresses import Address
 from distwatch.store.damage import Damage
-from distwatch.store.documents import read_document
-from distwatch.store.joining import (
-    ContinuedTable,
-    JoinedTable,
-    ReadableTable,
-    blocks,
-)
+from distwatch.store.documents import read_group
+from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
+from distwatch.store.schema import RootAttributes, SegmentAttributes
 from distwatch.store.tables import StoredTable
 
 
@@ -48,28 +35,28 @@ class StoredRun:
 
     def __init__(self, path: str | Path, phase: str | None = None) -> None:
         self._location = location_of(path)
-        #: Where it lies: a folder's path, or a URL.
+        #: Where it is: a folder's path, or a URL.
         self.path: Address = self._location.address
         #: The phase that was asked for; None for the usual one.
         self.phase = phase
-        attributes = root_of(self._location)
-        #: By this a run is told from another one that has taken its place since.
-        self.identity = descriptions.identity(attributes, str(path))
-        self.created = self.identity[1]
+        root, _ = read_group(self._location, "", RootAttributes)
+        #: This differs where another run has taken the place of this one.
+        self.identity = (root.run, root.created)
+        self.created = root.created
         found = read_segments(self._location)
         #: The phases that have rows.
         self.phases = [phase for phase in PHASES if any(s.info.phase == phase for s in found)]
         chosen = self._choose(phase)
         #: What was written of this phase: by each worker, since each start.
         self.segments = [segment for segment in found if segment.info.phase == chosen]
-        #: The same, the starts of each worker read as one.
+        #: The same, with the starts of each worker read as one.
         self.workers = continued(self.segments, str(path))
         self.tables = _joined(self.workers, str(path))
         tables = tuple(each.table for each in self.tables.values())
         if self.workers:
             self.info = _joined_info([each.info for each in self.workers], tables, str(path))
         else:
-            self.info = descriptions.rowless_info(attributes, str(path))
+            self.info = root.info
 
     @property
     def steps(self) -> int:
@@ -83,7 +70,7 @@ class StoredRun:
 
     @property
     def thinned(self) -> int:
-        """How many steps were taken out again to save room, summed over tables."""
+        """How many steps were taken out again to save space, summed over tables."""
         return sum(table.thinned for table in self.tables.values())
 
     @property
@@ -92,16 +79,16 @@ class StoredRun:
         return self._location.nbytes
 
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
-        """Read every chunk of every phase: how many bytes each has, and what is damaged."""
+        """Read every chunk of every phase: how many bytes each has, and its damage."""
         for segment in read_segments(self._location):
             for table in segment.tables.values():
                 yield from table.verify()
 
     @property
     def ended(self) -> str | None:
-        """What ended the writing: "closed", an error; None while it goes on, or if killed.
+        """What ended the writing: "closed", or an error; None while it goes on, or if killed.
 
-        Of the latest start of each worker; what went wrong with one comes first.
+        This is about the latest start of each worker; an error of any of them comes first.
         """
         latest = [worker.latest for worker in self.workers]
         said = {table.ended for segment in latest for table in segment.tables.values()}
@@ -150,18 +137,6 @@ class Worker(NamedTuple):
         return max((table.steps for table in self.tables.values()), default=0)
 
 
-def root_of(location: Location) -> dict[str, Any]:
-    """What the root group says of a run.
-
-    Raises:
-        NotARunError: there is no run.
-        FormatVersionError: a newer distwatch wrote it.
-    """
-    return descriptions.check_format(
-        read_document(location, "")["attributes"], str(location.address)
-    )
-
-
 def read_segments(location: Location) -> list[Segment]:
     """All segments of a run that have rows, by worker and start.
 
@@ -170,8 +145,8 @@ def read_segments(location: Location) -> list[Segment]:
         DamagedStoreError: one contradicts its own description.
     """
     found = [_read_segment(location, name) for name in _segment_names(location)]
-    begun = [segment for segment in found if segment is not None]
-    return sorted(begun, key=lambda each: (each.info.worker, each.info.origin.start))
+    started = [segment for segment in found if segment is not None]
+    return sorted(started, key=lambda each: (each.info.worker, each.info.origin.start))
 
 
 def groups_of(location: Location) -> dict[str, list[str]]:
@@ -180,16 +155,14 @@ def groups_of(location: Location) -> dict[str, list[str]]:
     Raises:
         FormatVersionError, DamagedStoreError: a segment cannot be understood.
     """
-    found = {}
-    for name in _segment_names(location):
-        where = f"{location.address}/{name}"
-        said = descriptions.check_format(read_document(location, name)["attributes"], where)
-        found[name] = list(descriptions.table_groups(said, where).values())
-    return found
+    return {
+        name: list(read_group(location, name, SegmentAttributes)[0].table_groups.values())
+        for name in _segment_names(location)
+    }
 
 
 def _segment_names(location: Location) -> list[str]:
-    """The segments that a run has; of one that was killed at once there is no document."""
+    """The segments of a run; one that was killed at once has no document."""
     return [
         name
         for name in location.children()
@@ -199,10 +172,8 @@ def _segment_names(location: Location) -> list[str]:
 
 
 def _read_segment(location: Location, name: str) -> Segment | None:
-    where = f"{location.address}/{name}"
-    said = descriptions.check_format(read_document(location, name)["attributes"], where)
-    info = descriptions.segment_info(said, where)
-    groups = descriptions.table_groups(said, where)
+    said, _ = read_group(location, name, SegmentAttributes)
+    info, groups = said.info, said.table_groups
     # All tables are made before the first row is committed to any of them.
     documents = [f"{name}/{group}/{ROOT_DOCUMENT}" for group in groups.values()]
     if any(location.size(document) is None for document in documents):
@@ -257,10 +228,10 @@ def _same_tables(tables: list[Any], where: str, of: str) -> list[str]:
 
 def _joined_info(infos: list[RunInfo], tables: tuple[Table, ...], where: str) -> RunInfo:
     replicas = tuple(number for info in infos for number in info.replicas)
-    if len(set(replicas)) < len(replicas) or len(replicas) > descriptions.MOST_REPLICAS:
+    if len(set(replicas)) < len(replicas) or len(replicas) > schema.MOST_REPLICAS:
         raise DamagedStoreError(
             f"{where}: {len(infos)} workers have {len(replicas)} replicas, expected up to "
-            f"{descriptions.MOST_REPLICAS}, each of one worker."
+            f"{schema.MOST_REPLICAS}, each of one worker."
         )
     return replace(
         infos[0],

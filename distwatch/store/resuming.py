@@ -1,4 +1,4 @@
-"""Where a training that ended too early is taken up again, by what its run holds."""
+"""Where a training that ended too early is resumed, from what its run holds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from distwatch.errors import ConfigError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo, Table
 from distwatch.store import schema
+from distwatch.store.documents import read_group
 from distwatch.store.joining import ReadableTable
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
-from distwatch.store.reader import Segment, continued, groups_of, read_segments, root_of
+from distwatch.store.reader import Segment, continued, groups_of, read_segments
+from distwatch.store.schema import RootAttributes
 
 #: Phases that move the optimizer's count.
 _TRAINING = (TRAIN, TRAIN_ON_BATCH)
@@ -24,29 +26,29 @@ def next_start(path: str | Path) -> int:
         NotARunError, FormatVersionError, DamagedStoreError: it cannot be continued.
     """
     location = location_of(path)
-    root_of(location)
+    read_group(location, "", RootAttributes)
     # Also of a start that was killed before its first commit, and so has no rows to read.
     starts = [schema.start_of(name) for name in location.children()]
     return max((start for start in starts if start is not None), default=-1) + 1
 
 
 def sweep(path: str | Path) -> None:
-    """Remove what a crash left half written, which no document of the run names."""
+    """Remove temporary files and tables that a crash left, which no document names."""
     location = location_of(path)
     location.sweep()
     for segment, groups in groups_of(location).items():
-        # A copy of a table that was to be thinned out, or the table that was.
+        # An unfinished copy of a table that was being thinned out, or the table it replaced.
         for child in set(location.children(segment)) - {ROOT_DOCUMENT, *groups}:
             location.delete(f"{segment}/{child}")
 
 
 def origin_of(path: str | Path, info: RunInfo) -> Origin:
-    """Where a start takes the run up, by the optimizer's count that it found.
+    """Where a start continues the run, by the optimizer's count that it found.
 
-    The step after the last one that left the optimizer's count where it is now; what
-    earlier starts wrote from there on is replaced. Where no row tells of this count (it
-    was lost in the crash, or its step was not looked at), steps are counted on from the
-    nearest row before it.
+    This is the step after the last one that left the optimizer's count where it is now; what
+    earlier starts wrote from there on is replaced. Where no row has this count (it was lost
+    in the crash, or its step was not recorded), steps are counted on from the nearest row
+    before it.
 
     Args:
         path: the run's.
@@ -61,18 +63,18 @@ def origin_of(path: str | Path, info: RunInfo) -> Origin:
         return info.origin
     (worker,) = continued(found, str(path))
     _check_same(path, worker.info, list(worker.tables.values()), info)
-    began, now = found[0].info.origin, info.origin
-    if not 0 <= began.iteration <= now.iteration and now.iteration >= 0:
+    first, now = found[0].info.origin, info.origin
+    if not 0 <= first.iteration <= now.iteration and now.iteration >= 0:
         raise ConfigError(
-            f"{path} began when the optimizer's count was {began.iteration}, and now it is "
+            f"{path} started when the optimizer's count was {first.iteration}, and now it is "
             f"{now.iteration}: restore the model before fit, or choose another path."
         )
     fullest = max(worker.tables.values(), key=lambda table: table.steps)
-    return Origin(now.start, _step_after(fullest, began, now.iteration, info), now.iteration)
+    return Origin(now.start, _step_after(fullest, first, now.iteration, info), now.iteration)
 
 
 def steps_of(path: str | Path, info: RunInfo) -> int:
-    """How many steps earlier starts left of a phase, on one worker."""
+    """How many steps of a phase earlier starts left, on one worker."""
     workers = continued(_segments(path, info), str(path))
     return sum(worker.steps for worker in workers)
 
@@ -85,7 +87,7 @@ def _segments(path: str | Path, info: RunInfo) -> list[Segment]:
     ]
 
 
-def _step_after(table: ReadableTable, began: Origin, iteration: int, info: RunInfo) -> int:
+def _step_after(table: ReadableTable, first: Origin, iteration: int, info: RunInfo) -> int:
     if iteration < 0:
         # Without an optimizer nothing is restored either: this goes on at the end.
         place = table.steps
@@ -96,13 +98,13 @@ def _step_after(table: ReadableTable, began: Origin, iteration: int, info: RunIn
     if place:
         step, reached = _at(table, "step", place - 1), _at(table, "iteration", place - 1)
     else:
-        step, reached = began.step - 1, began.iteration
+        step, reached = first.step - 1, first.iteration
     unseen = iteration - reached if info.phase in _TRAINING else 0
     return step + 1 + unseen
 
 
 def _at(table: ReadableTable, name: str, place: int) -> int:
-    return int(table.coordinate(name, slice(place, place + 1))[0])
+    return int(table.read(name, slice(place, place + 1))[0])
 
 
 def _check_same(
@@ -110,11 +112,11 @@ def _check_same(
 ) -> None:
     if was.replicas != info.replicas or was.workers != info.workers:
         raise ConfigError(
-            f"{path} was begun on {was.strategy} and cannot be resumed on {info.strategy}: "
+            f"{path} was started on {was.strategy} and cannot be resumed on {info.strategy}: "
             "rows of other replicas do not continue these; choose another path."
         )
     before = [each.table for each in tables]
-    if [_lasting(table) for table in before] != [_lasting(table) for table in info.tables]:
+    if list(map(_fixed_part, before)) != list(map(_fixed_part, info.tables)):
         differ = {name for table in before for name in table.names} ^ set(info.names)
         which = ", ".join(sorted(differ)) or "the same ones, otherwise"
         raise ConfigError(
@@ -123,7 +125,7 @@ def _check_same(
         )
 
 
-def _lasting(table: Table) -> object:
-    """What has to stay for rows to be continued; window and schedule may change."""
+def _fixed_part(table: Table) -> object:
+    """What must stay the same for rows to be continued; window and schedule may change."""
     further = [each.spec() for each in table.statistic.further]
     return table.name, table.signals, further, table.tensor

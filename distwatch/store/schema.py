@@ -1,163 +1,278 @@
-"""The layout of a run: names, dims, dtypes and attributes (see FORMAT.md)."""
+"""What the groups of a run say of it: one model for each, by which they are written and read.
+
+A document may come from anybody, so each value must be of its type and within bounds before
+it is used; a key that a model does not have is ignored. Lists cannot be longer than the
+document that holds them; numbers have bounds here.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
-import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from distwatch.records import TRAIN, RunInfo, Table, TensorLayout
+from distwatch.errors import DamagedStoreError, FormatVersionError, NotARunError, StoreError
+from distwatch.records import TRAIN, Origin, RunInfo, Table, TensorLayout, fitting
+from distwatch.signals import Signal
+from distwatch.statistics import from_spec
+from distwatch.text import shortened
 
 FORMAT = 1
 
-#: What a table says of its end that was closed in order.
-CLOSED = "closed"
-
-#: The one attribute that everything of ours stands under, at the root and in a segment.
+#: The attribute of a group that holds everything distwatch says of it.
 ATTRIBUTE = "distwatch"
 
+#: The arrays that say which step a row is of.
+COORDINATES = ("step", "epoch", "iteration")
 
-#: Inner chunks of ``rows`` and ``merged`` span at most this many signals, so that
-#: one signal's history is read without the others.
-SIGNALS_PER_CHUNK = 8
+#: The value of ``ended`` in a table that was closed in order.
+CLOSED = "closed"
+
+#: Replicas of one run; statistics such as ``checksum`` cannot add up more.
+MOST_REPLICAS = 8192
+
+#: No number of steps, workers or starts is larger.
+MOST = 2**53
+
+#: Characters of a name.
+LONGEST_NAME = 4096
+
+#: Characters of other texts; the rest is cut off. An error message may be long.
+LONGEST_TEXT = 65_536
+
+#: Names of groups are names of folders, on any system.
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+#: The key of a document's checksum.
+_CHECKSUM = "crc32"
+
+#: What reading values of another type than expected raises.
+_WRONG = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 
 
-#: Chunks of the coordinates span this many windows, so that those of a long run, which every
-#: reader needs whole, are few files.
-COORDINATE_WINDOWS = 32
+def _text(value: str) -> str:
+    return value[:LONGEST_TEXT]
 
 
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array that grows along ``step``, its first dim.
+def _name(value: str) -> str:
+    if not 0 < len(value) <= LONGEST_NAME:
+        raise ValueError(f"expected a name of 1 to {LONGEST_NAME} characters")
+    return value
 
-    ``sizes`` are those of the other dims, ``shard`` and ``chunk`` of all dims.
+
+def _group_name(value: str) -> str:
+    if not _GROUP.fullmatch(value):
+        raise ValueError("this is no name of a group")
+    return value
+
+
+def _texts(value: dict[Any, Any]) -> dict[str, str]:
+    # Not dict[str, str]: pydantic would list every wrong entry of a large document.
+    if not all(isinstance(text, str) for pair in value.items() for text in pair):
+        raise ValueError("expected names and texts")
+    return {key[:LONGEST_NAME]: _text(text) for key, text in value.items()}
+
+
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Replica = Annotated[int, Field(ge=0, lt=2**31)]
+Text = Annotated[str, AfterValidator(_text)]
+Texts = Annotated[dict[Any, Any], AfterValidator(_texts)]
+Name = Annotated[str, AfterValidator(_name)]
+GroupName = Annotated[str, AfterValidator(_group_name)]
+
+#: A list stops at its first wrong item, since a document may hold millions.
+_FIRST = Field(fail_fast=True)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class RootAttributes(_Model):
+    """What the root group says of a run, from before its first row.
+
+    ``run`` is a random name, by which workers know that they write to the same run.
     """
 
-    name: str
-    dims: tuple[str, ...]
-    sizes: tuple[int, ...]
-    shard: tuple[int, ...]
-    chunk: tuple[int, ...]
-    dtype: str
-    fill: float
+    format: int = FORMAT
+    run: Text = ""
+    created: Text = ""
+    strategy: Text = ""
+    workers: Positive = 1
+    versions: Texts = {}
+
+    @property
+    def info(self) -> RunInfo:
+        """What is known of a run without rows."""
+        return RunInfo((), (), self.strategy, self.versions, workers=self.workers, phase=TRAIN)
 
 
-def growing(info: RunInfo, table: Table) -> Iterator[ArraySpec]:
-    """The arrays of a table that grow along ``step``, but for its raw tensors."""
-    sizes = {
-        "step": table.window,
-        "replica": len(info.replicas),
-        "signal": len(table.signals),
-        "field": len(table.fields),
-        "bucket": len(bucket_labels(table)),
-    }
+class SegmentAttributes(_Model):
+    """What a segment's group says; its tables say the rest.
 
-    def spec(name: str, dims: str, dtype: str, fill: float) -> ArraySpec:
-        names = tuple(dims.split())
-        shard = tuple(sizes[dim] for dim in names)
-        chunk = tuple(
-            divisor(size, SIGNALS_PER_CHUNK) if dim == "signal" else size
-            for dim, size in zip(names, shard, strict=True)
+    ``groups`` names the group of each table: another one after the table was thinned out.
+    """
+
+    format: int = FORMAT
+    tables: Annotated[list[GroupName], _FIRST]
+    # Runs from before tables could be thinned out have no groups.
+    groups: Annotated[dict[Any, Any], Field()] = {}
+    phase: Literal["train", "test", "predict", "train_on_batch"]
+    worker: Count
+    workers: Positive
+    start: Count
+    first_step: Count
+    first_iteration: Annotated[int, Field(ge=-1, le=MOST)]
+    replicas: Annotated[list[Replica], _FIRST]
+    strategy: Text
+    versions: Texts
+    unwatched: Texts
+
+    @model_validator(mode="after")
+    def _check(self) -> SegmentAttributes:
+        different = len(set(self.replicas)) == len(self.replicas)
+        if not 0 < len(self.replicas) <= MOST_REPLICAS or not different:
+            raise ValueError(
+                f"replicas={shortened(self.replicas)}, expected up to {MOST_REPLICAS} "
+                "different numbers"
+            )
+        for group in self.table_groups.values():
+            if not isinstance(group, str) or not _GROUP.fullmatch(group):
+                raise ValueError(f"groups: {shortened(group)} is no name of a group")
+        if len(set(self.table_groups.values())) < len(self.tables):
+            raise ValueError(
+                f"tables={shortened(self.tables)}, groups={shortened(self.groups)}: expected "
+                "each once"
+            )
+        return self
+
+    @property
+    def table_groups(self) -> dict[str, str]:
+        """The name of the group that each table is in."""
+        return {name: self.groups.get(name, name) for name in self.tables}
+
+    @property
+    def info(self) -> RunInfo:
+        """The segment's description, without its tables."""
+        return RunInfo(
+            tables=(),
+            replicas=tuple(self.replicas),
+            strategy=self.strategy,
+            versions=self.versions,
+            unwatched=self.unwatched,
+            phase=self.phase,
+            worker=self.worker,
+            workers=self.workers,
+            origin=Origin(self.start, self.first_step, self.first_iteration),
         )
-        return ArraySpec(name, names, shard[1:], shard, chunk, dtype, fill)
-
-    long = (COORDINATE_WINDOWS * table.window,)
-    for name in ("step", "epoch", "iteration"):
-        yield ArraySpec(name, ("step",), (), long, long, "int64", -1)
-    yield spec("rows", "step replica signal field", "float64", float("nan"))
-    yield spec("merged", "step signal field", "float64", float("nan"))
-    if sizes["bucket"]:
-        yield spec("histogram", "step replica signal bucket", "int64", -1)
-        yield spec("histogram_merged", "step signal bucket", "int64", -1)
 
 
-def tensor_arrays(info: RunInfo, layout: TensorLayout, rows: int) -> Iterator[ArraySpec]:
-    """The arrays of raw tensors: one chunk a step and replica."""
-    replicas = 1 if layout.reduce else len(info.replicas)
-    axis = "reduced" if layout.reduce else "replica"
-    dims = tuple(f"dim_{i}" for i in range(1, 1 + len(layout.features)))
-    chunk = (1, 1, rows, *layout.features)
-    yield ArraySpec(
-        "tensor",
-        ("step", axis, "batch", *dims),
-        (replicas, rows, *layout.features),
-        chunk,
-        chunk,
-        layout.dtype,
-        float("nan"),
-    )
-    valid = (1, replicas)
-    yield ArraySpec("valid", ("step", axis), (replicas,), valid, valid, "int64", -1)
+class SignalEntry(_Model):
+    """A signal of a table."""
+
+    name: Name
+    reference: Name
 
 
-def label_sizes(info: RunInfo, table: Table) -> dict[str, tuple[int, str]]:
-    """The arrays that label the other dims: name -> how many labels, and their dtype."""
-    return {
-        "replica": (len(info.replicas), "int64"),
-        "signal": (len(table.signals), "string"),
-        "field": (len(table.fields), "string"),
-        "bucket": (len(bucket_labels(table)), "float64"),
-    }
+class TensorEntry(_Model):
+    """How a table keeps raw deltas."""
+
+    # NumPy 1 has no more than 32 dims.
+    features: Annotated[list[Count], Field(max_length=30, fail_fast=True)]
+    reduce: Literal["mean", "sum"] | None
+    dtype: Literal["float32", "float16"]
 
 
-def bucket_labels(table: Table) -> Any:
-    """The value that each bucket of the table's histogram stands for; none without one."""
-    histogram = table.statistic.histogram
-    return np.zeros(0) if histogram is None else histogram.centres
+class TableAttributes(_Model):
+    """What a table's group says; replacing it commits ``committed`` steps.
 
-
-def divisor(size: int, most: int) -> int:
-    """The largest divisor of ``size`` up to ``most``.
-
-    Inner chunks have to divide a shard exactly, or every write reads it first.
+    ``thinned`` steps were committed once and taken out again. ``ended`` is None while the
+    table is written (or if its writer was killed), `CLOSED`, or the error that ended it.
     """
-    return max(n for n in range(1, min(size, most) + 1) if size % n == 0)
 
+    format: int = FORMAT
+    committed: Count
+    lost: Count
+    thinned: Count = 0
+    ended: Text | None = None
+    window: Positive
+    schedule: Text
+    signals: Annotated[list[SignalEntry], _FIRST]
+    fields: Annotated[list[str], _FIRST]
+    statistics: Annotated[list[dict[str, Any]], _FIRST]
+    tensor: TensorEntry | None
 
-def segment_name(info: RunInfo) -> str:
-    """The group of one worker's rows of one phase since one start."""
-    name = f"worker-{info.worker:04d}-start-{info.origin.start:04d}"
-    return name if info.phase == TRAIN else f"{name}-{info.phase}"
+    def table(self, name: str) -> Table:
+        """The table that these attributes describe.
 
+        Raises:
+            ValueError: they contradict each other.
+        """
+        names = [each.get("name") for each in self.statistics]
+        if len({str(each) for each in names}) < len(names):
+            raise ValueError(f"statistics={shortened(names)}, expected each once")
+        kept = self.tensor
+        tensor = kept and TensorLayout(tuple(kept.features), kept.reduce, kept.dtype)
+        table = Table(
+            name=name,
+            signals=tuple(Signal(each.name, each.reference) for each in self.signals),
+            schedule=self.schedule,
+            window=self.window,
+            statistic=from_spec(self.statistics),
+            tensor=tensor or None,
+        )
+        self._check(table)
+        return table
 
-def start_of(segment: str) -> int | None:
-    """The start that a segment's name tells of; None if it is no segment's name."""
-    named = re.match(r"worker-[0-9]{4,}-start-([0-9]{4,})", segment)
-    return int(named[1]) if named else None
+    def _check(self, table: Table) -> None:
+        if not table.signals or len(set(table.names)) < len(table.names):
+            raise ValueError(f"signals={shortened(table.names)}, expected some, each once")
+        if self.fields != list(table.fields):
+            raise ValueError(f"fields={shortened(self.fields)}, expected {table.fields}")
+        most = fitting(table).window
+        if table.window > most:
+            raise ValueError(
+                f"window={table.window}, and of {len(table.signals)} signals at most {most} "
+                "steps fit into a ring"
+            )
 
 
 def root_attributes(info: RunInfo, created: str, run: str = "") -> dict[str, Any]:
-    """What the root group says of a run before its first row.
+    """The attributes of a run's root group.
 
-    ``run`` is a name of its own for each run, by which workers know that they write
-    to the same one.
+    Args:
+        info: what is known of the run before its first row.
+        created: when the run was created: ISO 8601, UTC.
+        run: a random name of the run.
     """
-    return _sealed(
-        {
-            "format": FORMAT,
-            "run": run,
-            "created": created,
-            "strategy": info.strategy,
-            "workers": info.workers,
-            "versions": info.versions,
-        }
+    root = RootAttributes(
+        run=run,
+        created=created,
+        strategy=info.strategy,
+        workers=info.workers,
+        versions=info.versions,
     )
+    return {ATTRIBUTE: root.model_dump()}
 
 
 def segment_attributes(info: RunInfo, groups: dict[str, str]) -> dict[str, Any]:
-    """What a segment's group says; its tables say the rest.
-
-    ``groups`` says in which group each table is: in another one after it was thinned out.
-    """
-    return _sealed(
+    """The attributes of a segment's group; ``groups`` says in which group each table is."""
+    segment = SegmentAttributes.model_validate(
         {
-            "format": FORMAT,
             "tables": [table.name for table in info.tables],
             "groups": groups,
             "phase": info.phase,
@@ -172,25 +287,19 @@ def segment_attributes(info: RunInfo, groups: dict[str, str]) -> dict[str, Any]:
             "unwatched": info.unwatched,
         }
     )
-
-
-def _sealed(ours: dict[str, Any]) -> dict[str, Any]:
-    attributes: dict[str, Any] = sealed({"attributes": {ATTRIBUTE: ours}})["attributes"]
-    return attributes
+    return {ATTRIBUTE: segment.model_dump()}
 
 
 def table_attributes(
     table: Table, committed: int, lost: int, ended: str | None = None, thinned: int = 0
 ) -> dict[str, Any]:
-    """What a table's group says; replacing it commits ``committed`` steps.
-
-    ``thinned`` steps were committed once and taken out again.
-
-    ``ended`` is None while the table is written, `CLOSED`, or what ended the writing.
-    """
-    return {
-        ATTRIBUTE: {
-            "format": FORMAT,
+    """The attributes of a table's group; see `TableAttributes`."""
+    tensor = table.tensor and {
+        **asdict(table.tensor),
+        "features": list(table.tensor.features),
+    }
+    attributes = TableAttributes.model_validate(
+        {
             "committed": committed,
             "lost": lost,
             "thinned": thinned,
@@ -200,36 +309,124 @@ def table_attributes(
             "signals": [asdict(signal) for signal in table.signals],
             "fields": list(table.fields),
             "statistics": [statistic.spec() for statistic in table.statistic.further],
-            "tensor": asdict(table.tensor) if table.tensor else None,
-        },
-        # Where xarray finds the coordinates that are no dims.
-        "coordinates": "epoch iteration",
-    }
+            "tensor": tensor,
+        }
+    )
+    # By "coordinates" xarray finds the coordinates that are no dims.
+    return {ATTRIBUTE: attributes.model_dump(), "coordinates": "epoch iteration"}
+
+
+def segment_name(info: RunInfo) -> str:
+    """The group of one worker's rows of one phase since one start."""
+    name = f"worker-{info.worker:04d}-start-{info.origin.start:04d}"
+    return name if info.phase == TRAIN else f"{name}-{info.phase}"
+
+
+def start_of(segment: str) -> int | None:
+    """The start in a segment's name; None if it is no segment's name."""
+    named = re.match(r"worker-[0-9]{4,}-start-([0-9]{4,})", segment)
+    return int(named[1]) if named else None
+
+
+def check_format(attributes: Any, where: str) -> dict[str, Any]:
+    """Return distwatch's attributes of a group.
+
+    Raises:
+        NotARunError: there are none.
+        FormatVersionError: another version of distwatch wrote them.
+    """
+    ours = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(ours, dict) or type(ours.get("format")) is not int:
+        raise NotARunError(
+            f"{where} is no distwatch run: it has no {ATTRIBUTE!r} attribute with a "
+            "format number. Give the path that was given to Watch."
+        )
+    found = ours["format"]
+    if found != FORMAT:
+        remedy = (
+            "update it: pip install -U distwatch."
+            if found > FORMAT
+            else "there is no such format, so the store is damaged or not from distwatch."
+        )
+        raise FormatVersionError(
+            f"{where} is of store format {shortened(found)}, this distwatch reads format "
+            f"{FORMAT}; {remedy}"
+        )
+    return ours
+
+
+@contextlib.contextmanager
+def understanding(where: str) -> Iterator[None]:
+    """Turn the errors of reading a group's description into one that names the group.
+
+    Raises:
+        DamagedStoreError: the description cannot be understood.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except _WRONG as error:
+        raise damaged(where, error) from error
+
+
+def damaged(where: str, error: Exception) -> DamagedStoreError:
+    """The error of a group whose description cannot be understood."""
+    why = f"{type(error).__name__}: {shortened(str(error), quoted=False)}"
+    if isinstance(error, ValidationError):
+        why = _first_mistake(error)
+    return DamagedStoreError(f"{where}: its description is damaged ({why}).")
+
+
+def _first_mistake(error: ValidationError) -> str:
+    mistake = error.errors(include_url=False)[0]
+    reason, place = mistake["msg"], ".".join(map(str, mistake["loc"]))
+    if mistake["type"] == "missing":
+        return f"{place} is missing"
+    if mistake["type"] == "value_error":
+        reason = str(mistake["ctx"]["error"])
+    if not place:
+        return reason
+    return f"{place}={shortened(mistake['input'])}: {reason[:1].lower()}{reason[1:]}"
 
 
 def sealed(document: dict[str, Any]) -> dict[str, Any]:
-    """A group's document with a checksum of what it says, among our attributes."""
-    ours = {**document["attributes"][ATTRIBUTE], _SEAL: None}
+    """A group's document with a checksum of its content among distwatch's attributes."""
+    ours = {**document["attributes"][ATTRIBUTE], _CHECKSUM: None}
     whole = {**document, "attributes": {**document["attributes"], ATTRIBUTE: ours}}
-    ours[_SEAL] = _checksum(whole)
+    ours[_CHECKSUM] = _checksum(whole)
     return whole
 
 
 def is_whole(document: Any) -> bool:
-    """Whether a group's document is as it was written, as far as it has a checksum."""
+    """Whether a group's document has the content of its checksum, or no checksum."""
     try:
         ours = document["attributes"][ATTRIBUTE]
-        seal, known = ours[_SEAL], ours["format"] == FORMAT
+        seal, known = ours[_CHECKSUM], ours["format"] == FORMAT
     except (KeyError, TypeError):
         return True
     return seal is None or not known or seal == _checksum(document)
 
 
 def _checksum(document: dict[str, Any]) -> int:
-    """Of our attributes and of the arrays' metadata, whatever else stands there."""
-    ours = {k: v for k, v in document["attributes"][ATTRIBUTE].items() if k != _SEAL}
+    """The checksum of distwatch's attributes and the arrays' metadata, and nothing else."""
+    ours = {k: v for k, v in document["attributes"][ATTRIBUTE].items() if k != _CHECKSUM}
     arrays = (document.get("consolidated_metadata") or {}).get("metadata", {})
     return zlib.crc32(json.dumps([ours, arrays], sort_keys=True).encode())
 
 
-_SEAL = "crc32"
+def group_document(attributes: dict[str, Any], arrays: dict[str, Any] | None = None) -> bytes:
+    """A group's ``zarr.json``.
+
+    Args:
+        attributes: its attributes, from one of the functions above.
+        arrays: the metadata of all its arrays, by name.
+    """
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    if arrays is not None:
+        document["consolidated_metadata"] = {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": arrays,
+        }
+    return json.dumps(sealed(document)).encode()

@@ -1,20 +1,28 @@
-"""Appending to one table: each block is there whole or not at all."""
+"""Appending to one table: each block is there whole or not at all.
+
+A commit must not show steps whose chunks are not written. So chunks are written first, under
+keys that no metadata mentions yet; then one document is replaced, the group's, in one atomic
+rename. It carries the metadata of all arrays inline (``consolidated_metadata``), so that
+this one replacement is the commit.
+
+Rejected: plain ``Array.append`` of zarr-python (after 116 of 150 kills it showed rows that
+were never written), and a file format of our own (nobody else could read it).
+"""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-
-import numpy as np
-import zarr
-from zarr.abc.store import Store
-from zarr.codecs import Crc32cCodec
 
 from distwatch.errors import StateShapeError
 from distwatch.records import Block, RunInfo, Table, concatenate
-from distwatch.store import encoding, schema
-from distwatch.store.staging import StagedStore
+from distwatch.store import layout, schema
+from distwatch.store.encoding import ChunkEncoder, encode_labels
+from distwatch.store.locations import ROOT_DOCUMENT
+
+Files = Iterable[tuple[str, bytes]]
 
 #: A tail that is not a whole chunk is rewritten at most this often, in seconds.
 TAIL_INTERVAL = 30.0
@@ -28,39 +36,39 @@ class TableWriter:
     of one, to be replaced by a superset later.
 
     Args:
-        store: where the run is.
+        write: writes files, given as key and content; see `locations`.
         info: what the run holds.
         table: what this table holds.
         group: the path of the table's group.
     """
 
-    def __init__(self, store: Store, info: RunInfo, table: Table, group: str) -> None:
+    def __init__(
+        self, write: Callable[[Files], None], info: RunInfo, table: Table, group: str
+    ) -> None:
+        self._write = write
         self._info = info
         self._table = table
         self._path = group
-        self._store = StagedStore(store)
-        self._group = zarr.create_group(self._store, path=group, zarr_format=3)
-        self._arrays = {
-            spec.name: encoding.create(self._group, spec)
-            for spec in schema.growing(info, table)
-        }
-        _create_labels(self._group, info, table)
+        self._arrays = {each.name: ChunkEncoder(each) for each in layout.growing(info, table)}
+        labels = layout.labels(info, table)
+        self._labels = {name: label.metadata() for name, (label, _) in labels.items()}
+        self._write(
+            (f"{group}/{name}/{label.key((0,))}", encode_labels(label, values))
+            for name, (label, values) in labels.items()
+        )
         self._tail: list[Block] = []
-        #: Steps that were taken over.
-        self._given = 0
+        #: Steps that were appended.
+        self._appended = 0
         #: Steps in whole chunks.
         self.whole = 0
         #: Steps that were committed once and taken out since.
         self.thinned = 0
         self._lost = 0
-        self._committed = 0
+        #: Steps that a reader sees, and will see after a crash.
+        self.committed = 0
         self._tail_time = time.monotonic()
-        self._commit(0, settle=True)
-
-    @property
-    def committed(self) -> int:
-        """Steps that a reader sees, and will see after a crash."""
-        return self._committed
+        self._commit(0)
+        self._write_metadata({**self._metadata(0), **self._labels})
 
     def append(self, block: Block) -> None:
         """Take a block, and commit every whole chunk that it completes.
@@ -75,11 +83,11 @@ class TableWriter:
         window = self._table.window
         whole = len(waiting) // window * window
         if whole:
-            self._write(waiting[:whole])
+            self._write(self._chunks(waiting[:whole]))
             self.whole += whole
             self._commit(self.whole)
         self._tail = [waiting[whole:]]
-        self._given += len(block)
+        self._appended += len(block)
 
     def commit_tail(self, *, at_once: bool = True) -> None:
         """Commit the steps that fill no chunk yet (unless that was done just now)."""
@@ -88,71 +96,66 @@ class TableWriter:
             return
         tail = self._tail[0]
         if len(tail):
-            self._write(tail)
+            self._write(self._chunks(tail))
         self._commit(self.whole + len(tail))
         self._tail_time = time.monotonic()
 
     def count_lost(self, steps: int) -> None:
-        """Declare steps that will never come; said in the store at the next commit."""
+        """Count steps that will never come as lost; the next commit stores the count."""
         self._lost += steps
 
     def give_up(self, reason: str, lost: int) -> None:
-        """Say why no more comes than what is committed; ``lost`` never came here."""
-        self._lost += lost + self._given - self._committed
-        self._commit(self._committed, ended=reason)
+        """Commit the reason why no more steps come; ``lost`` steps were never appended."""
+        self._lost += lost + self._appended - self.committed
+        self._commit(self.committed, ended=reason)
 
     def take_over(self, source: TableWriter, left_out: int) -> None:
-        """Go on in the place of a table, whose steps are here but for some of the old ones."""
+        """Continue in the place of a table, of whose old steps some were left out."""
         self._lost = source._lost
         self.thinned = source.thinned + left_out
 
     def close(self) -> None:
         """Commit everything."""
         self.commit_tail()
-        self._commit(self._committed, settle=True, ended=schema.CLOSED)
-
-    def _write(self, block: Block) -> None:
-        """Write the chunks of a block; its steps are there when they are committed."""
-        self._store.put(self._chunks(block))
+        self._commit(self.committed, ended=schema.CLOSED)
+        self._write_metadata(self._metadata(self.committed))
 
     def _chunks(self, block: Block) -> Iterator[tuple[str, bytes]]:
-        for name, values in self._values(block).items():
+        """Encode the chunks of a block; its steps are there when they are committed."""
+        if block.tensors is not None:
+            self._add_tensor_arrays(block.tensors.values.shape[2])
+        for name, values in layout.values_of(self._table, block).items():
             for key, content in self._arrays[name].chunks(self.whole, values):
                 yield f"{self._path}/{name}/{key}", content
 
-    def _values(self, block: Block) -> dict[str, Any]:
-        """The values of each array of the table, for the steps of a block."""
-        scalars = len(self._table.fields)
-        values: dict[str, Any] = {
-            "step": block.step,
-            "epoch": block.epoch,
-            "iteration": block.iteration,
-            "rows": block.rows[..., :scalars],
-            "merged": block.merged[..., :scalars],
-        }
-        if "histogram" in self._arrays:
-            values["histogram"] = block.rows[..., scalars:].astype(np.int64)
-            values["histogram_merged"] = block.merged[..., scalars:].astype(np.int64)
-        if self._table.tensor is not None and block.tensors is not None:
-            self._make_room_for_tensors(block.tensors.values.shape[2])
-            values["tensor"] = block.tensors.values
-            values["valid"] = block.tensors.valid
-        return values
-
-    def _make_room_for_tensors(self, rows: int) -> None:
+    def _add_tensor_arrays(self, rows: int) -> None:
         """How many rows a batch has is known when the first one comes."""
         if self._table.tensor is not None and "tensor" not in self._arrays:
-            for spec in schema.tensor_arrays(self._info, self._table.tensor, max(rows, 1)):
-                self._arrays[spec.name] = encoding.create(self._group, spec)
+            arrays = layout.tensor_arrays(self._info, self._table.tensor, max(rows, 1))
+            self._arrays |= {each.name: ChunkEncoder(each) for each in arrays}
 
-    def _commit(self, steps: int, *, settle: bool = False, ended: str | None = None) -> None:
+    def _commit(self, steps: int, *, ended: str | None = None) -> None:
         attributes = schema.table_attributes(
             self._table, steps, self._lost, ended, self.thinned
         )
         # Also of what a failed write left half done, no more is shown than the steps.
-        shapes = {name: array.shape(steps) for name, array in self._arrays.items()}
-        self._store.commit(self._path, attributes, shapes, settle=settle)
-        self._committed = steps
+        arrays = {**self._metadata(steps), **self._labels}
+        document = schema.group_document(attributes, arrays)
+        self._write([(f"{self._path}/{ROOT_DOCUMENT}", document)])
+        self.committed = steps
+
+    def _metadata(self, steps: int) -> dict[str, Any]:
+        return {name: array.metadata(steps) for name, array in self._arrays.items()}
+
+    def _write_metadata(self, arrays: dict[str, Any]) -> None:
+        """Write the arrays' own documents, which may lag behind the group's, never lead it.
+
+        At each commit, these further files would double its cost.
+        """
+        self._write(
+            (f"{self._path}/{name}/{ROOT_DOCUMENT}", json.dumps(metadata).encode())
+            for name, metadata in arrays.items()
+        )
 
     def _check(self, block: Block) -> None:
         signals, fields = len(self._table.signals), len(self._table.statistic.fields)
@@ -162,25 +165,3 @@ class TableWriter:
                 f"a block of shape {block.rows.shape} (merged {block.merged.shape}) came "
                 f"for a table of shape {wanted}; every replica must watch the same signals."
             )
-
-
-def _create_labels(group: zarr.Group, info: RunInfo, table: Table) -> None:
-    labels: dict[str, Any] = {
-        "replica": np.asarray(info.replicas, np.int64),
-        "signal": np.asarray(table.names, object),
-        "field": np.asarray(table.fields, object),
-        "bucket": schema.bucket_labels(table),
-    }
-    for name, values in labels.items():
-        if name == "bucket" and not len(values):
-            continue
-        array = group.create_array(
-            name,
-            shape=(len(values),),
-            chunks=(max(1, len(values)),),
-            dtype="string" if values.dtype == object else str(values.dtype),
-            compressors=[Crc32cCodec()],
-            dimension_names=(name,),
-            config={"write_empty_chunks": True},
-        )
-        array[:] = values

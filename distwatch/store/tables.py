@@ -1,46 +1,39 @@
-"""One table of a run on disk: its description is checked as it is opened, its chunks as they
-are read."""
+"""One table of a run on disk: its description is checked when it is opened, its chunks when
+they are read."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from distwatch.errors import DamagedStoreError, RunChangedError, StoreError
-from distwatch.records import Floats, Ints, RunInfo, TensorLayout, Tensors
-from distwatch.statistics import ROW
-from distwatch.store import descriptions, schema
+from distwatch.records import RunInfo, Table
+from distwatch.store import layout as layouts
 from distwatch.store.checked_arrays import (
     PACKS_TO,
-    Layout,
     MissingChunkError,
     check_layout,
-    label_layout,
-    layout_of,
     open_array,
 )
-from distwatch.store.damage import UNREADABLE, Damage, are_counts, checked, is_missing
-from distwatch.store.documents import read_document
-from distwatch.store.joining import check_rises
+from distwatch.store.damage import UNREADABLE, Damage, are_possible, checked
+from distwatch.store.documents import path_of, read_group
+from distwatch.store.joining import ALL, Array, ReadableTable, check_rises
+from distwatch.store.layout import ArrayLayout
 from distwatch.store.locations import Location
+from distwatch.store.schema import SegmentAttributes, TableAttributes, understanding
 from distwatch.text import shortened
 
-#: So few chunks are looked for when they are read, and not before.
+#: Whether so few chunks are there is only checked when they are read.
 _FEW = 16
 
-#: The fields that count elements.
-_COUNTS = slice(0, ROW.fields.index("n") + 1)
-
-#: So many bytes of raw deltas are made room for, whatever their files have.
+#: Bytes of raw deltas that memory is taken for, however small their files are.
 _UNASKED = 2**28
 
 
-class StoredTable:
+class StoredTable(ReadableTable):
     """One table of a run on disk.
 
     Args:
@@ -61,68 +54,61 @@ class StoredTable:
         self._location = location
         self._segment = segment
         self._path = f"{segment}/{group}"
-        self._where = f"{location.address}/{self._path}"
-        self._info = info
-        document = read_document(location, self._path)
-        said = descriptions.check_format(document["attributes"], self._where)
-        self.table = descriptions.table_info(said, name, self._where)
-        self.replicas = info.replicas
-        self.steps, self.lost, self.thinned = descriptions.progress(said, self._where)
-        #: How the writing ended; None while it goes on, or if it was killed.
-        self.ended = descriptions.ended(said, self._where)
-        self._layouts = self._checked_layouts(_arrays_of(document))
-        self._check_is_there("step", -(-self.steps // self._layouts["step"].shard[0]))
+        self._where = path_of(location, self._path)
+        said, arrays = read_group(location, self._path, TableAttributes)
+        #: How the writing ended; None while it goes on, or if the writer was killed.
+        self.ended = said.ended
+        with understanding(self._where):
+            table = said.table(name)
+            found = _layouts(info, table, said.committed, arrays)
+            for layout in found:
+                check_layout(layout, arrays.get(layout.name), self._where)
+        self._layouts = {layout.name: layout for layout in found}
+        super().__init__(
+            table,
+            info.replicas,
+            said.committed,
+            lost=said.lost,
+            thinned=said.thinned,
+            has_tensors="tensor" in self._layouts,
+        )
+        self._check_is_there("step", 0)
+        if self.has_tensors:
+            self._check_is_there("tensor", 2)
 
-    def present(self, steps: slice = slice(None)) -> npt.NDArray[np.bool_]:
-        """Whether a replica's row is there, which they all are: shape (step, replica)."""
-        start, stop, _ = steps.indices(self.steps)
-        return np.ones((stop - start, len(self.replicas)), bool)
-
-    def coordinate(self, name: str, steps: slice = slice(None)) -> Ints:
-        """``step``, ``epoch`` or ``iteration``: shape (step,)."""
-        values = np.asarray(self._read(name, (steps,)), np.int64)
+    def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
+        """See `ReadableTable.read`."""
+        if name == "present":
+            start, stop, _ = steps.indices(self.steps)
+            return np.ones((stop - start, len(self.replicas)), bool)
+        if name not in self._layouts:
+            raise self._wrong(f"array {name!r} is not there")
+        if name == "tensor":
+            self._check_tensors_fit()
+        dims = self._layouts[name].dims
+        asked = {"step": steps, "signal": signals}
+        values = self._read(name, tuple(asked.get(dim, ALL) for dim in dims))
         if name == "step":
             check_rises(values, self._where)
         return values
 
-    def rows(self, steps: slice = slice(None), signals: slice = slice(None)) -> Floats:
-        """Per-replica states of scalar fields: shape (step, replica, signal, field)."""
-        return np.asarray(self._read("rows", (steps, slice(None), signals)), np.float64)
-
-    def merged(self, steps: slice = slice(None), signals: slice = slice(None)) -> Floats:
-        """The same merged over replicas: shape (step, signal, field)."""
-        return np.asarray(self._read("merged", (steps, signals)), np.float64)
-
-    def histogram(self, steps: slice = slice(None), signals: slice = slice(None)) -> Ints:
-        """Bucket counts on each replica: shape (step, replica, signal, bucket)."""
-        return np.asarray(self._read("histogram", (steps, slice(None), signals)), np.int64)
-
-    def histogram_merged(
-        self, steps: slice = slice(None), signals: slice = slice(None)
-    ) -> Ints:
-        """The same merged over replicas: shape (step, signal, bucket)."""
-        return np.asarray(self._read("histogram_merged", (steps, signals)), np.int64)
-
-    def tensors(self, steps: slice = slice(None)) -> Tensors | None:
-        """Raw deltas, where the table keeps them and a step was looked at."""
-        if "tensor" not in self._layouts:
-            return None
-        self._check_tensors_fit()
-        return Tensors(self._read("tensor", (steps,)), self._read("valid", (steps,)))
-
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
-        """Read every chunk: how many bytes each has, and what is damaged."""
+        """Read every chunk: how many bytes each has, and its damage.
+
+        Raises:
+            UnreachableError: the run's location does not answer.
+        """
         for name in sorted(self._layouts):
-            with self._location.reached():
-                yield from self._checked(name)
+            yield from self._checked(name)
 
     def _checked(
         self, name: str, rows: slice | None = None
     ) -> Iterator[tuple[int, Damage | None]]:
-        array, path = self._array(name), f"{self._path}/{name}"
-        if name != "tensor":
-            return checked(array, self._location, path, rows=rows)
-        return checked(array, self._location, path, rows=rows, holds=self._has_rows_in)
+        layout = self._layouts[name]
+        holds = self._has_rows_in if layout.sparse else lambda region: True
+        path = f"{self._path}/{name}"
+        array = self._array(name)
+        return checked(array, layout, self._location, path, rows=rows, holds=holds)
 
     def _has_rows_in(self, region: tuple[slice, ...]) -> bool:
         """Whether a batch reaches into a region of the raw deltas."""
@@ -133,31 +119,15 @@ class StoredTable:
             return True  # Which is damage of its own.
 
     def _is_in_place(self) -> bool:
-        """Whether the segment still says that the table is here."""
-        said = read_document(self._location, self._segment)["attributes"]
-        where = f"{self._location.address}/{self._segment}"
-        groups = descriptions.table_groups(descriptions.check_format(said, where), where)
-        return self._path == f"{self._segment}/{groups.get(self.table.name)}"
+        """Whether the segment still names the group of this table."""
+        said, _ = read_group(self._location, self._segment, SegmentAttributes)
+        group = said.table_groups.get(self.table.name)
+        return self._path == f"{self._segment}/{group}"
 
-    def _checked_layouts(self, said: dict[str, Any]) -> dict[str, Layout]:
-        """The arrays that are there, each as the table's description wants it."""
-        info, table = self._info, self.table
-        layouts = [layout_of(spec, self.steps) for spec in schema.growing(info, table)]
-        labels = schema.label_sizes(info, table)
-        layouts += [label_layout(n, *about) for n, about in labels.items() if n in said]
-        try:
-            if table.tensor is not None and "tensor" in said:
-                layouts += _tensor_layouts(info, table.tensor, self.steps, said["tensor"])
-            for layout in layouts:
-                check_layout(layout, said.get(layout.name), self._where)
-        except (LookupError, TypeError, ValueError, RecursionError) as error:
-            if isinstance(error, DamagedStoreError):
-                raise
-            raise descriptions.damaged(self._where, error) from error
-        return {layout.name: layout for layout in layouts}
-
-    def _check_is_there(self, name: str, chunks: int) -> None:
-        """Refuse an array of more chunks than there are files, before there is room for it."""
+    def _check_is_there(self, name: str, axis: int) -> None:
+        """Refuse an array of more chunks than files, before memory is taken for it."""
+        layout = self._layouts[name]
+        chunks = -(-layout.shape[axis] // layout.shard[axis])
         if chunks <= _FEW:
             return
         files = len(self._location.children(f"{self._path}/{name}"))
@@ -169,10 +139,9 @@ class StoredTable:
     def _check_tensors_fit(self) -> None:
         """Refuse raw deltas that are larger than anything that could be in their files.
 
-        Their chunks may be absent, and what is absent is filled up.
+        Their chunks may be absent, and absent ones are filled up.
         """
         layout = self._layouts["tensor"]
-        self._check_is_there("tensor", -(-layout.shape[2] // layout.shard[2]))
         unpacked = math.prod(layout.shape) * layout.itemsize
         if unpacked <= _UNASKED:
             return
@@ -192,10 +161,9 @@ class StoredTable:
     def _array(self, name: str) -> Any:
         return open_array(self._location, f"{self._path}/{name}", self._layouts[name])
 
-    def _read(self, name: str, where: tuple[slice, ...]) -> Any:
+    def _read(self, name: str, where: tuple[slice, ...]) -> Array:
         try:
-            with self._location.reached():
-                values = np.asarray(self._array(name)[where])
+            values = np.asarray(self._array(name)[where])
         except StoreError:
             raise
         except MissingChunkError as error:
@@ -208,10 +176,8 @@ class StoredTable:
             ) from error
         except UNREADABLE as error:
             raise self._damaged(name, where, f"{type(error).__name__}: {error}") from error
-        if is_missing(name, values):
-            raise self._damaged(name, where, "a chunk is missing")
-        if name in ("rows", "merged") and not are_counts(values[..., _COUNTS]):
-            raise self._damaged(name, where, "it holds numbers of elements that are none")
+        if not are_possible(name, values):
+            raise self._damaged(name, where, "it holds impossible numbers of elements")
         return values
 
     def _damaged(self, name: str, where: tuple[slice, ...], why: str) -> StoreError:
@@ -233,24 +199,20 @@ class StoredTable:
         )
 
 
-def _arrays_of(document: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of a table's arrays, whatever they say."""
-    consolidated = document.get("consolidated_metadata")
-    arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
-    return arrays if isinstance(arrays, dict) else {}
-
-
-def _tensor_layouts(
-    info: RunInfo, tensor: TensorLayout, steps: int, said: Any
-) -> Iterator[Layout]:
-    """Those of raw deltas: only the rows of a batch are known from the arrays alone."""
-    rows = said["chunk_grid"]["configuration"]["chunk_shape"][2]
-    most = said["shape"][2]
-    if type(rows) is not int or type(most) is not int or not 0 < rows <= most:
-        raise ValueError(f"{shortened(most)} rows of a batch in chunks of {shortened(rows)}")
-    for spec in schema.tensor_arrays(info, tensor, rows):
-        layout = layout_of(spec, steps, sparse=spec.name == "tensor")
-        if layout.sparse:
-            axis, _, *features = spec.sizes
-            layout = replace(layout, shape=(steps, axis, most, *features))
-        yield layout
+def _layouts(
+    info: RunInfo, table: Table, steps: int, said: dict[str, Any]
+) -> list[ArrayLayout]:
+    """The arrays that are there, as the table's description requires them."""
+    found = list(layouts.growing(info, table, steps))
+    labels = layouts.labels(info, table)
+    found += [layout for name, (layout, _) in labels.items() if name in said]
+    if table.tensor is not None and "tensor" in said:
+        # Only the array itself says how many rows the batches have.
+        rows = said["tensor"]["chunk_grid"]["configuration"]["chunk_shape"][2]
+        most = said["tensor"]["shape"][2]
+        if type(rows) is not int or type(most) is not int or not 0 < rows <= most:
+            raise ValueError(
+                f"{shortened(most)} rows of a batch in chunks of {shortened(rows)}"
+            )
+        found += layouts.tensor_arrays(info, table.tensor, rows, steps=steps, most=most)
+    return found

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import functools
-import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import zarr
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-
-from distwatch.errors import BudgetReachedError
+from distwatch.errors import BudgetReachedError, RunExistsError
 from distwatch.records import Block, RunInfo, Table
 from distwatch.store import schema
-from distwatch.store.budget import Budget, CountingStore
+from distwatch.store.budget import Budget
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
 from distwatch.store.table_writer import TableWriter
 from distwatch.store.tables import StoredTable
 from distwatch.store.thinning import Distances, Replaced, TableCopy
+from distwatch.text import format_bytes
 
 
 class StoreWriter:
@@ -26,8 +23,12 @@ class StoreWriter:
     Args:
         path: a claimed path.
         info: what the rows hold.
-        synced: whether a commit waits until the disk has what is committed.
+        synced: whether a commit waits until the disk itself has it.
         budget: what bounds the bytes of the run, if anything does.
+
+    Raises:
+        RunExistsError: the segment was written already.
+        OSError: it cannot be written.
     """
 
     def __init__(
@@ -38,20 +39,19 @@ class StoreWriter:
         synced: bool = False,
         budget: Budget | None = None,
     ) -> None:
-        self._location = location_of(path)
-        store = self._location.store(synced=synced)
-        self._store = CountingStore(store, budget) if budget else store
-        self._budget = budget
+        self._location = location_of(path, synced=synced)
+        self._budget = budget or Budget()
         self._info = info
         self._segment = schema.segment_name(info)
-        #: Where each table is; elsewhere once it was thinned out.
+        #: The group of each table: another one after it was thinned out.
         self._groups = {table.name: table.name for table in info.tables}
-        attributes = schema.segment_attributes(info, self._groups)
-        zarr.create_group(self._store, path=self._segment, attributes=attributes, zarr_format=3)
+        if self._location.size(self._path(ROOT_DOCUMENT)) is not None:
+            raise RunExistsError(f"{path} has rows of {self._segment} already.")
+        self._write_groups()
         self._tables = {table.name: self._writer_of(table) for table in info.tables}
         self._copies: dict[str, TableCopy] = {}
         self._distances = {table.name: Distances() for table in info.tables}
-        self._replaced = Replaced(self._store)
+        self._replaced = Replaced(self._delete)
 
     @property
     def committed(self) -> int:
@@ -70,8 +70,7 @@ class StoreWriter:
             StateShapeError: the block's shape is not that of its table.
             BudgetReachedError: it does not fit into the budget.
         """
-        if self._budget is not None:
-            self._make_room(block, self._budget)
+        self._make_room(block, self._budget)
         self._tables[block.table].append(block)
 
     def commit_tail(self, *, at_once: bool = True) -> None:
@@ -80,12 +79,12 @@ class StoreWriter:
             table.commit_tail(at_once=at_once)
 
     def count_lost(self, steps: dict[str, int]) -> None:
-        """Declare steps of tables that will never come."""
+        """Count steps of tables that will never come as lost."""
         for name, lost in steps.items():
             self._tables[name].count_lost(lost)
 
     def give_up(self, reason: str, lost: dict[str, int]) -> None:
-        """Say in the store, if it can still be written, why it ends here and what is lost."""
+        """Write into the store why it ends here and how many steps of each table are lost."""
         for name, table in self._tables.items():
             table.give_up(reason, lost.get(name, 0))
 
@@ -97,14 +96,27 @@ class StoreWriter:
         for table in self._tables.values():
             table.close()
         self._replaced.remove(at_once=True)
-        self._store.close()
 
     def _writer_of(self, table: Table, group: str | None = None) -> TableWriter:
         path = self._path(group or self._groups[table.name])
-        return TableWriter(self._store, self._info, table, path)
+        return TableWriter(self._write, self._info, table, path)
 
     def _path(self, group: str) -> str:
         return f"{self._segment}/{group}"
+
+    def _write(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write files, counted against the budget."""
+
+        def counted() -> Iterator[tuple[str, bytes]]:
+            for key, content in files:
+                yield key, content
+                self._budget.count(key, len(content))
+
+        self._location.write(counted())
+
+    def _delete(self, group: str) -> None:
+        self._location.delete(group)
+        self._budget.forget(group)
 
     # Within the budget
 
@@ -119,20 +131,20 @@ class StoreWriter:
         if not budget.has_room(block.nbytes):
             self.commit_tail()
             raise BudgetReachedError(
-                f"{self._location.address} holds {budget.used / 1e6:,.1f} MB, and its "
-                f"max_bytes are {budget.most / 1e6:,.1f} MB; what is committed stays."
+                f"{self._location.address} holds {format_bytes(budget.used)}, and its "
+                f"max_bytes are {format_bytes(budget.most)}; what is committed stays."
             )
 
     def _thin_on(self) -> None:
-        """Copy a little more, and put the copies in the tables' place when they are done."""
-        # What was replaced just now is still counted, and may be all that is too much.
+        """Copy a little more, and put complete copies in the tables' place."""
+        # Tables that were just replaced still count, and may be all that exceeds the budget.
         if not self._copies and not self._replaced.waiting:
-            self._begin_copies()
+            self._start_copies()
         behind = [copy.advance() for copy in self._copies.values()]
         if self._copies and not any(behind):
             self._put_in_place()
 
-    def _begin_copies(self) -> None:
+    def _start_copies(self) -> None:
         for table in self._info.tables:
             name, source = table.name, self._tables[table.name]
             if source.whole < 2 * table.window:
@@ -148,22 +160,16 @@ class StoreWriter:
         for name, copy in self._copies.items():
             copy.finish()
             self._groups[name] = _copy_of(before[name])
-        self._name_groups()
+        self._write_groups()
         for name, copy in self._copies.items():
             self._tables[name], self._distances[name] = copy.target, copy.distances
             self._replaced.add(self._path(before[name]))
         self._copies.clear()
 
-    def _name_groups(self) -> None:
-        """Replace the segment's document by one that names where its tables are now."""
-        document = {
-            "zarr_format": 3,
-            "node_type": "group",
-            "attributes": schema.segment_attributes(self._info, self._groups),
-        }
-        content = json.dumps(document).encode()
-        buffer = default_buffer_prototype().buffer.from_bytes(content)
-        sync(self._store.set(self._path(ROOT_DOCUMENT), buffer))
+    def _write_groups(self) -> None:
+        """Write the segment's document, which names the group of each table."""
+        attributes = schema.segment_attributes(self._info, self._groups)
+        self._write([(self._path(ROOT_DOCUMENT), schema.group_document(attributes))])
 
 
 def _copy_of(group: str) -> str:

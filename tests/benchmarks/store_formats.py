@@ -41,7 +41,8 @@ from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
 from distwatch.store import BackgroundWriter, StoreWriter, claim, writer
-from distwatch.store.schema import SIGNALS_PER_CHUNK, divisor, root_attributes
+from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor, values_of
+from distwatch.store.schema import root_attributes
 
 try:
     import pyarrow as pa
@@ -126,6 +127,7 @@ class Distwatch:
 
 def opened(path: Path, info: RunInfo) -> StoreWriter:
     claim(path, root_attributes(info, "2025-01-01T00:00:00+00:00"))
+    ZarrTableWriter.folder = path
     return StoreWriter(path, info)
 
 
@@ -138,19 +140,24 @@ class ZarrPython(Distwatch):
 
 
 class ZarrTableWriter(writer.TableWriter):
-    """Assigns to the arrays, each resized before."""
+    """Assigns to zarr-python's arrays, each resized before; its files are not counted."""
 
-    def _write(self, block: Block) -> None:
-        start, stop = self._whole, self._whole + len(block)
-        for name, values in self._values(block).items():
+    #: The folder of the run.
+    folder = Path()
+
+    def _chunks(self, block: Block) -> Iterator[tuple[str, bytes]]:
+        start, stop = self.whole, self.whole + len(block)
+        for name, values in values_of(self._table, block).items():
             array = self._by_name(name)
             array.resize((stop, *values.shape[1:]))
             array[start:stop] = values
+        yield from ()
 
     def _by_name(self, name: str) -> Any:
         self.__dict__.setdefault("_opened", {})
         if name not in self._opened:
-            self._opened[name] = self._group[name].with_config({"write_empty_chunks": True})
+            opened = zarr.open_array(self.folder / self._path / name, mode="r+")
+            self._opened[name] = opened.with_config({"write_empty_chunks": True})
         return self._opened[name]
 
 

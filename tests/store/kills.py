@@ -95,9 +95,9 @@ def what_is_wrong(path, least):
         if steps:
             table, want = run.tables[TABLE], block_of(info_of(signals=12), 0, steps)
             for name in ("step", "epoch", "iteration"):
-                np.testing.assert_array_equal(table.coordinate(name), getattr(want, name))
-            np.testing.assert_array_equal(table.rows(), want.rows)
-            np.testing.assert_array_equal(table.merged(), want.merged)
+                np.testing.assert_array_equal(table.read(name), getattr(want, name))
+            np.testing.assert_array_equal(table.read("rows"), want.rows)
+            np.testing.assert_array_equal(table.read("merged"), want.merged)
     except AssertionError as error:
         return f"torn: {error}"
     except Exception as error:

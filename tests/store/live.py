@@ -50,14 +50,14 @@ def look(path, before):
     if run.tables:
         table = run.tables[TABLE]
         last = slice(max(0, table.steps - 30), table.steps)
-        there, rows = table.present(last), table.rows(last)
+        there, rows = table.read("present", last), table.read("rows", last)
         wanted = block_of(INFO, last.start, table.steps - last.start).rows
         for worker in range(len(run.workers)):
             mine = slice(2 * worker, 2 * worker + 2)
             known = there[:, mine]
             np.testing.assert_array_equal(rows[:, mine][known], wanted[known])
         np.testing.assert_array_equal(
-            table.coordinate("step", last), np.arange(last.start, table.steps)
+            table.read("step", last), np.arange(last.start, table.steps)
         )
     return steps
 

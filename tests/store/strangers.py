@@ -297,7 +297,7 @@ REFUSED = {
     "signals-twice": (says(TABLE, signals=NAMES[:-1] + NAMES[:1]), "each once"),
     "signal-name": (
         says(TABLE, signals=[{"name": "x" * 10**6, "reference": "none"}]),
-        "signal='xxx",
+        "signals.0.name='xxx",
     ),
     "histogram": (says(TABLE, statistics=[HISTOGRAM]), "at most 1 steps fit into a ring"),
     "histogram-small": (
@@ -308,13 +308,22 @@ REFUSED = {
     "histogram-nonsense": (says(TABLE, statistics=[{**HISTOGRAM, "largest": 1e300}]), "1e+300"),
     "statistic-unknown": (says(TABLE, statistics=[{"name": "__import__"}]), "unknown statist"),
     # Numbers that are none.
-    "committed-true": (says(TABLE, committed=True), "committed=True, expected a whole number"),
-    "committed-negative": (says(TABLE, committed=-1), "committed=-1, expected"),
-    "committed-text": (says(TABLE, committed="21"), "committed='21', expected"),
-    "committed-part": (says(TABLE, committed=21.5), "committed=21.5, expected"),
+    "committed-true": (
+        says(TABLE, committed=True),
+        "=True: input should be a valid int",
+    ),
+    "committed-negative": (says(TABLE, committed=-1), "committed=-1: input should be greater"),
+    "committed-text": (
+        says(TABLE, committed="21"),
+        "='21': input should be a valid int",
+    ),
+    "committed-part": (
+        says(TABLE, committed=21.5),
+        "=21.5: input should be a valid int",
+    ),
     "committed-infinite": (
         in_text(TABLE, '"committed": 21', '"committed": 1e309'),
-        "=inf, exp",
+        "=inf: input should be a",
     ),
     "committed-nan": (in_text(TABLE, '"committed": 21', '"committed": NaN'), "NaN is no JSON"),
     "committed-long": (
@@ -323,12 +332,12 @@ REFUSED = {
     ),
     "lost": (says(TABLE, lost=2**80), "lost="),
     "first-step": (says(SEGMENT, first_step=1e309), "Infinity is no JSON"),
-    "worker": (says(SEGMENT, worker=[]), "worker=[], expected"),
-    "phase": (says(SEGMENT, phase="../train"), "expected one of train"),
-    "ended": (says(TABLE, ended={"a": 1}), "expected a text"),
-    "created": (says("", created=["a"]), "expected a text"),
-    "unwatched": (says(SEGMENT, unwatched={"a": {}}), "expected a text"),
-    "versions": (says(SEGMENT, versions=[["a", "b"]]), "expected names and texts"),
+    "worker": (says(SEGMENT, worker=[]), "worker=[]: input should be a valid integer"),
+    "phase": (says(SEGMENT, phase="../train"), "should be 'train', 'test'"),
+    "ended": (says(TABLE, ended={"a": 1}), "should be a valid string"),
+    "created": (says("", created=["a"]), "should be a valid string"),
+    "unwatched": (says(SEGMENT, unwatched={"a": {}}), "expected names and texts"),
+    "versions": (says(SEGMENT, versions=[["a", "b"]]), "should be a valid dictionary"),
     # Documents.
     "root-deep": (text("", DEEP), "is no distwatch run"),
     "segment-deep": (text(SEGMENT, DEEP), "RecursionError"),
@@ -394,11 +403,11 @@ REFUSED_TENSORS = {
     ),
     "features-many": (
         says(TABLE, tensor={"features": [1] * 40, "reduce": None, "dtype": "float32"}),
-        "up to 30 sizes",
+        "at most 30 items",
     ),
     "dtype": (
         says(TABLE, tensor={"features": [2], "reduce": None, "dtype": "O"}),
-        "expected one of float32",
+        "should be 'float32' or 'float16'",
     ),
 }
 

@@ -142,4 +142,4 @@ def test_damage_names_its_file_and_leaves_the_rest(fake):
     assert np.isfinite(run["activation/dense_3"].merged("mean")).all()
     (table,) = run._store.tables.values()
     for steps in (slice(0, 8), slice(16, 21)):
-        assert np.isfinite(table.rows(steps)[..., 0]).all()
+        assert np.isfinite(table.read("rows", steps)[..., 0]).all()

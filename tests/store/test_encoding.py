@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -14,14 +15,15 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_writing import NAME, TABLE, assert_holds, block_of, info_of, writer_at
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import MemoryStore
 
 from distwatch.records import Block, RunInfo, Table, TensorLayout, Tensors
 from distwatch.signals import Signal
 from distwatch.statistics import ROW
-from distwatch.store import StoredRun, encoding, locations, staging
-from distwatch.store.schema import ATTRIBUTE, ArraySpec
-from distwatch.store.staging import StagedStore
+from distwatch.store import StoredRun, encoding, locations
+from distwatch.store.layout import ArrayLayout
+from distwatch.store.locations import Bucket, Folder
+from distwatch.store.schema import ATTRIBUTE, group_document
 
 DIMS = ("step", "replica", "signal", "field")
 
@@ -29,7 +31,7 @@ DIMS = ("step", "replica", "signal", "field")
 def spec_of(shard, chunk=None, dtype="float64"):
     fill = -1 if dtype.startswith("int") else float("nan")
     dims = DIMS[: len(shard)]
-    return ArraySpec("values", dims, shard[1:], shard, chunk or shard, dtype, fill)
+    return ArrayLayout("values", dims, (0, *shard[1:]), shard, chunk or shard, dtype, fill)
 
 
 def values_of(shape, dtype, seed=0):
@@ -45,17 +47,21 @@ def values_of(shape, dtype, seed=0):
 
 def write(folder, spec, pieces):
     """Write pieces, (where they start, values), into an array of a group called ``g``."""
-    zarr.create_group(LocalStore(folder), zarr_format=3)
-    store = StagedStore(LocalStore(folder))
-    group = zarr.create_group(store, path="g", zarr_format=3)
-    encoder = encoding.create(group, spec)
+    location = Folder(Path(folder))
+    encoder = encoding.ChunkEncoder(spec)
     steps = 0
     for start, values in pieces:
         chunks = encoder.chunks(start, values)
-        store.put((f"g/{spec.name}/{key}", content) for key, content in chunks)
+        location.write((f"g/{spec.name}/{key}", content) for key, content in chunks)
         steps = start + len(values)
-    shapes = {spec.name: encoder.shape(steps)}
-    store.commit("g", {ATTRIBUTE: {}}, shapes, settle=True)
+    metadata = encoder.metadata(steps)
+    location.write(
+        [
+            ("zarr.json", group_document({ATTRIBUTE: {}})),
+            ("g/zarr.json", group_document({ATTRIBUTE: {}}, {spec.name: metadata})),
+            (f"g/{spec.name}/zarr.json", json.dumps(metadata).encode()),
+        ]
+    )
 
 
 def by_zarr(group, name):
@@ -99,7 +105,7 @@ def layouts(draw):
 @given(layouts())
 def test_what_is_written_is_read(layout):
     spec, lengths = layout
-    wanted = values_of((sum(lengths), *spec.sizes), spec.dtype)
+    wanted = values_of((sum(lengths), *spec.shape[1:]), spec.dtype)
     ends = list(itertools.accumulate(lengths))
     pieces = [(e - n, wanted[e - n : e]) for e, n in zip(ends, lengths, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +131,7 @@ def spec(request):
 def test_the_same_place_is_written_again(tmp_path, spec):
     """A tail is replaced by its superset, also one that other values follow."""
     length = spec.shard[0]
-    wanted = values_of((3 * length, *spec.sizes), spec.dtype)
+    wanted = values_of((3 * length, *spec.shape[1:]), spec.dtype)
     other = values_of(wanted.shape, spec.dtype, seed=5)
     begin = length + length // 2
     pieces = [
@@ -139,7 +145,7 @@ def test_the_same_place_is_written_again(tmp_path, spec):
 
 
 def test_values_of_another_byte_order_and_layout_in_memory(tmp_path, spec):
-    wanted = values_of((5, *spec.sizes), spec.dtype)
+    wanted = values_of((5, *spec.shape[1:]), spec.dtype)
     other = np.asfortranarray(wanted.astype(wanted.dtype.newbyteorder(">")))
     write(tmp_path, spec, [(0, other)])
     assert_read(tmp_path / "g", "values", wanted)
@@ -148,8 +154,8 @@ def test_values_of_another_byte_order_and_layout_in_memory(tmp_path, spec):
 def test_an_array_grows_along_its_other_dims(tmp_path):
     wide = values_of((2, 3, 5, 2), "float32")
     narrow, wider = wide[:, :, :2], values_of((2, 3, 9, 2), "float32", seed=3)
-    layout = ArraySpec(
-        "values", ("step", "replica", "batch", "dim_1"), (3, 4, 2), *2 * [(1, 1, 4, 2)],
+    layout = ArrayLayout(
+        "values", ("step", "replica", "batch", "dim_1"), (0, 3, 4, 2), *2 * [(1, 1, 4, 2)],
         "float32", float("nan"),
     )  # fmt: skip
     write(tmp_path, layout, [(0, narrow), (2, wider), (4, wide)])
@@ -162,10 +168,10 @@ def test_an_array_grows_along_its_other_dims(tmp_path):
 def test_chunks_of_nothing_but_fill_are_there(tmp_path, layout):
     spec = LAYOUTS[layout]
     length = spec.shard[0]
-    wanted = np.full((2 * length, *spec.sizes), spec.fill, spec.dtype)
+    wanted = np.full((2 * length, *spec.shape[1:]), spec.fill, spec.dtype)
     write(tmp_path, spec, [(0, wanted)])
     files = {p.name for p in (tmp_path / "g" / "values").iterdir()} - {"zarr.json"}
-    assert files == {".".join(["c", n, *"0" * len(spec.sizes)]) for n in "01"}
+    assert files == {".".join(["c", n, *"0" * len(spec.shape[1:])]) for n in "01"}
     assert_read(tmp_path / "g", "values", wanted)
     if layout == "shards":
         # The index, a checksum behind it, says of each inner chunk where it is.
@@ -177,7 +183,7 @@ def test_chunks_of_nothing_but_fill_are_there(tmp_path, layout):
 
 def test_a_gap_is_refused(spec):
     encoder = encoding.ChunkEncoder(spec)
-    values = values_of((1, *spec.sizes), spec.dtype)
+    values = values_of((1, *spec.shape[1:]), spec.dtype)
     dict(encoder.chunks(0, values))
     if spec.shard[0] == 1:
         return  # No chunk lacks what was before it.
@@ -191,7 +197,7 @@ def test_a_gap_is_refused(spec):
 @pytest.mark.parametrize("reader", READERS)
 def test_every_flipped_bit_is_refused_by_every_reader(tmp_path, layout, reader):
     spec = LAYOUTS[layout]
-    wanted = values_of((spec.shard[0], *spec.sizes), spec.dtype)
+    wanted = values_of((spec.shard[0], *spec.shape[1:]), spec.dtype)
     write(tmp_path, spec, [(0, wanted)])
     (chunk,) = (tmp_path / "g" / "values").glob("c.*")
     whole = chunk.read_bytes()
@@ -209,7 +215,7 @@ def test_every_flipped_bit_is_refused_by_every_reader(tmp_path, layout, reader):
 
 def test_metadata_say_what_the_encoder_does(tmp_path, spec):
     """Zarr-python itself, by the metadata, encodes the same as it reads back from ours."""
-    wanted = values_of((3 * spec.shard[0], *spec.sizes), spec.dtype)
+    wanted = values_of((3 * spec.shard[0], *spec.shape[1:]), spec.dtype)
     write(tmp_path, spec, [(0, wanted)])
     array = zarr.open_group(tmp_path / "g")["values"]
     array[spec.shard[0] :] = wanted[spec.shard[0] :]
@@ -256,19 +262,19 @@ def test_raw_tensors_of_batches_that_grow(tmp_path):
 def test_a_run_that_was_given_up_half_way_can_be_read(tmp_path, signals):
     """Chunks of a block that failed are no steps, though their arrays were to grow."""
 
-    class FullStore(LocalStore):
-        full = False
+    full = False
+    write_file = Folder._write_file
 
-        async def set(self, key, value):
-            if self.full and "/rows/c" in key:
-                raise OSError("disk full")
-            await super().set(key, value)
+    def filling_up(folder, path, content):
+        if full and path.parent.name == "rows":
+            raise OSError("disk full")
+        return write_file(folder, path, content)
 
     info = info_of(signals)
-    with mock.patch.object(locations, "LocalStore", FullStore):
+    with mock.patch.object(Folder, "_write_file", filling_up):
         run = writer_at(tmp_path / "run.zarr", info)
         run.append(block_of(info, 0, 13))
-        FullStore.full = True
+        full = True
         with pytest.raises(OSError, match="disk full"):
             run.append(block_of(info, 13, 9))
         run.give_up("OSError: disk full", {TABLE: 0})
@@ -307,7 +313,7 @@ class PacedStore(MemoryStore):
 def test_when_a_put_has_failed_nothing_is_being_written():
     store = PacedStore()
     with pytest.raises(OSError, match="full"):
-        StagedStore(store).put([("bad", b"1"), ("good", b"2"), ("better", b"3")])
+        Bucket("memory://paced", store).write([("bad", b"1"), ("good", b"2"), ("better", b"3")])
     assert (store.begun, store.done) == (3, 2)
 
 
@@ -323,7 +329,7 @@ def test_what_is_put_is_made_while_it_is_written():
             assert made - store.done <= 20
             yield f"c.{number}", bytes(10)
 
-    with mock.patch.object(staging, "_BATCH_BYTES", 200):
-        StagedStore(store).put(chunks())
+    with mock.patch.object(locations, "_BATCH_BYTES", 200):
+        Bucket("memory://paced", store).write(chunks())
     assert store.done == made == 60
     assert 1 < store.most <= zarr.config.get("async.concurrency")

@@ -18,39 +18,37 @@ from hypothesis.stateful import (
     rule,
 )
 from test_writing import TABLE, assert_holds, block_of, info_of
-from zarr.storage import LocalStore
 
 from distwatch.records import Origin
 from distwatch.store import (
     StoredRun,
     StoreWriter,
     claim,
-    locations,
     next_start,
     origin_of,
 )
+from distwatch.store.locations import Folder
 from distwatch.store.schema import root_attributes
 
 INFO = info_of(signals=3)
 
 
-class FaultyStore(LocalStore):
+class FaultyDisk:
     """Fails at a write that is named beforehand, in one of the ways in which disks fail."""
 
-    #: Writes until the fault, and its kind; shared, since stores are made in several places.
+    #: Writes until the fault, and its kind.
     left: int | None = None
     kind = ""
 
-    async def set(self, key, value):
-        cls = FaultyStore
-        if cls.left is not None:
-            cls.left -= 1
-            if cls.left < 0:
-                self._fail(key, value)
-        await super().set(key, value)
+    def write_file(self, folder, path, content):
+        """Stands in for `Folder._write_file`."""
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                self._fail(path, content)
+        return WRITE_FILE(folder, path, content)
 
-    def _fail(self, key, value):
-        path = self.root / key
+    def _fail(self, path, content):
         if self.kind == "slow":
             time.sleep(0.002)
             return
@@ -58,9 +56,12 @@ class FaultyStore(LocalStore):
             # A file that was being written when space ran out, under its temporary name.
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".0f.partial")
-            partial.write_bytes(value.to_bytes()[: len(value) // 2])
+            partial.write_bytes(content[: len(content) // 2])
         number = {"io": errno.EIO, "permission": errno.EACCES}.get(self.kind, errno.ENOSPC)
         raise OSError(number, "the disk")
+
+
+WRITE_FILE = Folder._write_file
 
 
 class Disk(RuleBasedStateMachine):
@@ -70,8 +71,12 @@ class Disk(RuleBasedStateMachine):
     def begin(self):
         self.folder = Path(tempfile.mkdtemp())
         self.path = self.folder / "run.zarr"
-        FaultyStore.left = None
-        self.patch = mock.patch.object(locations, "LocalStore", FaultyStore)
+        self.disk = disk = FaultyDisk()
+
+        def write_file(folder, path, content):
+            return disk.write_file(folder, path, content)
+
+        self.patch = mock.patch.object(Folder, "_write_file", write_file)
         self.patch.start()
         claim(self.path, root_attributes(INFO, "2026-01-01T00:00:00+00:00"))
         self.writer = None
@@ -94,7 +99,7 @@ class Disk(RuleBasedStateMachine):
         except OSError:
             # Nothing was committed, but what it replaces may be hidden already.
             self.least = min(self.least, self.first)
-            FaultyStore.left = None
+            self.disk.left = None
             return
         self.step = self.first
         self.least = self.first
@@ -122,7 +127,7 @@ class Disk(RuleBasedStateMachine):
         after=st.integers(0, 12),
     )
     def let_the_disk_fail(self, kind, after):
-        FaultyStore.kind, FaultyStore.left = kind, after
+        self.disk.kind, self.disk.left = kind, after
 
     def _try(self, action):
         committed = self.writer.committed
@@ -132,7 +137,7 @@ class Disk(RuleBasedStateMachine):
             assert self.writer.committed >= committed
             self.least = self.first + self.writer.committed
             self.writer = None
-            FaultyStore.left = None
+            self.disk.left = None
             return False
         self.least = self.first + self.writer.committed
         return True

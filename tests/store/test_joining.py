@@ -91,13 +91,11 @@ def test_two_workers_read_as_one(tmp_path, whole, order):
     for steps in (slice(None), slice(3, 9), slice(9, None), slice(4, 4)):
         ours, its = joined.tables["table-00"], whole.tables["table-00"]
         for name in READS:
-            wanted = getattr(its, name)(steps)
-            np.testing.assert_allclose(getattr(ours, name)(steps), wanted, rtol=1e-12)
+            wanted = its.read(name, steps)
+            np.testing.assert_allclose(ours.read(name, steps), wanted, rtol=1e-12)
         for name in ("step", "epoch", "iteration"):
-            np.testing.assert_array_equal(
-                ours.coordinate(name, steps), its.coordinate(name, steps)
-            )
-        assert ours.present(steps).all()
+            np.testing.assert_array_equal(ours.read(name, steps), its.read(name, steps))
+        assert ours.read("present", steps).all()
         got, wanted = (t.tables["table-01"].tensors(steps) for t in (joined, whole))
         np.testing.assert_array_equal(got.values, wanted.values)
         np.testing.assert_array_equal(got.valid, wanted.valid)
@@ -106,20 +104,22 @@ def test_two_workers_read_as_one(tmp_path, whole, order):
 def test_a_worker_that_lags_or_begins_late(tmp_path, whole):
     parts = (0, (0, 1), range(2, 10)), (1, (2, 3), range(6))
     joined = write(tmp_path / "run.zarr", *parts).tables["table-00"]
-    np.testing.assert_array_equal(joined.coordinate("step"), range(10))
-    np.testing.assert_array_equal(joined.coordinate("iteration"), range(1, 11))
+    np.testing.assert_array_equal(joined.read("step"), range(10))
+    np.testing.assert_array_equal(joined.read("iteration"), range(1, 11))
     first, second = (slice(2, 10), slice(0, 2)), (slice(0, 6), slice(2, 4))
-    there = joined.present()
+    there = joined.read("present")
     assert [there[where].all() for where in (first, second)] == [True, True]
     assert there.sum() == 2 * 8 + 2 * 6
-    rows, wanted = joined.rows(), whole.tables["table-00"].rows()
+    rows, wanted = joined.read("rows"), whole.tables["table-00"].read("rows")
     for where in (first, second):
         np.testing.assert_array_equal(rows[where], wanted[where])
     # Merged over those that are there.
     for step in range(10):
         here = wanted[step][there[step]][..., : rows.shape[-1]]
         alone = merge_axis(with_row(()), here, axis=0)
-        np.testing.assert_allclose(joined.merged(slice(step, step + 1))[0], alone, rtol=1e-12)
+        np.testing.assert_allclose(
+            joined.read("merged", slice(step, step + 1))[0], alone, rtol=1e-12
+        )
 
     run = dw.open_run(tmp_path / "run.zarr")
     counts = run["activation/a"].per_replica("count")
@@ -137,18 +137,18 @@ def test_a_start_replaces_the_rows_of_all_workers(tmp_path, whole):
         writer.append(block(table, (0, 1), range(4, 7)))
     writer.close()
     table = StoredRun(path).tables["table-00"]
-    np.testing.assert_array_equal(table.coordinate("step"), range(7))
-    there = table.present()
+    np.testing.assert_array_equal(table.read("step"), range(7))
+    there = table.read("present")
     assert there[:4].all()
     np.testing.assert_array_equal(there[4:], [[True, True, False, False]] * 3)
-    wanted = whole.tables["table-00"].rows(slice(0, 7))
-    np.testing.assert_array_equal(table.rows()[there], wanted[there])
+    wanted = whole.tables["table-00"].read("rows", slice(0, 7))
+    np.testing.assert_array_equal(table.read("rows")[there], wanted[there])
 
 
 def test_a_worker_without_rows_is_as_one_that_never_was(tmp_path, whole):
     joined = write(tmp_path / "run.zarr", (0, (0, 1), range(10)))
     np.testing.assert_array_equal(
-        joined.tables["table-00"].rows(), whole.tables["table-00"].rows()[:, :2]
+        joined.tables["table-00"].read("rows"), whole.tables["table-00"].read("rows")[:, :2]
     )
 
 

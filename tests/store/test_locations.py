@@ -11,7 +11,6 @@ from moto.server import ThreadedMotoServer
 from obstore.exceptions import PermissionDeniedError
 from test_writing import NAME, TABLE, assert_holds, block_of, info_of
 from typer.testing import CliRunner
-from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
@@ -26,7 +25,15 @@ from distwatch.errors import (
     RunExistsError,
     UnreachableError,
 )
-from distwatch.store import StoreWriter, claim, disclaim, is_claimed, is_run, next_start
+from distwatch.store import (
+    StoreWriter,
+    claim,
+    disclaim,
+    is_claimed,
+    is_run,
+    locations,
+    next_start,
+)
 from distwatch.store.locations import Bucket, location_of
 from distwatch.store.schema import root_attributes
 from distwatch.testing.fake import fake_run
@@ -69,9 +76,12 @@ def address(request, tmp_path):
     return f"s3://{BUCKET}/{name}"
 
 
-def put(location, key, content):
-    content = default_buffer_prototype().buffer.from_bytes(content)
-    sync(location.store().set(key, content))
+def remove(address, key):
+    """Remove one file."""
+    if isinstance(address, str):
+        sync(location_of(address).store.delete(key))
+    else:
+        (address / key).unlink()
 
 
 def claimed(address, run="1f"):
@@ -128,8 +138,7 @@ def test_overwriting_removes_the_old_run_whole(address):
 
 def test_what_is_no_run_is_left_alone(address):
     location = location_of(address)
-    location.prepare()
-    put(location, "notes.txt", b"mine")
+    location.write([("notes.txt", b"mine")])
     with pytest.raises(RunExistsError, match="left alone"):
         claim(address, {}, overwrite=True)
     assert location.read("notes.txt") == b"mine"
@@ -143,7 +152,7 @@ def test_the_next_start_is_counted(address):
 def test_a_chunk_that_is_gone_is_named(address):
     fake_run(address, steps=20)
     key = f"{NAME}/{TABLE}/rows/c.1.0.0.0"
-    sync(location_of(address).store().delete(key))
+    remove(address, key)
     run = dw.open_run(address)
     (damage,) = run.verify()
     assert (damage.array, damage.first, damage.stop) == ("rows", 8, 16)
@@ -222,7 +231,8 @@ def test_a_scheme_that_nobody_knows():
 def test_a_server_that_does_not_answer_rightly(s3, monkeypatch):
     url = f"s3://{BUCKET}/refused/run.zarr"
     fake_run(url)
-    monkeypatch.setattr(Bucket, "store", refusing)
+    reach = locations._object_store
+    monkeypatch.setattr(locations, "_object_store", lambda url: RefusingStore(reach(url)))
     run = dw.open_run(url)
     with pytest.raises(UnreachableError, match=r"cannot be reached.*no entry"):
         run.to_xarray()
@@ -235,10 +245,6 @@ class RefusingStore(WrapperStore):
         if not key.endswith("zarr.json"):
             raise PermissionDeniedError("no entry")
         return await super().get(key, *args, **kwargs)
-
-
-def refusing(bucket, **kwargs):
-    return RefusingStore(bucket._store.with_read_only(True))
 
 
 @pytest.mark.usefixtures("s3")

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import strangers
+import test_thinning
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -19,7 +20,7 @@ from distwatch.cli.following import Follower, Wanted
 from distwatch.errors import DamagedStoreError
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
-from distwatch.store import StoreWriter, claim, now, sweep
+from distwatch.store import StoredRun, StoreWriter, claim, now, sweep
 from distwatch.store.checked_arrays import MissingChunkError
 from distwatch.store.encoding import encode_chunk
 from distwatch.store.schema import root_attributes
@@ -96,7 +97,7 @@ def test_any_numbers_are_shown_or_refused(values, counts):
             strangers.everything(path)
             Follower(str(path), Wanted()).look()
         except DamagedStoreError as error:
-            assert "numbers of elements that are none" in str(error)
+            assert "impossible numbers of elements" in str(error)
             assert max(counts) > 2.0**53
         else:
             assert max(counts) <= 2.0**53
@@ -117,6 +118,26 @@ def test_nothing_is_filled_up_for_a_chunk_that_is_missing(tmp_path):
     with pytest.raises(DamagedStoreError, match="a chunk is missing") as raised:
         dw.open_run(path).to_xarray()
     assert isinstance(raised.value.__cause__, MissingChunkError)
+
+
+@pytest.mark.parametrize("name", ["histogram", "histogram_merged", "valid"])
+def test_numbers_below_zero_are_refused(tmp_path, name):
+    """With checksums that are right: as many as -1 rows, and -1 elements in a bucket."""
+    info = test_thinning.wide_info()
+    claim(tmp_path / "run.zarr", root_attributes(info, now()))
+    writer = StoreWriter(tmp_path / "run.zarr", info)
+    for table in info.tables:
+        writer.append(test_thinning.wide_block(info, table, 0, 8))
+    writer.close()
+    table = "table-01" if name == "valid" else "table-00"
+    folder = tmp_path / "run.zarr" / strangers.SEGMENT / table
+    document = json.loads((folder / "zarr.json").read_text())
+    about = document["consolidated_metadata"]["metadata"][name]
+    wrong = np.full(about["chunk_grid"]["configuration"]["chunk_shape"], -1)
+    for chunk in (folder / name).glob("c.*"):
+        chunk.write_bytes(encode_chunk(wrong))
+    with pytest.raises(DamagedStoreError, match="impossible numbers of elements"):
+        StoredRun(tmp_path / "run.zarr").tables[table].read(name)
 
 
 def test_texts_are_counted_before_there_is_room_for_them(tmp_path):

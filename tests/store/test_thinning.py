@@ -48,11 +48,11 @@ def no_grace(monkeypatch):
 def assert_rows_are_right(run, steps):
     """Every row that is kept is the row of its step, on every replica and merged."""
     (table,) = run._store.tables.values()
-    kept = table.coordinate("step")
+    kept = table.read("step")
     want = block_of(INFO, 0, steps)
-    np.testing.assert_array_equal(table.rows(), want.rows[kept])
-    np.testing.assert_array_equal(table.merged(), want.merged[kept])
-    np.testing.assert_array_equal(table.coordinate("iteration"), kept + 1)
+    np.testing.assert_array_equal(table.read("rows"), want.rows[kept])
+    np.testing.assert_array_equal(table.read("merged"), want.merged[kept])
+    np.testing.assert_array_equal(table.read("iteration"), kept + 1)
     return kept
 
 
@@ -223,10 +223,10 @@ def test_histograms_and_tensors_are_thinned_with_their_rows(tmp_path):
     assert run.thinned
     assert run.verify() == []
     for stored in run._store.tables.values():
-        kept = stored.coordinate("step")
+        kept = stored.read("step")
         assert np.diff(kept)[0] >= 2
         whole = wide_block(info, stored.table, 0, 400)
-        copied = thinning.whole_block(stored, slice(None))
+        copied = stored.block(slice(None))
         np.testing.assert_array_equal(copied.rows, whole.rows[kept])
         np.testing.assert_array_equal(copied.merged, whole.merged[kept])
         if whole.tensors is not None:

@@ -13,7 +13,7 @@ from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
 from distwatch.store import BackgroundWriter, StoredRun, StoreWriter, claim
 from distwatch.store.schema import root_attributes
-from distwatch.store.staging import StagedStore
+from distwatch.store.table_writer import TableWriter
 
 NAME = "worker-0000-start-0000"
 TABLE = "table-00"
@@ -49,10 +49,10 @@ def assert_holds(path, info, steps):
     run = StoredRun(path).tables[TABLE]
     assert run.steps == steps
     want = block_of(info, 0, steps)
-    np.testing.assert_array_equal(run.coordinate("step"), want.step)
-    np.testing.assert_array_equal(run.coordinate("epoch"), want.epoch)
-    np.testing.assert_array_equal(run.rows(), want.rows)
-    np.testing.assert_array_equal(run.merged(), want.merged)
+    np.testing.assert_array_equal(run.read("step"), want.step)
+    np.testing.assert_array_equal(run.read("epoch"), want.epoch)
+    np.testing.assert_array_equal(run.read("rows"), want.rows)
+    np.testing.assert_array_equal(run.read("merged"), want.merged)
 
 
 @pytest.mark.parametrize("signals", [1, 3, 8, 9, 13, 16])
@@ -93,7 +93,7 @@ def test_what_is_not_committed_is_not_seen(tmp_path, monkeypatch):
         raise OSError("pulled the plug")
 
     # Every chunk of the second block is written, and then there is no commit.
-    monkeypatch.setattr(StagedStore, "commit", crash)
+    monkeypatch.setattr(TableWriter, "_commit", crash)
     with pytest.raises(OSError, match="pulled the plug"):
         writer.append(block_of(info, 8, 8))
     assert_holds(tmp_path / "run.zarr", info, 8)
@@ -114,9 +114,9 @@ def test_every_flipped_bit_is_found(tmp_path):
         content[bit // 8] ^= 1 << (bit % 8)
         chunk.write_bytes(content)
         with pytest.raises(DamagedStoreError, match="'rows' cannot be read"):
-            run.rows()
+            run.read("rows")
         # The rest of the run stays readable.
-        np.testing.assert_array_equal(run.rows(slice(0, 8)), block_of(info, 0, 8).rows)
+        np.testing.assert_array_equal(run.read("rows", slice(0, 8)), block_of(info, 0, 8).rows)
 
 
 def test_another_shape_is_refused(tmp_path):

@@ -60,12 +60,12 @@ def read_distribution(
     histogram = histogram_of(table, place)
     if not table.steps:
         raise ConfigError(f"{name} has no rows yet, so there is nothing to draw.")
-    bins = bins_of(table.coordinate("step"), parts)
+    bins = bins_of(table.read("step"), parts)
     counts = np.zeros((len(bins), len(histogram.centres)))
     window, signal = table.table.window, slice(place, place + 1)
     for start in range(0, table.steps, window):
         stop = min(start + window, table.steps)
-        read = table.histogram_merged(slice(start, stop), signal)[:, 0]
+        read = table.read("histogram_merged", slice(start, stop), signal)[:, 0]
         of_row = np.searchsorted(bins.starts, np.arange(start, stop), side="right") - 1
         np.add.at(counts, of_row, read)
         if progress is not None:

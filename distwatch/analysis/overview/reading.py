@@ -163,7 +163,7 @@ class _Reading:
         self.names = [quantity.name for quantity in self._quantities]
         if not self.places or not self.rows:
             return
-        step = stored.coordinate("step", slice(self._since, None))
+        step = stored.read("step", slice(self._since, None))
         self.bins = bins_of(step, extent.bins)
         series, size = self._replicas + 1, len(self.places)
         self._kept = {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from distwatch.cli.doctor.findings import Finding, ok, problem, warning
 from distwatch.errors import ConfigError, DistwatchError
 from distwatch.store.addresses import Address, address_of, inside, scheme_of
+from distwatch.text import format_bytes
 
 if TYPE_CHECKING:
     from distwatch.records import Block, RunInfo
@@ -148,18 +149,17 @@ def _write(address: Address, info: RunInfo, synced: bool) -> Speed:
     random = np.random.default_rng(0)
     made = [made_up_block(info, number, random) for number in range(4)]
     location = location_of(address)
-    with location.reached():
-        writer = StoreWriter(address, info, synced=synced)
-        # The first one also makes the arrays.
-        writer.append(made[0])
-        before = location.nbytes
-        written, start = 1, time.perf_counter()
-        while (took := time.perf_counter() - start) < SECONDS or written < 3:
-            writer.append(_moved(made[written % len(made)], written))
-            written += 1
-        writer.close()
-        _read_back(address, made, written)
-        stored = location.nbytes - before
+    writer = StoreWriter(address, info, synced=synced)
+    # The first one also makes the arrays.
+    writer.append(made[0])
+    before = location.nbytes
+    written, start = 1, time.perf_counter()
+    while (took := time.perf_counter() - start) < SECONDS or written < 3:
+        writer.append(_moved(made[written % len(made)], written))
+        written += 1
+    writer.close()
+    _read_back(address, made, written)
+    stored = location.nbytes - before
     blocks = written - 1
     return Speed(blocks, took, blocks * made[0].nbytes, stored)
 
@@ -180,7 +180,7 @@ def _read_back(address: Address, made: list[Block], written: int) -> None:
 
     (table,) = StoredRun(address).tables.values()
     length = len(made[0])
-    last = table.rows(slice((written - 1) * length, written * length))
+    last = table.read("rows", slice((written - 1) * length, written * length))
     there = table.steps == written * length
     if not there or not np.array_equal(last, made[(written - 1) % len(made)].rows):
         raise DamagedStoreError(f"{address}: what was read is not what was written.")
@@ -190,7 +190,7 @@ def _writing(speed: Speed) -> Finding:
     needed = PACE / _STEPS
     times = speed.rate / needed
     text = (
-        f"{speed.rate:.3g} blocks/s, {speed.raw / 1e6 / speed.seconds:.3g} MB/s; "
+        f"{speed.rate:.3g} blocks/s, {format_bytes(speed.raw / speed.seconds)}/s; "
         f"{SIGNALS} signals on {REPLICAS} replicas at {PACE} steps/s need {needed:.2g} "
         f"blocks/s"
     )
@@ -228,7 +228,7 @@ def _free(folder: Path, speed: Speed) -> Finding:
     free = shutil.disk_usage(folder).free
     steps = free / (speed.stored / speed.blocks / _STEPS)
     text = (
-        f"{free / 1e9:,.1f} GB: {steps / 1e6:,.2g} million steps of {SIGNALS} signals on "
+        f"{format_bytes(free)}: {steps / 1e6:,.2g} million steps of {SIGNALS} signals on "
         f"{REPLICAS} replicas"
     )
     remedy = "free some space, or limit the run: max_bytes: 1GB."

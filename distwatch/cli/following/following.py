@@ -315,7 +315,7 @@ def _fingerprint(stored: StoredRun) -> tuple[object, ...]:
 
 def _last_step(stored: StoredRun) -> int | None:
     last = [
-        int(table.coordinate("step", slice(table.steps - 1, table.steps))[0])
+        int(table.read("step", slice(table.steps - 1, table.steps))[0])
         for table in stored.tables.values()
         if table.steps
     ]

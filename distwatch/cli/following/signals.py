@@ -69,8 +69,8 @@ def look_at(
     steps = last_steps(stored, last, over=over)
     signals = slice(places[0], places[-1] + 1)
     within = [place - places[0] for place in places]
-    rows = stored.rows(steps, signals)[:, :, within]
-    merged = stored.table.read(stored.merged(steps, signals)[:, within])
+    rows = stored.read("rows", steps, signals)[:, :, within]
+    merged = stored.table.read(stored.read("merged", steps, signals)[:, within])
     each = ROW.read(rows[..., : len(ROW.fields)])
     apart = merged[SPREAD.name] = replica_spread(rows)
     unknown = np.full(apart.shape, np.nan)
@@ -102,7 +102,7 @@ def last_steps(stored: ReadableTable, last: int, *, over: bool) -> slice:
     stop = stored.steps
     far = _PATIENCE * stored.table.window
     if not over and stop:
-        there = stored.present(slice(max(0, stop - far - 1), stop))
+        there = stored.read("present", slice(max(0, stop - far - 1), stop))
         behind = np.argmax(there[::-1], axis=0)
         stop -= int(behind[there.any(axis=0)].max(initial=0))
     return slice(max(0, stop - last), stop)
