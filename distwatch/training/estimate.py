@@ -8,7 +8,8 @@ from typing import Any
 from distwatch.config import WatchConfig
 from distwatch.records import TRAIN, RunInfo
 from distwatch.store import estimated_bytes
-from distwatch.training.phase import describe
+from distwatch.training.phase import run_info
+from distwatch.training.strategies import facts_of
 from distwatch.training.taps import rehearse
 
 
@@ -17,7 +18,8 @@ def forecast(model: Any, batch: Any, config: WatchConfig, steps: int) -> int:
     strategy = model.distribute_strategy
     rehearsed = rehearse(model, batch, config)
     feeds = rehearsed.heard.feeds
-    info = replace(describe(strategy, {}, TRAIN), tables=tuple(feed.table for feed in feeds))
+    tables = tuple(feed.table for feed in feeds)
+    info = replace(run_info(facts_of(strategy), {}, TRAIN), tables=tables)
     return info.workers * estimated_bytes(
         info,
         {feed.table.name: feed.schedule.looks(steps) for feed in feeds},

@@ -12,7 +12,7 @@ import tensorflow as tf
 from distwatch import signals
 from distwatch.errors import UnwatchableError
 from distwatch.signals import Selector, matching
-from distwatch.training.strategies import replica_id, worker_of
+from distwatch.training.strategies import facts_of, replica_id
 from distwatch.training.taps.layer_paths import leaves, parts, places, usual, weight_paths
 from distwatch.training.taps.listening import value_of
 from distwatch.training.taps.step_capture import Applied, StepCapture
@@ -120,7 +120,7 @@ class Selecting:
     def _tensors(
         self, selector: signals.Tensors, capture: StepCapture
     ) -> Iterator[PickedSignal]:
-        if selector.reduce and worker_of(tf.distribute.get_strategy()).count > 1:
+        if selector.reduce and facts_of(tf.distribute.get_strategy()).workers > 1:
             raise UnwatchableError(
                 f"tensors(reduce={selector.reduce!r}): each worker reduces over its own "
                 "replicas only; leave reduce out to keep the tensors of all of them."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from distwatch.errors import WatcherError
 from distwatch.training.device.ring import StepInput
+from distwatch.training.gradient_registry import forget_gradients
 from distwatch.training.taps.plan import Taps, TracedPlan, TracedTensors
 from distwatch.training.taps.step_capture import StepCapture
 
@@ -43,12 +45,19 @@ class Steps:
         self._failed = failed
         self._heard: TracedPlan | None = None
         self._recorder: StepRecorder | None = None
+        self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @contextlib.contextmanager
     def listening(self, data: Any) -> Iterator[StepCapture]:
         """Hear one step on ``data``, on this thread."""
         with self._taps.listening(data) as capture:
+            if capture.graph is not None:
+                self._graphs.add(capture.graph)
             yield capture
+
+    def forget_graphs(self) -> None:
+        """Let go of the graphs of all traced steps, which are not run again."""
+        forget_gradients(self._graphs)
 
     def choose(self, capture: StepCapture) -> TracedTensors:
         """The tensors of what is watched, among what was heard."""

@@ -70,7 +70,10 @@ def rehearse(model: keras.Model, batch: Any, config: WatchConfig) -> Rehearsal:
                 if first.setdefault(position, name) != name:
                     twins[name] = first[position]
 
-    tf.function(lambda data: strategy.run(step, args=(data,))).get_concrete_function(data)
+    try:
+        tf.function(lambda data: strategy.run(step, args=(data,))).get_concrete_function(data)
+    finally:
+        steps.forget_graphs()
     rows = keras.tree.flatten(data)[0].shape[0]
     return Rehearsal(heard[0], elements, twins, int(rows))
 

@@ -89,6 +89,7 @@ class WatchedFunction:
         """Put the model's own function back."""
         if self.in_place:
             setattr(self._model, self._name, self._kept)
+        self._steps.forget_graphs()
 
     def _call(self, iterator: Any) -> Any:
         # Keras gives what train_on_batch and test_on_batch work on as a generator, and
