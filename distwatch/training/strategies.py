@@ -29,7 +29,7 @@ _DEFAULT = type(tf.distribute.get_strategy())
 
 
 def in_replica() -> bool:
-    """Tell whether this code runs on a replica (and not in cross-replica context)."""
+    """Whether this code runs on a replica (and not in cross-replica context)."""
     return tf.distribute.get_replica_context() is not None
 
 

@@ -14,7 +14,7 @@ from distwatch.config import WatchConfig, read_config, watch_config
 from distwatch.errors import ConfigError, WatcherError, WatchInUseError
 from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.schedules import Schedule
-from distwatch.training.estimate import forecast
+from distwatch.training.estimate import estimate
 from distwatch.training.session import Session, Status
 from distwatch.training.taps import (
     Steps,
@@ -22,13 +22,13 @@ from distwatch.training.taps import (
     WatchedFunction,
     moved_to_front,
     of_model,
-    tell_of_fit,
+    watch_fit_calls,
 )
 from distwatch.training.traps import check_backend, check_fit, check_train_on_batch, explain
 
 _REPLACED = (
     "the model's train function was replaced during the fit (by compile or "
-    "make_train_function), so its steps are no longer heard; give each part of such a "
+    "make_train_function), so its steps are no longer captured; give each part of such a "
     "training a fit and a Watch of its own."
 )
 
@@ -58,8 +58,8 @@ class Watch(keras.callbacks.Callback):
             make a chunk of the store.
         overwrite: delete a run that is at ``store`` already.
         resume: continue a run that is at ``store`` already, after a crash or with Keras's
-            ``BackupAndRestore``: from the step that the restored optimizer's count tells,
-            in place of what was recorded from there on. Without a run there, begin one.
+            ``BackupAndRestore``: from the step of the restored optimizer's count,
+            in place of what was recorded from there on. Without a run there, start one.
         strict: let an error in the watching end the training.
         on_full: where the disk is slower than training: "drop" whole blocks, which are
             counted and leave a gap in ``step``, or "wait", which slows training down.
@@ -137,12 +137,12 @@ class Watch(keras.callbacks.Callback):
             log_to_keras=log_to_keras,
         )
         self._session: Session | None = None
-        #: What is heard now, in the order in which it was put in place.
+        #: The watched functions now in place, in the order in which they were installed.
         self._functions: list[WatchedFunction] = []
         self._method = "fit"
         #: The last batch of each phase in this epoch.
         self._last: dict[str, int] = {}
-        tell_of_fit(self)
+        watch_fit_calls(self)
 
     @classmethod
     def from_config(cls, path: str | Path) -> Watch:
@@ -165,7 +165,7 @@ class Watch(keras.callbacks.Callback):
         return self.config.schedule
 
     def estimate(self, model: keras.Model, batch: Any, *, steps: int) -> int:
-        """How many bytes the run of a training will take, before it is begun.
+        """How many bytes the run of a training will take, before it starts.
 
         The model's step is traced, not done. What compression leaves is weighed on made-up
         rows; it comes within a fifth of what is written if the deltas are like noise, and
@@ -178,11 +178,14 @@ class Watch(keras.callbacks.Callback):
             batch: what ``train_step`` is given on one replica: x, or (x, y), ...
             steps: of the phase "train", in all epochs.
 
+        Returns:
+            Bytes, of all workers together.
+
         Raises:
             ConfigError: the model is not built or not compiled.
             SetupError: what was chosen cannot be watched.
         """
-        return forecast(model, batch, self.config, steps)
+        return estimate(model, batch, self.config, steps)
 
     @contextlib.contextmanager
     def attached(self, model: keras.Model) -> Iterator[Watch]:
@@ -246,7 +249,7 @@ class Watch(keras.callbacks.Callback):
         for phase in self._asked:
             recorder = functools.partial(session.make_recorder, phase=phase)
             steps = Steps(taps[phase], recorder, session.fail)
-            # No callback tells of batches that are trained on by hand.
+            # Keras calls no callback for train_on_batch.
             done = functools.partial(session.after_steps, 1, phase)
             by_hand = phase == TRAIN_ON_BATCH
             function = WatchedFunction(model, phase, steps, done=done if by_hand else None)
@@ -296,7 +299,7 @@ class Watch(keras.callbacks.Callback):
         self._finish()
 
     def on_raised(self, model: keras.Model, error: BaseException) -> None:
-        """The fit ended by an error or an interrupt: bring home what there is."""
+        """Close the run after an error or an interrupt, with the rows that there are."""
         if not self._functions:
             explain(model, error)
             return

@@ -64,7 +64,7 @@ class StepInput:
 
 @dataclass(frozen=True)
 class DrainedRows:
-    """What a drain brings home.
+    """What a drain reads from the devices.
 
     Shapes: step, iteration (n,); rows (n, replica, signal, field); merged
     (n, signal, field). ``lost`` steps were overwritten before they were read.
@@ -231,7 +231,7 @@ class TableRecorder:
             ring.written.assign_add(1, read_value=False)
 
     def _look_further(self, deltas: Sequence[Callable[[], Tensor]], fed: StepInput) -> Tensor:
-        """The states of the statistics beyond the usual ones: shape (tensor, field)."""
+        """The states of the statistics beyond `ROW`: shape (tensor, field)."""
         companions = fed.companions or [None] * len(deltas)
         rows = []
         for delta, signal, companion in zip(deltas, fed.tensors, companions, strict=True):
@@ -258,7 +258,7 @@ class TableRecorder:
                 ring.parameters.assign(self._following)
 
     def drain(self, *, together: bool = True) -> DrainedRows | None:
-        """Bring home the rows written since the last drain; None if there are none.
+        """Read the rows written since the last drain; None if there are none.
 
         Args:
             together: merge by cross-replica reductions. False on an interrupt or
