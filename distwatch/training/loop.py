@@ -63,7 +63,9 @@ def watching(
         strategy: what ``strategy.run`` is called on; None for the current one.
         steps_per_execution: how many steps are done, at most, between two calls of
             ``watch.after_step``.
-        options: as in `Watch`: ``signals=...``, ``schedule=...``, ``window=...`` and so on.
+        options: as in `Watch`: ``signals``, ``reference``, ``schedule``, ``window``,
+            ``overwrite``, ``resume``, ``strict``, ``on_full``, ``durability``, ``max_bytes``,
+            ``at_max_bytes`` and ``tensorboard``.
 
     Raises:
         ConfigError: an argument is wrong.

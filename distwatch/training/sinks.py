@@ -103,13 +103,16 @@ class FindingsSink(Sink):
         self._digest = Digest(context.info)
 
     def write(self, block: Block) -> None:
+        """Add the block to the digest."""
         self._digest.observe(block)
 
     @property
     def counts(self) -> Counts:
+        """Steps drained, and those that were overwritten on a device."""
         return Counts(steps=self._digest.steps, lost=self._digest.lost)
 
     def sentences(self, lost: int) -> list[str]:
+        """What stands out, at most ten sentences."""
         return self._digest.sentences(lost=lost)
 
 
@@ -138,9 +141,11 @@ class StoreSink(Sink):
         return self.__dict__.get("_writer")
 
     def write(self, block: Block) -> None:
+        """Queue the block for the writer."""
         self._writer.submit(block)
 
     def end_epoch(self) -> None:
+        """Commit the rows of a chunk that is not full yet, if that is due."""
         if self._started:
             self._started.commit_tail()
 
@@ -171,11 +176,13 @@ class StoreSink(Sink):
             )
 
     def close(self) -> None:
+        """Write and commit what is queued."""
         if self._started:
             self._started.close()
 
     @property
     def counts(self) -> Counts:
+        """Steps committed, not written, and thinned out."""
         writer = self._started
         if writer is None:
             return Counts()
@@ -190,16 +197,20 @@ class LogsSink(Sink):
 
     @classmethod
     def wanted(cls, context: SinkContext) -> bool:
+        """In the phase "train", if ``log_to_keras`` names anything."""
         return bool(context.config.log_to_keras) and context.info.phase == TRAIN
 
     def write(self, block: Block) -> None:
+        """Merge the block into this epoch's values."""
         self._logs.observe(block)
 
     def end_epoch(self) -> None:
+        """Derive the epoch's values, and start the next one."""
         self._logs.end_epoch()
 
     @property
     def logs(self) -> dict[str, float]:
+        """The last epoch's values, NaN where nothing was looked at."""
         return self._logs.values
 
 
@@ -217,9 +228,11 @@ class EventsSink(Sink):
 
     @classmethod
     def wanted(cls, context: SinkContext) -> bool:
+        """If ``tensorboard`` names a folder."""
         return context.config.tensorboard is not None
 
     def write(self, block: Block) -> None:
+        """Queue the block for the event files."""
         options = self._context.config.tensorboard
         if self._events is None and options is not None:
             self._events = LiveEvents(options, self._context.info)
@@ -227,10 +240,12 @@ class EventsSink(Sink):
             self._events.submit(block)
 
     def check(self) -> None:
+        """Warn once if something is missing from the event files."""
         if self._events is not None:
             self._events.tell()
 
     def close(self) -> None:
+        """Write what is queued."""
         if self._events is not None:
             self._events.close()
 

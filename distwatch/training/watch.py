@@ -43,6 +43,13 @@ class Watch(keras.callbacks.Callback):
     configuration and files are not touched, and an error in the watching warns
     once and ends the watching, not the training.
 
+    It works with ``fit`` on the default strategy, OneDeviceStrategy and MirroredStrategy,
+    with any ``steps_per_execution``, mixed precision, and XLA where Keras allows it; on
+    several workers (MultiWorkerMirroredStrategy) inside ``with
+    distwatch.compat.multiworker_fit():``. It watches validation, ``evaluate`` and
+    ``predict`` with the ``phases`` "test" and "predict", and ``train_on_batch`` with
+    `attached`. For a ``strategy.run`` loop of your own see `distwatch.watching`.
+
     Args:
         store: where the run is written; a folder that does not exist yet, or a URL:
             "s3://bucket/run.zarr" (gs, az and others too), "memory://run.zarr".
@@ -54,8 +61,8 @@ class Watch(keras.callbacks.Callback):
             "ema(0.99)", "neighbour" or "none" (the values themselves).
         schedule: at which steps to look, for instance ``distwatch.every(10)``, unless
             a selector says.
-        window: how many steps stay on the devices between two drains, and how many
-            make a chunk of the store.
+        window: how many steps stay on the devices between two drains, which is also the
+            number of steps in a chunk of the store.
         overwrite: delete a run that is at ``store`` already.
         resume: continue a run that is at ``store`` already, after a crash or with Keras's
             ``BackupAndRestore``: from the step of the restored optimizer's count,
@@ -63,12 +70,12 @@ class Watch(keras.callbacks.Callback):
         strict: let an error in the watching end the training.
         on_full: where the disk is slower than training: "drop" whole blocks, which are
             counted and leave a gap in ``step``, or "wait", which slows training down.
-        durability: what has to be survived without a loss of what was committed: the end
-            of the "process", or of "power" (each commit then waits for the disk).
-        max_bytes: how large the run may get, such as "2GB"; None for as large as it gets.
-        at_max_bytes: what becomes of a run that would get larger: "thin" keeps only every
+        durability: what committed rows must survive: the end of the "process", or a loss of
+            "power" (each commit then waits for the disk).
+        max_bytes: how large the run may get, such as "2GB"; None for no limit.
+        at_max_bytes: what happens to a run that would get larger: "thin" keeps only every
             second, fourth, ... step of its old part, "stop" records no more. Both warn.
-        phases: what is recorded, each phase apart: "train" (``fit``), "test" (validation
+        phases: what is recorded, each phase separately: "train" (``fit``), "test" (validation
             inside ``fit``, or ``evaluate`` if the Watch is among its callbacks), "predict"
             and "train_on_batch" (see `attached`). References never cross from one phase
             into another.
@@ -227,7 +234,12 @@ class Watch(keras.callbacks.Callback):
         check_fit(model, arguments, trains=method == "fit")
 
     def set_model(self, model: keras.Model) -> None:
-        """Put the taps in place: Keras calls this before it makes its functions."""
+        """Put the taps in place: Keras calls this before it makes its functions.
+
+        Raises:
+            WatchInUseError: this Watch is in another call of ``fit``.
+            UnknownSignalError, UnwatchableError: the signals cannot be watched.
+        """
         if self._functions:
             raise WatchInUseError(
                 f"this Watch ({self.config.store}) is in a fit already; "
@@ -261,41 +273,51 @@ class Watch(keras.callbacks.Callback):
         self._begin()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Label the rows from here on with this epoch."""
         self._last.pop(TRAIN, None)
         if self._asked:
             self._current.begin_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the steps of ``fit`` up to this batch, and drain full rings."""
         self._after_batch(TRAIN, batch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Drain the epoch's rows, and add to ``logs`` what ``log_to_keras`` asks for."""
         if self._asked:
             self._current.end_epoch()
             if logs is not None:
                 logs.update(self._current.epoch_logs)
 
     def on_train_end(self, logs: Any = None) -> None:
+        """Drain, commit and close the run; print what stands out."""
         self._finish()
 
     def on_test_begin(self, logs: Any = None) -> None:
+        """Claim the store if this is an ``evaluate`` of its own."""
         self._last.pop(TEST, None)
         if self._method == "evaluate":
             self._begin()
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the steps of ``evaluate`` or validation up to this batch."""
         self._after_batch(TEST, batch)
 
     def on_test_end(self, logs: Any = None) -> None:
+        """Close the run if this is an ``evaluate`` of its own."""
         if self._method == "evaluate":
             self._finish()
 
     def on_predict_begin(self, logs: Any = None) -> None:
+        """Claim the store, so that a path that cannot be written ends ``predict`` here."""
         self._begin()
 
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the steps of ``predict`` up to this batch."""
         self._after_batch(PREDICT, batch)
 
     def on_predict_end(self, logs: Any = None) -> None:
+        """Drain, commit and close the run; print what stands out."""
         self._finish()
 
     def on_raised(self, model: keras.Model, error: BaseException) -> None:

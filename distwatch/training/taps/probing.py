@@ -31,6 +31,10 @@ def evaluator(
         probe: with its fixed batch.
         picked: the signals, with tensors of the train step as examples.
         capturer: captures the layers' outputs.
+
+    Raises:
+        UnwatchableError: when the function is called, if a signal is put out in training
+            only, or if the model changes a variable in inference.
     """
     with tf.init_scope():
         x = keras.tree.map_structure(tf.convert_to_tensor, probe.x)

@@ -21,7 +21,8 @@ Tensor = Any
 class StepRecorder(Protocol):
     """What takes the tensors of a step, on each replica, inside the graph."""
 
-    def record(self, fed: list[StepInput], iteration: Tensor) -> None: ...
+    def record(self, fed: list[StepInput], iteration: Tensor) -> None:
+        """Take one step's inputs of all tables, and the optimizer's count (int64, ())."""
 
 
 class Steps:
