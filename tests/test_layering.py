@@ -25,7 +25,8 @@ FLOORS = (
 )
 #: The same inside the training wing.
 TRAINING_FLOORS = (
-    {"strategies", "shutdown", "epoch_logs"},
+    {"gradient_registry", "shutdown", "epoch_logs"},
+    {"strategies", "sinks"},
     {"device", "multiworker"},
     {"taps", "traps"},
     {"phase"},

@@ -1,4 +1,4 @@
-"""How large a run of a training will be, before it is begun."""
+"""How large a run of a training will be, before it starts."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import Any
 from distwatch.config import WatchConfig
 from distwatch.records import TRAIN, RunInfo
 from distwatch.store import estimated_bytes
-from distwatch.training.phase import describe
-from distwatch.training.taps import rehearse
+from distwatch.training.phase import run_info
+from distwatch.training.strategies import facts_of
+from distwatch.training.taps import trace_step
 
 
-def forecast(model: Any, batch: Any, config: WatchConfig, steps: int) -> int:
+def estimate(model: Any, batch: Any, config: WatchConfig, steps: int) -> int:
     """Bytes that a run of ``fit`` will take; see `Watch.estimate`."""
     strategy = model.distribute_strategy
-    rehearsed = rehearse(model, batch, config)
-    feeds = rehearsed.heard.feeds
-    info = replace(describe(strategy, {}, TRAIN), tables=tuple(feed.table for feed in feeds))
+    traced = trace_step(model, batch, config)
+    feeds = traced.plan.feeds
+    tables = tuple(feed.table for feed in feeds)
+    info = replace(run_info(facts_of(strategy), {}, TRAIN), tables=tables)
     return info.workers * estimated_bytes(
         info,
         {feed.table.name: feed.schedule.looks(steps) for feed in feeds},
-        elements=rehearsed.elements,
-        twins={**rehearsed.twins, **_twin_gradients(info)},
-        batch=rehearsed.batch,
+        elements=traced.elements,
+        twins={**traced.twins, **_twin_gradients(info)},
+        batch=traced.batch,
     )
 
 

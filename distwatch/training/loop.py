@@ -1,4 +1,4 @@
-"""watching(): the same as a Watch, for training loops of one's own."""
+"""watching(): what a Watch is for ``fit``, for hand-written training loops."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def watching(
     steps_per_execution: int = 1,
     **options: Any,
 ) -> Watching:
-    """Watch a training loop of one's own.
+    """Watch a hand-written training loop.
 
     ::
 
         with distwatch.watching(model, optimizer, "run.zarr", strategy=strategy) as watch:
-            heard_step = watch.wrap(train_step)       # or: with watch.step(): inside it
+            watched_step = watch.wrap(train_step)     # or: with watch.step(): inside it
 
             @tf.function
             def distributed_step(batch):
-                strategy.run(heard_step, args=(batch,))
+                strategy.run(watched_step, args=(batch,))
 
             for batch in strategy.experimental_distribute_dataset(dataset):
                 distributed_step(batch)
@@ -63,7 +63,9 @@ def watching(
         strategy: what ``strategy.run`` is called on; None for the current one.
         steps_per_execution: how many steps are done, at most, between two calls of
             ``watch.after_step``.
-        options: as in `Watch`: ``signals=...``, ``schedule=...``, ``window=...`` and so on.
+        options: as in `Watch`: ``signals``, ``reference``, ``schedule``, ``window``,
+            ``overwrite``, ``resume``, ``strict``, ``on_full``, ``durability``, ``max_bytes``,
+            ``at_max_bytes`` and ``tensorboard``.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -101,7 +103,7 @@ class Watching:
         self._steps = Steps(
             Taps(subject, config), self._session.make_recorder, self._session.fail
         )
-        # Each replica has a thread, and hears its own step.
+        # Each replica has a thread, which captures its own step.
         self._thread = threading.local()
 
     def __enter__(self) -> Watching:
@@ -121,47 +123,51 @@ class Watching:
 
     @_as_written
     def step(self, batch: Any = None) -> contextlib.AbstractContextManager[None]:
-        """Hear what is done in a ``with`` block: one step, on one replica.
+        """Watch what is done in a ``with`` block: one step, on one replica.
 
         Args:
             batch: what the step is given, where ``distwatch.inputs()`` is watched: x, or
                 (x, y), or (x, y, sample_weight).
         """
-        return self._heard(batch)
+        return self._watched(batch)
 
     def wrap(self, train_step: Step) -> Step:
-        """Make a step that is heard of a step on one replica, whatever it takes and gives.
+        """Wrap a step on one replica so that it is watched.
 
-        Its positional arguments are the batch.
+        Args:
+            train_step: its positional arguments are the batch; what it returns is returned.
         """
 
         @functools.wraps(train_step)
-        def heard_step(*args: Any, **kwargs: Any) -> Any:
+        def watched_step(*args: Any, **kwargs: Any) -> Any:
             with self.step(args[0] if len(args) == 1 else args):
                 return train_step(*args, **kwargs)
 
-        return heard_step  # type: ignore[return-value]
+        return watched_step  # type: ignore[return-value]
 
     @_as_written
     def loss(self, loss: Tensor) -> Tensor:
-        """Hand over this replica's loss, inside a step; it comes back as it is.
+        """Record this replica's loss, inside a step; it is returned unchanged.
 
         The losses of the replicas are compared and averaged as they are given, so give the
         mean over the replica's own rows. Each call in a step is a signal: ``loss``,
         ``loss#1``.
+
+        Raises:
+            ConfigError: this is called outside a watched step.
         """
         capture: StepCapture | None = getattr(self._thread, "capture", None)
         if capture is None:
-            raise ConfigError("watch.loss(...) belongs inside a step that is heard.")
+            raise ConfigError("watch.loss(...) belongs inside a watched step.")
         capture.losses.append(loss)
         return loss
 
     def after_step(self, steps: int = 1) -> None:
-        """Say, after each call of the training function, how many steps it did."""
+        """Report, after each call of the training function, how many steps it did."""
         self._session.after_steps(steps)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Rows from here on are of this epoch; those before are brought home."""
+        """Drain the rows up to here, and label the following ones with this epoch."""
         self._session.end_epoch()
         self._session.begin_epoch(epoch)
 
@@ -175,12 +181,12 @@ class Watching:
         return "\n".join(self._session.sentences())
 
     @contextlib.contextmanager
-    def _heard(self, batch: Any) -> Iterator[None]:
+    def _watched(self, batch: Any) -> Iterator[None]:
         try:
             _check_place()
         except UnsupportedTrainingError as error:
             self._session.fail(error)
-        with self._steps.listening(batch) as capture:
+        with self._steps.capturing(batch) as capture:
             self._thread.capture = capture
             try:
                 yield

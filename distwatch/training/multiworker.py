@@ -1,4 +1,4 @@
-"""Opt-in mends of faults in Keras's trainer, for those versions that they were tried on."""
+"""Opt-in fixes of faults in Keras's trainer, for the versions that they were tried on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import keras
 
 from distwatch.errors import UnsupportedTrainingError
-from distwatch.training.strategies import local_part, worker_of
+from distwatch.training.strategies import facts_of, local_part
 
 #: Of the source of the two faulty functions, which is the same from Keras 3.12.0 to
 #: 3.15.1. Where it is another, the faults may be gone, or be other ones.
 _KNOWN_SOURCE = "37e34fef0c24cc5dfe500dd5dc6f1d72e346b0f6b24de294cb6614eae896783f"
 
 
-class _Mends:
+class _Fixes:
     """What is replaced while any `multiworker_fit` block is open."""
 
     def __init__(self) -> None:
@@ -29,14 +29,14 @@ class _Mends:
         self._originals: dict[tuple[Any, str], Any] = {}
 
     @contextlib.contextmanager
-    def on(self, mended: dict[tuple[Any, str], Any]) -> Iterator[None]:
+    def on(self, replacements: dict[tuple[Any, str], Any]) -> Iterator[None]:
         """Have them in place; the last block that is left takes them out."""
         with self._lock:
             self.open += 1
             if self.open == 1:
-                self._originals = {place: vars(place[0])[place[1]] for place in mended}
-                for (owner, name), mend in mended.items():
-                    setattr(owner, name, mend)
+                self._originals = {place: vars(place[0])[place[1]] for place in replacements}
+                for (owner, name), fixed in replacements.items():
+                    setattr(owner, name, fixed)
         try:
             yield
         finally:
@@ -47,7 +47,7 @@ class _Mends:
                         setattr(owner, name, original)
 
 
-_mends = _Mends()
+_fixes = _Fixes()
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def multiworker_fit() -> Iterator[None]:
 
     Keras's own trainer fails under ``MultiWorkerMirroredStrategy`` with more than one
     worker (https://github.com/keras-team/keras/issues/20585), for two reasons. Both are
-    mended for the length of the ``with`` block, in this process, and undone after it:
+    fixed for the length of the ``with`` block, in this process, and restored after it:
 
     - before the first step it builds the model on a batch that it averages over the
       workers, as if their rows were one and the same; here each worker builds on the
@@ -70,29 +70,29 @@ def multiworker_fit() -> Iterator[None]:
     Every worker has to open the block. Trainings of other strategies are not touched.
 
     Raises:
-        UnsupportedTrainingError: this version of Keras was not tried with the mend.
+        UnsupportedTrainingError: this version of Keras was not tried with the fixes.
     """
     module = importlib.import_module("keras.src.backend.tensorflow.trainer")
     build, reduce = module.TensorFlowTrainer._maybe_symbolic_build, module.reduce_per_replica
-    if not multiworker_fit_is_mended():
+    if not multiworker_fit_is_fixed():
         _check_known(build, reduce)
-    mended = {
+    replacements = {
         (module.TensorFlowTrainer, "_maybe_symbolic_build"): _builds_on_own_rows(build),
         (module, "reduce_per_replica"): _averages_numbers(reduce),
     }
-    with _mends.on(mended):
+    with _fixes.on(replacements):
         yield
 
 
-def multiworker_fit_is_mended() -> bool:
+def multiworker_fit_is_fixed() -> bool:
     """Whether a `multiworker_fit` block is open."""
-    return _mends.open > 0
+    return _fixes.open > 0
 
 
 def _builds_on_own_rows(original: Any) -> Any:
     def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
         strategy = self.distribute_strategy
-        if iterator is None or worker_of(strategy).count == 1:
+        if iterator is None or facts_of(strategy).workers == 1:
             original(self, iterator=iterator, data_batch=data_batch)
             return
         _, _, batches = next(iter(iterator))
@@ -104,7 +104,7 @@ def _builds_on_own_rows(original: Any) -> Any:
 
 def _averages_numbers(original: Any) -> Any:
     def reduce_per_replica(values: Any, strategy: Any, reduction: str) -> Any:
-        if worker_of(strategy).count == 1 or reduction not in ("auto", "mean"):
+        if facts_of(strategy).workers == 1 or reduction not in ("auto", "mean"):
             return original(values, strategy, reduction)
         return keras.tree.map_structure(
             lambda value: strategy.reduce("MEAN", value, axis=None), values

@@ -1,8 +1,8 @@
 """One watched training, from its first batch to its closed store.
 
-The session owns what lives as long as one fit: the claim on the store and the
-recordings, one a phase. It also keeps the law that a watcher never kills a training:
-until the first step is done its errors raise, afterwards they disable it.
+The session owns what lives as long as one fit: the claim on the store and one `Phase` for
+each phase. It also keeps the law that a watcher never ends a training: until the first
+step is done its errors raise, afterwards they disable the watching.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import platform
 import secrets
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar, cast
 
 from distwatch.config import WatchConfig
@@ -39,10 +39,11 @@ from distwatch.store import (
     sweep,
 )
 from distwatch.store.schema import root_attributes
-from distwatch.training import strategies
+from distwatch.training import shutdown, strategies
 from distwatch.training.device.ring import Recorder
-from distwatch.training.phase import Phase, describe
-from distwatch.training.shutdown import close_before_exit, closed, undisturbed
+from distwatch.training.phase import Phase, run_info
+from distwatch.training.shutdown import termination_deferred
+from distwatch.training.sinks import Counts
 from distwatch.training.taps import TracedPlan
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -52,28 +53,23 @@ _SHARED_FOLDER_WAIT = 10.0
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(Counts):
     """How the watching goes: counts of steps, and the error that ended it, if one did.
 
-    A step that is looked at by several tables counts in each of them.
+    A step that several tables look at counts in each of them.
     """
 
-    steps: int = 0
-    committed: int = 0
-    lost: int = 0
-    #: Taken out of the store again, to keep within ``max_bytes``.
-    thinned: int = 0
     error: Exception | None = None
 
 
-def _never_the_killer(method: Method) -> Method:
-    """Turn an error in the watching of a running training into a loud end of it."""
+def _disables_on_error(method: Method) -> Method:
+    """Let an error in a method disable the watching; the training goes on."""
 
     @functools.wraps(method)
     def guarded(self: Session, *args: Any, **kwargs: Any) -> None:
         if self.error is not None:
             return
-        with undisturbed():
+        with termination_deferred():
             try:
                 method(self, *args, **kwargs)
             except Exception as error:
@@ -89,9 +85,9 @@ class Session:
         config: what to watch and where to write it.
         strategy: the strategy that trains.
         steps_per_execution: how many steps pass between two looks at the rings.
-        phases: what is recorded, each apart from the others.
-        refuses: whether an error before the first step is raised, or ends the watching as
-            later ones do.
+        phases: what is recorded, each separately.
+        refuses: whether an error before the first step is raised; if not, it disables the
+            watching as later ones do, without a warning.
     """
 
     def __init__(
@@ -105,17 +101,18 @@ class Session:
     ) -> None:
         self.error: Exception | None = None
         self._refuses = refuses
-        self.begun = False
+        self._claimed = False
         self._config = config
         self._strategy = strategy
+        self._facts = facts = strategies.facts_of(strategy)
         self._done = 0
         #: Which start of the run this is.
         self._start = 0
         self._budget: Budget | None = None
-        self._recordings = {
+        self._phases = {
             phase: Phase(
                 config,
-                describe(strategy, versions(), phase),
+                run_info(facts, versions(), phase),
                 strategy,
                 steps_per_execution=steps_per_execution,
             )
@@ -127,81 +124,81 @@ class Session:
 
         Raises:
             RunExistsError: something is there already.
-            NotWritableError: it cannot be written, by one of the workers.
-            ConfigError: several workers cannot keep within its bytes as asked.
+            NotWritableError: one of the workers cannot write it.
+            ConfigError: an option does not work on several workers.
         """
         # Random, so that no worker takes a run that lay there before for this one.
         run = secrets.randbits(50) or 1
-        worker = strategies.worker_of(self._strategy)
-        self._check_budget(worker.count)
-        self._check_logs(worker.count)
-        if worker.count == 1:
+        if self._facts.workers > 1:
+            self._check_options_of_workers()
+        if self._facts.workers == 1:
             self._claim(run)
             self._start = self._next_start()
         else:
-            self._claim_for_all(worker.number, run)
-        self._budget = self._make_budget(worker.count)
-        self.begun = True
-        close_before_exit(self.abandon)
+            self._claim_for_all(run)
+        self._budget = self._make_budget()
+        self._claimed = True
+        shutdown.register(self.abandon)
 
-    def make_recorder(self, heard: TracedPlan, phase: str = TRAIN) -> Recorder:
-        """Set up for the signals that the first step was heard to put out."""
-        return self._recordings[phase].make_recorder(heard, self._start, self._budget)
+    def make_recorder(self, plan: TracedPlan, phase: str = TRAIN) -> Recorder:
+        """Set up for the signals of the first traced step, see `Phase.make_recorder`."""
+        return self._phases[phase].make_recorder(plan, self._start, self._budget)
 
-    @_never_the_killer
+    @_disables_on_error
     def begin_epoch(self, epoch: int) -> None:
-        """Rows from here on are of this epoch."""
-        for recording in self._recordings.values():
-            recording.begin_epoch(epoch)
+        """Label the rows from here on with this epoch."""
+        for phase in self._phases.values():
+            phase.begin_epoch(epoch)
 
-    @_never_the_killer
+    @_disables_on_error
     def after_steps(self, steps: int, phase: str = TRAIN) -> None:
-        """Some steps were done: drain the rings when a window is full."""
+        """Count steps that were done, and drain the rings whose window is full."""
         self._done += steps
-        self._recordings[phase].after_steps(steps)
+        self._phases[phase].after_steps(steps)
 
-    @_never_the_killer
+    @_disables_on_error
     def end_epoch(self) -> None:
-        """Bring home the epoch's last rows, and commit them if that is due."""
-        for recording in self._recordings.values():
-            recording.end_epoch()
+        """Drain the epoch's last rows, and commit them if that is due."""
+        for phase in self._phases.values():
+            phase.end_epoch()
 
     @property
     def epoch_logs(self) -> dict[str, float]:
-        """What Keras's logs are to hold of the last epoch; NaN where nothing is known."""
-        recording = self._recordings.get(TRAIN)
-        logs = recording.logs if recording else {}
+        """The last epoch's values for Keras's logs; NaN where nothing is known."""
+        logs = self._phases[TRAIN].logs if TRAIN in self._phases else {}
         return logs if self.error is None else dict.fromkeys(logs, float("nan"))
 
-    @_never_the_killer
+    @_disables_on_error
     def finish(self) -> None:
-        """Bring everything home, commit it and close the store."""
-        for recording in self._recordings.values():
-            recording.drain_rest(together=True)
+        """Drain everything, commit it and close the store."""
+        for phase in self._phases.values():
+            phase.drain_rest(together=True)
         self._close()
-        for recording in self._recordings.values():
-            recording.raise_writer_error()
+        for phase in self._phases.values():
+            phase.check()
         self._warn_of_lost()
-        for recording in self._recordings.values():
-            recording.tell_of_events()
 
     def abandon(self) -> None:
-        """Training was interrupted: bring home what there is, without collectives."""
-        closed(self.abandon)
-        for recording in self._recordings.values():
+        """Close after an interrupt or error: drain what there is, without collectives."""
+        shutdown.unregister(self.abandon)
+        for phase in self._phases.values():
             if self.error is None:
                 try:
-                    recording.drain_rest(together=False)
+                    phase.drain_rest(together=False)
                 except Exception as error:
                     self._disable(error)
         self._close()
-        if self.begun and not any(each.written for each in self._recordings.values()):
+        if self._claimed and not self.status.steps:
             # What ended the fit matters more than a folder that cannot be removed.
             with contextlib.suppress(OSError):
                 disclaim(self._config.store)
 
     def fail(self, error: Exception) -> None:
-        """The watching failed: raise before the first step, else warn and stop watching."""
+        """End the watching: raise before the first step or if strict, else warn.
+
+        Raises:
+            Exception: ``error`` itself.
+        """
         if self._config.strict or (self._done == 0 and self._refuses):
             self.error = error
             raise error
@@ -211,36 +208,29 @@ class Session:
 
     @property
     def status(self) -> Status:
-        """How it goes."""
-        recordings = self._recordings.values()
-        return Status(
-            steps=sum(recording.steps for recording in recordings),
-            committed=sum(recording.committed for recording in recordings),
-            lost=sum(recording.lost for recording in recordings),
-            thinned=sum(recording.thinned for recording in recordings),
-            error=self.error,
-        )
+        """The counts of all phases, and the error that ended the watching."""
+        counts = sum((phase.counts for phase in self._phases.values()), Counts())
+        return Status(**asdict(counts), error=self.error)
 
     def sentences(self) -> list[str]:
         """What stands out in the run, phase by phase."""
         lines = []
-        for phase, recording in self._recordings.items():
-            told = recording.sentences()
-            if phase != TRAIN and told:
-                lines.append(f"Phase {phase}:")
-            lines += told
+        for name, phase in self._phases.items():
+            found = phase.sentences()
+            if name != TRAIN and found:
+                lines.append(f"Phase {name}:")
+            lines += found
         return lines
 
     def _claim(self, run: int) -> int:
-        """Claim the path for a run, or take up the run that is there; returns its name."""
+        """Claim the path for a run, or continue the run that is there; returns its name."""
         store = self._config.store
         if self._config.resume and (there := run_name(store)):
             sweep(store)
             return int(there, 16)
         if self._config.tensorboard is not None:
             make_room(self._config.tensorboard, overwrite=self._config.overwrite)
-        first = next(iter(self._recordings))
-        described = describe(self._strategy, versions(), first)
+        described = run_info(self._facts, versions(), next(iter(self._phases)))
         attributes = root_attributes(described, now(), f"{run:x}")
         claim(
             store,
@@ -253,15 +243,15 @@ class Session:
     def _next_start(self) -> int:
         return next_start(self._config.store) if self._config.resume else 0
 
-    def _claim_for_all(self, worker: int, run: int) -> None:
+    def _claim_for_all(self, run: int) -> None:
         """Claim on the first worker, and go on only if every worker sees the claim.
 
-        All of them come through here before their first step, so that none is left
-        waiting for one that was refused.
+        Every worker calls this before its first step, so none waits for one that was
+        refused.
         """
         refusal: Exception | None = None
         mine = start = 0
-        if worker == 0:
+        if self._facts.worker == 0:
             try:
                 mine = self._claim(run)
                 start = self._next_start()
@@ -285,40 +275,38 @@ class Session:
                 "workers share."
             )
 
-    def _check_budget(self, workers: int) -> None:
-        if workers > 1 and self._config.max_bytes and self._config.at_max_bytes == "thin":
+    def _check_options_of_workers(self) -> None:
+        if self._config.max_bytes and self._config.at_max_bytes == "thin":
             raise ConfigError(
                 "max_bytes on several workers: each would keep other steps of the old part, "
                 'which then could not be merged; pass at_max_bytes="stop".'
             )
-
-    def _check_logs(self, workers: int) -> None:
-        if workers > 1 and self._config.log_to_keras:
+        if self._config.log_to_keras:
             raise ConfigError(
                 "log_to_keras on several workers: each knows the rows of its own replicas "
                 "only, so that EarlyStopping would stop one of them and leave the others "
                 "waiting; read the run with open_run instead."
             )
 
-    def _make_budget(self, workers: int) -> Budget | None:
-        """This worker's part of what the run may hold, beside what earlier starts left."""
+    def _make_budget(self) -> Budget | None:
+        """This worker's part of ``max_bytes``, less what earlier starts left."""
         if self._config.max_bytes is None:
             return None
         used = location_of(self._config.store).nbytes
         return Budget(
-            self._config.max_bytes // workers,
+            self._config.max_bytes // self._facts.workers,
             thins=self._config.at_max_bytes == "thin",
-            used=used // workers,
+            used=used // self._facts.workers,
         )
 
     def _close(self) -> None:
-        closed(self.abandon)
-        for recording in self._recordings.values():
-            recording.close()
+        shutdown.unregister(self.abandon)
+        for phase in self._phases.values():
+            phase.close()
 
     def _disable(self, error: Exception) -> None:
         self.error = error
-        # Where nothing is refused, nothing is said: who asked for that says it in its own way.
+        # Without refusals the caller reports the error in its own way.
         if self._refuses:
             warnings.warn(
                 f"distwatch stopped watching after {self._done} steps, training goes on: "

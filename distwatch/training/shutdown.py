@@ -17,8 +17,8 @@ from typing import Any
 Close = Callable[[], None]
 
 
-class _Ending:
-    """What is to be closed, and the handler of SIGTERM as long as there is anything."""
+class _Shutdown:
+    """What is to be closed, and the handler of SIGTERM while there is anything."""
 
     def __init__(self) -> None:
         self._closes: list[Close] = []
@@ -28,25 +28,25 @@ class _Ending:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
 
-    def add(self, close: Close) -> None:
+    def register(self, close: Close) -> None:
         self._closes.append(close)
-        # Anew each time: what was registered last runs first, and so before the end of
-        # Zarr's event loop.
+        # Anew each time: what was registered last runs first, and so before Zarr's event
+        # loop stops.
         atexit.unregister(self.close_all)
         atexit.register(self.close_all)
         if not self._handling and _is_ours_to_handle():
             signal.signal(signal.SIGTERM, self._on_terminate)
             self._handling = True
 
-    def remove(self, close: Close) -> None:
+    def unregister(self, close: Close) -> None:
         if close in self._closes:
             self._closes.remove(close)
         if not self._closes:
             self._stop_handling()
 
     @contextlib.contextmanager
-    def undisturbed(self) -> Iterator[None]:
-        """Put SIGTERM off: rows that are on their way from ring to queue belong to neither."""
+    def deferred(self) -> Iterator[None]:
+        """Defer SIGTERM: rows between ring and queue would be lost with the process."""
         self._busy += 1
         try:
             yield
@@ -80,22 +80,23 @@ class _Ending:
             self._handling = False
 
     def _forget(self) -> None:
-        """A forked child has no part in its parent's runs."""
+        """Drop the parent's runs in a forked child."""
         self._closes.clear()
         self._busy, self._terminated = 0, False
         self._stop_handling()
 
 
 def _is_ours_to_handle() -> bool:
-    """Only where nobody else handles it, and in the thread in which Python lets one."""
+    """Only where no other handler is set, and in the main thread, as Python demands."""
     main = threading.current_thread() is threading.main_thread()
     return main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-_ending = _Ending()
+_shutdown = _Shutdown()
 
-#: Have ``close`` called before the process ends; with the latest first.
-close_before_exit = _ending.add
-#: Take that back.
-closed = _ending.remove
-undisturbed = _ending.undisturbed
+#: Have ``close`` called before the process ends, the latest one first.
+register = _shutdown.register
+#: Undo that.
+unregister = _shutdown.unregister
+#: A context manager that defers SIGTERM.
+termination_deferred = _shutdown.deferred

@@ -1,7 +1,7 @@
 """The only room that knows tf.distribute.
 
-Who am I (in a train step), what does this strategy look like (on the host), how
-are rows reduced across replicas, and how does one machine pretend to have many.
+It answers which replica runs (in a train step) and what a strategy is (on the host), reduces
+rows over replicas, and splits one machine into several virtual devices.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from distwatch.errors import VirtualDevicesError
 from distwatch.statistics import ROW, Statistic
+from distwatch.training.gradient_registry import forget_gradients
 
 Strategy = Any
 Tensor = Any
@@ -28,7 +29,7 @@ _DEFAULT = type(tf.distribute.get_strategy())
 
 
 def in_replica() -> bool:
-    """Tell whether this code runs on a replica (and not in cross-replica context)."""
+    """Whether this code runs on a replica (and not in cross-replica context)."""
     return tf.distribute.get_replica_context() is not None
 
 
@@ -45,68 +46,90 @@ def replica_count() -> int:
 
 def replica_device() -> str:
     """The device of the replica that this code runs on; "" if TensorFlow may choose."""
-    strategy = tf.distribute.get_strategy()
+    facts = facts_of(tf.distribute.get_strategy())
     # The replica context's own list of devices is empty on all workers but the first.
-    return local_devices(strategy)[replica_numbers(strategy).index(replica_id())]
+    return facts.devices[facts.replicas.index(replica_id())]
 
 
 @dataclass(frozen=True)
-class Worker:
-    """Which of the processes that train together this is."""
+class StrategyFacts:
+    """What distwatch needs to know of a strategy: asked once by `facts_of`, then passed on."""
 
-    number: int
-    count: int
+    #: The name by which the strategy is known, such as ``MirroredStrategy``.
+    kind: str
+    #: The devices of this process's replicas; "" where TensorFlow chooses one.
+    devices: tuple[str, ...]
+    #: Their types, such as ``CPU``; empty without a strategy.
+    device_types: tuple[str, ...]
+    #: The global numbers of this process's replicas.
+    replicas: tuple[int, ...]
+    #: How many replicas train together, on all workers.
+    total_replicas: int
+    #: Which worker this process is, counted from 0, and how many train together.
+    worker: int
+    workers: int
+    #: Whether each replica has a copy of every variable, kept equal by reductions.
+    mirrored: bool
+    #: Whether Keras 3 can train under it.
+    supported: bool
+
+    @property
+    def on_cpus(self) -> bool:
+        """Whether all replicas of this process are CPUs."""
+        return set(self.device_types) == {"CPU"}
+
+    def __str__(self) -> str:
+        """In a few words: ``MirroredStrategy over 2 x CPU``, for each worker."""
+        if not self.device_types:
+            return "default strategy"
+        counts = {each: self.device_types.count(each) for each in self.device_types}
+        listed = " + ".join(f"{n} x {each}" for each, n in counts.items())
+        if self.workers > 1:
+            listed = f"{self.workers} workers of {listed}"
+        return f"{self.kind} over {listed}"
 
 
-def worker_of(strategy: Strategy) -> Worker:
-    """Which worker this process is; the only one, unless the strategy spans several."""
+#: Strategies that Keras 3 cannot train under, by parts of their classes' names.
+_UNSUPPORTED = ("ParameterServer", "CentralStorage")
+
+
+def facts_of(strategy: Strategy) -> StrategyFacts:
+    """Ask a strategy for all that is to be known of it."""
     extended = strategy.extended
-    if getattr(extended, "_num_workers", 1) == 1:
-        return Worker(0, 1)
-    return Worker(int(extended._id_in_cluster), int(extended._num_workers))
+    default = isinstance(strategy, _DEFAULT)
+    devices = ("",) if default else tuple(extended.worker_devices)
+    workers = int(getattr(extended, "_num_workers", 1))
+    worker = int(extended._id_in_cluster) if workers > 1 else 0
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    # The class of a MultiWorkerMirroredStrategy has another name.
+    kind = "MultiWorkerMirroredStrategy" if several else type(strategy).__name__
+    types = () if default else (tf.DeviceSpec.from_string(d).device_type for d in devices)
+    return StrategyFacts(
+        kind=kind,
+        devices=devices,
+        device_types=tuple(types),
+        replicas=tuple(range(worker * len(devices), (worker + 1) * len(devices))),
+        total_replicas=int(strategy.num_replicas_in_sync),
+        worker=worker,
+        workers=workers,
+        mirrored=several or isinstance(strategy, tf.distribute.MirroredStrategy),
+        supported=not any(name in kind for name in _UNSUPPORTED),
+    )
 
 
-def replica_numbers(strategy: Strategy) -> tuple[int, ...]:
-    """The global numbers of this process's replicas."""
-    local = len(local_devices(strategy))
-    first = worker_of(strategy).number * local
-    return tuple(range(first, first + local))
-
-
-def total_replicas(strategy: Strategy) -> int:
-    """How many replicas train together under a strategy, on all workers."""
-    return int(strategy.num_replicas_in_sync)
-
-
-def is_distributed(variable: Any) -> bool:
+def has_copies(variable: Any) -> bool:
     """Whether a TensorFlow variable has a copy on each replica."""
     return hasattr(variable, "values")
 
 
-def local_devices(strategy: Strategy) -> tuple[str, ...]:
-    """The devices of this process's replicas; "" where TensorFlow chooses one."""
-    if isinstance(strategy, _DEFAULT):
-        return ("",)
-    return tuple(strategy.extended.worker_devices)
-
-
-def describe(strategy: Strategy) -> str:
-    """A strategy in a few words: ``MirroredStrategy over 2 x CPU``, for each worker."""
-    if isinstance(strategy, _DEFAULT):
-        return "default strategy"
-    devices = [tf.DeviceSpec.from_string(d).device_type for d in local_devices(strategy)]
-    counts = {kind: devices.count(kind) for kind in dict.fromkeys(devices)}
-    listed = " + ".join(f"{n} x {kind}" for kind, n in counts.items())
-    workers = worker_of(strategy).count
-    spread = f"{workers} workers of {listed}" if workers > 1 else listed
-    return f"{kind_of(strategy)} over {spread}"
-
-
-def kind_of(strategy: Strategy) -> str:
-    """The name by which a strategy is known."""
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return "MultiWorkerMirroredStrategy"  # Its class has another name.
-    return type(strategy).__name__
+def reduces_by_collectives(strategy: Strategy) -> bool:
+    """Whether a mirrored strategy reduces by TensorFlow's collective operations."""
+    if not isinstance(strategy, tf.distribute.MirroredStrategy):
+        return True
+    operations = strategy.extended._cross_device_ops or strategy.extended._get_cross_device_ops(
+        tf.constant(0.0)
+    )
+    return type(operations).__name__ == "CollectiveAllReduce"
 
 
 class _ReplicaReductions:
@@ -172,7 +195,9 @@ def _on_all_replicas(
     got out. TensorFlow adds up the traces of all functions that share their code,
     and warns of many, so what is compiled is a ``partial``, which is counted by itself.
     """
-    compiled = tf.function(partial(_run, strategy, function), reduce_retracing=True)
+    traced: list[Any] = []
+    run = partial(_run, strategy, function, traced)
+    compiled = tf.function(run, reduce_retracing=True)
 
     def call(arrays: Sequence[Any]) -> Any:
         distributed = strategy.experimental_distribute_values_from_function(
@@ -180,12 +205,22 @@ def _on_all_replicas(
                 arrays[context.replica_id_in_sync_group], tf.float64
             )
         )
-        return local_part(strategy, compiled(distributed))
+        try:
+            return local_part(strategy, compiled(distributed))
+        finally:
+            forget_gradients(traced)
+            traced.clear()
 
     return call
 
 
-def _run(strategy: Strategy, function: Callable[[Tensor], Tensor], values: Any) -> Any:
+def _run(
+    strategy: Strategy,
+    function: Callable[[Tensor], Tensor],
+    traced: list[Any],
+    values: Any,
+) -> Any:
+    traced.append(tf.compat.v1.get_default_graph())
     return strategy.run(function, args=(values,))
 
 
@@ -196,7 +231,7 @@ def local_part(strategy: Strategy, value: Any) -> Any:
 
 def sum_over_workers(strategy: Strategy, number: int) -> int:
     """Add up one whole number a worker, below 2**50; every worker has to call this."""
-    first = replica_numbers(strategy)[0]
+    first = facts_of(strategy).replicas[0]
 
     def given(context: Any) -> Tensor:
         mine = number if context.replica_id_in_sync_group == first else 0

@@ -68,14 +68,17 @@ class Tracker(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return the inputs, or in training with ``output="delta"`` their change."""
         if self.output_mode == "input" or not training or not _trains(inputs):
             return inputs
         return self._memory.exchange(inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape of the inputs."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
+        """The arguments, for Keras to save the layer."""
         return {
             **super().get_config(),
             "reference": self.watched_reference,

@@ -14,7 +14,7 @@ from distwatch.config import WatchConfig, read_config, watch_config
 from distwatch.errors import ConfigError, WatcherError, WatchInUseError
 from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.schedules import Schedule
-from distwatch.training.estimate import forecast
+from distwatch.training.estimate import estimate
 from distwatch.training.session import Session, Status
 from distwatch.training.taps import (
     Steps,
@@ -22,13 +22,13 @@ from distwatch.training.taps import (
     WatchedFunction,
     moved_to_front,
     of_model,
-    tell_of_fit,
+    watch_fit_calls,
 )
 from distwatch.training.traps import check_backend, check_fit, check_train_on_batch, explain
 
 _REPLACED = (
     "the model's train function was replaced during the fit (by compile or "
-    "make_train_function), so its steps are no longer heard; give each part of such a "
+    "make_train_function), so its steps are no longer captured; give each part of such a "
     "training a fit and a Watch of its own."
 )
 
@@ -43,6 +43,13 @@ class Watch(keras.callbacks.Callback):
     configuration and files are not touched, and an error in the watching warns
     once and ends the watching, not the training.
 
+    It works with ``fit`` on the default strategy, OneDeviceStrategy and MirroredStrategy,
+    with any ``steps_per_execution``, mixed precision, and XLA where Keras allows it; on
+    several workers (MultiWorkerMirroredStrategy) inside ``with
+    distwatch.compat.multiworker_fit():``. It watches validation, ``evaluate`` and
+    ``predict`` with the ``phases`` "test" and "predict", and ``train_on_batch`` with
+    `attached`. For a ``strategy.run`` loop of your own see `distwatch.watching`.
+
     Args:
         store: where the run is written; a folder that does not exist yet, or a URL:
             "s3://bucket/run.zarr" (gs, az and others too), "memory://run.zarr".
@@ -54,21 +61,21 @@ class Watch(keras.callbacks.Callback):
             "ema(0.99)", "neighbour" or "none" (the values themselves).
         schedule: at which steps to look, for instance ``distwatch.every(10)``, unless
             a selector says.
-        window: how many steps stay on the devices between two drains, and how many
-            make a chunk of the store.
+        window: how many steps stay on the devices between two drains, which is also the
+            number of steps in a chunk of the store.
         overwrite: delete a run that is at ``store`` already.
         resume: continue a run that is at ``store`` already, after a crash or with Keras's
-            ``BackupAndRestore``: from the step that the restored optimizer's count tells,
-            in place of what was recorded from there on. Without a run there, begin one.
+            ``BackupAndRestore``: from the step of the restored optimizer's count,
+            in place of what was recorded from there on. Without a run there, start one.
         strict: let an error in the watching end the training.
         on_full: where the disk is slower than training: "drop" whole blocks, which are
             counted and leave a gap in ``step``, or "wait", which slows training down.
-        durability: what has to be survived without a loss of what was committed: the end
-            of the "process", or of "power" (each commit then waits for the disk).
-        max_bytes: how large the run may get, such as "2GB"; None for as large as it gets.
-        at_max_bytes: what becomes of a run that would get larger: "thin" keeps only every
+        durability: what committed rows must survive: the end of the "process", or a loss of
+            "power" (each commit then waits for the disk).
+        max_bytes: how large the run may get, such as "2GB"; None for no limit.
+        at_max_bytes: what happens to a run that would get larger: "thin" keeps only every
             second, fourth, ... step of its old part, "stop" records no more. Both warn.
-        phases: what is recorded, each phase apart: "train" (``fit``), "test" (validation
+        phases: what is recorded, each phase separately: "train" (``fit``), "test" (validation
             inside ``fit``, or ``evaluate`` if the Watch is among its callbacks), "predict"
             and "train_on_batch" (see `attached`). References never cross from one phase
             into another.
@@ -137,12 +144,12 @@ class Watch(keras.callbacks.Callback):
             log_to_keras=log_to_keras,
         )
         self._session: Session | None = None
-        #: What is heard now, in the order in which it was put in place.
+        #: The watched functions now in place, in the order in which they were installed.
         self._functions: list[WatchedFunction] = []
         self._method = "fit"
         #: The last batch of each phase in this epoch.
         self._last: dict[str, int] = {}
-        tell_of_fit(self)
+        watch_fit_calls(self)
 
     @classmethod
     def from_config(cls, path: str | Path) -> Watch:
@@ -165,7 +172,7 @@ class Watch(keras.callbacks.Callback):
         return self.config.schedule
 
     def estimate(self, model: keras.Model, batch: Any, *, steps: int) -> int:
-        """How many bytes the run of a training will take, before it is begun.
+        """How many bytes the run of a training will take, before it starts.
 
         The model's step is traced, not done. What compression leaves is weighed on made-up
         rows; it comes within a fifth of what is written if the deltas are like noise, and
@@ -178,11 +185,14 @@ class Watch(keras.callbacks.Callback):
             batch: what ``train_step`` is given on one replica: x, or (x, y), ...
             steps: of the phase "train", in all epochs.
 
+        Returns:
+            Bytes, of all workers together.
+
         Raises:
             ConfigError: the model is not built or not compiled.
             SetupError: what was chosen cannot be watched.
         """
-        return forecast(model, batch, self.config, steps)
+        return estimate(model, batch, self.config, steps)
 
     @contextlib.contextmanager
     def attached(self, model: keras.Model) -> Iterator[Watch]:
@@ -224,7 +234,12 @@ class Watch(keras.callbacks.Callback):
         check_fit(model, arguments, trains=method == "fit")
 
     def set_model(self, model: keras.Model) -> None:
-        """Put the taps in place: Keras calls this before it makes its functions."""
+        """Put the taps in place: Keras calls this before it makes its functions.
+
+        Raises:
+            WatchInUseError: this Watch is in another call of ``fit``.
+            UnknownSignalError, UnwatchableError: the signals cannot be watched.
+        """
         if self._functions:
             raise WatchInUseError(
                 f"this Watch ({self.config.store}) is in a fit already; "
@@ -246,7 +261,7 @@ class Watch(keras.callbacks.Callback):
         for phase in self._asked:
             recorder = functools.partial(session.make_recorder, phase=phase)
             steps = Steps(taps[phase], recorder, session.fail)
-            # No callback tells of batches that are trained on by hand.
+            # Keras calls no callback for train_on_batch.
             done = functools.partial(session.after_steps, 1, phase)
             by_hand = phase == TRAIN_ON_BATCH
             function = WatchedFunction(model, phase, steps, done=done if by_hand else None)
@@ -258,45 +273,55 @@ class Watch(keras.callbacks.Callback):
         self._begin()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Label the rows from here on with this epoch."""
         self._last.pop(TRAIN, None)
         if self._asked:
             self._current.begin_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the steps of ``fit`` up to this batch, and drain full rings."""
         self._after_batch(TRAIN, batch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Drain the epoch's rows, and add to ``logs`` what ``log_to_keras`` asks for."""
         if self._asked:
             self._current.end_epoch()
             if logs is not None:
                 logs.update(self._current.epoch_logs)
 
     def on_train_end(self, logs: Any = None) -> None:
+        """Drain, commit and close the run; print what stands out."""
         self._finish()
 
     def on_test_begin(self, logs: Any = None) -> None:
+        """Claim the store if this is an ``evaluate`` of its own."""
         self._last.pop(TEST, None)
         if self._method == "evaluate":
             self._begin()
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the steps of ``evaluate`` or validation up to this batch."""
         self._after_batch(TEST, batch)
 
     def on_test_end(self, logs: Any = None) -> None:
+        """Close the run if this is an ``evaluate`` of its own."""
         if self._method == "evaluate":
             self._finish()
 
     def on_predict_begin(self, logs: Any = None) -> None:
+        """Claim the store, so that a path that cannot be written ends ``predict`` here."""
         self._begin()
 
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the steps of ``predict`` up to this batch."""
         self._after_batch(PREDICT, batch)
 
     def on_predict_end(self, logs: Any = None) -> None:
+        """Drain, commit and close the run; print what stands out."""
         self._finish()
 
     def on_raised(self, model: keras.Model, error: BaseException) -> None:
-        """The fit ended by an error or an interrupt: bring home what there is."""
+        """Close the run after an error or an interrupt, with the rows that there are."""
         if not self._functions:
             explain(model, error)
             return

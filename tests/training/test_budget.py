@@ -1,7 +1,7 @@
 """A training's run keeps within its bytes: thinned out with a warning, or stopped with one."""
 
+import dataclasses
 import re
-import types
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from trainings import fit, same_weights, small_model, strategy_over, unlike_rows
 import distwatch as dw
 from distwatch.config import watch_config
 from distwatch.errors import ConfigError, RowsThinnedWarning, WatcherDisabledWarning
-from distwatch.training import session
+from distwatch.training import strategies
 from distwatch.training.session import Session
 
 #: Ten batches an epoch, the last one short.
@@ -72,8 +72,8 @@ def test_a_resumed_run_counts_what_is_there(tmp_path):
 
 
 def test_several_workers_cannot_thin_out(tmp_path, monkeypatch):
-    several = types.SimpleNamespace(count=2, number=0)
-    monkeypatch.setattr(session.replicas, "worker_of", lambda strategy: several)
+    several = dataclasses.replace(strategies.facts_of(strategy_over(1)), workers=2)
+    monkeypatch.setattr(strategies, "facts_of", lambda strategy: several)
     config = watch_config(store=tmp_path / "run.zarr", max_bytes="1GB")
     with pytest.raises(ConfigError, match='at_max_bytes="stop"'):
         Session(config, strategy_over(1), steps_per_execution=1).begin()

@@ -1,7 +1,7 @@
 """What a Watch adds to Keras's logs, and that every other callback finds it there."""
 
 import csv
-import types
+import dataclasses
 
 import keras
 import numpy as np
@@ -10,8 +10,8 @@ from trainings import fit, same_weights, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
 from distwatch.errors import ConfigError, UnknownSignalError, WatcherDisabledWarning
+from distwatch.training import strategies
 from distwatch.training.device.ring import TableRecorder
-from distwatch.training.strategies import Worker
 
 X, Y = unlike_rows(118)
 STEPS = 8
@@ -228,8 +228,10 @@ def test_a_loop_has_no_logs():
 
 def test_not_on_several_workers(tmp_path, monkeypatch):
     """Each would know its own replicas only, and stop on its own."""
-    second = types.SimpleNamespace(worker_of=lambda strategy: Worker(1, 2))
-    monkeypatch.setattr("distwatch.training.session.replicas", second)
+    second = dataclasses.replace(
+        strategies.facts_of(strategy_over(1)), worker=1, workers=2, replicas=(1,)
+    )
+    monkeypatch.setattr(strategies, "facts_of", lambda strategy: second)
     with pytest.raises(ConfigError, match="EarlyStopping would stop one of them"):
         train(tmp_path / "run.zarr")
     assert not (tmp_path / "run.zarr").exists()

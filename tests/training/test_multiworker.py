@@ -23,11 +23,11 @@ def test_it_is_undone_also_by_an_error_and_only_by_the_outermost_block():
         with compat.multiworker_fit():
             mended = in_place()
         assert in_place() == mended
-        assert compat.multiworker_fit_is_mended()
+        assert compat.multiworker_fit_is_fixed()
         1 / 0  # noqa: B018
     assert not set(mended) & set(original)
     assert in_place() == original
-    assert not compat.multiworker_fit_is_mended()
+    assert not compat.multiworker_fit_is_fixed()
 
 
 def test_blocks_of_several_threads_end_in_any_order():

@@ -19,7 +19,7 @@ from trainings import (
 import distwatch as dw
 from distwatch.errors import RowsLostWarning, WatcherDisabledWarning, WriteFailedError
 from distwatch.store import BackgroundWriter, StoreWriter, locations
-from distwatch.training import phase
+from distwatch.training import sinks
 from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.taps import Taps
 
@@ -136,9 +136,9 @@ def slow_disk(monkeypatch):
         original(self, block)
 
     monkeypatch.setattr(StoreWriter, "append", append)
-    monkeypatch.setattr(phase, "MAX_WAIT", 0.01)
+    monkeypatch.setattr(sinks, "MAX_WAIT", 0.01)
     small = functools.partial(BackgroundWriter, max_bytes=1)
-    monkeypatch.setattr(phase, "BackgroundWriter", small)
+    monkeypatch.setattr(sinks, "BackgroundWriter", small)
 
 
 def test_a_slow_disk_drops_whole_blocks_and_says_so(tmp_path, monkeypatch):

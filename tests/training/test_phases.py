@@ -158,7 +158,7 @@ def test_train_on_batch_alone(tmp_path):
     np.testing.assert_allclose(
         run["activation/dense_0"].merged("mean").values[1:], expected, rtol=1e-5
     )
-    model.train_on_batch(*batches[0])  # no longer heard
+    model.train_on_batch(*batches[0])  # no longer watched
     assert len(dw.open_run(tmp_path / "run.zarr")) == 4
 
 

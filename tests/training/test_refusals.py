@@ -1,5 +1,6 @@
 """Law 6: what cannot be watched rightly is refused, with the reason and the remedy."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from distwatch.errors import (
     UnwatchableError,
     WatchInUseError,
 )
-from distwatch.training.strategies import Worker
+from distwatch.training.strategies import facts_of
 
 X, Y = unlike_rows(32)
 
@@ -140,9 +141,8 @@ def test_an_output_that_cannot_be_compared(tmp_path):
 
 
 def test_tensors_are_not_reduced_over_one_worker_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "distwatch.training.taps.selecting.worker_of", lambda strategy: Worker(0, 2)
-    )
+    two = dataclasses.replace(facts_of(strategy_over(1)), workers=2)
+    monkeypatch.setattr("distwatch.training.taps.selecting.facts_of", lambda strategy: two)
     reduced = dw.tensors("dense_1", every=2, reduce="mean")
     with pytest.raises(UnwatchableError, match="over its own replicas only; leave reduce out"):
         model_and_fit(dw.Watch(tmp_path / "run.zarr", signals=[reduced]))

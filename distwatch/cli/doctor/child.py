@@ -66,7 +66,7 @@ def train(strategy: Any) -> dict[str, Any]:
 
     from distwatch.analysis import open_run
     from distwatch.signals import activations, inputs
-    from distwatch.training.strategies import describe
+    from distwatch.training.strategies import facts_of
     from distwatch.training.watch import Watch
 
     start = time.perf_counter()
@@ -82,7 +82,7 @@ def train(strategy: Any) -> dict[str, Any]:
     rows = open_run(store)["input"]
     kept = int((rows.per_replica("count") > 0).sum())
     return {
-        "strategy": describe(strategy),
+        "strategy": str(facts_of(strategy)),
         "seconds": time.perf_counter() - start,
         "rows": kept,
         "due": BATCHES * replicas,

@@ -24,7 +24,6 @@ on the host of a GPU).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -56,13 +55,45 @@ def comparable(x: Tensor) -> Tensor:
     return tf.cast(x, tf.float32 if x.dtype.is_floating else tf.float64)
 
 
-def measure(deltas: Sequence[Callable[[], Tensor]], counts: Tensor) -> BasicSums:
-    """Look over the deltas of all signals.
+class SharedFunctions:
+    """`_look_again` as one ``tf.function`` for each dtype, traced once for all signals.
+
+    It belongs to one recorder: a function kept for the whole process fails with "out of
+    scope" after TensorFlow's context was reset, as Keras's own test suite does.
+    """
+
+    def __init__(self) -> None:
+        self._functions: dict[tf.DType, Any] = {}
+
+    def look_again(self, dtype: tf.DType) -> Any:
+        """The function for flat deltas of ``dtype``."""
+        if dtype not in self._functions:
+            signature = [
+                tf.TensorSpec([None], dtype),
+                tf.TensorSpec([len(BasicSums._fields)], tf.float64),
+                tf.TensorSpec([], tf.bool),
+            ]
+            self._functions[dtype] = tf.function(
+                _look_again,
+                input_signature=signature,
+                autograph=False,
+                experimental_attributes={"_noinline": True},
+            )
+        return self._functions[dtype]
+
+
+def measure(
+    deltas: Sequence[Callable[[], Tensor]],
+    counts: Tensor,
+    shared: SharedFunctions | None = None,
+) -> BasicSums:
+    """Compute the basic sums of the deltas of all signals.
 
     Args:
         deltas: for each signal a function that makes its delta in the graph where it
             is called: float32 or float64 of any shape, empty or not.
         counts: their numbers of elements, float64 of shape (signal,).
+        shared: functions that several calls share; None for some of this call's own.
 
     Returns:
         float64 vectors of shape (signal,), as `distwatch.statistics.measure`
@@ -78,14 +109,15 @@ def measure(deltas: Sequence[Callable[[], Tensor]], counts: Tensor) -> BasicSums
     irregular = tf.logical_or(tf.logical_or(unsquared, cancelled), uncounted)
 
     @_called_only_when_taken
-    def mended() -> Tensor:
+    def corrected() -> Tensor:
+        functions = shared or SharedFunctions()
         rows = [
-            _mended(delta, _row(plain, i), unsquared[i], irregular[i])
+            _corrected(delta, _row(plain, i), unsquared[i], irregular[i], functions)
             for i, delta in enumerate(deltas)
         ]
         return tf.stack(rows, axis=1)
 
-    columns = tf.cond(tf.reduce_any(irregular), mended, lambda: tf.stack(plain))
+    columns = tf.cond(tf.reduce_any(irregular), corrected, lambda: tf.stack(plain))
     return BasicSums(*tf.unstack(columns))
 
 
@@ -159,35 +191,23 @@ def _vector(column: Sequence[Tensor]) -> Tensor:
     return tf.cast(tf.stack(column), tf.float64)
 
 
-def _row(passes: BasicSums, signal: int) -> Tensor:
-    return tf.stack([column[signal] for column in passes])
+def _row(sums: BasicSums, signal: int) -> Tensor:
+    return tf.stack([column[signal] for column in sums])
 
 
-def _mended(
-    delta: Callable[[], Tensor], plain: Tensor, unsquared: Tensor, irregular: Tensor
+def _corrected(
+    delta: Callable[[], Tensor],
+    plain: Tensor,
+    unsquared: Tensor,
+    irregular: Tensor,
+    shared: SharedFunctions,
 ) -> Tensor:
     def look_again() -> Tensor:
         flat = tf.reshape(delta(), [-1])
-        look = _look_again if tf.executing_eagerly() else _shared(flat.dtype)
+        look = _look_again if tf.executing_eagerly() else shared.look_again(flat.dtype)
         return look(flat, plain, unsquared)
 
     return tf.cond(irregular, look_again, lambda: plain)
-
-
-@functools.cache
-def _shared(dtype: tf.DType) -> Any:
-    """`_look_again` as one function for all signals, which is traced but once."""
-    signature = [
-        tf.TensorSpec([None], dtype),
-        tf.TensorSpec([len(BasicSums._fields)], tf.float64),
-        tf.TensorSpec([], tf.bool),
-    ]
-    return tf.function(
-        _look_again,
-        input_signature=signature,
-        autograph=False,
-        experimental_attributes={"_noinline": True},
-    )
 
 
 def _look_again(delta: Tensor, plain: Tensor, unsquared: Tensor) -> Tensor:
@@ -196,18 +216,18 @@ def _look_again(delta: Tensor, plain: Tensor, unsquared: Tensor) -> Tensor:
 
 def _centred(delta: Tensor, plain: Tensor) -> Tensor:
     """Take the squares about the mean; right where every element is finite."""
-    passes = BasicSums(*tf.unstack(plain))
-    centre = tf.cast(passes.mean, delta.dtype)
+    sums = BasicSums(*tf.unstack(plain))
+    centre = tf.cast(sums.mean, delta.dtype)
     deviation = delta - centre
     # The centre is the mean but for its rounding; what is left of it is taken off
     # the squares and added to the mean (both tiny, so nothing cancels).
-    rest = tf.cast(tf.reduce_sum(deviation), tf.float64) / tf.maximum(passes.count, 1.0)
+    rest = tf.cast(tf.reduce_sum(deviation), tf.float64) / tf.maximum(sums.count, 1.0)
     squares = 2.0 * tf.cast(tf.nn.l2_loss(deviation), tf.float64)
     return tf.stack(
-        passes._replace(
-            zeros=passes.count - _number(tf.not_equal(delta, 0)),
+        sums._replace(
+            zeros=sums.count - _number(tf.not_equal(delta, 0)),
             mean=tf.cast(centre, tf.float64) + rest,
-            m2=tf.maximum(squares - passes.count * rest * rest, 0.0),
+            m2=tf.maximum(squares - sums.count * rest * rest, 0.0),
         )
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import tensorflow as tf
 
@@ -26,18 +26,34 @@ Delta = Callable[[], Tensor]
 Pair = tuple[Tensor, Tensor | None]
 
 
-class Reference(Protocol):
-    """The references of some tensors of one kind on one replica."""
+class Reference:
+    """The references of some tensors of one kind on one replica; this one is "none".
+
+    Args:
+        examples: tensors of their dtypes and dims.
+        device: where the replica computes.
+    """
 
     #: Whether `keep` or `forget` wants to be called on the step before a look.
-    needs_step_before: bool
+    needs_step_before = False
     #: Whether `follow` wants to be called on every step.
-    needs_every_step: bool
+    needs_every_step = False
 
-    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]: ...
-    def keep(self, tensors: Sequence[Tensor]) -> None: ...
-    def forget(self) -> None: ...
-    def follow(self, tensors: Sequence[Tensor]) -> None: ...
+    def __init__(self, examples: Sequence[Tensor], device: str) -> None:
+        pass
+
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+        """What each tensor is compared with: by default nothing, so the value itself."""
+        return [(x, None) for x in tensors]
+
+    def keep(self, tensors: Sequence[Tensor]) -> None:
+        """Make these tensors the reference of the next step."""
+
+    def forget(self) -> None:
+        """Leave the next step without a reference."""
+
+    def follow(self, tensors: Sequence[Tensor]) -> None:
+        """Take a step into account that may or may not be looked at."""
 
 
 class References:
@@ -116,45 +132,19 @@ def _reference(kind: str, examples: Sequence[Tensor], device: str) -> Reference:
         "batch_mean": _BatchMean,
         "first": _First,
         "neighbour": _Neighbour,
-        "none": _Nothing,
+        "none": Reference,
     }
     return kinds[kind](examples, device)
 
 
-class _Keepless:
-    """A reference that keeps nothing from step to step."""
-
-    needs_step_before = False
-    needs_every_step = False
-
-    def keep(self, tensors: Sequence[Tensor]) -> None:
-        """Nothing to keep."""
-
-    def forget(self) -> None:
-        """Nothing to forget."""
-
-    def follow(self, tensors: Sequence[Tensor]) -> None:
-        """Nothing to follow."""
-
-
-class _Nothing(_Keepless):
-    """The value itself."""
-
-    def __init__(self, examples: Sequence[Tensor], device: str) -> None:
-        pass
-
-    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
-        return [(x, None) for x in tensors]
-
-
-class _Neighbour(_Nothing):
+class _Neighbour(Reference):
     """The next row of the same batch: the delta of a row is itself minus the next."""
 
     def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
         return [(x[:-1], x[1:]) for x in tensors]
 
 
-class Previous:
+class Previous(Reference):
     """The batches of the step before, of some tensors of shape (rows, *features).
 
     Args:
@@ -164,7 +154,6 @@ class Previous:
     """
 
     needs_step_before = True
-    needs_every_step = False
 
     def __init__(self, examples: Sequence[Tensor], device: str) -> None:
         self._host = host_of(device)
@@ -207,9 +196,6 @@ class Previous:
         with tf.device(self._host):
             self._rows.assign(tf.zeros_like(self._rows), read_value=False)
 
-    def follow(self, tensors: Sequence[Tensor]) -> None:
-        """Nothing: what is not looked at next is no batch before."""
-
     @property
     def rows(self) -> Tensor:
         """How many rows each batch before has: shape (tensor,)."""
@@ -244,11 +230,10 @@ class Previous:
         )
 
 
-class _BatchMean:
+class _BatchMean(Reference):
     """The per-feature mean of the batch before; one row, or none of an empty batch."""
 
     needs_step_before = True
-    needs_every_step = False
 
     def __init__(self, examples: Sequence[Tensor], device: str) -> None:
         self._before = Previous([_mean(x) for x in examples], device)
@@ -262,11 +247,8 @@ class _BatchMean:
     def forget(self) -> None:
         self._before.forget()
 
-    def follow(self, tensors: Sequence[Tensor]) -> None:
-        """Nothing to follow."""
 
-
-class _First(_Keepless):
+class _First(Reference):
     """The first batch with rows that the replica saw."""
 
     needs_every_step = True
@@ -287,7 +269,7 @@ class _First(_Keepless):
             _keep_if_empty(first, x)
 
 
-class _MovingAverage(_Keepless):
+class _MovingAverage(Reference):
     """A moving average of the batches, row by row.
 
     Rows that a longer batch has beyond it join it as they are; rows beyond a shorter

@@ -64,7 +64,7 @@ class StepInput:
 
 @dataclass(frozen=True)
 class DrainedRows:
-    """What a drain brings home.
+    """What a drain reads from the devices.
 
     Shapes: step, iteration (n,); rows (n, replica, signal, field); merged
     (n, signal, field). ``lost`` steps were overwritten before they were read.
@@ -96,8 +96,8 @@ class Recorder:
         steps_per_execution: int,
         first_step: int = 0,
     ) -> None:
-        mergers = _Mergers(strategy)
-        self.tables = [TableRecorder(mergers, feed, steps_per_execution) for feed in feeds]
+        shared = _Shared(strategy)
+        self.tables = [TableRecorder(shared, feed, steps_per_execution) for feed in feeds]
         self._first_step = first_step
         self._steps: dict[int, Any] = {}
         self._lock = threading.Lock()
@@ -157,33 +157,35 @@ class _Ring:
         self.slots = TensorSlots(layout, capacity, device) if layout else None
 
 
-class _Mergers:
-    """What reduces over replicas, shared by tables, so that each is traced but once."""
+class _Shared:
+    """Compiled functions that the tables of one recorder share; each is traced once."""
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
-        self._merging: dict[str, strategies.RowMerger] = {}
-        self.summing = strategies.SumOverReplicas(strategy)
+        self._mergers: dict[str, strategies.RowMerger] = {}
+        self.sum_over_replicas = strategies.SumOverReplicas(strategy)
+        self.kernels = kernels.SharedFunctions()
 
-    def of(self, statistic: Row) -> strategies.RowMerger:
+    def merger_of(self, statistic: Row) -> strategies.RowMerger:
         """What merges rows of a statistic."""
         parts = str([part.spec() for part in statistic.further])
-        if parts not in self._merging:
-            self._merging[parts] = strategies.RowMerger(self._strategy, statistic)
-        return self._merging[parts]
+        if parts not in self._mergers:
+            self._mergers[parts] = strategies.RowMerger(self._strategy, statistic)
+        return self._mergers[parts]
 
 
 class TableRecorder:
     """The rings of one table."""
 
-    def __init__(self, mergers: _Mergers, feed: TablePlan, steps_per_execution: int) -> None:
+    def __init__(self, shared: _Shared, feed: TablePlan, steps_per_execution: int) -> None:
         self.table = feed.table
         self._feed = feed
         self._statistic = feed.table.statistic
         # Twice what may come between two drains, so that none is ever overwritten.
         self._capacity = 2 * max(feed.table.window, steps_per_execution)
-        self._merger = mergers.of(self._statistic)
-        self._reducer = mergers.summing
+        self._merger = shared.merger_of(self._statistic)
+        self._reducer = shared.sum_over_replicas
+        self._kernels = shared.kernels
         self._rings: dict[int, _Ring] = {}
         self._lock = threading.Lock()
         self._read = 0
@@ -210,7 +212,8 @@ class TableRecorder:
 
     def _write(self, ring: _Ring, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
         deltas, counts = ring.references.deltas(fed.tensors)
-        states = ROW.pack(ROW.from_sums(kernels.measure(deltas, counts)))
+        sums = kernels.measure(deltas, counts, self._kernels)
+        states = ROW.pack(ROW.from_sums(sums))
         if self._statistic.further:
             states = tf.concat([states, self._look_further(deltas, fed)], axis=-1)
         if self._feed.tensor_index != tuple(range(len(deltas))):
@@ -228,7 +231,7 @@ class TableRecorder:
             ring.written.assign_add(1, read_value=False)
 
     def _look_further(self, deltas: Sequence[Callable[[], Tensor]], fed: StepInput) -> Tensor:
-        """The states of the statistics beyond the usual ones: shape (tensor, field)."""
+        """The states of the statistics beyond `ROW`: shape (tensor, field)."""
         companions = fed.companions or [None] * len(deltas)
         rows = []
         for delta, signal, companion in zip(deltas, fed.tensors, companions, strict=True):
@@ -255,7 +258,7 @@ class TableRecorder:
                 ring.parameters.assign(self._following)
 
     def drain(self, *, together: bool = True) -> DrainedRows | None:
-        """Bring home the rows written since the last drain; None if there are none.
+        """Read the rows written since the last drain; None if there are none.
 
         Args:
             together: merge by cross-replica reductions. False on an interrupt or

@@ -1,4 +1,4 @@
-"""Raw deltas on the devices: one variable a slot, and how they come home.
+"""Raw deltas on the devices: one variable a slot, and how they are read.
 
 A slot takes over the delta's own buffer, so keeping a tensor costs no copy, and it has
 as many rows as that step's batch had.
@@ -42,7 +42,7 @@ class TensorSlots:
         )
 
     def read(self, slots: Array) -> list[Array]:
-        """Bring deltas home, of shape (rows, *features) each."""
+        """Read deltas, of shape (rows, *features) each."""
         return [self._slots[slot].numpy() for slot in slots]
 
 

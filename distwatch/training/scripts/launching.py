@@ -237,7 +237,7 @@ def _make_room(address: Address, shown: str, *, overwrite: bool, resume: bool) -
     """Find the place for the runs free, or make it so.
 
     Rejected: going on with the numbers after those that are there. Which runs belong to one
-    start of the script could then not be told by their names.
+    start of the script could then not be seen by their names.
     """
     from distwatch.store import location_of, run_name
 

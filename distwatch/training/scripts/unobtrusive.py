@@ -35,7 +35,7 @@ def _guarded(name: str) -> Callable[..., None]:
                 raise
             self.give_up(error)
         finally:
-            self.note()
+            self.update_outcome()
 
     return callback
 
@@ -43,24 +43,26 @@ def _guarded(name: str) -> Callable[..., None]:
 class UnobtrusiveWatch(Watch):
     """A Watch that leaves a fit which it cannot watch to go on as if it were not there.
 
-    A refusal comes when the fit has begun: Keras may have drawn from the data to build the
+    A refusal comes when the fit has started: Keras may have drawn from the data to build the
     model by then, so to call ``fit`` once more would be another training. The Watch takes its
     taps out instead, and the fit goes on with the functions that Keras would have made.
     On several workers all of them have to refuse alike, as they do with one model, one
     configuration and one store, since a claim on the store is made by all of them together.
 
     Args:
-        outcome: is told how it went.
-        tell: says on stderr why a fit is not watched.
+        outcome: is updated with how it went.
+        report: prints on stderr why a fit is not watched.
         arguments: those of a `Watch`; ``strict=True`` raises refusals after all.
     """
 
     _refuses = False
 
-    def __init__(self, outcome: Outcome, tell: Callable[[str], None], **arguments: Any) -> None:
+    def __init__(
+        self, outcome: Outcome, report: Callable[[str], None], **arguments: Any
+    ) -> None:
         self.outcome = outcome
         self.gave_up = False
-        self._tell = tell
+        self._report = report
         super().__init__(**arguments)
 
     def set_params(self, params: dict[str, Any]) -> None:
@@ -86,8 +88,8 @@ class UnobtrusiveWatch(Watch):
             self._session.abandon()
         self._say(error)
 
-    def note(self) -> None:
-        """Bring the outcome up to date, and say once that the watching has ended."""
+    def update_outcome(self) -> None:
+        """Update the outcome, and report once that the watching has ended."""
         status: Status = self.status
         self.outcome.committed = status.committed
         if status.error is not None and not self.outcome.reason:
@@ -102,7 +104,7 @@ class UnobtrusiveWatch(Watch):
     def _say(self, error: Exception) -> None:
         self.outcome.reason = f"{type(error).__name__}: {error}"
         since = f" after {self.status.steps} steps" if self.status.steps else ""
-        self._tell(
+        self._report(
             f"{self.outcome.name} is not watched{since}, training goes on: "
             f"{self.outcome.reason}"
         )

@@ -49,7 +49,7 @@ def watch_fits(settings: dict[str, Any]) -> WatchedFits:
     fits = WatchedFits(settings)
     for method in _PHASES:
         cell = cell_of(method)
-        cell.cell_contents = fits.covered(method, cell.cell_contents)
+        cell.cell_contents = fits.wrapped(method, cell.cell_contents)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=fits.stop)
     # Warnings that a script makes errors of would otherwise end the watching.
@@ -77,7 +77,7 @@ class WatchedFits:
         """Watch no more: a forked child is another process, whose runs would collide."""
         self._stopped = True
 
-    def covered(self, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(self, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
         """What runs in place of a method of Keras."""
         signature = inspect.signature(original)
 
@@ -86,13 +86,13 @@ class WatchedFits:
             try:
                 bound = signature.bind(model, *args, **kwargs)
             except TypeError:
-                return original(model, *args, **kwargs)  # which says it in its own words
+                return original(model, *args, **kwargs)  # which raises in Keras's own words
             given = bound.arguments.get("callbacks")
             watch = self._watch_for(method, model, given)
             if watch is None:
                 return original(model, *args, **kwargs)
             bound.arguments["callbacks"] = [*_listed(given), watch]
-            # By the cell once more: the Watch has put there what tells it of this fit.
+            # By the cell once more: the Watch has put its own wrapper there.
             return cell_of(method).cell_contents(*bound.args, **bound.kwargs)
 
         return call
@@ -102,7 +102,7 @@ class WatchedFits:
         written = [each.name for each in self._outcomes if each.committed]
         refused = [each for each in self._outcomes if each.reason]
         if written:
-            yield self._in_words(written)
+            yield self._describe(written)
             first = inside(address_of(self._shown), f"{written[0]}.zarr")
             yield f"look at it by: distwatch report {shlex.quote(str(first))}"
         elif self._own:
@@ -119,7 +119,7 @@ class WatchedFits:
             reasons += ["..."] if len(refused) > _LISTED else []
             yield f"{total}: {'; '.join(reasons)}"
 
-    def _in_words(self, written: list[str]) -> str:
+    def _describe(self, written: list[str]) -> str:
         if len(written) == 1:
             return f"1 run was written: {written[0]}.zarr in {printable(self._shown)}"
         return (
@@ -159,12 +159,12 @@ class WatchedFits:
             arguments = {**self._arguments, "store": store}
             if board := arguments.get("tensorboard"):
                 arguments["tensorboard"] = _below(board, outcome.name)
-            return UnobtrusiveWatch(outcome, tell, **arguments)
+            return UnobtrusiveWatch(outcome, report, **arguments)
         except Exception as error:
             if self._arguments.get("strict"):
                 raise
             outcome.reason = f"{type(error).__name__}: {error}"
-            tell(f"{outcome.name} is not watched, training goes on: {outcome.reason}")
+            report(f"{outcome.name} is not watched, training goes on: {outcome.reason}")
             return None
 
 
@@ -174,8 +174,8 @@ def _below(board: Any, name: str) -> dict[str, Any]:
     return {**options, "folder": str(Path(options["folder"]) / name)}
 
 
-def tell(line: str) -> None:
-    """Say something on stderr; stdout is the script's."""
+def report(line: str) -> None:
+    """Print a line on stderr; stdout is the script's."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         print(f"distwatch: {printable(line)}", file=sys.stderr, flush=True)
 

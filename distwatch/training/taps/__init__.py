@@ -1,17 +1,17 @@
 """Where signals are picked up: the only room that knows Keras's train step.
 
-``subject`` is what is trained, ``tree`` names its layers and weights, ``listening`` hears
-a step (with ``covers`` and ``notes``), ``selecting`` picks signals out of what was heard,
-``probing`` runs a fixed batch, ``plan`` puts signals in tables, ``steps`` hears and records
-one step, ``functions`` puts that into a model's train function, ``rehearsing`` hears a step
-without doing it, ``fit_calls`` tells a Watch of the fits it is in.
+``subject`` is what is trained, ``layer_paths`` names its layers and weights, ``capturing``
+captures a step (by ``instance_patches``, in a ``step_capture``), ``selecting`` picks signals
+out of the capture, ``probing`` runs a fixed batch, ``plan`` puts signals in tables, ``steps``
+captures and records one step, ``train_function`` puts that into a model's train function,
+``tracing`` traces a step without running it, ``fit_hook`` calls a Watch around its fits.
 """
 
-from distwatch.training.taps.fit_hook import cell_of, moved_to_front, tell_of_fit
+from distwatch.training.taps.fit_hook import cell_of, moved_to_front, watch_fit_calls
 from distwatch.training.taps.plan import Taps, TracedPlan
 from distwatch.training.taps.steps import Steps
 from distwatch.training.taps.subject import Subject, of_loop, of_model
-from distwatch.training.taps.tracing import rehearse
+from distwatch.training.taps.tracing import trace_step
 from distwatch.training.taps.train_function import WatchedFunction
 
 __all__ = [
@@ -24,6 +24,6 @@ __all__ = [
     "moved_to_front",
     "of_loop",
     "of_model",
-    "rehearse",
-    "tell_of_fit",
+    "trace_step",
+    "watch_fit_calls",
 ]

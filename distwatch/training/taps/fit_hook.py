@@ -1,9 +1,9 @@
-"""Telling a Watch that its fit begins, and that it has ended, however it ended.
+"""Calling a Watch when its fit starts, and when it ends by an error.
 
 Keras tells callbacks that training ended, but not that it was interrupted: an
 error in a batch, in another callback or in validation, or Ctrl-C, leaves
-``Model.fit`` without a word to them. Nor does it ask them before it looks at the
-data, where what it cannot do ends in a stack trace; nor does it say for which of its
+``Model.fit`` without a call to them. Nor does it call them before it looks at the
+data, where what it cannot do ends in a stack trace; nor does it pass on for which of its
 methods it sets them up. So as long as any Watch lives, what ``Model.fit``, ``evaluate`` and
 ``predict`` run is wrapped; with the last Watch the wrappers go.
 
@@ -12,7 +12,7 @@ Watch, so a wrapper in the class would come too late. Keras keeps the function i
 of the filter that it puts around it for its tracebacks; the wrapper goes in there.
 
 Rejected: a weak reference to Keras's callback list (a held traceback keeps it
-alive), and covering the train function alone (errors in callbacks and in
+alive), and wrapping the train function alone (errors in callbacks and in
 validation do not pass through it).
 """
 
@@ -27,17 +27,17 @@ from typing import Any, Protocol
 import keras
 
 
-class FitListener(Protocol):
-    """What a Watch offers to be told."""
+class FitObserver(Protocol):
+    """What is called around ``fit``, ``evaluate`` and ``predict``: a Watch."""
 
     def on_called(self, method: str, model: Any, arguments: dict[str, Any]) -> None:
-        """A method that has it among its callbacks was called.
+        """Called before a method that has this observer among its callbacks.
 
-        It may refuse by raising, and change the arguments.
+        It may raise to refuse the call, and may change ``arguments`` in place.
         """
 
     def on_raised(self, model: Any, error: BaseException) -> None:
-        """That method raised."""
+        """Called when that method raised, before the error goes on."""
 
 
 _METHODS = ("fit", "evaluate", "predict")
@@ -45,21 +45,21 @@ _METHODS = ("fit", "evaluate", "predict")
 _lock = threading.RLock()
 #: Keras's own functions, while wrappers are in their places.
 _kept: dict[str, Any] = {}
-_listeners: dict[int, weakref.ref[Any]] = {}
-#: Those that a call is going on for: the evaluation inside a fit is a part of the fit.
+_observers: dict[int, weakref.ref[Any]] = {}
+#: Observers of a running call: the evaluation inside a fit is a part of the fit.
 _engaged: set[int] = set()
 
 
-def tell_of_fit(listener: FitListener) -> None:
-    """Tell ``listener`` of calls that have it among their callbacks."""
+def watch_fit_calls(observer: FitObserver) -> None:
+    """Call ``observer`` around each call that has it among its callbacks, while it lives."""
     with _lock:
-        _listeners[id(listener)] = weakref.ref(listener)
-        weakref.finalize(listener, _forget, id(listener))
+        _observers[id(observer)] = weakref.ref(observer)
+        weakref.finalize(observer, _forget, id(observer))
         if not _kept:
             for method in _METHODS:
                 cell = cell_of(method)
                 _kept[method] = cell.cell_contents
-                cell.cell_contents = _covered(cell.cell_contents, method)
+                cell.cell_contents = _wrapped(cell.cell_contents, method)
 
 
 def cell_of(method: str) -> Any:
@@ -69,54 +69,54 @@ def cell_of(method: str) -> Any:
     return function.__closure__[place]
 
 
-def _covered(original: Any, method: str) -> Any:
+def _wrapped(original: Any, method: str) -> Any:
     signature = inspect.signature(original)
 
     @functools.wraps(original)
-    def call_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call_observers(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             bound = signature.bind(self, *args, **kwargs)
         except TypeError:
-            return original(self, *args, **kwargs)  # which says it in its own words
-        listeners = _engage(bound.arguments.get("callbacks"))
+            return original(self, *args, **kwargs)  # which raises in Keras's own words
+        observers = _engage(bound.arguments.get("callbacks"))
         try:
-            for listener in listeners:
-                listener.on_called(method, self, bound.arguments)
+            for observer in observers:
+                observer.on_called(method, self, bound.arguments)
             try:
                 return original(*bound.args, **bound.kwargs)
             except BaseException as error:
-                for listener in listeners:
-                    listener.on_raised(self, error)
+                for observer in observers:
+                    observer.on_raised(self, error)
                 raise
         finally:
-            _engaged.difference_update(map(id, listeners))
+            _engaged.difference_update(map(id, observers))
 
-    return call_and_tell
+    return call_observers
 
 
 def _engage(callbacks: Any) -> list[Any]:
-    """The listeners among the callbacks that no call is going on for, from now on taken."""
+    """Mark and return the observers among the callbacks that no other call has marked."""
     listed = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks))
     with _lock:
-        living = {id(each()) for each in _listeners.values()} - {id(None)}
+        living = {id(each()) for each in _observers.values()} - {id(None)}
         engaged = [each for each in listed if id(each) in living - _engaged]
         _engaged.update(map(id, engaged))
     return engaged
 
 
-def moved_to_front(listener: Any, callbacks: Any) -> Any:
-    """The callbacks of a call, ``listener`` before all others: its logs are for them."""
+def moved_to_front(observer: Any, callbacks: Any) -> Any:
+    """A call's callbacks with ``observer`` first, so that the others find its logs."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks = moved_to_front(listener, callbacks.callbacks)
+        callbacks.callbacks = moved_to_front(observer, callbacks.callbacks)
         return callbacks
-    others = [each for each in keras.tree.flatten(callbacks) if each is not listener]
-    return [listener, *others]
+    others = [each for each in keras.tree.flatten(callbacks) if each is not observer]
+    return [observer, *others]
 
 
-def _forget(listener: int) -> None:
+def _forget(observer: int) -> None:
     with _lock:
-        _listeners.pop(listener, None)
-        if _listeners:
+        _observers.pop(observer, None)
+        if _observers:
             return
         for method, original in _kept.items():
             cell_of(method).cell_contents = original

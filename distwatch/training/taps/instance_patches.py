@@ -1,8 +1,8 @@
-"""Covering methods of single objects for as long as somebody listens.
+"""Patching methods of single objects while a step is traced.
 
-The cover stands in the instance's own ``__dict__``, only while a step is traced, so at
-any other moment, and so in every saved file and after any error, the objects are as
-their owner made them.
+A patch lies in the instance's own ``__dict__``, only while a step is traced, so at any
+other moment, and so in every saved file and after any error, the objects are as their
+owner made them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 
 class InstancePatch(NamedTuple):
-    """A method to be covered, and what makes the cover out of the original."""
+    """A method of one object, and what makes its replacement from the original."""
 
     target: Any
     name: str
@@ -24,43 +24,43 @@ class InstancePatch(NamedTuple):
 
 
 class InstancePatches:
-    """Covers that are put on by the first thread that listens and taken off by the last."""
+    """Patches that the first thread to enter applies, and the last to leave removes."""
 
-    def __init__(self, covered: list[InstancePatch]) -> None:
-        self._covered = covered
+    def __init__(self, patches: list[InstancePatch]) -> None:
+        self._patches = patches
         self._lock = threading.Lock()
-        self._listeners = 0
+        self._threads = 0
         #: What instances had in place of their class's method before.
         self._own: list[Any] = []
 
     @contextlib.contextmanager
-    def on(self) -> Iterator[None]:
-        """Have the covers on."""
+    def applied(self) -> Iterator[None]:
+        """Keep the patches applied inside a ``with`` block."""
         with self._lock:
-            self._listeners += 1
-            if self._listeners == 1:
-                self._own = [c.target.__dict__.get(c.name) for c in self._covered]
-                for each in self._covered:
-                    cover = each.make(getattr(each.target, each.name))
-                    # A loop of one's own may call it in code that AutoGraph rewrites.
-                    unconverted = tf.autograph.experimental.do_not_convert(cover)
-                    each.target.__dict__[each.name] = unconverted
+            self._threads += 1
+            if self._threads == 1:
+                self._own = [p.target.__dict__.get(p.name) for p in self._patches]
+                for patch in self._patches:
+                    made = patch.make(getattr(patch.target, patch.name))
+                    # A user's loop may call it in code that AutoGraph rewrites.
+                    unconverted = tf.autograph.experimental.do_not_convert(made)
+                    patch.target.__dict__[patch.name] = unconverted
         try:
             yield
         finally:
-            self._take_off()
+            self._leave()
 
-    def _take_off(self) -> None:
+    def _leave(self) -> None:
         with self._lock:
-            self._listeners -= 1
-            if self._listeners == 0:
-                for each, own in zip(self._covered, self._own, strict=True):
-                    restore(each.target, each.name, own)
+            self._threads -= 1
+            if self._threads == 0:
+                for patch, own in zip(self._patches, self._own, strict=True):
+                    restore(patch.target, patch.name, own)
 
 
-def restore(covered: Any, name: str, own: Any) -> None:
-    """Take a cover off an instance; ``own`` is what its owner had put there, if anything."""
+def restore(target: Any, name: str, own: Any) -> None:
+    """Remove a patch from an instance; ``own`` is what its owner had put there, if anything."""
     if own is None:
-        del covered.__dict__[name]
+        del target.__dict__[name]
     else:
-        covered.__dict__[name] = own
+        target.__dict__[name] = own

@@ -16,8 +16,8 @@ from distwatch.records import PREDICT, TEST, TRAIN, Table, TensorLayout, fitting
 from distwatch.signals import Selector, Signal
 from distwatch.statistics import automatic, with_row
 from distwatch.training.device.ring import StepInput, TablePlan
+from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import places
-from distwatch.training.taps.listening import Listener
 from distwatch.training.taps.probing import evaluator
 from distwatch.training.taps.selecting import PickedSignal, Selecting
 from distwatch.training.taps.step_capture import StepCapture
@@ -90,17 +90,17 @@ class Taps:
         for selector in self._selectors:
             self._selecting.check(selector)
         kinds = (signals.Gradients, signals.Updates)
-        self._listener = Listener(
+        self._capturer = StepCapturer(
             subject,
-            self._selecting.heard_places,
+            self._selecting.traced_places,
             optimizers=any(isinstance(selector, kinds) for selector in self._selectors),
         )
         self._evaluators: list[Callable[[Tensor], Sequence[Tensor]] | None] = []
 
     @contextlib.contextmanager
-    def listening(self, data: Any) -> Iterator[StepCapture]:
+    def capturing(self, data: Any) -> Iterator[StepCapture]:
         """Hear one train step on ``data``, on this thread."""
-        with self._listener.listening() as capture:
+        with self._capturer.capturing() as capture:
             capture.data = data
             yield capture
 
@@ -189,7 +189,7 @@ class Taps:
     def _evaluator(self, group: _Group) -> Callable[[Tensor], Sequence[Tensor]] | None:
         if not isinstance(group.selector, signals.Probe):
             return None
-        return evaluator(self.subject.root, group.selector, group.picked, self._listener)
+        return evaluator(self.subject.root, group.selector, group.picked, self._capturer)
 
     def _note_late_layers(self) -> None:
         known = {place.path for place in self._selecting.places}

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from distwatch.errors import UnwatchableError
 from distwatch.signals import Probe
+from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import leaves
-from distwatch.training.taps.listening import Listener
 from distwatch.training.taps.selecting import PickedSignal
 from distwatch.training.taps.step_capture import current_graph
 
@@ -22,7 +22,7 @@ _CHANGES_A_VARIABLE = re.compile(r"(Assign\w*VariableOp|Resource(Apply|Scatter|S
 
 
 def evaluator(
-    model: keras.Model, probe: Probe, picked: Sequence[PickedSignal], listener: Listener
+    model: keras.Model, probe: Probe, picked: Sequence[PickedSignal], capturer: StepCapturer
 ) -> Callable[[Tensor], list[Tensor]]:
     """Make a function of a flag that gives the probed tensors, or empty ones.
 
@@ -30,7 +30,11 @@ def evaluator(
         model: the model as the step left it.
         probe: with its fixed batch.
         picked: the signals, with tensors of the train step as examples.
-        listener: hears the layers.
+        capturer: captures the layers' outputs.
+
+    Raises:
+        UnwatchableError: when the function is called, if a signal is put out in training
+            only, or if the model changes a variable in inference.
     """
     with tf.init_scope():
         x = keras.tree.map_structure(tf.convert_to_tensor, probe.x)
@@ -39,7 +43,7 @@ def evaluator(
     def run() -> list[Tensor]:
         before = _operations()
         losses = [(layer, layer._losses[:], set(layer._loss_ids)) for layer in _layers(model)]
-        with listener.listening() as capture:
+        with capturer.capturing() as capture:
             model(x, training=False)
         for layer, kept, ids in losses:
             layer._losses[:], layer._loss_ids = kept, ids
@@ -80,7 +84,7 @@ def _refuse_changes(before: int) -> None:
             raise UnwatchableError(
                 "probe: the model changes a variable when it is called with "
                 f"training=False ({operation.name}), so a probe would change the "
-                "training; leave the probe out, or mend the layer."
+                "training; leave the probe out, or fix the layer."
             )
 
 

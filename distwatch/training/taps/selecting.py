@@ -12,9 +12,15 @@ import tensorflow as tf
 from distwatch import signals
 from distwatch.errors import UnwatchableError
 from distwatch.signals import Selector, matching
-from distwatch.training.strategies import replica_id, worker_of
-from distwatch.training.taps.layer_paths import leaves, parts, places, usual, weight_paths
-from distwatch.training.taps.listening import value_of
+from distwatch.training.strategies import facts_of, replica_id
+from distwatch.training.taps.capturing import value_of
+from distwatch.training.taps.layer_paths import (
+    leaves,
+    parts,
+    places,
+    watched_by_default,
+    weight_paths,
+)
 from distwatch.training.taps.step_capture import Applied, StepCapture
 from distwatch.training.taps.subject import Subject
 
@@ -44,7 +50,7 @@ class Selecting:
         self._model = subject.root
         self._unwatched = unwatched
         self.places = places(subject.root)
-        self.heard_places = [place for place in self.places if not place.in_loop]
+        self.traced_places = [place for place in self.places if not place.in_loop]
         self._pick: dict[
             type[Selector], Callable[[Any, StepCapture], Iterator[PickedSignal]]
         ] = {
@@ -67,7 +73,7 @@ class Selecting:
         """
         if isinstance(selector, (signals.Activations, signals.Tensors, signals.Probe)):
             if selector.patterns is not None:
-                matching(selector.patterns, [place.path for place in self.heard_places])
+                matching(selector.patterns, [place.path for place in self.traced_places])
             return
         if isinstance(selector, (signals.Gradients, signals.Updates)):
             self._check_optimizer(selector)
@@ -120,7 +126,7 @@ class Selecting:
     def _tensors(
         self, selector: signals.Tensors, capture: StepCapture
     ) -> Iterator[PickedSignal]:
-        if selector.reduce and worker_of(tf.distribute.get_strategy()).count > 1:
+        if selector.reduce and facts_of(tf.distribute.get_strategy()).workers > 1:
             raise UnwatchableError(
                 f"tensors(reduce={selector.reduce!r}): each worker reduces over its own "
                 "replicas only; leave reduce out to keep the tensors of all of them."
@@ -144,11 +150,11 @@ class Selecting:
 
     def _chosen_places(self, selector: Selector) -> list[Any]:
         if selector.patterns is None:
-            chosen = usual(self._model)
-            return [place for place in self.heard_places if id(place.layer) in chosen]
-        paths = [place.path for place in self.heard_places]
+            chosen = watched_by_default(self._model)
+            return [place for place in self.traced_places if id(place.layer) in chosen]
+        paths = [place.path for place in self.traced_places]
         named = set(matching(selector.patterns, paths))
-        return [place for place in self.heard_places if place.path in named]
+        return [place for place in self.traced_places if place.path in named]
 
     # Weights and what happens to them
 
@@ -189,7 +195,7 @@ class Selecting:
         if not capture.applied:
             raise UnwatchableError(
                 f"{selector.kind}: the train step does not call the apply method of an "
-                "optimizer that is known, so there is nothing to hear."
+                "optimizer that is known, so there is nothing to watch."
             )
         chosen = self._chosen_weights(selector, kinds)
         path_of = {id(variable): path for path, variable in chosen.items()}
@@ -231,7 +237,7 @@ class Selecting:
         if not capture.losses:
             raise UnwatchableError(
                 "loss: the step does not call compute_loss of the model in its own graph, "
-                "so there is nothing to hear; in a loop of your own, hand it over by "
+                "so there is nothing to watch; in a loop of your own, hand it over by "
                 "watch.loss(...)."
             )
         for name, loss in leaves("loss", capture.losses):

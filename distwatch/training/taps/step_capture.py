@@ -1,4 +1,4 @@
-"""What one train step was heard to do."""
+"""What was captured of one train step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Call(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """One time that an optimizer was given gradients."""
+    """One call of an optimizer's ``apply``."""
 
     optimizer: Any
     #: Keras variables, and one entry each in the other lists.
@@ -34,10 +34,13 @@ class Applied(NamedTuple):
 
 @dataclass
 class StepCapture:
-    """What one train step was heard to do, on one replica."""
+    """What was captured of one train step, on one replica."""
 
+    #: The graph that the step is traced in; None in eager mode.
     graph: Any
+    #: What ``train_step`` is given.
     data: Any = None
+    #: A layer's path -> its calls, in order.
     calls: dict[str, list[Call]] = field(default_factory=dict)
     applied: list[Applied] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
@@ -45,7 +48,7 @@ class StepCapture:
     reduced: dict[int, Tensor] = field(default_factory=dict)
 
     def add_call(self, path: str, inputs: Any, outputs: Any) -> None:
-        """Note a layer's call, unless it belongs to another graph."""
+        """Store a layer's call, unless it belongs to another graph."""
         if any(self.belongs(leaf) for leaf in keras.tree.flatten(outputs)):
             self.calls.setdefault(path, []).append(Call(inputs, outputs))
 

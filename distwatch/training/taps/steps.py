@@ -1,8 +1,9 @@
-"""One step, heard and recorded: the same for Keras's own steps and for a loop's."""
+"""One step, captured and recorded: the same for Keras's own steps and for a loop's."""
 
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from distwatch.errors import WatcherError
 from distwatch.training.device.ring import StepInput
+from distwatch.training.gradient_registry import forget_gradients
 from distwatch.training.taps.plan import Taps, TracedPlan, TracedTensors
 from distwatch.training.taps.step_capture import StepCapture
 
@@ -19,42 +21,50 @@ Tensor = Any
 class StepRecorder(Protocol):
     """What takes the tensors of a step, on each replica, inside the graph."""
 
-    def record(self, fed: list[StepInput], iteration: Tensor) -> None: ...
+    def record(self, fed: list[StepInput], iteration: Tensor) -> None:
+        """Take one step's inputs of all tables, and the optimizer's count (int64, ())."""
 
 
 class Steps:
-    """Hears steps by ``taps``, and hands what they put out to a recorder.
+    """Captures steps by ``taps``, and gives their tensors to a recorder.
 
     Args:
-        taps: what listens.
-        recorder: makes, from what the first step was heard to put out, the recorder
-            that takes every step's tensors.
-        failed: told of an error in the watching of a step; it may raise.
+        taps: what picks signals out of a captured step.
+        recorder: makes, from the signals of the first step, the recorder that takes the
+            tensors of every step; None to record nothing.
+        failed: called with an error in the watching of a step; it may raise.
     """
 
     def __init__(
         self,
         taps: Taps,
-        recorder: Callable[[TracedPlan], StepRecorder],
+        recorder: Callable[[TracedPlan], StepRecorder | None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._taps = taps
         self._make_recorder = recorder
         self._failed = failed
-        self._heard: TracedPlan | None = None
+        self._plan: TracedPlan | None = None
         self._recorder: StepRecorder | None = None
+        self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @contextlib.contextmanager
-    def listening(self, data: Any) -> Iterator[StepCapture]:
-        """Hear one step on ``data``, on this thread."""
-        with self._taps.listening(data) as capture:
+    def capturing(self, data: Any) -> Iterator[StepCapture]:
+        """Capture one step on ``data``, on this thread."""
+        with self._taps.capturing(data) as capture:
+            if capture.graph is not None:
+                self._graphs.add(capture.graph)
             yield capture
 
+    def forget_graphs(self) -> None:
+        """Let go of the graphs of all traced steps, which are not run again."""
+        forget_gradients(self._graphs)
+
     def choose(self, capture: StepCapture) -> TracedTensors:
-        """The tensors of what is watched, among what was heard."""
+        """The tensors of what is watched, out of a captured step."""
         try:
-            heard, given = self._taps.choose(capture)
-            self._settle(heard)
+            plan, given = self._taps.choose(capture)
+            self._settle(plan)
         except Exception as error:
             # TensorFlow traces a step once more if variables were made in it, and gives
             # them their values in between; without that they would be useless for ever.
@@ -64,22 +74,19 @@ class Steps:
         return given
 
     def record(self, given: TracedTensors) -> None:
-        """Record them, in the graph that the step is in."""
+        """Record these tensors, in the graph that the step is in."""
         try:
             if self._recorder is not None and given:
                 self._recorder.record(self._taps.fed(given), self._iteration())
         except Exception as error:
             self._failed(error)
 
-    def _settle(self, heard: TracedPlan) -> None:
-        if self._heard is None:
-            self._recorder = self._make_recorder(heard)
-            self._heard = heard
-        elif (
-            heard.names != self._heard.names
-            or heard.tensor_indices != self._heard.tensor_indices
-        ):
-            changed = set(heard.names) ^ set(self._heard.names)
+    def _settle(self, plan: TracedPlan) -> None:
+        if self._plan is None:
+            self._recorder = self._make_recorder(plan)
+            self._plan = plan
+        elif plan.names != self._plan.names or plan.tensor_indices != self._plan.tensor_indices:
+            changed = set(plan.names) ^ set(self._plan.names)
             names = ", ".join(sorted(changed)) or "shared tensors"
             raise WatcherError(
                 "the model called other layers in a later trace of its train step than "

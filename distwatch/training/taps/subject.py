@@ -17,7 +17,7 @@ class Subject:
     Args:
         root: what stands above all layers.
         models: what computes losses.
-        optimizers: each heard at its ``apply``.
+        optimizers: each captured at its ``apply``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What would be heard of a step, found by tracing it without doing it."""
+"""The signals of a step, found by tracing it without running it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from distwatch.training.taps.steps import Steps
 from distwatch.training.taps.subject import of_model
 
 
-class Rehearsal(NamedTuple):
-    """What a step would put out, and how large it is on one replica."""
+class TracedStep(NamedTuple):
+    """The signals of a step, and how large they are on one replica."""
 
-    heard: TracedPlan
+    plan: TracedPlan
     #: Elements of each signal's tensor, by its name and the number of the replica.
     elements: dict[tuple[str, int], int]
     #: Signal -> an earlier one of its table that is the same tensor.
@@ -28,8 +28,8 @@ class Rehearsal(NamedTuple):
     batch: int
 
 
-def rehearse(model: keras.Model, batch: Any, config: WatchConfig) -> Rehearsal:
-    """Trace one training step of a model as it would be heard; nothing is trained.
+def trace_step(model: keras.Model, batch: Any, config: WatchConfig) -> TracedStep:
+    """Trace one training step of a model with its signals; nothing is trained.
 
     Args:
         model: built and compiled.
@@ -49,37 +49,32 @@ def rehearse(model: keras.Model, batch: Any, config: WatchConfig) -> Rehearsal:
     with strategy.scope():
         # As fit does before its first step.
         model._symbolic_build(data_batch=data)
-    heard: list[TracedPlan] = []
+    plans: list[TracedPlan] = []
     elements: dict[tuple[str, int], int] = {}
     twins: dict[str, str] = {}
 
-    def take(now: TracedPlan) -> _Deaf:
-        heard.append(now)
-        return _Deaf()
+    def take(plan: TracedPlan) -> None:
+        plans.append(plan)
 
     steps = Steps(Taps(of_model(model), config), take, _raise)
 
     def step(data: Any) -> None:
-        with steps.listening(data) as capture:
+        with steps.capturing(data) as capture:
             model.train_step(data)
         given = steps.choose(capture)
-        for feed, (tensors, _) in zip(heard[0].feeds, given, strict=True):
+        for feed, (tensors, _) in zip(plans[0].feeds, given, strict=True):
             first: dict[int, str] = {}
             for name, position in zip(feed.table.names, feed.tensor_index, strict=True):
                 elements[name, replica_id()] = _size(tensors[position])
                 if first.setdefault(position, name) != name:
                     twins[name] = first[position]
 
-    tf.function(lambda data: strategy.run(step, args=(data,))).get_concrete_function(data)
+    try:
+        tf.function(lambda data: strategy.run(step, args=(data,))).get_concrete_function(data)
+    finally:
+        steps.forget_graphs()
     rows = keras.tree.flatten(data)[0].shape[0]
-    return Rehearsal(heard[0], elements, twins, int(rows))
-
-
-class _Deaf:
-    """A recorder that records nothing."""
-
-    def record(self, fed: Any, iteration: Any) -> None:
-        pass
+    return TracedStep(plans[0], elements, twins, int(rows))
 
 
 def _size(tensor: Any) -> int:

@@ -1,12 +1,12 @@
-"""Putting the listening into a model's train function, and taking it out again.
+"""Putting the capturing into a model's train function, and taking it out again.
 
 Keras builds its train function from ``model.train_step`` when ``fit`` begins, and
 keeps it; so with ``test_step`` and ``predict_step``. For the length of one fit the
-model gets a function of the same making whose step also hands what was heard to a
+model gets a function of the same making whose step also gives what was captured to a
 recorder. Nothing else of the model is touched, and the kept function is put back
 afterwards.
 
-Under ``jit_compile=True`` the step itself is compiled as before, with the heard
+Under ``jit_compile=True`` the step itself is compiled as before, with the captured
 tensors among its results; the recording stays outside, since XLA fixes the shape
 of every variable while the reference's number of rows changes from batch to batch.
 """
@@ -35,13 +35,13 @@ _NAMES = {
 
 
 class WatchedFunction:
-    """One of a model's functions, heard for the length of one fit.
+    """One of a model's functions, watched for the length of one fit.
 
     Args:
         model: the compiled model.
         phase: which of its functions.
-        steps: hears and records.
-        done: told, in the phase "train_on_batch", that a batch was trained on.
+        steps: captures and records.
+        done: called, in the phase "train_on_batch", after each batch.
     """
 
     def __init__(
@@ -59,19 +59,19 @@ class WatchedFunction:
         self._step_name, self._name, self._maker = _NAMES[phase]
         self._step = getattr(model, self._step_name)
         self._made: Any = None
-        self._forward = self._hear
+        self._forward = self._capture
         if model.jit_compile and not model.run_eagerly:
             self._forward = tf.function(
-                self._hear, jit_compile=True, reduce_retracing=True, autograph=False
+                self._capture, jit_compile=True, reduce_retracing=True, autograph=False
             )
 
     def install(self) -> None:
-        """Give the model a function that is heard."""
+        """Give the model a function that is watched."""
         self._kept = getattr(self._model, self._name)
         self._own_step = self._model.__dict__.get(self._step_name)
         # The step is compiled in here, and must not be compiled again around its
         # recording.
-        self._heard = self._made_of(self._heard_step, jit_compile=False)
+        self._watched = self._made_of(self._watched_step, jit_compile=False)
         self._installed = self._predict if self._phase == PREDICT else self._call
         setattr(self._model, self._name, self._installed)
 
@@ -82,34 +82,35 @@ class WatchedFunction:
 
     @property
     def in_place(self) -> bool:
-        """Whether the model still works by the function that is heard."""
+        """Whether the model still uses the watched function."""
         return getattr(self._model, self._name) is self._installed
 
     def remove(self) -> None:
         """Put the model's own function back."""
         if self.in_place:
             setattr(self._model, self._name, self._kept)
+        self._steps.forget_graphs()
 
     def _call(self, iterator: Any) -> Any:
         # Keras gives what train_on_batch and test_on_batch work on as a generator, and
         # what fit and evaluate work on as an iterator of a dataset.
         by_hand = isinstance(iterator, types.GeneratorType)
         if by_hand is not (self._phase == TRAIN_ON_BATCH):
-            return self._unheard()(iterator)
-        result = self._heard(iterator)
+            return self._unwatched()(iterator)
+        result = self._watched(iterator)
         if self._done is not None:
             self._done()
         return result
 
     def _predict(self, data: Any) -> Any:
         # This function asks for the model's step anew whenever it is traced.
-        self._model.__dict__[self._step_name] = self._heard_step
+        self._model.__dict__[self._step_name] = self._watched_step
         try:
-            return self._heard(data)
+            return self._watched(data)
         finally:
             restore(self._model, self._step_name, self._own_step)
 
-    def _unheard(self) -> Any:
+    def _unwatched(self) -> Any:
         """The function that the model had, or would have made by now."""
         if self._kept is not None:
             return self._kept
@@ -132,13 +133,13 @@ class WatchedFunction:
             setattr(model, self._name, before)
             restore(model, self._step_name, self._own_step)
 
-    def _heard_step(self, data: Any) -> Any:
-        """One step on one replica, heard and recorded."""
+    def _watched_step(self, data: Any) -> Any:
+        """One step on one replica, captured and recorded."""
         result, given = self._forward(data)
         self._steps.record(given)
         return result
 
-    def _hear(self, data: Any) -> tuple[Any, TracedTensors]:
-        with self._steps.listening(data) as capture:
+    def _capture(self, data: Any) -> tuple[Any, TracedTensors]:
+        with self._steps.capturing(data) as capture:
             result = self._step(data)
         return result, self._steps.choose(capture)

@@ -1,7 +1,8 @@
 """Known traps: what Keras 3 cannot do, or does wrongly, under a strategy.
 
-``obstacles`` end a training, so they are refused before it begins; ``hazards`` change its
-results without a word, so they are said. ``batches`` is about the data.
+``obstacles`` end a training with an error, so they are refused before its first step;
+``hazards`` change its results silently, so a warning names them. ``batches`` is about the
+data.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from typing import Any
 import keras
 
 from distwatch.errors import BackendError, KnownTrapWarning, UnsupportedTrainingError
-from distwatch.training.strategies import is_distributed, total_replicas
+from distwatch.training.strategies import StrategyFacts, facts_of, has_copies
 from distwatch.training.traps import hazards, obstacles
-from distwatch.training.traps.batches import check_data, check_last_batch, data_hazards, explain
+from distwatch.training.traps.batches import (
+    FitData,
+    check_data,
+    check_last_batch,
+    data_hazards,
+    explain,
+)
 from distwatch.training.traps.kinds import Trap
 
 __all__ = [
@@ -49,15 +56,19 @@ def preflight(model: keras.Model, strategy: Any = None) -> list[Trap]:
     """
     check_backend()
     chosen = model.distribute_strategy if strategy is None else strategy
+    return _traps_of_fit(model, chosen, facts_of(chosen))
+
+
+def _traps_of_fit(model: keras.Model, strategy: Any, facts: StrategyFacts) -> list[Trap]:
     optimizer = getattr(model, "optimizer", None)
     optimizers = [] if optimizer is None else [optimizer]
     fatal = [
-        *obstacles.of_fit(model, chosen),
-        *obstacles.of_scope([model], chosen),
-        *obstacles.of_optimizers(optimizers, chosen),
+        *obstacles.of_fit(model, strategy, facts),
+        *obstacles.of_scope([model], facts),
+        *obstacles.of_optimizers(optimizers, facts),
     ]
     losses = keras.tree.flatten(getattr(model, "loss", None))
-    return [*fatal, *_hazards([model], optimizers, losses, chosen)]
+    return [*fatal, *_hazards([model], optimizers, losses, facts)]
 
 
 def check_backend() -> None:
@@ -84,54 +95,61 @@ def check_fit(model: keras.Model, arguments: dict[str, Any], *, trains: bool) ->
     Raises:
         UnsupportedTrainingError: with the reason and the remedy.
     """
-    traps = preflight(model)
+    facts = facts_of(model.distribute_strategy)
+    traps = _traps_of_fit(model, model.distribute_strategy, facts)
     _refuse(traps)
-    data = {
-        "batch_size": arguments.get("batch_size"),
-        "validation_split": arguments.get("validation_split", 0.0),
-    }
-    check_data(model, arguments.get("x"), **data)
+    data = FitData(
+        arguments.get("x"),
+        arguments.get("batch_size") or 32,  # what Keras takes for None
+        arguments.get("validation_split", 0.0),
+    )
+    check_data(data, facts)
     if trains:
-        check_last_batch(model, arguments.get("x"), **data)
-        _warn([*traps, *data_hazards(model, arguments.get("x"), **data)])
+        check_last_batch(model, data, facts)
+        _warn([*traps, *data_hazards(data, facts)])
 
 
 def check_train_on_batch(model: keras.Model) -> None:
-    """The same for ``train_on_batch``.
+    """As `check_fit`, for ``train_on_batch``.
 
     Raises:
         UnsupportedTrainingError: with the reason and the remedy.
     """
-    traps = preflight(model)
-    if total_replicas(model.distribute_strategy) > 1:
+    facts = facts_of(model.distribute_strategy)
+    traps = _traps_of_fit(model, model.distribute_strategy, facts)
+    if facts.total_replicas > 1:
         traps.append(hazards.of_train_on_batch())
     _refuse(traps)
     _warn(traps)
 
 
 def check_loop(models: Sequence[Any], optimizers: Sequence[Any], strategy: Any) -> None:
-    """The same for a loop of one's own.
+    """As `check_fit`, for a training loop that is not Keras's.
 
     Raises:
         UnsupportedTrainingError: with the reason and the remedy.
     """
     check_backend()
-    _refuse(obstacles.of_strategy(strategy))
-    _refuse(obstacles.of_scope(models, strategy))
-    _refuse(obstacles.of_optimizers(optimizers, strategy))
-    _warn(list(_hazards(models, optimizers, [], strategy)))
+    facts = facts_of(strategy)
+    _refuse(obstacles.of_strategy(facts))
+    _refuse(obstacles.of_scope(models, facts))
+    _refuse(obstacles.of_optimizers(optimizers, facts))
+    _warn(list(_hazards(models, optimizers, [], facts)))
 
 
 def _hazards(
-    models: Sequence[Any], optimizers: Sequence[Any], losses: Sequence[Any], strategy: Any
+    models: Sequence[Any],
+    optimizers: Sequence[Any],
+    losses: Sequence[Any],
+    facts: StrategyFacts,
 ) -> Iterator[Trap]:
-    if total_replicas(strategy) < 2:
+    if facts.total_replicas < 2:
         return
     layers = [layer for model in models for layer in model._flatten_layers(include_self=False)]
     yield from hazards.of_layers(layers)
     yield from hazards.of_optimizers(optimizers)
     yield from hazards.of_losses(losses)
-    yield from hazards.of_scopes(optimizers, is_distributed)
+    yield from hazards.of_scopes(optimizers, has_copies)
 
 
 def _refuse(traps: Iterator[Trap] | Sequence[Trap]) -> None:
@@ -145,7 +163,7 @@ def _warn(traps: Sequence[Trap]) -> None:
         return
     listed = "\n".join(f"- {trap}" for trap in traps)
     warnings.warn(
-        "this training runs into known faults of Keras (distwatch.preflight tells of the "
+        "this training runs into known faults of Keras (distwatch.preflight gives the "
         f"evidence):\n{listed}",
         KnownTrapWarning,
         stacklevel=_level_of_caller(),

@@ -1,14 +1,14 @@
-"""Data that Keras cannot spread over replicas, or not rightly: refused, said, explained."""
+"""Data that Keras cannot spread over replicas, or not correctly: errors and warnings."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from distwatch.errors import UnsupportedTrainingError
-from distwatch.training.strategies import local_devices, total_replicas
+from distwatch.training.strategies import StrategyFacts, facts_of
 from distwatch.training.traps import hazards
 from distwatch.training.traps.kinds import Trap
 
@@ -26,56 +26,76 @@ _CONVOLUTIONS = (
 _UNEVEN_KINDS = (tf.RaggedTensorSpec, tf.SparseTensorSpec, tf.RaggedTensor, tf.SparseTensor)
 
 
-def check_data(
-    model: keras.Model, x: Any, *, batch_size: int | None, validation_split: float
-) -> None:
-    """Refuse data that Keras cannot spread over the replicas of this model.
+class FitData(NamedTuple):
+    """What ``fit`` is given as data."""
 
-    Args:
-        model: the model that is to be trained.
-        x: what ``fit`` is given as x.
-        batch_size: as given to ``fit``; Keras takes 32 for None.
-        validation_split: as given to ``fit``.
+    x: Any
+    #: Rows a batch.
+    batch_size: int
+    #: The part of the rows that is kept for validation, from 0 to 1.
+    validation_split: float
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The arrays, tensors or specs of ``x``."""
+        x = getattr(self.x, "element_spec", self.x)
+        return [] if x is None else list(keras.tree.flatten(x))
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether it comes in batches, whose number is not known."""
+        return hasattr(self.x, "element_spec")
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of the first array without those for validation, or of a dataset's batch.
+
+        None where that is not known without drawing a batch, which a generator gives once.
+        """
+        shape = getattr(self.leaves[0], "shape", None) if self.leaves else None
+        if not shape or shape[0] is None:
+            return None
+        return int(shape[0] if self.is_dataset else shape[0] * (1.0 - self.validation_split))
+
+
+def check_data(data: FitData, facts: StrategyFacts) -> None:
+    """Refuse data that Keras cannot spread over the replicas of this process.
 
     Raises:
         UnsupportedTrainingError: with the reason and the remedy.
     """
-    replicas = len(local_devices(model.distribute_strategy))
+    replicas = len(facts.devices)
     if replicas < 2:
         return
-    leaves = keras.tree.flatten(getattr(x, "element_spec", x))
-    if any(isinstance(leaf, _UNEVEN_KINDS) for leaf in leaves):
+    if any(isinstance(leaf, _UNEVEN_KINDS) for leaf in data.leaves):
         raise UnsupportedTrainingError(
             f"Keras cannot spread ragged or sparse inputs over {replicas} replicas: "
             "make them dense (to_tensor(), tf.sparse.to_dense) in the input pipeline."
         )
-    rows = _rows_of_first_batch(x, leaves, batch_size, validation_split)
-    if rows is not None and rows % replicas:
+    first = data.rows
+    if first is not None and not data.is_dataset:
+        first = min(data.batch_size, first)
+    if first is not None and first % replicas:
         raise UnsupportedTrainingError(
-            f"Keras cannot spread a first batch of {rows} rows over {replicas} replicas: "
+            f"Keras cannot spread a first batch of {first} rows over {replicas} replicas: "
             f"use a batch size that {replicas} divides (a shorter last batch is fine)."
         )
 
 
-def check_last_batch(
-    model: keras.Model, x: Any, *, batch_size: int | None, validation_split: float
-) -> None:
+def check_last_batch(model: keras.Model, data: FitData, facts: StrategyFacts) -> None:
     """Refuse a last batch that leaves a replica without rows where that ends a training.
 
-    The arguments are those of `check_data`. TensorFlow's convolutions, measured with 2.21,
-    give no rows another shape on CPUs than some, at which their gradients fail; the other
-    layers can do without rows.
+    TensorFlow's convolutions, measured with 2.21, give no rows another shape on CPUs than
+    some, at which their gradients fail; the other layers can do without rows.
 
     Raises:
         UnsupportedTrainingError: with the reason and the remedy.
     """
-    devices = local_devices(model.distribute_strategy)
-    replicas = len(devices)
-    leaves = keras.tree.flatten(x)
-    shape = getattr(leaves[0], "shape", None) if leaves and x is not None else None
-    if replicas < 2 or not shape or shape[0] is None or not _convolves_on_cpus(model, devices):
+    replicas = len(facts.devices)
+    known = data.rows is not None and not data.is_dataset
+    if replicas < 2 or not known or not _convolves_on_cpus(model, facts):
         return
-    rows = int(shape[0] * (1.0 - validation_split)) % (batch_size or 32)
+    rows = (data.rows or 0) % data.batch_size
     # Each replica is given as many as the first one, as long as there are any.
     each = -(-rows // replicas)
     if rows and -(-rows // each) < replicas:
@@ -86,23 +106,17 @@ def check_last_batch(
         )
 
 
-def _convolves_on_cpus(model: keras.Model, devices: tuple[str, ...]) -> bool:
-    on_cpus = any(tf.DeviceSpec.from_string(d).device_type == "CPU" for d in devices)
+def _convolves_on_cpus(model: keras.Model, facts: StrategyFacts) -> bool:
     layers = model._flatten_layers(include_self=False)
-    return on_cpus and any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
+    return "CPU" in facts.device_types and any(isinstance(x, _CONVOLUTIONS) for x in layers)
 
 
-def data_hazards(
-    model: keras.Model, x: Any, *, batch_size: int | None, validation_split: float
-) -> list[Trap]:
-    """What the data makes go wrong quietly; the arguments are those of `check_data`."""
-    replicas = total_replicas(model.distribute_strategy)
-    if replicas < 2:
+def data_hazards(data: FitData, facts: StrategyFacts) -> list[Trap]:
+    """What the data makes go wrong silently on several replicas."""
+    if facts.total_replicas < 2:
         return []
-    leaves = keras.tree.flatten(x)
-    shape = getattr(leaves[0], "shape", None) if leaves and x is not None else None
-    rows = int(shape[0] * (1.0 - validation_split)) if shape and shape[0] else None
-    return list(hazards.of_data(x, rows, batch_size or 32, replicas))
+    rows = None if data.is_dataset else data.rows
+    return list(hazards.of_data(data.x, rows, data.batch_size, facts.total_replicas))
 
 
 def explain(model: keras.Model, error: BaseException) -> None:
@@ -111,7 +125,7 @@ def explain(model: keras.Model, error: BaseException) -> None:
     The size of a dataset's first batch is not known before it is drawn, so this one
     cannot be refused beforehand.
     """
-    replicas = len(local_devices(model.distribute_strategy))
+    replicas = len(facts_of(model.distribute_strategy).devices)
     unlike = isinstance(error, tf.errors.InvalidArgumentError) and (
         "must have the same size and shape" in str(error)
     )
@@ -120,15 +134,3 @@ def explain(model: keras.Model, error: BaseException) -> None:
             f"distwatch: Keras cannot spread a first batch over {replicas} replicas "
             f"that {replicas} does not divide; use another batch size."
         )
-
-
-def _rows_of_first_batch(
-    x: Any, leaves: list[Any], batch_size: int | None, validation_split: float
-) -> int | None:
-    """As far as it is known without drawing a batch, which a generator gives once."""
-    shape = getattr(leaves[0], "shape", None) if leaves else None
-    if not shape or shape[0] is None:
-        return None
-    if hasattr(x, "element_spec"):
-        return int(shape[0])
-    return min(batch_size or 32, int(shape[0] * (1.0 - validation_split)))

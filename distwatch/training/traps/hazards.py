@@ -1,4 +1,4 @@
-"""What goes wrong quietly when Keras 3 trains on several replicas.
+"""What goes wrong silently when Keras 3 trains on several replicas.
 
 Each entry was measured with Keras 3.15 on TensorFlow 2.21 and is reproduced, unwatched,
 by ``tests/training/test_hazards.py``, so that the list stays true.
@@ -130,7 +130,7 @@ def of_data(x: Any, rows: int | None, batch: int, replicas: int) -> Iterator[Tra
             "generator",
             "Keras draws batches from a generator that it never trains on",
             "of 12 batches 3 or 4 are lost under MirroredStrategy, none on one device",
-            "use tf.data.Dataset.from_generator, which can be begun anew",
+            "use tf.data.Dataset.from_generator, which can be started anew",
         )
     if rows is not None and rows % batch % replicas:
         yield Trap(

@@ -22,7 +22,7 @@ VARIABLE = "DISTWATCH_RUN"
 
 
 class _AfterKeras:
-    """Finds Keras as the other finders do, and has it told of when it is loaded."""
+    """Finds Keras as the other finders do, and calls `watch_fits` when it is loaded."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
@@ -38,11 +38,11 @@ class _AfterKeras:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)
                 if spec is not None:
-                    self._cover(spec.loader)
+                    self._wrap(spec.loader)
                     return spec
         return None
 
-    def _cover(self, loader: Any) -> None:
+    def _wrap(self, loader: Any) -> None:
         def exec_module(module: Any) -> None:
             del loader.exec_module
             loader.exec_module(module)
@@ -57,7 +57,7 @@ class _AfterKeras:
         loader.exec_module = exec_module
 
     def _begin(self) -> None:
-        """Have fits watched; what fails here must not be the script's failure."""
+        """Watch fits from now on; an error here must not be the script's."""
         import warnings
 
         try:
@@ -75,7 +75,7 @@ class _AfterKeras:
             for line in self._lines():
                 print(f"distwatch: {line}", file=sys.stderr)
         except (OSError, ValueError):
-            pass  # Nobody listens any more.
+            pass  # stderr is closed.
 
     def _lines(self) -> list[str]:
         if self._failure is not None:

@@ -1,11 +1,11 @@
-"""Listening to a train step: layers, the optimizer and the loss, without changing them.
+"""Capturing what a train step computes: layers, gradients, the loss, without changing them.
 
 While a step is traced, the ``call`` of each layer, ``compute_loss`` of the model and
-``apply`` of the optimizer are covered on the *instance*; the covers note what passes and
-hand it on.
+``apply`` of the optimizer are patched on the *instance*; the patches store what passes
+through them and return it unchanged.
 
-Rejected: covering ``Layer.__call__`` on the class (replica threads of a mirrored
-trace interleave and leave it covered; every other model is heard too), and a
+Rejected: patching ``Layer.__call__`` on the class (replica threads of a mirrored
+trace interleave and leave it patched; every other model is captured, too), and a
 second functional model (computes twice and moves BatchNorm twice).
 """
 
@@ -29,71 +29,79 @@ from distwatch.training.taps.subject import Subject
 Tensor = Any
 
 
-class Listener:
-    """Hears the steps of what is trained, each thread its own."""
+class StepCapturer:
+    """Captures train steps, one at a time on each thread.
+
+    Args:
+        subject: what is trained.
+        places: the layers whose calls are captured.
+        optimizers: whether gradients and updates are captured, too.
+    """
 
     def __init__(self, subject: Subject, places: list[Place], *, optimizers: bool) -> None:
         self._local = threading.local()
-        covered = [InstancePatch(p.layer, "call", self._hear_layer(p.path)) for p in places]
-        covered += [InstancePatch(m, "compute_loss", self._hear_loss) for m in subject.models]
+        patches = [InstancePatch(p.layer, "call", self._capture_layer(p.path)) for p in places]
+        patches += [
+            InstancePatch(m, "compute_loss", self._capture_loss) for m in subject.models
+        ]
         # Weights are read around the optimizer, which is not free: only if asked for.
         for optimizer in subject.optimizers if optimizers else ():
-            covered += self._on_optimizer(optimizer)
-        self._covers = InstancePatches(covered)
+            patches += self._on_optimizer(optimizer)
+        self._patches = InstancePatches(patches)
 
     def _on_optimizer(self, optimizer: Any) -> list[InstancePatch]:
-        covered = [InstancePatch(optimizer, "apply", self._hear_optimizer(optimizer))]
+        patches = [InstancePatch(optimizer, "apply", self._capture_optimizer(optimizer))]
         if hasattr(optimizer, "_all_reduce_sum_gradients"):
-            covered.append(
-                InstancePatch(optimizer, "_all_reduce_sum_gradients", self._hear_reduction)
+            patches.append(
+                InstancePatch(optimizer, "_all_reduce_sum_gradients", self._capture_reduction)
             )
-        return covered
+        return patches
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[StepCapture]:
-        """Hear what this thread does; replica threads each hear their own."""
-        capture, before = StepCapture(current_graph()), self._notes
+    def capturing(self) -> Iterator[StepCapture]:
+        """Capture what this thread does; threads of other replicas have their own capture."""
+        capture, before = StepCapture(current_graph()), self._current
         self._local.capture = capture
         try:
-            with self._covers.on():
+            with self._patches.applied():
                 yield capture
         finally:
             self._local.capture = before
 
     @property
-    def _notes(self) -> StepCapture | None:
+    def _current(self) -> StepCapture | None:
         return getattr(self._local, "capture", None)
 
-    def _hear_layer(self, path: str) -> Any:
+    def _capture_layer(self, path: str) -> Any:
         def make(original: Any) -> Any:
             @functools.wraps(original)
             def call(*args: Any, **kwargs: Any) -> Any:
                 outputs = original(*args, **kwargs)
-                if self._notes is not None:
+                if self._current is not None:
                     inputs = next(iter((*args, *kwargs.values())), None)
-                    self._notes.add_call(path, inputs, outputs)
+                    self._current.add_call(path, inputs, outputs)
                 return outputs
 
             return call
 
         return make
 
-    def _hear_loss(self, original: Any) -> Any:
+    def _capture_loss(self, original: Any) -> Any:
         @functools.wraps(original)
         def compute_loss(*args: Any, **kwargs: Any) -> Any:
             loss = original(*args, **kwargs)
-            if self._notes is not None and self._notes.belongs(loss):
+            if self._current is not None and self._current.belongs(loss):
                 # Keras divides it by the number of replicas, for the sum over them.
-                self._notes.losses.append(loss * replica_count())
+                self._current.losses.append(loss * replica_count())
             return loss
 
         return compute_loss
 
-    def _hear_optimizer(self, optimizer: Any) -> Any:
+    def _capture_optimizer(self, optimizer: Any) -> Any:
         def make(original: Any) -> Any:
             @functools.wraps(original)
             def apply(grads: Any, trainable_variables: Any = None) -> Any:
-                if self._notes is None:
+                if self._current is None:
                     return original(grads, trainable_variables)
                 grads = list(grads)
                 variables = list(trainable_variables or optimizer._trainable_variables)
@@ -103,8 +111,8 @@ class Listener:
                 before = [value_of(variable) for variable in variables]
                 result = original(grads, trainable_variables)
                 after = [value_of(variable) for variable in variables]
-                reduced, self._notes.reduced = self._notes.reduced, {}
-                self._notes.applied.append(
+                reduced, self._current.reduced = self._current.reduced, {}
+                self._current.applied.append(
                     Applied(optimizer, variables, local, before, after, reduced)
                 )
                 return result
@@ -113,14 +121,14 @@ class Listener:
 
         return make
 
-    def _hear_reduction(self, original: Any) -> Any:
+    def _capture_reduction(self, original: Any) -> Any:
         @functools.wraps(original)
         def all_reduce(grads_and_vars: Any) -> Any:
             reduced = list(original(grads_and_vars))
-            if self._notes is not None:
+            if self._current is not None:
                 for gradient, variable in reduced:
-                    if gradient is not None and self._notes.belongs(dense(gradient)):
-                        self._notes.reduced[id(variable)] = dense(gradient)
+                    if gradient is not None and self._current.belongs(dense(gradient)):
+                        self._current.reduced[id(variable)] = dense(gradient)
             return reduced
 
         return all_reduce

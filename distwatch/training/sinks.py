@@ -1,0 +1,263 @@
+"""Where the blocks of a phase go: the store, findings, Keras's logs, event files.
+
+A new sink is one subclass of `Sink` and one line in `SINKS`.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from dataclasses import astuple, dataclass
+
+from distwatch.config import WatchConfig
+from distwatch.errors import DistwatchError, RowsThinnedWarning, WriteFailedError
+from distwatch.event_files.live import LiveEvents
+from distwatch.findings import Digest
+from distwatch.records import TRAIN, Block, RunInfo
+from distwatch.signals import names_matching
+from distwatch.store import MAX_WAIT, BackgroundWriter, Budget, StoreWriter
+from distwatch.training.epoch_logs import EpochLogs
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of steps, summed over tables: a step in two tables counts twice."""
+
+    #: Drained from the devices.
+    steps: int = 0
+    #: Visible to a reader of the store.
+    committed: int = 0
+    #: Missing from the store: overwritten on a device, or not written.
+    lost: int = 0
+    #: Removed from the store again, to keep within ``max_bytes``.
+    thinned: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class SinkContext:
+    """What sinks are made from, once the first step was traced."""
+
+    config: WatchConfig
+    #: The phase, with its tables.
+    info: RunInfo
+    #: What bounds the bytes of the run, if anything.
+    budget: Budget | None = None
+
+
+class Sink:
+    """Takes the blocks of one phase, in order.
+
+    Each method does nothing here; a sink overrides those that it needs. All are called on
+    the thread that trains, so what takes long belongs on a thread of the sink's own.
+
+    Args:
+        context: what the sink is made from.
+
+    Raises:
+        SetupError: what was asked for does not fit what is watched. Sinks are made while
+            the first step is traced, so ``fit`` raises this before it has trained.
+    """
+
+    def __init__(self, context: SinkContext) -> None:
+        pass
+
+    @classmethod
+    def wanted(cls, context: SinkContext) -> bool:
+        """Whether the configuration asks for this sink."""
+        return True
+
+    def write(self, block: Block) -> None:
+        """Take one block: some consecutive steps of one table."""
+
+    def end_epoch(self) -> None:
+        """All blocks of an epoch were written."""
+
+    def check(self) -> None:
+        """Raise what went wrong in the background, or warn of it once."""
+
+    def close(self) -> None:
+        """Finish what waits, and release files and threads."""
+
+    @property
+    def counts(self) -> Counts:
+        """This sink's part of the phase's numbers of steps."""
+        return Counts()
+
+    @property
+    def logs(self) -> dict[str, float]:
+        """Values for Keras's ``logs`` of the last epoch."""
+        return {}
+
+    def sentences(self, lost: int) -> list[str]:
+        """What to tell people at the end, given how many steps are missing."""
+        return []
+
+
+class FindingsSink(Sink):
+    """Keeps the digest, from which the findings are derived."""
+
+    def __init__(self, context: SinkContext) -> None:
+        self._digest = Digest(context.info)
+
+    def write(self, block: Block) -> None:
+        """Add the block to the digest."""
+        self._digest.observe(block)
+
+    @property
+    def counts(self) -> Counts:
+        """Steps drained, and those that were overwritten on a device."""
+        return Counts(steps=self._digest.steps, lost=self._digest.lost)
+
+    def sentences(self, lost: int) -> list[str]:
+        """What stands out, at most ten sentences."""
+        return self._digest.sentences(lost=lost)
+
+
+class StoreSink(Sink):
+    """Writes the run, on a thread of its own that starts with the first block."""
+
+    def __init__(self, context: SinkContext) -> None:
+        self._context = context
+        self._warned_of_thinning = False
+
+    @functools.cached_property
+    def _writer(self) -> BackgroundWriter:
+        config = self._context.config
+        make = functools.partial(
+            StoreWriter,
+            config.store,
+            self._context.info,
+            synced=config.durability == "power",
+            budget=self._context.budget,
+        )
+        max_wait = None if config.on_full == "wait" else MAX_WAIT
+        return BackgroundWriter(make, max_wait=max_wait)
+
+    @property
+    def _started(self) -> BackgroundWriter | None:
+        return self.__dict__.get("_writer")
+
+    def write(self, block: Block) -> None:
+        """Queue the block for the writer."""
+        self._writer.submit(block)
+
+    def end_epoch(self) -> None:
+        """Commit the rows of a chunk that is not full yet, if that is due."""
+        if self._started:
+            self._started.commit_tail()
+
+    def check(self) -> None:
+        """Raise the writer's error, or warn once that steps are thinned out.
+
+        Raises:
+            WriteFailedError: the store could not be written.
+            DistwatchError: the writer's own error, where it has one.
+        """
+        error = self._started.error if self._started else None
+        if isinstance(error, DistwatchError):
+            raise error
+        if error is not None:
+            raise WriteFailedError(
+                f"{self._context.config.store} could not be written "
+                f"({type(error).__name__}: {error}); {self.counts.committed} steps are "
+                "committed and stay readable."
+            ) from error
+        if self.counts.thinned and not self._warned_of_thinning:
+            self._warned_of_thinning = True
+            warnings.warn(
+                f"{self._context.config.store} comes near its max_bytes: from now on only "
+                "every second, fourth, ... step of its old part is kept. Watch fewer signals "
+                "or steps, or give it more room, to keep all of them.",
+                RowsThinnedWarning,
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Write and commit what is queued."""
+        if self._started:
+            self._started.close()
+
+    @property
+    def counts(self) -> Counts:
+        """Steps committed, not written, and thinned out."""
+        writer = self._started
+        if writer is None:
+            return Counts()
+        return Counts(committed=writer.committed, lost=writer.lost, thinned=writer.thinned)
+
+
+class LogsSink(Sink):
+    """Merges what ``log_to_keras`` asks for over each epoch of the training."""
+
+    def __init__(self, context: SinkContext) -> None:
+        self._logs = EpochLogs(context.config.log_to_keras, context.info)
+
+    @classmethod
+    def wanted(cls, context: SinkContext) -> bool:
+        """In the phase "train", if ``log_to_keras`` names anything."""
+        return bool(context.config.log_to_keras) and context.info.phase == TRAIN
+
+    def write(self, block: Block) -> None:
+        """Merge the block into this epoch's values."""
+        self._logs.observe(block)
+
+    def end_epoch(self) -> None:
+        """Derive the epoch's values, and start the next one."""
+        self._logs.end_epoch()
+
+    @property
+    def logs(self) -> dict[str, float]:
+        """The last epoch's values, NaN where nothing was looked at."""
+        return self._logs.values
+
+
+class EventsSink(Sink):
+    """Writes event files for TensorBoard; its thread starts with the first block."""
+
+    def __init__(self, context: SinkContext) -> None:
+        self._context = context
+        self._events: LiveEvents | None = None
+        config, info = context.config, context.info
+        # Other phases need not have the signals that the first one has.
+        if config.tensorboard is not None and info.phase == config.phases[0]:
+            where = "this Watch (see tensorboard)"
+            names_matching(config.tensorboard.signals, info.names, where)
+
+    @classmethod
+    def wanted(cls, context: SinkContext) -> bool:
+        """If ``tensorboard`` names a folder."""
+        return context.config.tensorboard is not None
+
+    def write(self, block: Block) -> None:
+        """Queue the block for the event files."""
+        options = self._context.config.tensorboard
+        if self._events is None and options is not None:
+            self._events = LiveEvents(options, self._context.info)
+        if self._events is not None:
+            self._events.submit(block)
+
+    def check(self) -> None:
+        """Warn once if something is missing from the event files."""
+        if self._events is not None:
+            self._events.tell()
+
+    def close(self) -> None:
+        """Write what is queued."""
+        if self._events is not None:
+            self._events.close()
+
+
+#: All sinks, in the order in which they take a block.
+SINKS: tuple[type[Sink], ...] = (FindingsSink, StoreSink, LogsSink, EventsSink)
+
+
+def make_sinks(context: SinkContext) -> list[Sink]:
+    """The sinks that a configuration asks for.
+
+    Raises:
+        SetupError: one of them cannot do what it is asked for.
+    """
+    return [sink(context) for sink in SINKS if sink.wanted(context)]
