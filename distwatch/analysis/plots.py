@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from distwatch.analysis.figures import (
     RUN_FIGURES,
     curves,
@@ -13,6 +11,7 @@ from distwatch.analysis.figures import (
 )
 from distwatch.analysis.figures.divergence import DIVERGENCE
 from distwatch.analysis.figures.ratios import UPDATE_RATIOS
+from distwatch.analysis.figures.style import Figure
 from distwatch.analysis.overview import (
     Overview,
     quantity_named,
@@ -21,9 +20,6 @@ from distwatch.analysis.overview import (
 )
 from distwatch.errors import ConfigError, nearest
 from distwatch.store.reader import StoredRun
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 
 class Plots:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distwatch.analysis.figures import (
     RUN_FIGURES,
@@ -18,12 +18,10 @@ from distwatch.analysis.figures import (
     ridgeline,
     side_by_side,
 )
+from distwatch.analysis.figures.style import Figure
 from distwatch.errors import SetupError
 from distwatch.report.browsers import browser
 from distwatch.report.reading import ReadRun
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 WIDTH = 1000
 _SCALE = 2

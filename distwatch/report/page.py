@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distwatch import __version__
 from distwatch.analysis.facts import facts_of
@@ -21,14 +21,12 @@ from distwatch.analysis.figures import (
     ridgeline,
     side_by_side,
 )
+from distwatch.analysis.figures.style import Figure
 from distwatch.errors import SetupError
 from distwatch.findings import WARNING
 from distwatch.report.contents import as_script, contents, drawn_replicas
 from distwatch.report.reading import ReadRun
 from distwatch.text import counted, printable
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,16 @@ def test_what_a_run_does_not_have_is_refused(run):
         run.plot.update_ratios()
 
 
+def test_figures_of_a_whole_run_have_names(run):
+    by_name, drawn = run.plot.figure("divergence"), run.plot.divergence()
+    assert [trace.meta for trace in by_name.data] == [trace.meta for trace in drawn.data]
+    np.testing.assert_array_equal(by_name.data[0].x, drawn.data[0].x)
+    with pytest.raises(ConfigError, match="unknown figure 'ratios'; nearest: 'update-ratios'"):
+        run.plot.figure("ratios")
+    with pytest.raises(ConfigError, match=r"watch with distwatch.updates\(\)"):
+        run.plot.figure("update-ratios")
+
+
 def test_plots_are_of_what_was_committed_when_the_run_was_refreshed(run):
     assert run.plot is run.plot
     before = run.plot

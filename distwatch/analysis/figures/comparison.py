@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from distwatch.analysis.figures.curves import HEIGHT, traces_of
-from distwatch.analysis.figures.style import RUN_COLOURS, TIMES, faint, figure, name_rows, shown
+from distwatch.analysis.figures.style import (
+    RUN_COLOURS,
+    TIMES,
+    Figure,
+    faint,
+    figure,
+    name_rows,
+    shown,
+)
 from distwatch.analysis.overview import Overview, SignalHistory
 from distwatch.analysis.overview.binning import Floats
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 MOST = 20
 _ROW = 24

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from distwatch.analysis.figures.style import (
     BROKEN,
     INK,
+    Figure,
     colour_of,
     dash_of,
     faint,
@@ -17,9 +18,6 @@ from distwatch.analysis.figures.style import (
 )
 from distwatch.analysis.overview import SignalHistory
 from distwatch.analysis.overview.binning import Bins, Flags, Floats
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 HEIGHT = 420
 

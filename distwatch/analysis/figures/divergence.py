@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from distwatch.analysis.figures.run_figure import RunFigure
-from distwatch.analysis.figures.style import colour_of, figure, name_rows
+from distwatch.analysis.figures.style import Figure, colour_of, figure, name_rows
 from distwatch.analysis.overview import Overview
 from distwatch.analysis.overview.binning import Floats
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 #: How many signals are shown unless asked for otherwise.
 MOST = 20

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from distwatch.analysis.figures.style import LABEL, SCALE, TIMES, figure, shown
+from distwatch.analysis.figures.style import LABEL, SCALE, TIMES, Figure, figure, shown
 from distwatch.analysis.overview import History, Overview, quantity_named
 from distwatch.analysis.overview.binning import Bins, Floats
 from distwatch.errors import ConfigError
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 #: Colours end at this many times a row's median, and at that part of it.
 WIDEST = 4.0

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from distwatch.analysis.figures.curves import line
 from distwatch.analysis.figures.run_figure import RunFigure
-from distwatch.analysis.figures.style import LABEL, colour_of, dash_of, figure, shown
+from distwatch.analysis.figures.style import LABEL, Figure, colour_of, dash_of, figure, shown
 from distwatch.analysis.overview import Overview, SignalHistory
 from distwatch.errors import ConfigError
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 #: Karpathy, CS231n notes, "Ratio of weights:updates": "should be somewhere around 1e-3".
 HEALTHY = (1e-4, 1e-2)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from distwatch.analysis.figures.style import figure, shown
+from distwatch.analysis.figures.style import Figure, figure, shown
 from distwatch.analysis.overview import Distribution
 from distwatch.analysis.overview.binning import Floats
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 #: How many rows high the highest ridge is.
 _OVERLAP = 2.4

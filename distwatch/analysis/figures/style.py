@@ -10,6 +10,30 @@ from distwatch.text import printable
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+else:
+    # For annotations only: plotly is loaded when something is drawn.
+    Figure = Any
+
+__all__ = [
+    "BROKEN",
+    "DASHES",
+    "INK",
+    "LABEL",
+    "LONGEST",
+    "REPLICA_COLOURS",
+    "RUN_COLOURS",
+    "SCALE",
+    "TIMES",
+    "Figure",
+    "colour_of",
+    "dash_of",
+    "faint",
+    "figure",
+    "name_rows",
+    "require_plotly",
+    "shortened",
+    "shown",
+]
 
 #: Okabe & Ito (2008), "Color universal design", in an order in which neighbours are easy to
 #: distinguish; black is for merged values, yellow comes last since it is pale on white.

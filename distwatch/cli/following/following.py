@@ -162,12 +162,12 @@ class Follower:
             DistwatchError: something else is there, or it will never appear.
         """
         try:
-            return self._begun()
+            return self._has_started()
         except NotARunError:
             if not _is_taken(self.path):
                 return False
         # A run may be being created there.
-        return bool(self._steady(self._begun, patient=True))
+        return bool(self._retried(self._has_started, patient=True))
 
     def look(self) -> Look:
         """The run as it is now.
@@ -178,7 +178,7 @@ class Follower:
         """
         known = self._identity is not None
         try:
-            look: Look = self._steady(self._look, patient=known)
+            look: Look = self._retried(self._look, patient=known)
         except NotARunError as error:
             if not known or isinstance(error, _ReplacedError):
                 raise
@@ -187,7 +187,7 @@ class Follower:
             ) from error
         return look
 
-    def _begun(self) -> bool:
+    def _has_started(self) -> bool:
         """Whether the wanted phase has rows, or none is wanted before others."""
         try:
             StoredRun(self.path, self._phase)
@@ -197,7 +197,7 @@ class Follower:
             return False
         return True
 
-    def _steady(self, read: Callable[[], Any], *, patient: bool) -> Any:
+    def _retried(self, read: Callable[[], Any], *, patient: bool) -> Any:
         """Read, and retry if that fails: a writer may be between two files.
 
         A deletion takes time, and looks like damage until it is complete.

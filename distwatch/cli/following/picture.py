@@ -75,7 +75,7 @@ def fitting(
 
 def ranked(signals: Sequence[SignalLook]) -> list[SignalLook]:
     """Signals with NaN or Inf first, then those that change most relative to their size."""
-    return sorted(signals, key=lambda each: (each.special == 0, -each.unrest))
+    return sorted(signals, key=lambda each: (each.special == 0, -each.attention))
 
 
 def header(look: Look, width: int, glyphs: Glyphs = UNICODE) -> list[Text]:

@@ -23,7 +23,7 @@ class SignalLook:
 
     Shapes: values, broken (n,). ``spread`` is that of the last step, ``replica`` the one
     whose means lie furthest from those of all, ``special`` the number of NaN and Inf, and
-    ``unrest`` says how much attention the signal deserves: it has no unit.
+    ``attention`` says how much attention the signal deserves: it has no unit.
     """
 
     name: str
@@ -33,7 +33,7 @@ class SignalLook:
     spread: float
     replica: int | None
     special: int
-    unrest: float
+    attention: float
 
 
 def check_statistic(statistic: str, tables: Sequence[Table]) -> None:
@@ -76,7 +76,7 @@ def look_at(
     unknown = np.full(apart.shape, np.nan)
     values = np.asarray(merged.get(statistic, unknown), np.float64)
     special = merged["nans"] + merged["infs"]
-    unrest = _unrest(values, apart, merged["std"])
+    attention = _attention(values, apart, merged["std"])
     outliers = _outliers(each)
     return [
         SignalLook(
@@ -87,7 +87,7 @@ def look_at(
             spread=_last(apart[:, i]),
             replica=None if outliers is None else stored.replicas[int(outliers[i])],
             special=int(special[:, i].sum()),
-            unrest=float(unrest[i]),
+            attention=float(attention[i]),
         )
         for i, place in enumerate(places)
     ]
@@ -120,7 +120,7 @@ def _mean(values: Any, axis: int | tuple[int, ...]) -> Floats:
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
-def _unrest(values: Floats, apart: Floats, std: Floats) -> Floats:
+def _attention(values: Floats, apart: Floats, std: Floats) -> Floats:
     """How much signals change, relative to their own size: shape (signal,).
 
     The larger of two numbers: the standard deviation of ``values`` over the steps, relative
