@@ -26,7 +26,8 @@ from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
 from distwatch.store import StoreWriter, claim, now
-from distwatch.store.schema import ATTRIBUTE, root_attributes, sealed, segment_name
+from distwatch.store.documents import sealed
+from distwatch.store.schema import ATTRIBUTE, root_attributes, segment_name
 
 #: Steps in an epoch.
 EPOCH = 1000

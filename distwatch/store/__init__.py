@@ -3,7 +3,7 @@
 What is stored is declared in two modules: `schema` has a model for the attributes of each
 group, `layout` has the arrays of a table.
 
-- Where: `locations` (folders, memory and buckets), `addresses`, `claiming`.
+- Where: `locations` (memory and buckets, and `folders`), `addresses`, `claiming`.
 - Writing: `writer` passes blocks to the `table_writer` of each table, whose chunks `encoding`
   encodes; within a `budget`, `thinning` takes old steps out; `background` does all this on a
   thread.

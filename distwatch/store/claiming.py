@@ -9,7 +9,7 @@ from typing import Any
 
 from distwatch.errors import NotWritableError, RunExistsError, StoreError, UnreachableError
 from distwatch.store import schema
-from distwatch.store.documents import read_document
+from distwatch.store.documents import group_document, read_document
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 
 
@@ -35,7 +35,7 @@ def claim(
     location = location_of(path, synced=synced)
     try:
         _clear_way(location, overwrite)
-        location.write([(ROOT_DOCUMENT, schema.group_document(attributes))])
+        location.write([(ROOT_DOCUMENT, group_document(attributes))])
     except UnreachableError as error:
         raise NotWritableError(str(error)) from error
     except OSError as error:

@@ -1,25 +1,28 @@
-"""Reading the documents of groups: JSON that may come from anybody, read within bounds.
+"""The documents of groups: written with a checksum, and read within bounds.
 
-Zarr is never given one. It would look up the codecs and dtypes that a document names among
-all that is installed; here a document is only JSON, and arrays are opened by
-`checked_arrays`.
+They are JSON that may come from anybody. Zarr is never given one: it would look up the codecs
+and dtypes that a document names among all that is installed. Here a document is only JSON,
+and arrays are opened by `checked_arrays`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import zlib
+from collections.abc import Iterator
 from typing import Any, NoReturn, TypeVar
 
-from distwatch.errors import DamagedStoreError, NotARunError, StoreError
+from pydantic import ValidationError
+
+from distwatch.errors import DamagedStoreError, FormatVersionError, NotARunError, StoreError
 from distwatch.store.locations import ROOT_DOCUMENT, Location
 from distwatch.store.schema import (
+    ATTRIBUTE,
+    FORMAT,
     RootAttributes,
     SegmentAttributes,
     TableAttributes,
-    check_format,
-    damaged,
-    is_whole,
-    understanding,
 )
 from distwatch.text import shortened
 
@@ -27,6 +30,12 @@ A = TypeVar("A", RootAttributes, SegmentAttributes, TableAttributes)
 
 #: Bytes of a document: that of 100,000 signals has less.
 MOST_BYTES = 16 * 2**20
+
+#: The key of a document's checksum.
+_CHECKSUM = "crc32"
+
+#: What reading values of another type than expected raises.
+_WRONG = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 
 
 def read_group(location: Location, group: str, model: type[A]) -> tuple[A, dict[str, Any]]:
@@ -40,7 +49,7 @@ def read_group(location: Location, group: str, model: type[A]) -> tuple[A, dict[
     """
     document = read_document(location, group)
     where = path_of(location, group)
-    ours = check_format(document["attributes"], where)
+    ours = _check_format(document["attributes"], where)
     with understanding(where):
         attributes = model.model_validate(ours)
     consolidated = document.get("consolidated_metadata")
@@ -66,7 +75,7 @@ def read_document(location: Location, group: str) -> dict[str, Any]:
     except Exception as error:
         # JSON from elsewhere raises many kinds of errors.
         if group:
-            raise damaged(path_of(location, group), error) from error
+            raise _damaged(path_of(location, group), error) from error
         why = shortened(str(error), quoted=False)
         raise NotARunError(
             f"{path} is no distwatch run ({type(error).__name__}: {why}). "
@@ -90,7 +99,7 @@ def _read(location: Location, group: str) -> dict[str, Any]:
     kinds = [document[key] for key in ("zarr_format", "node_type")]
     if kinds != [3, "group"] or not isinstance(document["attributes"], dict):
         raise ValueError(f"{key} describes {shortened(kinds)}, expected a group of Zarr 3")
-    if not is_whole(document):
+    if not _is_whole(document):
         raise DamagedStoreError(
             f"{path_of(location, group)}: its description is damaged (it does not match its "
             "checksum)."
@@ -100,3 +109,107 @@ def _read(location: Location, group: str) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
+
+
+def _check_format(attributes: Any, where: str) -> dict[str, Any]:
+    """Return distwatch's attributes of a group.
+
+    Raises:
+        NotARunError: there are none.
+        FormatVersionError: another version of distwatch wrote them.
+    """
+    ours = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(ours, dict) or type(ours.get("format")) is not int:
+        raise NotARunError(
+            f"{where} is no distwatch run: it has no {ATTRIBUTE!r} attribute with a "
+            "format number. Give the path that was given to Watch."
+        )
+    found = ours["format"]
+    if found != FORMAT:
+        remedy = (
+            "update it: pip install -U distwatch."
+            if found > FORMAT
+            else "there is no such format, so the store is damaged or not from distwatch."
+        )
+        raise FormatVersionError(
+            f"{where} is of store format {shortened(found)}, this distwatch reads format "
+            f"{FORMAT}; {remedy}"
+        )
+    return ours
+
+
+@contextlib.contextmanager
+def understanding(where: str) -> Iterator[None]:
+    """Turn the errors of reading a group's description into one that names the group.
+
+    Raises:
+        DamagedStoreError: the description cannot be understood.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except _WRONG as error:
+        raise _damaged(where, error) from error
+
+
+def _damaged(where: str, error: Exception) -> DamagedStoreError:
+    """The error of a group whose description cannot be understood."""
+    why = f"{type(error).__name__}: {shortened(str(error), quoted=False)}"
+    if isinstance(error, ValidationError):
+        why = _first_mistake(error)
+    return DamagedStoreError(f"{where}: its description is damaged ({why}).")
+
+
+def _first_mistake(error: ValidationError) -> str:
+    mistake = error.errors(include_url=False)[0]
+    reason, place = mistake["msg"], ".".join(map(str, mistake["loc"]))
+    if mistake["type"] == "missing":
+        return f"{place} is missing"
+    if mistake["type"] == "value_error":
+        reason = str(mistake["ctx"]["error"])
+    if not place:
+        return reason
+    return f"{place}={shortened(mistake['input'])}: {reason[:1].lower()}{reason[1:]}"
+
+
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """A group's document with a checksum of its content among distwatch's attributes."""
+    ours = {**document["attributes"][ATTRIBUTE], _CHECKSUM: None}
+    whole = {**document, "attributes": {**document["attributes"], ATTRIBUTE: ours}}
+    ours[_CHECKSUM] = _checksum(whole)
+    return whole
+
+
+def _is_whole(document: Any) -> bool:
+    """Whether a group's document has the content of its checksum, or no checksum."""
+    try:
+        ours = document["attributes"][ATTRIBUTE]
+        seal, known = ours[_CHECKSUM], ours["format"] == FORMAT
+    except (KeyError, TypeError):
+        return True
+    return seal is None or not known or seal == _checksum(document)
+
+
+def _checksum(document: dict[str, Any]) -> int:
+    """The checksum of distwatch's attributes and the arrays' metadata, and nothing else."""
+    ours = {k: v for k, v in document["attributes"][ATTRIBUTE].items() if k != _CHECKSUM}
+    arrays = (document.get("consolidated_metadata") or {}).get("metadata", {})
+    return zlib.crc32(json.dumps([ours, arrays], sort_keys=True).encode())
+
+
+def group_document(attributes: dict[str, Any], arrays: dict[str, Any] | None = None) -> bytes:
+    """A group's ``zarr.json``.
+
+    Args:
+        attributes: its attributes, from one of the functions of `schema`.
+        arrays: the metadata of all its arrays, by name.
+    """
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    if arrays is not None:
+        document["consolidated_metadata"] = {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": arrays,
+        }
+    return json.dumps(sealed(document)).encode()

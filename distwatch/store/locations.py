@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
-import stat
 import uuid
 from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
@@ -20,10 +17,11 @@ import zarr
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import MemoryStore
 
-from distwatch.errors import ConfigError, DamagedStoreError, DistwatchError, UnreachableError
+from distwatch.errors import ConfigError, DistwatchError, UnreachableError
 from distwatch.store.addresses import Address, address_of, scheme_of
+from distwatch.store.folders import Folder
 
 T = TypeVar("T")
 
@@ -31,187 +29,6 @@ ROOT_DOCUMENT = "zarr.json"
 
 #: Bytes that may wait in memory to be written to a bucket.
 _BATCH_BYTES = 16 * 2**20
-
-
-class Folder:
-    """A folder on a disk of this machine, or on one that is mounted.
-
-    A run in it may come from anybody: links that lead out of it are not followed, neither to
-    read nor to delete, and what is no plain file (a pipe, which would never end) is treated
-    as not there. Files are written here and not by Zarr's own store, which never syncs them
-    and depends on threads that are gone when the interpreter exits.
-
-    Args:
-        path: the folder.
-        synced: whether `write` waits until the disk itself has the files.
-    """
-
-    def __init__(self, path: Path, *, synced: bool = False) -> None:
-        self.address: Address = path
-        #: What Zarr reads through.
-        self.store: Store = LocalStore(path, read_only=True)
-        self._path = path
-        self._synced = synced
-        #: Folders that were found to lie in the run.
-        self._within: set[Path] = set()
-
-    def write(self, items: Iterable[tuple[str, bytes]]) -> None:
-        """Write files, given as key and content, each whole or not at all.
-
-        Raises:
-            OSError: the first that cannot be written.
-        """
-        changed: set[Path] = set()
-        for key, content in items:
-            changed |= self._write_file(self._path / key, content)
-        if self._synced:
-            for folder in changed:
-                _sync_folder(folder)
-
-    def _write_file(self, path: Path, content: bytes) -> set[Path]:
-        """Write a file under a temporary name first; returns the folders that changed."""
-        made: list[Path] = []
-        if not path.parent.is_dir():
-            made = [folder.parent for folder in path.parents if not folder.exists()]
-            path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                if self._synced:
-                    file.flush()
-                    os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        return {path.parent, *made}
-
-    def read(self, key: str, most: int | None = None) -> bytes | None:
-        """The content of a file, at most ``most`` bytes of it; None if there is none.
-
-        Raises:
-            DamagedStoreError: it lies outside of the run.
-            UnreachableError: it cannot be read.
-        """
-        if self._file(key) is None:
-            return None
-        try:
-            with (self._path / key).open("rb") as file:
-                return file.read(most)
-        except FileNotFoundError:
-            return None
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None
-    ) -> Buffer | None:
-        """What Zarr reads of a file; None if there is none. Raises as `read` does."""
-        if self._file(key) is None:
-            return None
-        return await self.store.get(key, prototype, byte_range)
-
-    def size(self, key: str) -> int | None:
-        """Bytes of a file; None if there is none. Raises as `read` does."""
-        found = self._file(key)
-        return None if found is None else found.st_size
-
-    def children(self, path: str = "") -> list[str]:
-        """The names in a folder, sorted; none where there is no folder.
-
-        Raises:
-            DamagedStoreError: it lies outside of the run.
-            UnreachableError: it cannot be read.
-        """
-        self._check_within(self._path / path)
-        try:
-            return sorted(child.name for child in (self._path / path).iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise _unreadable(self._path / path, error) from error
-
-    def delete(self, path: str) -> None:
-        """Remove a file, a link, or a folder with everything in it.
-
-        Raises:
-            DamagedStoreError: it lies outside of the run.
-        """
-        doomed = self._path / path
-        self._check_within(doomed.parent)
-        if doomed.is_dir() and not doomed.is_symlink():
-            shutil.rmtree(doomed)
-        else:
-            doomed.unlink()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all files."""
-        return self.size_below("")
-
-    def size_below(self, path: str) -> int:
-        """Bytes of all files below a path."""
-        total, folders = 0, [os.fspath(self._path / path)]
-        while folders:
-            # A writer may remove a temporary file meanwhile, or a replaced table.
-            with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        with contextlib.suppress(FileNotFoundError):
-                            total += entry.stat(follow_symlinks=False).st_size
-        return total
-
-    def exists(self) -> bool:
-        """Whether a run may be here; False only where that is known without reading."""
-        return self._path.is_dir()
-
-    def is_free(self) -> bool:
-        """Whether nothing is here, so that a run may be created."""
-        # Also a file may be here, which has no children.
-        return not self._path.exists() or (self._path.is_dir() and not self.children())
-
-    def remove(self) -> None:
-        """Remove the location with everything in it."""
-        # Renamed first, so that an interrupted deletion leaves no half of a run.
-        doomed = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.deleted")
-        self._path.rename(doomed)
-        shutil.rmtree(doomed)
-
-    def sweep(self) -> None:
-        """Remove the temporary files that a crash left."""
-        for partial in self._path.rglob("*.partial"):
-            if not partial.is_dir() or partial.is_symlink():
-                partial.unlink(missing_ok=True)
-
-    def is_writable(self) -> bool:
-        """Whether this process may write here."""
-        return os.access(self._path, os.W_OK)
-
-    def _file(self, key: str) -> os.stat_result | None:
-        path = self._path / key
-        try:
-            found = path.lstat()
-            self._check_within(path.parent)
-            if stat.S_ISLNK(found.st_mode):
-                self._check_within(path)
-                found = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        return found if stat.S_ISREG(found.st_mode) else None
-
-    def _check_within(self, path: Path) -> None:
-        if path in self._within:
-            return
-        leads_to, root = (os.path.realpath(each) for each in (path, self._path))
-        if leads_to != root and not Path(leads_to).is_relative_to(root):
-            raise DamagedStoreError(
-                f"{path} is a link out of the run, to {leads_to}, which is not followed; "
-                "copy the run with what its links lead to, as 'cp -rL' does."
-            )
-        self._within.add(path)
 
 
 class Bucket:
@@ -398,16 +215,6 @@ def _buffer(content: bytes) -> Buffer:
     return default_buffer_prototype().buffer.from_bytes(content)
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return  # Windows opens no folders, and needs none synced.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _unreachable() -> tuple[type[Exception], ...]:
     """What a library raises that cannot reach a bucket; only where it is in use."""
     try:
@@ -416,10 +223,6 @@ def _unreachable() -> tuple[type[Exception], ...]:
         return ()
     # A bucket that is missing is reported like a file.
     return (BaseError, FileNotFoundError)
-
-
-def _unreadable(path: Path, error: OSError) -> UnreachableError:
-    return UnreachableError(f"{path} cannot be read ({error.strerror or error}).")
 
 
 def _first_line(error: Exception) -> str:

@@ -7,11 +7,7 @@ document that holds them; numbers have bounds here.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
-import zlib
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -20,11 +16,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
-from distwatch.errors import DamagedStoreError, FormatVersionError, NotARunError, StoreError
 from distwatch.records import TRAIN, Origin, RunInfo, Table, TensorLayout, fitting
 from distwatch.signals import Signal
 from distwatch.statistics import from_spec
@@ -55,12 +49,6 @@ LONGEST_TEXT = 65_536
 
 #: Names of groups are names of folders, on any system.
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-#: The key of a document's checksum.
-_CHECKSUM = "crc32"
-
-#: What reading values of another type than expected raises.
-_WRONG = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 
 
 def _text(value: str) -> str:
@@ -326,107 +314,3 @@ def start_of(segment: str) -> int | None:
     """The start in a segment's name; None if it is no segment's name."""
     named = re.match(r"worker-[0-9]{4,}-start-([0-9]{4,})", segment)
     return int(named[1]) if named else None
-
-
-def check_format(attributes: Any, where: str) -> dict[str, Any]:
-    """Return distwatch's attributes of a group.
-
-    Raises:
-        NotARunError: there are none.
-        FormatVersionError: another version of distwatch wrote them.
-    """
-    ours = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
-    if not isinstance(ours, dict) or type(ours.get("format")) is not int:
-        raise NotARunError(
-            f"{where} is no distwatch run: it has no {ATTRIBUTE!r} attribute with a "
-            "format number. Give the path that was given to Watch."
-        )
-    found = ours["format"]
-    if found != FORMAT:
-        remedy = (
-            "update it: pip install -U distwatch."
-            if found > FORMAT
-            else "there is no such format, so the store is damaged or not from distwatch."
-        )
-        raise FormatVersionError(
-            f"{where} is of store format {shortened(found)}, this distwatch reads format "
-            f"{FORMAT}; {remedy}"
-        )
-    return ours
-
-
-@contextlib.contextmanager
-def understanding(where: str) -> Iterator[None]:
-    """Turn the errors of reading a group's description into one that names the group.
-
-    Raises:
-        DamagedStoreError: the description cannot be understood.
-    """
-    try:
-        yield
-    except StoreError:
-        raise
-    except _WRONG as error:
-        raise damaged(where, error) from error
-
-
-def damaged(where: str, error: Exception) -> DamagedStoreError:
-    """The error of a group whose description cannot be understood."""
-    why = f"{type(error).__name__}: {shortened(str(error), quoted=False)}"
-    if isinstance(error, ValidationError):
-        why = _first_mistake(error)
-    return DamagedStoreError(f"{where}: its description is damaged ({why}).")
-
-
-def _first_mistake(error: ValidationError) -> str:
-    mistake = error.errors(include_url=False)[0]
-    reason, place = mistake["msg"], ".".join(map(str, mistake["loc"]))
-    if mistake["type"] == "missing":
-        return f"{place} is missing"
-    if mistake["type"] == "value_error":
-        reason = str(mistake["ctx"]["error"])
-    if not place:
-        return reason
-    return f"{place}={shortened(mistake['input'])}: {reason[:1].lower()}{reason[1:]}"
-
-
-def sealed(document: dict[str, Any]) -> dict[str, Any]:
-    """A group's document with a checksum of its content among distwatch's attributes."""
-    ours = {**document["attributes"][ATTRIBUTE], _CHECKSUM: None}
-    whole = {**document, "attributes": {**document["attributes"], ATTRIBUTE: ours}}
-    ours[_CHECKSUM] = _checksum(whole)
-    return whole
-
-
-def is_whole(document: Any) -> bool:
-    """Whether a group's document has the content of its checksum, or no checksum."""
-    try:
-        ours = document["attributes"][ATTRIBUTE]
-        seal, known = ours[_CHECKSUM], ours["format"] == FORMAT
-    except (KeyError, TypeError):
-        return True
-    return seal is None or not known or seal == _checksum(document)
-
-
-def _checksum(document: dict[str, Any]) -> int:
-    """The checksum of distwatch's attributes and the arrays' metadata, and nothing else."""
-    ours = {k: v for k, v in document["attributes"][ATTRIBUTE].items() if k != _CHECKSUM}
-    arrays = (document.get("consolidated_metadata") or {}).get("metadata", {})
-    return zlib.crc32(json.dumps([ours, arrays], sort_keys=True).encode())
-
-
-def group_document(attributes: dict[str, Any], arrays: dict[str, Any] | None = None) -> bytes:
-    """A group's ``zarr.json``.
-
-    Args:
-        attributes: its attributes, from one of the functions above.
-        arrays: the metadata of all its arrays, by name.
-    """
-    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    if arrays is not None:
-        document["consolidated_metadata"] = {
-            "kind": "inline",
-            "must_understand": False,
-            "metadata": arrays,
-        }
-    return json.dumps(sealed(document)).encode()

@@ -19,6 +19,7 @@ from typing import Any
 from distwatch.errors import StateShapeError
 from distwatch.records import Block, RunInfo, Table, concatenate
 from distwatch.store import layout, schema
+from distwatch.store.documents import group_document
 from distwatch.store.encoding import ChunkEncoder, encode_labels
 from distwatch.store.locations import ROOT_DOCUMENT
 
@@ -140,7 +141,7 @@ class TableWriter:
         )
         # Also of what a failed write left half done, no more is shown than the steps.
         arrays = {**self._metadata(steps), **self._labels}
-        document = schema.group_document(attributes, arrays)
+        document = group_document(attributes, arrays)
         self._write([(f"{self._path}/{ROOT_DOCUMENT}", document)])
         self.committed = steps
 

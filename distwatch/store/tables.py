@@ -19,11 +19,11 @@ from distwatch.store.checked_arrays import (
     open_array,
 )
 from distwatch.store.damage import UNREADABLE, Damage, are_possible, checked
-from distwatch.store.documents import path_of, read_group
+from distwatch.store.documents import path_of, read_group, understanding
 from distwatch.store.joining import ALL, Array, ReadableTable, check_rises
 from distwatch.store.layout import ArrayLayout
 from distwatch.store.locations import Location
-from distwatch.store.schema import SegmentAttributes, TableAttributes, understanding
+from distwatch.store.schema import SegmentAttributes, TableAttributes
 from distwatch.text import shortened
 
 #: Whether so few chunks are there is only checked when they are read.

@@ -10,6 +10,7 @@ from distwatch.errors import BudgetReachedError, RunExistsError
 from distwatch.records import Block, RunInfo, Table
 from distwatch.store import schema
 from distwatch.store.budget import Budget
+from distwatch.store.documents import group_document
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
 from distwatch.store.table_writer import TableWriter
 from distwatch.store.tables import StoredTable
@@ -169,7 +170,7 @@ class StoreWriter:
     def _write_groups(self) -> None:
         """Write the segment's document, which names the group of each table."""
         attributes = schema.segment_attributes(self._info, self._groups)
-        self._write([(self._path(ROOT_DOCUMENT), schema.group_document(attributes))])
+        self._write([(self._path(ROOT_DOCUMENT), group_document(attributes))])
 
 
 def _copy_of(group: str) -> str:

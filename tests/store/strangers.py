@@ -29,8 +29,9 @@ from distwatch.report.reading import read_runs
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
 from distwatch.store import StoredRun, StoreWriter, claim, now
+from distwatch.store.documents import sealed
 from distwatch.store.encoding import encode_chunk
-from distwatch.store.schema import root_attributes, sealed
+from distwatch.store.schema import root_attributes
 from distwatch.testing.fake import fake_run
 
 SEGMENT = "worker-0000-start-0000"

@@ -21,9 +21,11 @@ from distwatch.records import Block, RunInfo, Table, TensorLayout, Tensors
 from distwatch.signals import Signal
 from distwatch.statistics import ROW
 from distwatch.store import StoredRun, encoding, locations
+from distwatch.store.documents import group_document
+from distwatch.store.folders import Folder
 from distwatch.store.layout import ArrayLayout
-from distwatch.store.locations import Bucket, Folder
-from distwatch.store.schema import ATTRIBUTE, group_document
+from distwatch.store.locations import Bucket
+from distwatch.store.schema import ATTRIBUTE
 
 DIMS = ("step", "replica", "signal", "field")
 

@@ -27,7 +27,7 @@ from distwatch.store import (
     next_start,
     origin_of,
 )
-from distwatch.store.locations import Folder
+from distwatch.store.folders import Folder
 from distwatch.store.schema import root_attributes
 
 INFO = info_of(signals=3)

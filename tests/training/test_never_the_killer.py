@@ -18,7 +18,7 @@ from trainings import (
 
 import distwatch as dw
 from distwatch.errors import RowsLostWarning, WatcherDisabledWarning, WriteFailedError
-from distwatch.store import BackgroundWriter, StoreWriter, locations
+from distwatch.store import BackgroundWriter, StoreWriter, folders
 from distwatch.training import sinks
 from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.taps import Taps
@@ -174,7 +174,7 @@ def test_power_may_fail_after_each_commit(tmp_path, monkeypatch):
             events.append((name, args))
             return original(*args)
 
-        monkeypatch.setattr(locations.os, name, call)
+        monkeypatch.setattr(folders.os, name, call)
 
     noting("fsync", os.fsync)
     model, _ = small_model(strategy_over(1))
