@@ -66,7 +66,7 @@ def of_strategy(facts: StrategyFacts) -> Iterator[Trap]:
 
 def of_scope(models: Iterable[Any], facts: StrategyFacts) -> Iterator[Trap]:
     """Models that were not made under the strategy that is to train them."""
-    if facts.total_replicas < 2:
+    if not facts.mirrored or facts.total_replicas < 2:
         return
     for model in models:
         if not all(has_copies(variable.value) for variable in model.variables):
