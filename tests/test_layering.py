@@ -44,7 +44,7 @@ OWNERS = {
     "plotly": {"analysis/figures", "report"},
     "kaleido": {"report"},
     "jinja2": {"report"},
-    "pydantic": {"config"},
+    "pydantic": {"config", "event_files", "signals"},
     "tensorboard": {"event_files"},
     "pyarrow": {"export"},
     "typer": {"cli"},

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 
-from distwatch.config import forms
-from distwatch.config.watch import WatchConfig, in_words
+from distwatch.config.watch import WatchConfig
 from distwatch.errors import ConfigError, nearest
-from distwatch.signals import check_selectors
+from distwatch.signals.validation import argument_names, describe
 
 #: The files for each use: in the wheel beside this module, in a checkout at its top.
 _SHIPPED = Path(__file__).parent / "uses"
@@ -77,8 +76,8 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
 
 
 def _refusal(path: str | Path, mistakes: list[Mistake]) -> ConfigError:
-    told = [f"line {each.line}: {each.text}" if each.line else each.text for each in mistakes]
-    return ConfigError(f"{path}: {'; '.join(told)}")
+    listed = [f"line {each.line}: {each.text}" if each.line else each.text for each in mistakes]
+    return ConfigError(f"{path}: {'; '.join(listed)}")
 
 
 def _text(path: str | Path) -> str:
@@ -93,8 +92,7 @@ def _text(path: str | Path) -> str:
 def json_schema() -> dict[str, Any]:
     """What a file may hold, as JSON Schema (2020-12), for editors."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    whole = {**dialect, **WatchConfig.model_json_schema(), "$defs": forms.shared()}
-    return forms.linked(whole)  # type: ignore[no-any-return]
+    return {**dialect, **WatchConfig.model_json_schema()}
 
 
 def templates() -> list[str]:
@@ -137,22 +135,20 @@ def _wrong(written: dict[Any, Any], root: Any) -> Iterator[Mistake]:
     try:
         WatchConfig(**{str(key): value for key, value in written.items()})
     except ValidationError as error:
-        places = {key.value: (key, value) for key, value in root.value}
         for detail in error.errors():
-            key, value = places.get(str((*detail["loc"], "")[0]), (None, None))
-            one_by_one = list(_wrong_signals(detail, value))
-            yield from one_by_one or [Mistake(key and _line(key), in_words(detail))]
+            text = describe(detail, argument_names(WatchConfig))
+            yield Mistake(_line_of(root, detail["loc"]), text)
 
 
-def _wrong_signals(detail: Any, value: Any) -> Iterator[Mistake]:
-    """Of a list of signals each wrong one, where the whole would name the first only."""
-    if detail["loc"] != ("signals",) or not isinstance(value, yaml.SequenceNode):
-        return
-    for node, signal in zip(value.value, detail["input"], strict=True):
-        try:
-            check_selectors([signal])
-        except ConfigError as error:
-            yield Mistake(_line(node), str(error))
+def _line_of(root: Any, location: Sequence[str | int]) -> int | None:
+    """The line of a mistake: that of a key, or of one of a list of signals."""
+    entries = {key.value: (key, value) for key, value in root.value}
+    if not location or str(location[0]) not in entries:
+        return None
+    key, value = entries[str(location[0])]
+    if location[0] == "signals" and isinstance(value, yaml.SequenceNode):
+        return _line(value.value[int(location[1])]) if len(location) > 1 else _line(key)
+    return _line(key)
 
 
 def _line(node: Any) -> int:

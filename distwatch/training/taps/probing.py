@@ -13,8 +13,8 @@ from distwatch.errors import UnwatchableError
 from distwatch.signals import Probe
 from distwatch.training.taps.layer_paths import leaves
 from distwatch.training.taps.listening import Listener
-from distwatch.training.taps.selecting import PickedSignal
 from distwatch.training.taps.step_capture import current_graph
+from distwatch.training.taps.tap import PickedSignal
 
 Tensor = Any
 
@@ -30,7 +30,7 @@ def evaluator(
         model: the model as the step left it.
         probe: with its fixed batch.
         picked: the signals, with tensors of the train step as examples.
-        listener: hears the layers.
+        listener: observes the layers' calls.
     """
     with tf.init_scope():
         x = keras.tree.map_structure(tf.convert_to_tensor, probe.x)
@@ -80,7 +80,7 @@ def _refuse_changes(before: int) -> None:
             raise UnwatchableError(
                 "probe: the model changes a variable when it is called with "
                 f"training=False ({operation.name}), so a probe would change the "
-                "training; leave the probe out, or mend the layer."
+                "training; leave the probe out, or fix the layer."
             )
 
 
