@@ -20,9 +20,10 @@ from distwatch.analysis.datasets import (
 from distwatch.analysis.detail import bucket_counts, quantiles, raw_tensor
 from distwatch.analysis.notebook import as_html, digest_of_end
 from distwatch.analysis.plots import Plots
-from distwatch.errors import ConfigError, UnknownSignalError, nearest
+from distwatch.errors import ConfigError
 from distwatch.findings import NOTE, WARNING, Digest, Finding, ordered, sentences
 from distwatch.records import RunInfo
+from distwatch.signals import no_such_signal
 from distwatch.store.addresses import Address
 from distwatch.store.damage import Damage
 from distwatch.store.joining import ReadableStates, ReadableTable, aligned
@@ -299,9 +300,7 @@ class Run:
         for table in self._store.tables.values():
             if signal in table.table.names:
                 return table, table.table.names.index(signal)
-        raise UnknownSignalError(
-            f"{self.path} has no signal {signal!r}; nearest: {nearest(signal, self.signals)}."
-        )
+        raise no_such_signal(signal, self.signals, self.path)
 
     def _attributes(self, stored: ReadableStates) -> dict[str, Any]:
         return {

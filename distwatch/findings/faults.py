@@ -10,6 +10,7 @@ import numpy as np
 from distwatch.findings.findings import NOTE, WARNING, Finding, and_more, counted
 from distwatch.findings.tables import TableDigest
 from distwatch.records import Floats, RunInfo
+from distwatch.signals import Gradients
 
 #: Rows without which the last part of a run says nothing.
 _ROWS = 8
@@ -34,7 +35,7 @@ _FROM_ZERO = 2.0
 #: large as the weight itself an update leaves nothing of it.
 _LOST_IN_ROUNDING, _OVERWRITING = 1e-7, 1.0
 
-_GRADIENTS = ("gradient/", "gradient_clipped/", "gradient_local/")
+_GRADIENTS = tuple(f"{prefix}/" for prefix in Gradients.prefixes)
 
 
 def not_finite(info: RunInfo, tables: Sequence[TableDigest]) -> list[Finding]:

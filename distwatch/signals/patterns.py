@@ -105,7 +105,7 @@ def expression(pattern: Pattern) -> re.Pattern[str]:
     try:
         return re.compile(pattern.removeprefix("re:"))
     except re.error as error:
-        raise ConfigError(f"{pattern!r} is no regular expression: {error}.") from error
+        raise ConfigError(f"{pattern!r} is not a regular expression: {error}.") from error
 
 
 def is_pattern(x: Any) -> bool:

@@ -140,7 +140,7 @@ def test_a_file_without_keys(written, text):
 
 
 def test_a_file_that_is_no_yaml(written):
-    with pytest.raises(ConfigError, match=r"watch\.yaml: line 1: this is no YAML: expected"):
+    with pytest.raises(ConfigError, match=r"watch\.yaml: line 1: this is not YAML: expected"):
         read_config(written("store: [run.zarr"))
 
 

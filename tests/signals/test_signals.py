@@ -61,7 +61,7 @@ def test_regular_expressions(pattern):
 
 
 def test_a_wrong_regular_expression():
-    with pytest.raises(ConfigError, match="no regular expression"):
+    with pytest.raises(ConfigError, match="not a regular expression"):
         dw.activations("re:dense_(")
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from distwatch.analysis.overview.binning import Binned, Bins, Flags, Floats
-from distwatch.errors import ConfigError, UnknownSignalError, nearest
+from distwatch.errors import ConfigError, nearest
 from distwatch.findings import Digest, spread
 from distwatch.records import RunInfo, Table
-from distwatch.signals import Signal
+from distwatch.signals import Signal, no_such_signal
 
 #: What is known of the rows of some steps: statistics by name, each of shape (n, series,
 #: signal), where the last series is that of all replicas together.
@@ -164,9 +164,7 @@ class Overview:
                 if signal.name == name:
                     return history, place
         names = [signal.name for signal in self.signals]
-        raise UnknownSignalError(
-            f"the run has no signal {name!r}; nearest: {nearest(name, names)}."
-        )
+        raise no_such_signal(name, names, "the run")
 
     def history(self, name: str, statistic: str = "size") -> SignalHistory:
         """One statistic of one signal.

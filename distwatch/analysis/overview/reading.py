@@ -10,9 +10,9 @@ import numpy as np
 
 from distwatch.analysis.overview.binning import Binning, Floats, bins_of
 from distwatch.analysis.overview.histories import CHOICES, Choice, History, Overview, choices_of
-from distwatch.errors import UnknownSignalError, nearest
 from distwatch.findings import Digest
 from distwatch.records import Block, readable
+from distwatch.signals import no_such_signal
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable, blocks
 
@@ -138,9 +138,7 @@ def _check_names(stored: StoredRun, signals: Sequence[str] | None) -> None:
     names = list(stored.info.names)
     for name in signals or ():
         if name not in names:
-            raise UnknownSignalError(
-                f"{stored.path} has no signal {name!r}; nearest: {nearest(name, names)}."
-            )
+            raise no_such_signal(name, names, stored.path)
 
 
 def _chosen(stored: ReadableTable, extent: Extent, replicas: int) -> list[Choice]:

@@ -21,7 +21,7 @@ class Place:
 
     layer: keras.layers.Layer
     path: str
-    #: A layer inside a loop cannot be heard.
+    #: Calls of a layer inside a loop cannot be observed.
     in_loop: bool = False
 
     @property
@@ -49,7 +49,7 @@ def places(model: keras.Model) -> list[Place]:
     return found
 
 
-def usual(model: keras.Model) -> set[int]:
+def default_layers(model: keras.Model) -> set[int]:
     """Ids of the layers that are watched by default.
 
     The outermost layers that own weights directly (one that runs its inner layer

@@ -13,7 +13,13 @@ from distwatch.errors import UnwatchableError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, TensorLayout
 from distwatch.signals import Selector, matching
 from distwatch.statistics import Statistic
-from distwatch.training.taps.layer_paths import Place, leaves, places, usual, weight_paths
+from distwatch.training.taps.layer_paths import (
+    Place,
+    default_layers,
+    leaves,
+    places,
+    weight_paths,
+)
 from distwatch.training.taps.listening import Listener
 from distwatch.training.taps.step_capture import Applied, Call, StepCapture
 from distwatch.training.taps.subject import Subject
@@ -137,7 +143,7 @@ class LayerTap(Tap):
         """The layers that the selector chooses."""
         layers = self.watched.layers
         if self.selector.chosen is None:
-            outermost = usual(self.watched.model)
+            outermost = default_layers(self.watched.model)
             return [place for place in layers if id(place.layer) in outermost]
         prefixes = ("activation", *self.selector.prefixes)
         paths = [place.path for place in layers]
