@@ -1,7 +1,7 @@
 """Where signals are picked up: the only room that knows Keras's train step.
 
 ``subject`` is what is trained, ``tree`` names its layers and weights, ``listening`` hears
-a step (with ``covers`` and ``notes``), ``kinds`` has a class per kind of signal (a ``tap``) that picks its signals,
+a step (with ``covers`` and ``notes``), ``kinds`` has a ``tap`` per kind of signal,
 ``probing`` runs a fixed batch, ``plan`` puts signals in tables, ``steps`` hears and records
 one step, ``functions`` puts that into a model's train function, ``rehearsing`` hears a step
 without doing it, ``fit_calls`` tells a Watch of the fits it is in.
