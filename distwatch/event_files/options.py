@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -95,14 +96,14 @@ class EventOptions:
 
     folder: Annotated[
         Path, PlainValidator(_folder), WithJsonSchema({"type": "string", "minLength": 1})
-    ] = Field(kw_only=False)
+    ] = field(kw_only=False)
     statistics: Annotated[
         tuple[str, ...], PlainValidator(_statistics), _one_or_more({"enum": list(KNOWN)})
     ] = STATISTICS
     signals: Annotated[
         tuple[Pattern, ...], PlainValidator(_names), _one_or_more(GLOB_FORM)
     ] = ()
-    every: int = Field(default=1, strict=True, ge=1)
+    every: Annotated[int, Field(strict=True, ge=1)] = 1
     replicas: StrictBool = True
     merged: StrictBool = True
 

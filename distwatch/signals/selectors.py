@@ -8,10 +8,10 @@ new kind is a class here and a tap in `distwatch.training.taps.kinds`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, PlainValidator, StrictBool, WithJsonSchema
+from pydantic import PlainValidator, StrictBool, WithJsonSchema
 
 from distwatch.errors import ConfigError
 from distwatch.signals.patterns import Pattern, Patterns, is_pattern
@@ -139,7 +139,7 @@ class Selector:
         ConfigError: an argument is wrong.
     """
 
-    patterns: Patterns = Field(default=None, kw_only=False)
+    patterns: Patterns = field(default=None, kw_only=False)
     reference: Reference | None = "none"
     statistics: Statistics = ()
     every: When = None
@@ -300,7 +300,7 @@ class Inputs(Selector, kind="inputs", prefixes=("input",), of_batches=True):
         ConfigError: an argument is wrong.
     """
 
-    patterns: Patterns = Field(default=None, init=False, kw_only=True)
+    patterns: Patterns = field(default=None, init=False)
 
 
 @validated
@@ -314,7 +314,7 @@ class Loss(Selector, kind="loss", prefixes=("loss",)):
         ConfigError: an argument is wrong.
     """
 
-    patterns: Patterns = Field(default=None, init=False, kw_only=True)
+    patterns: Patterns = field(default=None, init=False)
 
 
 @validated
@@ -335,8 +335,8 @@ class Probe(Selector, kind="probe", prefixes=("probe",), of_batches=True, in_fil
         ConfigError: an argument is wrong.
     """
 
-    patterns: Patterns = Field(default=None, init=False, kw_only=True)
-    x: Any = Field(kw_only=False)
+    patterns: Patterns = field(default=None, init=False)
+    x: Any = field(kw_only=False)
     layers: Patterns = "output"
     every: When = 50
 
@@ -370,8 +370,8 @@ class Tensors(Selector, kind="tensors", prefixes=("tensor",), of_batches=True):
         ConfigError: an argument is wrong.
     """
 
-    statistics: Statistics = Field(default=(), init=False, kw_only=True)
-    every: When = Field(kw_only=True)
+    statistics: Statistics = field(default=(), init=False)
+    every: When = field(kw_only=True)
     reduce: Literal["mean", "sum"] | None = None
     dtype: Literal["float32", "float16"] = "float32"
     reference: Reference | None = "previous"

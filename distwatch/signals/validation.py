@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import field, fields
 from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -36,7 +36,7 @@ _EXPECTED = {
 }
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field,))
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field, field))
 def validated(cls: Class) -> Class:
     """Make a frozen dataclass whose constructor validates its keyword arguments.
 
