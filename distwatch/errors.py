@@ -7,7 +7,7 @@
     │   ├── ConfigError            an argument or a configuration key is wrong
     │   ├── UnknownSignalError     a pattern matches no layer
     │   ├── NothingToWatchError    the model has no layer that could be watched
-    │   ├── UnwatchableError       a layer was named whose output cannot be watched rightly
+    │   ├── UnwatchableError       a layer was named whose output cannot be watched correctly
     │   ├── WatchInUseError        one Watch was given to two fits at once
     │   ├── UnsupportedTrainingError  Keras itself cannot train like this
     │   ├── BackendError           TensorFlow is missing or Keras runs on another backend
@@ -19,19 +19,19 @@
     │   ├── DamagedStoreError      the store contradicts its own description
     │   ├── NotWritableError       the path cannot be written
     │   ├── UnreachableError       the store did not answer, or refused to
-    │   ├── BudgetReachedError     the run holds as many bytes as it may
-    │   ├── RunChangedError        what was opened was replaced since: open it anew
-    │   └── WriteFailedError       writing failed after training had begun
+    │   ├── BudgetReachedError     the run has reached its limit of bytes
+    │   ├── RunChangedError        what was opened has been replaced: open it again
+    │   └── WriteFailedError       writing failed after training had started
     ├── StateShapeError            two states do not describe the same signals
     └── WatcherError               the watcher itself failed: please report it
 
     DistwatchWarning
     ├── WatcherDisabledWarning     watching stopped, training goes on
     ├── RowsLostWarning            rows are missing from the store, and counted there
-    ├── RowsThinnedWarning         old steps are taken out, to keep within max_bytes
-    ├── RowsReplacedWarning        a resumed training begins anew and replaces all rows
-    ├── EventFilesWarning          TensorBoard's files are not complete, the store is
-    └── KnownTrapWarning           Keras does something wrongly in this training
+    ├── RowsThinnedWarning         old steps are removed, to keep within max_bytes
+    ├── RowsReplacedWarning        a resumed training starts over and replaces all rows
+    ├── EventFilesWarning          TensorBoard's files are incomplete, the store is not
+    └── KnownTrapWarning           a fault of Keras changes this training
 
 Errors of the first group are raised before the first training step, so nothing
 that took time is lost by them.
@@ -68,7 +68,7 @@ class NothingToWatchError(SetupError, ValueError):
 
 
 class UnwatchableError(SetupError, TypeError):
-    """A layer was named whose output cannot be watched rightly."""
+    """A layer was named whose output cannot be watched correctly."""
 
 
 class WatchInUseError(SetupError, RuntimeError):
@@ -116,15 +116,15 @@ class UnreachableError(StoreError, OSError):
 
 
 class BudgetReachedError(StoreError, RuntimeError):
-    """The run holds as many bytes as it may."""
+    """The run has reached its limit of bytes."""
 
 
 class RunChangedError(StoreError, RuntimeError):
-    """What was opened was replaced since; open it anew."""
+    """What was opened has been replaced; open it again."""
 
 
 class WriteFailedError(StoreError, OSError):
-    """Writing failed after training had begun."""
+    """Writing failed after training had started."""
 
 
 class StateShapeError(DistwatchError, ValueError):
@@ -148,15 +148,15 @@ class RowsLostWarning(DistwatchWarning):
 
 
 class RowsThinnedWarning(DistwatchWarning):
-    """Old steps are taken out of the store, to keep it within its budget."""
+    """Old steps are removed from the store, to keep it within its budget."""
 
 
 class RowsReplacedWarning(DistwatchWarning):
-    """A resumed training begins anew, so that it replaces all rows of its run."""
+    """A resumed training starts over from step 0 and replaces all rows of its run."""
 
 
 class EventFilesWarning(DistwatchWarning):
-    """Steps are missing from TensorBoard's event files, and not from the store."""
+    """Steps are missing from TensorBoard's event files, but not from the store."""
 
 
 class KnownTrapWarning(DistwatchWarning):

@@ -45,7 +45,7 @@ OWNERS = {
     "plotly": {"analysis/figures", "report"},
     "kaleido": {"report"},
     "jinja2": {"report"},
-    "pydantic": {"config", "store"},
+    "pydantic": {"config", "event_files", "signals", "store"},
     "tensorboard": {"event_files"},
     "pyarrow": {"export"},
     "typer": {"cli"},

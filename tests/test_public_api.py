@@ -8,6 +8,7 @@ import pytest
 
 import distwatch as dw
 from distwatch import errors
+from distwatch.signals import KINDS
 
 
 def imported_by(code: str, *modules: str) -> list[str]:
@@ -33,10 +34,12 @@ def test_reading_and_the_command_line_never_load_tensorflow():
 
 
 def test_exported_names():
+    assert {
+        "activations", "gradients", "inputs", "loss", "tensors", "updates", "weights",
+    } <= set(KINDS)  # fmt: skip
     assert set(dw.__all__) == {
-        "Run", "Tracker", "Watch", "activations", "at", "ema", "every", "first", "gradients",
-        "histogram", "inputs", "logarithmic", "loss", "open_run", "preflight", "probe",
-        "tensors", "updates", "watching", "weights",
+        "Run", "Tracker", "Watch", "at", "ema", "every", "first", "histogram", "logarithmic",
+        "open_run", "preflight", "probe", "watching", *KINDS,
     }  # fmt: skip
     for name in dw.__all__:
         assert getattr(dw, name).__doc__, name

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from distwatch.errors import ConfigError, UnknownSignalError, nearest
+from distwatch.errors import ConfigError
+from distwatch.signals import no_such_signal
 from distwatch.statistics import ROW, LogHistogram, merge_axis
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable
@@ -22,8 +23,7 @@ def find(stored: StoredRun, signal: str) -> tuple[ReadableTable, int]:
     for table in stored.tables.values():
         if signal in table.table.names:
             return table, table.table.names.index(signal)
-    names = nearest(signal, list(stored.info.names))
-    raise UnknownSignalError(f"{stored.path} has no signal {signal!r}; nearest: {names}.")
+    raise no_such_signal(signal, stored.info.names, stored.path)
 
 
 def quantiles(

@@ -150,7 +150,7 @@ def _described(config: WatchConfig) -> Iterator[str]:
 
 
 def _chosen(selector: Selector, config: WatchConfig) -> str:
-    patterns = [_written(pattern) for pattern in selector.patterns or ()]
+    patterns = [_written(pattern) for pattern in selector.chosen or ()]
     reference = selector.reference or config.reference
     against = "their values" if reference == "none" else f"against {reference}"
     further = "".join(f", with {each.spec()['name']}" for each in selector.statistics)

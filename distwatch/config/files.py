@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 
-from distwatch.config import forms
-from distwatch.config.watch import WatchConfig, in_words
+from distwatch.config.watch import WatchConfig
 from distwatch.errors import ConfigError, nearest
-from distwatch.signals import check_selectors
+from distwatch.signals.validation import argument_names, describe
 
 #: The files for each use: in the wheel beside this module, in a checkout at its top.
 _SHIPPED = Path(__file__).parent / "uses"
 _IN_CHECKOUT = Path(__file__).parents[2] / "configs"
-
-_NO_KEYS = "expected keys such as 'store: run.zarr', found none."
 
 
 class Mistake(NamedTuple):
@@ -38,7 +35,7 @@ def read_config(path: str | Path) -> WatchConfig:
     found = examine(path)
     if isinstance(found, WatchConfig):
         return found
-    raise _refusal(path, found)
+    raise _error(path, found)
 
 
 def read_arguments(path: str | Path) -> dict[str, Any]:
@@ -47,14 +44,10 @@ def read_arguments(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or is no mapping.
     """
-    text = _text(path)
-    try:
-        written = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise _refusal(path, [_no_yaml(error)]) from error
-    if not isinstance(written, dict):
-        raise _refusal(path, [Mistake(None, _NO_KEYS)])
-    return {str(key): value for key, value in written.items()}
+    loaded = _load(path)
+    if isinstance(loaded, Mistake):
+        raise _error(path, [loaded])
+    return loaded[0]
 
 
 def examine(path: str | Path) -> WatchConfig | list[Mistake]:
@@ -63,38 +56,47 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
     Raises:
         ConfigError: the file cannot be read as text.
     """
-    text = _text(path)
+    loaded = _load(path)
+    if isinstance(loaded, Mistake):
+        return [loaded]
+    arguments, root = loaded
+    mistakes = list(_repeated_keys(root))
     try:
+        config = WatchConfig(**arguments)
+    except ValidationError as error:
+        for detail in error.errors():
+            text = describe(detail, argument_names(WatchConfig))
+            mistakes.append(Mistake(_line_of(root, detail["loc"]), text))
+    return sorted(mistakes, key=lambda mistake: mistake.line or 0) if mistakes else config
+
+
+def _error(path: str | Path, mistakes: list[Mistake]) -> ConfigError:
+    listed = [f"line {each.line}: {each.text}" if each.line else each.text for each in mistakes]
+    return ConfigError(f"{path}: {'; '.join(listed)}")
+
+
+def _load(path: str | Path) -> tuple[dict[str, Any], Any] | Mistake:
+    """The arguments in a file and the node of their mapping, or why there are none."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
         written, root = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        return [_no_yaml(error)]
-    if not isinstance(written, dict):
-        return [Mistake(None, _NO_KEYS)]
-    mistakes = [*_twice(root), *_wrong(written, root)]
-    if mistakes:
-        return sorted(mistakes, key=lambda mistake: mistake.line or 0)
-    return WatchConfig(**{str(key): value for key, value in written.items()})
-
-
-def _refusal(path: str | Path, mistakes: list[Mistake]) -> ConfigError:
-    told = [f"line {each.line}: {each.text}" if each.line else each.text for each in mistakes]
-    return ConfigError(f"{path}: {'; '.join(told)}")
-
-
-def _text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} cannot be read: it is no text in UTF-8.") from error
+        raise ConfigError(f"{path} cannot be read: it is not text in UTF-8.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or str(error)
+        return Mistake(None if mark is None else mark.line + 1, f"this is not YAML: {reason}")
+    if not isinstance(written, dict):
+        return Mistake(None, "expected keys such as 'store: run.zarr', found none.")
+    return {str(key): value for key, value in written.items()}, root
 
 
 def json_schema() -> dict[str, Any]:
     """What a file may hold, as JSON Schema (2020-12), for editors."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    whole = {**dialect, **WatchConfig.model_json_schema(), "$defs": forms.shared()}
-    return forms.linked(whole)  # type: ignore[no-any-return]
+    return {**dialect, **WatchConfig.model_json_schema()}
 
 
 def templates() -> list[str]:
@@ -118,14 +120,8 @@ def _uses() -> Path:
     return _SHIPPED if _SHIPPED.is_dir() else _IN_CHECKOUT
 
 
-def _no_yaml(error: yaml.YAMLError) -> Mistake:
-    mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or str(error)
-    return Mistake(None if mark is None else mark.line + 1, f"this is no YAML: {reason}")
-
-
-def _twice(root: Any) -> Iterator[Mistake]:
-    """Keys that stand there twice, of which YAML silently takes the last."""
+def _repeated_keys(root: Any) -> Iterator[Mistake]:
+    """Keys that occur twice, of which YAML silently takes the last."""
     seen = set()
     for key, _ in root.value:
         if key.value in seen:
@@ -133,26 +129,14 @@ def _twice(root: Any) -> Iterator[Mistake]:
         seen.add(key.value)
 
 
-def _wrong(written: dict[Any, Any], root: Any) -> Iterator[Mistake]:
-    try:
-        WatchConfig(**{str(key): value for key, value in written.items()})
-    except ValidationError as error:
-        places = {key.value: (key, value) for key, value in root.value}
-        for detail in error.errors():
-            key, value = places.get(str((*detail["loc"], "")[0]), (None, None))
-            one_by_one = list(_wrong_signals(detail, value))
-            yield from one_by_one or [Mistake(key and _line(key), in_words(detail))]
-
-
-def _wrong_signals(detail: Any, value: Any) -> Iterator[Mistake]:
-    """Of a list of signals each wrong one, where the whole would name the first only."""
-    if detail["loc"] != ("signals",) or not isinstance(value, yaml.SequenceNode):
-        return
-    for node, signal in zip(value.value, detail["input"], strict=True):
-        try:
-            check_selectors([signal])
-        except ConfigError as error:
-            yield Mistake(_line(node), str(error))
+def _line_of(root: Any, location: Sequence[str | int]) -> int | None:
+    """The line of a key, or of one signal in a list of them."""
+    key, value = {key.value: (key, value) for key, value in root.value}.get(
+        str((*location, "")[0]), (None, None)
+    )
+    if len(location) > 1 and location[0] == "signals" and isinstance(value, yaml.SequenceNode):
+        return _line(value.value[int(location[1])])
+    return key and _line(key)
 
 
 def _line(node: Any) -> int:

@@ -2,28 +2,74 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
+    PlainValidator,
+    StrictBool,
+    TypeAdapter,
     ValidationError,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from distwatch.config import forms
-from distwatch.config.log_requests import LogRequest, log_requests
+from distwatch.config.log_requests import LogRequests
 from distwatch.errors import ConfigError, nearest
 from distwatch.event_files.options import EventOptions, event_options
 from distwatch.records import PHASES, TRAIN
-from distwatch.signals import Selector, check_reference, check_selectors
-from distwatch.signals.schedules import Schedule, every, from_mapping
+from distwatch.signals.patterns import Pattern
+from distwatch.signals.references import Reference
+from distwatch.signals.schedules import WrittenSchedule, every
+from distwatch.signals.selectors import (
+    KINDS,
+    Selector,
+    join_patterns,
+    list_signals,
+    read_selector,
+)
+from distwatch.signals.validation import describe_all
 from distwatch.store.addresses import Address, address_of, scheme_of
+
+
+class _WrittenAs:
+    """What a file writes for a field, as a type, for the JSON Schema."""
+
+    def __init__(self, written: Any) -> None:
+        self._written = written
+
+    def __get_pydantic_json_schema__(self, _: Any, handler: Any) -> Any:
+        return handler(TypeAdapter(self._written).core_schema)
+
+
+_WrittenSignal = Union[(Annotated[str, "a glob"], *KINDS.values())]  # type: ignore[valid-type]
+
+_Signals = Annotated[
+    list[Annotated[Pattern | Selector, PlainValidator(read_selector)]],
+    BeforeValidator(list_signals),
+    AfterValidator(join_patterns),
+]
+
+_BYTES_FORM = {
+    "anyOf": [
+        {"type": "null"},
+        {"type": "integer", "exclusiveMinimum": 0},
+        {"type": "string", "pattern": r"^\s*[0-9]*\.?[0-9]+\s*([kKmMgGtTpPeE][iI]?)?[bB]?\s*$"},
+    ]
+}
+
+_PHASES_FORM = {
+    "type": "array",
+    "items": {"enum": list(PHASES)},
+    "minItems": 1,
+    "uniqueItems": True,
+}
 
 
 class WatchConfig(BaseModel):
@@ -31,96 +77,76 @@ class WatchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    store: Annotated[Path | str, WithJsonSchema({"type": "string"})] = Field(
+    store: Annotated[
+        Address, PlainValidator(address_of), WithJsonSchema({"type": "string"})
+    ] = Field(
         description="Where the run is written: a folder that does not exist yet, or a URL."
     )
-    signals: Annotated[tuple[Selector, ...] | None, WithJsonSchema(forms.SIGNALS)] = Field(
+    signals: Annotated[
+        tuple[Selector, ...] | None,
+        PlainValidator(TypeAdapter(_Signals | None).validate_python),
+        _WrittenAs(
+            Annotated[list[_WrittenSignal], Field(min_length=1)] | _WrittenSignal | None
+        ),
+    ] = Field(
         default=None,
         description="What is watched: null for the outermost layers that own weights, every "
         "Tracker and the model's output; patterns over layer paths; or selectors.",
     )
-    reference: Annotated[str, WithJsonSchema(forms.REFERENCE)] = Field(
+    reference: Reference = Field(
         default="previous",
         description="What activations are measured against, unless their selector says.",
     )
-    schedule: Annotated[Schedule, WithJsonSchema(forms.SCHEDULE)] = Field(
+    schedule: WrittenSchedule = Field(
         default_factory=lambda: every(1),
         description="At which steps to look, unless a selector says.",
     )
-    window: Annotated[
-        int, Field(strict=True), WithJsonSchema({"type": "integer", "minimum": 1})
-    ] = Field(
+    window: int = Field(
         default=256,
+        strict=True,
+        ge=1,
         description="Steps that stay on the devices between two drains, and make a chunk.",
     )
-    overwrite: bool = Field(
-        default=False, strict=True, description="Delete a run that is at store already."
+    overwrite: StrictBool = Field(
+        default=False, description="Delete a run that is at store already."
     )
-    resume: bool = Field(
+    resume: StrictBool = Field(
         default=False,
-        strict=True,
         description="Continue a run that is at store already, from the restored step.",
     )
-    strict: bool = Field(
-        default=False,
-        strict=True,
-        description="Let an error in the watching end the training.",
+    strict: StrictBool = Field(
+        default=False, description="Let an error in the watching end the training."
     )
     on_full: Literal["drop", "wait"] = Field(
         default="drop",
         description="Where the disk is slower than training: drop whole blocks, or wait.",
     )
     durability: Literal["process", "power"] = Field(
-        default="process", description="What committed rows survive the end of."
+        default="process",
+        description="What committed rows must survive: the end of the process, or a power cut.",
     )
-    max_bytes: Annotated[ByteSize | None, Field(gt=0), WithJsonSchema(forms.BYTES)] = Field(
+    max_bytes: Annotated[ByteSize | None, Field(gt=0), WithJsonSchema(_BYTES_FORM)] = Field(
         default=None, description="How large the run may get, such as 2GB."
     )
     at_max_bytes: Literal["thin", "stop"] = Field(
         default="thin",
         description="thin keeps every second, fourth, ... step of the old part; stop ends.",
     )
-    phases: Annotated[
-        tuple[str, ...],
-        WithJsonSchema(
-            {
-                "type": "array",
-                "items": {"enum": list(PHASES)},
-                "minItems": 1,
-                "uniqueItems": True,
-            }
-        ),
-    ] = Field(default=(TRAIN,), description="What is recorded, each phase apart.")
-    tensorboard: Annotated[EventOptions | None, WithJsonSchema(forms.TENSORBOARD)] = Field(
+    phases: Annotated[tuple[str, ...], WithJsonSchema(_PHASES_FORM)] = Field(
+        default=(TRAIN,), description="What is recorded, each phase apart."
+    )
+    tensorboard: Annotated[
+        EventOptions | None,
+        PlainValidator(lambda given: None if given is None else event_options(given)),
+        _WrittenAs(Annotated[str, Field(min_length=1)] | EventOptions | None),
+    ] = Field(
         default=None,
         description="A folder for TensorBoard's event files, written while training runs.",
     )
-    log_to_keras: Annotated[tuple[LogRequest, ...], WithJsonSchema(forms.LOGS)] = Field(
+    log_to_keras: LogRequests = Field(
         default=(),
         description="Signals and a statistic each, for Keras's logs at the end of an epoch.",
     )
-
-    @field_validator("store", mode="before")
-    @classmethod
-    def _check_store(cls, value: Any) -> Address:
-        return address_of(value)
-
-    @field_validator("signals", mode="before")
-    @classmethod
-    def _check_signals(cls, value: Any) -> tuple[Selector, ...] | None:
-        return check_selectors(value)
-
-    @field_validator("reference")
-    @classmethod
-    def _check_reference(cls, value: str) -> str:
-        return check_reference(value)
-
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _read_schedule(cls, value: Any) -> Schedule:
-        if value is None:
-            return every(1)
-        return value if isinstance(value, Schedule) else from_mapping(value)
 
     @field_validator("phases")
     @classmethod
@@ -133,59 +159,27 @@ class WatchConfig(BaseModel):
             raise ConfigError(f"phases={list(value)}: name at least one, and each once.")
         return value
 
-    @field_validator("tensorboard", mode="before")
-    @classmethod
-    def _read_tensorboard(cls, value: Any) -> EventOptions | None:
-        return None if value is None else event_options(value)
-
-    @field_validator("log_to_keras", mode="before")
-    @classmethod
-    def _read_log_to_keras(cls, value: Any) -> tuple[LogRequest, ...]:
-        return log_requests(() if value is None else value)
-
     @model_validator(mode="after")
-    def _check_logs(self) -> WatchConfig:
+    def _check_combinations(self) -> WatchConfig:
         if self.log_to_keras and TRAIN not in self.phases:
             raise ConfigError(
-                f"log_to_keras with phases={list(self.phases)}: what is logged is of the "
-                'phase "train", so record that, too.'
+                f"log_to_keras with phases={list(self.phases)}: only values of the phase "
+                '"train" are logged, so record that, too.'
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_what_becomes_of_a_run(self) -> WatchConfig:
         if self.overwrite and self.resume:
             raise ConfigError("overwrite and resume: a run is either deleted or continued.")
         if self.durability == "power" and scheme_of(self.store) == "memory":
-            raise ConfigError(f"{self.store}: nothing in memory survives a cut of power.")
+            raise ConfigError(f"{self.store}: nothing in memory survives a power cut.")
         return self
-
-    @field_validator("window")
-    @classmethod
-    def _check_window(cls, value: int) -> int:
-        if value < 1:
-            raise ConfigError(f"window={value}: keep at least 1 step between two drains.")
-        return value
 
 
 def watch_config(**arguments: Any) -> WatchConfig:
     """Validate the arguments of a Watch.
 
     Raises:
-        ConfigError: one of them is wrong or unknown; the message says how to mend it.
+        ConfigError: one of them is wrong or unknown; the message says how to fix it.
     """
     try:
         return WatchConfig(**arguments)
     except ValidationError as error:
-        raise ConfigError("; ".join(map(in_words, error.errors()))) from error
-
-
-def in_words(detail: Any) -> str:
-    """Say one of pydantic's findings in our words."""
-    key = ".".join(map(str, detail["loc"]))
-    if detail["type"] == "extra_forbidden":
-        known = list(WatchConfig.model_fields)
-        return f"unknown key {key!r}; nearest: {nearest(key, known, most=1)}"
-    if detail["type"] == "value_error":
-        return str(detail["ctx"]["error"])
-    return f"{key}={detail['input']!r}: {detail['msg'].lower()}"
+        raise ConfigError(describe_all(error, WatchConfig)) from error

@@ -14,16 +14,16 @@ from distwatch.store import BackgroundWriter
 if TYPE_CHECKING:
     from distwatch.event_files.writer import EventWriter
 
-#: How much may wait to be written.
+#: Bytes that may wait to be written.
 MAX_BYTES = 32 * 2**20
 
 
 class LiveEvents:
-    """Takes blocks as they come home, and writes them on a thread of its own.
+    """Takes blocks as they are drained, and writes them on a thread of its own.
 
     Neither the training nor the store waits for it: where it is too slow, whole blocks are
-    left out of the event files, and counted. What goes wrong is said once, and ends the
-    writing of event files alone.
+    left out of the event files, and counted. An error is reported once, and ends only the
+    writing of event files.
 
     Args:
         options: what is written, and where.
@@ -34,7 +34,7 @@ class LiveEvents:
         make = functools.partial(_make_writer, options, info)
         self._folder = options.folder
         self._writer = BackgroundWriter(make, max_bytes=MAX_BYTES, max_wait=0.0)
-        self._told = False
+        self._warned = False
 
     def submit(self, block: Block) -> None:
         """Hand a block over."""
@@ -43,9 +43,9 @@ class LiveEvents:
     def tell(self) -> None:
         """Warn, once, if something is missing from the event files."""
         writer = self._writer
-        if self._told or not (writer.error or writer.lost):
+        if self._warned or not (writer.error or writer.lost):
             return
-        self._told = True
+        self._warned = True
         error = writer.error
         why = f"{type(error).__name__}: {error}" if error else "they are slower than training"
         warnings.warn(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, PlainValidator, StrictBool, WithJsonSchema
 
 from distwatch.errors import ConfigError, nearest
-from distwatch.signals.patterns import Pattern, matches_name
+from distwatch.signals.patterns import GLOB_FORM, Pattern, matches_name
+from distwatch.signals.validation import validated
 from distwatch.statistics import VALUES
 from distwatch.store.addresses import address_of
 
@@ -22,7 +25,51 @@ STATISTICS = tuple(value.name for value in VALUES if value.logged)
 KNOWN = tuple(value.name for value in VALUES)
 
 
-@dataclass(frozen=True)
+def check_statistics(names: Iterable[str]) -> None:
+    """Refuse statistics that no signal has.
+
+    Raises:
+        ConfigError: one is unknown; the nearest known ones are named.
+    """
+    for name in names:
+        if name not in KNOWN:
+            close = nearest(name, list(KNOWN))
+            raise ConfigError(f"unknown statistic {name!r}; nearest: {close}.")
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    listed = [given] if isinstance(given, str) else given
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(x, str) for x in listed):
+        raise ConfigError(f"{given!r}: give a list of names.")
+    return tuple(listed)
+
+
+def _statistics(given: Any) -> tuple[str, ...]:
+    names = _names(given)
+    check_statistics(names)
+    return names
+
+
+def _folder(given: Any) -> Path:
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+        raise ConfigError(
+            f"{given!r}: give a folder, such as 'logs/', or a mapping such as "
+            "{folder: logs/, every: 10}."
+        )
+    folder = address_of(given)
+    if isinstance(folder, str):
+        raise ConfigError(
+            f"{folder!r}: event files are written to folders of this machine; "
+            "give one, and copy it."
+        )
+    return folder
+
+
+def _one_or_more(form: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [form, {"type": "array", "items": form}]})
+
+
+@validated
 class EventOptions:
     """What of a run goes into event files, and where.
 
@@ -38,27 +85,30 @@ class EventOptions:
         ConfigError: a value is wrong, or TensorBoard is not installed.
     """
 
-    folder: Path
-    statistics: tuple[str, ...] = STATISTICS
-    signals: tuple[Pattern, ...] = ()
-    every: int = 1
-    replicas: bool = True
-    merged: bool = True
+    folder: Annotated[
+        Path, PlainValidator(_folder), WithJsonSchema({"type": "string", "minLength": 1})
+    ] = field(kw_only=False)
+    statistics: Annotated[
+        tuple[str, ...], PlainValidator(_statistics), _one_or_more({"enum": list(KNOWN)})
+    ] = STATISTICS
+    signals: Annotated[
+        tuple[Pattern, ...], PlainValidator(_names), _one_or_more(GLOB_FORM)
+    ] = ()
+    every: Annotated[int, Field(strict=True, ge=1)] = 1
+    replicas: StrictBool = True
+    merged: StrictBool = True
+
+    #: The argument of a Watch, for messages.
+    kind: ClassVar[str] = "tensorboard"
 
     def __post_init__(self) -> None:
-        _check_installed()
-        check_statistics(self.statistics)
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
+        if importlib.util.find_spec("tensorboard") is None:
             raise ConfigError(
-                f"tensorboard: every={self.every!r} is not a whole number from 1."
+                "it is not installed, and event files are written with it: "
+                'pip install "distwatch[tensorboard]".'
             )
-        for name in ("replicas", "merged"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(
-                    f"tensorboard: {name}={getattr(self, name)!r} is neither true nor false."
-                )
         if not (self.replicas or self.merged):
-            raise ConfigError("tensorboard: neither replicas nor merged leaves nothing.")
+            raise ConfigError("neither replicas nor merged leaves nothing.")
 
 
 def event_options(given: Any) -> EventOptions:
@@ -69,17 +119,9 @@ def event_options(given: Any) -> EventOptions:
     """
     if isinstance(given, EventOptions):
         return given
-    said = dict(given) if isinstance(given, dict) else {"folder": given}
-    known = [field.name for field in fields(EventOptions)]
-    for key in said:
-        if key not in known:
-            raise ConfigError(
-                f"tensorboard: unknown key {key!r}; nearest: {nearest(str(key), known, 1)}."
-            )
-    for key in ("statistics", "signals"):
-        if key in said:
-            said[key] = _several(key, said[key])
-    return EventOptions(**{**said, "folder": _folder(said.get("folder"))})
+    if isinstance(given, dict):
+        return EventOptions(**{str(key): value for key, value in given.items()})
+    return EventOptions(given)
 
 
 def chosen_signals(options: EventOptions, names: Sequence[str]) -> set[str]:
@@ -90,46 +132,3 @@ def chosen_signals(options: EventOptions, names: Sequence[str]) -> set[str]:
         for name in names
         if not patterns or any(matches_name(pattern, name) for pattern in patterns)
     }
-
-
-def check_statistics(names: Sequence[str]) -> None:
-    """Refuse what no signal has.
-
-    Raises:
-        ConfigError: naming the nearest.
-    """
-    for name in names:
-        if name not in KNOWN:
-            raise ConfigError(
-                f"unknown statistic {name!r}; nearest: {nearest(name, list(KNOWN))}."
-            )
-
-
-def _several(key: str, given: Any) -> tuple[str, ...]:
-    listed = [given] if isinstance(given, str) else given
-    if not isinstance(listed, (list, tuple)) or not all(isinstance(x, str) for x in listed):
-        raise ConfigError(f"tensorboard: {key}={given!r}: give a list of names.")
-    return tuple(listed)
-
-
-def _folder(given: Any) -> Path:
-    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
-        raise ConfigError(
-            f"tensorboard={given!r}: give a folder, such as 'logs/', or a mapping such as "
-            "{folder: logs/, every: 10}."
-        )
-    folder = address_of(given)
-    if isinstance(folder, str):
-        raise ConfigError(
-            f"tensorboard={folder!r}: event files are written to folders of this machine; "
-            "give one, and copy it."
-        )
-    return folder
-
-
-def _check_installed() -> None:
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError(
-            "tensorboard is not installed, which event files are written with: "
-            'pip install "distwatch[tensorboard]".'
-        )

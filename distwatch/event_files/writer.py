@@ -36,8 +36,8 @@ class EventWriter:
 
     Args:
         options: what is written, and where.
-        info: the run. A start that takes up an earlier one takes the place of all that
-            there is from its first step on.
+        info: the run. A start that continues an earlier one replaces everything from its
+            first step on.
         clock: seconds since 1970, asked once a block: TensorBoard's "wall time".
         merges: whether the blocks' merged rows are over all replicas; those of one of
             several workers are not, and are left out.
@@ -90,13 +90,13 @@ class EventWriter:
         self.committed += len(block)
 
     def commit_tail(self, *, at_once: bool = True) -> None:
-        """Nothing waits."""
+        """Do nothing: blocks are in the files when `append` returns."""
 
     def count_lost(self, steps: dict[str, int]) -> None:
-        """Event files have no place for it."""
+        """Do nothing: event files cannot say what is missing."""
 
     def give_up(self, reason: str, lost: dict[str, int]) -> None:
-        """An error ended the writing."""
+        """Close the files after an error."""
         self.close()
 
     def close(self) -> None:
@@ -135,8 +135,8 @@ class EventWriter:
         now = self._clock()
         file.write([event_pb2.Event(wall_time=now, file_version="brain.Event:2")])
         if origin.start:
-            begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            file.write([event_pb2.Event(wall_time=now, step=origin.step, session_log=begun)])
+            started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            file.write([event_pb2.Event(wall_time=now, step=origin.step, session_log=started)])
         return file
 
 

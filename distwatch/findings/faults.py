@@ -10,6 +10,7 @@ import numpy as np
 from distwatch.findings.findings import NOTE, WARNING, Finding, and_more
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Floats
+from distwatch.signals import Gradients
 from distwatch.text import counted
 
 #: With fewer rows nothing is concluded from the last part of a run.
@@ -35,7 +36,7 @@ _FROM_ZERO = 2.0
 #: large as the weight itself an update leaves nothing of it.
 _LOST_IN_ROUNDING, _OVERWRITING = 1e-7, 1.0
 
-_GRADIENTS = ("gradient/", "gradient_clipped/", "gradient_local/")
+_GRADIENTS = tuple(f"{prefix}/" for prefix in Gradients.prefixes)
 
 
 def not_finite(run: Recorded) -> list[Finding]:

@@ -8,70 +8,22 @@
 
 A selector says what kind of signal, which of them (glob or regular expression over
 paths), against what reference, by which further statistics and at which steps.
+``selectors`` has one class per kind, ``patterns``, ``references`` and ``schedules`` what
+they are made of, ``validation`` how arguments are checked.
 """
 
-from distwatch.signals.kinds import (
-    Activations,
-    Gradients,
-    Inputs,
-    Loss,
-    Probe,
-    Selector,
-    Signal,
-    Tensors,
-    Updates,
-    Weights,
-)
-from distwatch.signals.patterns import (
-    Pattern,
-    matching,
-    names_matching,
-)
-from distwatch.signals.reading import (
-    check_selectors,
-)
-from distwatch.signals.references import (
-    REFERENCES,
-    check_reference,
-    ema,
-)
-from distwatch.signals.selectors import (
-    activations,
-    gradients,
-    histogram,
-    inputs,
-    loss,
-    probe,
-    tensors,
-    updates,
-    weights,
-)
+from distwatch.signals import selectors
+from distwatch.signals.patterns import Pattern, matching, names_matching, no_such_signal
+from distwatch.signals.references import REFERENCES, check_reference, ema
+from distwatch.signals.selectors import *  # noqa: F403 - so that a kind is named there alone
 
 __all__ = [
     "REFERENCES",
-    "Activations",
-    "Gradients",
-    "Inputs",
-    "Loss",
     "Pattern",
-    "Probe",
-    "Selector",
-    "Signal",
-    "Tensors",
-    "Updates",
-    "Weights",
-    "activations",
     "check_reference",
-    "check_selectors",
     "ema",
-    "gradients",
-    "histogram",
-    "inputs",
-    "loss",
     "matching",
     "names_matching",
-    "probe",
-    "tensors",
-    "updates",
-    "weights",
+    "no_such_signal",
 ]
+__all__ += selectors.__all__

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, WithJsonSchema
 
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 
@@ -17,33 +19,30 @@ def matching(
     patterns: Iterable[Pattern],
     paths: Sequence[str],
     *,
-    kinds: Sequence[str] = ("activation",),
+    prefixes: Sequence[str] = ("activation",),
     of: str = "layer",
 ) -> list[str]:
     """Return those paths that a pattern matches, in the order of ``paths``.
 
     A pattern matches a path (``encoder/dense_1``), its last part (``dense_1``), or the
-    signal's name (``activation/encoder/dense_1``).
+    name of a signal (``activation/encoder/dense_1``).
+
+    Args:
+        patterns: globs or regular expressions.
+        paths: the paths to choose from.
+        prefixes: what the names of signals begin with.
+        of: what the paths are of, for the error message.
 
     Raises:
         UnknownSignalError: a pattern matches nothing; the nearest paths are named.
     """
-    chosen: set[str] = set()
-    for pattern in patterns:
-        found = [path for path in paths if matches(pattern, path, kinds)]
-        if not found:
-            written = pattern if isinstance(pattern, str) else pattern.pattern
-            raise UnknownSignalError(
-                f"signal pattern {written!r} matches no {of} of this model; "
-                f"nearest: {nearest(written, list(paths))}."
-            )
-        chosen.update(found)
-    return [path for path in paths if path in chosen]
+    what = f"{of} of this model"
+    return _chosen(patterns, paths, lambda each, path: matches(each, path, prefixes), what)
 
 
-def matches(pattern: Pattern, path: str, kinds: Sequence[str]) -> bool:
-    """Whether a pattern matches a path, its last part, or a signal's name of these kinds."""
-    forms = (path, path.rpartition("/")[2], *(f"{kind}/{path}" for kind in kinds))
+def matches(pattern: Pattern, path: str, prefixes: Sequence[str]) -> bool:
+    """Whether a pattern matches a path, its last part, or a prefix and the path."""
+    forms = (path, path.rpartition("/")[2], *(f"{prefix}/{path}" for prefix in prefixes))
     if isinstance(pattern, str) and not pattern.startswith("re:"):
         return any(fnmatch.fnmatchcase(form, pattern) for form in forms)
     return any(re.fullmatch(expression(pattern), form) for form in forms)
@@ -58,18 +57,29 @@ def names_matching(patterns: Iterable[Pattern], names: Sequence[str], where: str
     Raises:
         UnknownSignalError: a pattern matches none of ``where``; the nearest are named.
     """
-    chosen: set[str] = set()
     given = list(patterns)
-    for pattern in given:
-        found = {name for name in names if matches_name(pattern, name)}
+    if not given:
+        return list(names)
+    return _chosen(given, names, matches_name, f"signal of {where}")
+
+
+def _chosen(
+    patterns: Iterable[Pattern],
+    names: Sequence[str],
+    match: Callable[[Pattern, str], bool],
+    what: str,
+) -> list[str]:
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in names if match(pattern, name)}
         if not found:
             written = pattern if isinstance(pattern, str) else pattern.pattern
+            close = nearest(written, list(names))
             raise UnknownSignalError(
-                f"signal pattern {written!r} matches no signal of {where}; "
-                f"nearest: {nearest(written, list(names))}."
+                f"signal pattern {written!r} matches no {what}; nearest: {close}."
             )
         chosen |= found
-    return [name for name in names if not given or name in chosen]
+    return [name for name in names if name in chosen]
 
 
 def matches_name(pattern: Pattern, name: str) -> bool:
@@ -78,20 +88,50 @@ def matches_name(pattern: Pattern, name: str) -> bool:
     return matches(pattern, path or name, (kind,) if path else ())
 
 
+def no_such_signal(name: str, names: Sequence[str], where: object) -> UnknownSignalError:
+    """The error for a signal that a run does not have; the nearest names are named."""
+    close = nearest(name, list(names))
+    return UnknownSignalError(f"{where} has no signal {name!r}; nearest: {close}.")
+
+
 def expression(pattern: Pattern) -> re.Pattern[str]:
     """A regular expression, read if it is written ``re:...``.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not a valid one.
     """
     if not isinstance(pattern, str):
         return pattern
     try:
         return re.compile(pattern.removeprefix("re:"))
     except re.error as error:
-        raise ConfigError(f"{pattern!r} is no regular expression: {error}.") from error
+        raise ConfigError(f"{pattern!r} is not a regular expression: {error}.") from error
 
 
 def is_pattern(x: Any) -> bool:
     """Whether ``x`` can be a pattern."""
     return isinstance(x, (str, re.Pattern))
+
+
+def _check_patterns(patterns: Any) -> tuple[Pattern, ...] | None:
+    if patterns is None:
+        return None
+    listed = isinstance(patterns, Sequence) and not is_pattern(patterns)
+    chosen = tuple(patterns) if listed else (patterns,)
+    if not chosen or not all(is_pattern(pattern) for pattern in chosen):
+        raise ConfigError(f'{patterns!r}: give glob strings such as ["dense_*"].')
+    for pattern in chosen:
+        if isinstance(pattern, str) and pattern.startswith("re:"):
+            expression(pattern)
+    return chosen
+
+
+GLOB_FORM = {"type": "string"}
+_GLOBS_FORM = {"type": "array", "items": GLOB_FORM, "minItems": 1}
+
+#: One pattern, several, or None for all that is usual.
+Patterns = Annotated[
+    Pattern | Sequence[Pattern] | None,
+    PlainValidator(_check_patterns),
+    WithJsonSchema({"anyOf": [{"enum": [None, True]}, GLOB_FORM, _GLOBS_FORM]}),
+]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from distwatch.errors import ConfigError
 
@@ -28,7 +32,7 @@ def check_reference(reference: str) -> str:
     """Return ``reference`` if it is a known one.
 
     Raises:
-        ConfigError: it is not; the message names those that are.
+        ConfigError: it is not; the message names the known ones.
     """
     found = _EMA.fullmatch(reference)
     if found is None and (reference not in REFERENCES or reference == "ema"):
@@ -44,3 +48,20 @@ def _between_0_and_1(number: str) -> bool:
         return 0.0 < float(number) < 1.0
     except ValueError:
         return False
+
+
+def _form(references: Iterable[str]) -> dict[str, Any]:
+    """References in a file; the decay is a decimal, or has a negative exponent."""
+    decay = r"(0?\.[0-9]*[1-9][0-9]*|[1-9](\.[0-9]+)?[eE]-0*[1-9][0-9]*)"
+    names = [name for name in references if name != "ema"]
+    average = {"type": "string", "pattern": rf"^ema\({decay}\)$"}
+    return {"anyOf": [{"enum": [None, *names]}, average]}
+
+
+#: A reference by its name.
+Reference = Annotated[
+    str, Field(strict=True), AfterValidator(check_reference), WithJsonSchema(_form(REFERENCES))
+]
+
+#: How files write what a signal without a batch dim can be measured against.
+UNBATCHED_FORM = _form(name for name in REFERENCES if name not in OF_BATCHES)

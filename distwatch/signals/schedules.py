@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import PlainValidator, WithJsonSchema
 
 from distwatch.errors import ConfigError
 
@@ -144,36 +145,41 @@ def logarithmic(until: int, per_decade: int = 10) -> At:
     )
 
 
-def schedule_of(every: Schedule | int) -> Schedule:
-    """A schedule as it is, a number k as every k-th step.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    return every if isinstance(every, Schedule) else Every(every)
-
-
-def from_mapping(mapping: dict[str, Any] | str) -> Schedule:
+def from_mapping(mapping: Any) -> Schedule:
     """Read a schedule as configuration files write it: ``{every: 10}``.
 
     Raises:
         ConfigError: it is no such mapping, or its value is wrong.
     """
-    makers = {"every": every, "first": first, "logarithmic": logarithmic}
-    if not isinstance(mapping, dict) or len(mapping) != 1:
-        raise ConfigError(_SCHEDULE_FORM.format(mapping))
-    ((name, value),) = mapping.items()
-    if name == "at":
-        return at(*(value if isinstance(value, Sequence) else (value,)))
-    if name not in makers:
-        raise ConfigError(_SCHEDULE_FORM.format(mapping))
-    return makers[name](value)
+    if isinstance(mapping, dict) and len(mapping) == 1:
+        ((name, value),) = mapping.items()
+        if name == "at":
+            return at(*(value if isinstance(value, Sequence) else (value,)))
+        if name in _MAKERS:
+            return _MAKERS[name](value)
+    raise ConfigError(
+        f"schedule {mapping!r}: write one of {{every: 10}}, {{first: 100}}, {{at: [0, 10]}} "
+        "or {logarithmic: 100000}."
+    )
 
 
-_SCHEDULE_FORM = (
-    "schedule {!r}: write one of {{every: 10}}, {{first: 100}}, {{at: [0, 10]}} "
-    "or {{logarithmic: 100000}}."
-)
+_MAKERS: dict[str, Callable[[int], Schedule]] = {
+    "every": every,
+    "first": first,
+    "logarithmic": logarithmic,
+}
+
+
+def _read_when(given: Any) -> Schedule | None:
+    if given is None or isinstance(given, Schedule):
+        return given
+    return from_mapping(given) if isinstance(given, dict) else Every(given)
+
+
+def _read_schedule(given: Any) -> Schedule:
+    if given is None:
+        return Every(1)
+    return given if isinstance(given, Schedule) else from_mapping(given)
 
 
 def _whole(value: Any) -> bool:
@@ -183,3 +189,32 @@ def _whole(value: Any) -> bool:
 def _positive(what: str, value: Any) -> None:
     if not _whole(value) or value < 1:
         raise ConfigError(f"{what}: {value!r} is not a whole number from 1.")
+
+
+_COUNT = {"type": "integer", "minimum": 1}
+_STEP = {"type": "integer", "minimum": 0}
+_STEPS = {"anyOf": [_STEP, {"type": "array", "items": _STEP, "minItems": 1}]}
+_SCHEDULE_FORMS = [
+    {"type": "null"},
+    *(
+        {
+            "type": "object",
+            "properties": {name: form},
+            "required": [name],
+            "additionalProperties": False,
+        }
+        for name, form in {**dict.fromkeys(_MAKERS, _COUNT), "at": _STEPS}.items()
+    ),
+]
+
+#: At which steps to look: a schedule, or what a file writes for one; None for every step.
+WrittenSchedule = Annotated[
+    Schedule, PlainValidator(_read_schedule), WithJsonSchema({"anyOf": _SCHEDULE_FORMS})
+]
+
+#: The same, or a number k for every k-th step; None where something else decides.
+When = Annotated[
+    Schedule | int | None,
+    PlainValidator(_read_when),
+    WithJsonSchema({"anyOf": [_COUNT, *_SCHEDULE_FORMS]}),
+]

@@ -1,68 +1,223 @@
-"""The selectors that people write: one function a kind of signal."""
+"""The selectors: which signals of a kind are watched, and how. One class per kind.
+
+The fields of a class are what ``dw.gradients(...)`` takes, what a YAML file says
+(``{gradients: "dense_*", every: 10}``), and what the JSON Schema of such files allows. A
+new kind is a class here and a tap in `distwatch.training.taps.kinds`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+from pydantic import PlainValidator, StrictBool, WithJsonSchema
 
 from distwatch.errors import ConfigError
-from distwatch.signals.kinds import (
-    Activations,
-    Gradients,
-    Inputs,
-    Loss,
-    Probe,
-    Tensors,
-    Updates,
-    Weights,
-)
-from distwatch.signals.patterns import Pattern, expression, is_pattern
-from distwatch.signals.schedules import Schedule, schedule_of
-from distwatch.statistics import LogHistogram, Statistic, requested
+from distwatch.signals.patterns import Pattern, Patterns, is_pattern
+from distwatch.signals.references import OF_BATCHES, UNBATCHED_FORM, Reference
+from distwatch.signals.schedules import Schedule, When
+from distwatch.signals.validation import argument_names, validated
+from distwatch.statistics import REQUESTABLE, LogHistogram, requested
 
-Patterns = Pattern | Sequence[Pattern] | None
-Further = Sequence[Statistic[Any] | str]
-When = Schedule | int | None
+__all__ = [
+    "KINDS",
+    "Activations",
+    "Gradients",
+    "Inputs",
+    "Loss",
+    "Probe",
+    "Selector",
+    "Signal",
+    "Tensors",
+    "Updates",
+    "Weights",
+    "activations",
+    "gradients",
+    "histogram",
+    "inputs",
+    "loss",
+    "probe",
+    "tensors",
+    "updates",
+    "weights",
+]
 
 
-def activations(
-    patterns: Patterns = None,
-    *,
-    outputs: bool = True,
-    inputs: bool = False,
-    reference: str | None = None,
-    statistics: Further = (),
-    every: When = None,
-) -> Activations:
+@dataclass(frozen=True)
+class Signal:
+    """One watched thing: its name in the store and what its delta is measured against."""
+
+    name: str
+    reference: str = "previous"
+
+
+def histogram(
+    *, accuracy: float = 0.05, smallest: float = 1e-12, largest: float = 1e9
+) -> LogHistogram:
+    """A further statistic: a histogram whose quantiles have a declared accuracy.
+
+    Args:
+        accuracy: the largest relative error of a quantile, from 0.0001 to 1.
+        smallest: absolute values below this count as zero.
+        largest: absolute values above this are counted together.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+    return LogHistogram(accuracy=accuracy, smallest=smallest, largest=largest)
+
+
+_STATISTICS_FORM = {
+    "type": "array",
+    "items": {
+        "anyOf": [
+            form
+            for statistic in REQUESTABLE
+            for form in (
+                {"const": statistic.name},
+                {
+                    "type": "object",
+                    "properties": {
+                        statistic.name: {
+                            "type": ["object", "null"],
+                            "properties": statistic.parameters,
+                            "additionalProperties": False,
+                        }
+                    },
+                    "required": [statistic.name],
+                    "additionalProperties": False,
+                },
+            )
+        ]
+    },
+    "maxItems": len(REQUESTABLE),
+}
+
+#: Statistics beyond those that every signal has.
+Statistics = Annotated[
+    Sequence[Any],
+    PlainValidator(requested),
+    WithJsonSchema(_STATISTICS_FORM),
+]
+
+#: The kinds that a file can name.
+KINDS: dict[str, type[Selector]] = {}
+
+
+@validated
+class Selector:
+    """Which signals of one kind to watch, and how.
+
+    A subclass says of its kind: ``kind``, how files and messages name it; ``prefixes``, what
+    the names of its signals begin with; ``of_batches``, whether its values have a batch
+    dim; ``one_of``, options of which at least one is needed; ``in_files``, whether a file
+    can name it.
+
+    Args:
+        patterns: globs or regular expressions over paths; None for all that is usual.
+        reference: what the values are measured against; None for the Watch's own.
+        statistics: further ones, such as `histogram`, or their names.
+        every: at which steps: a schedule, or a number k for every k-th; None for the
+            Watch's own schedule.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+    patterns: Patterns = field(default=None, kw_only=False)
+    reference: Reference | None = "none"
+    statistics: Statistics = ()
+    every: When = None
+
+    kind: ClassVar[str] = "signals"
+    prefixes: ClassVar[tuple[str, ...]] = ()
+    of_batches: ClassVar[bool] = False
+    one_of: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(
+        cls,
+        kind: str,
+        prefixes: tuple[str, ...],
+        of_batches: bool = False,
+        one_of: tuple[str, ...] = (),
+        in_files: bool = True,
+    ) -> None:
+        cls.kind, cls.prefixes, cls.of_batches, cls.one_of = kind, prefixes, of_batches, one_of
+        if in_files:
+            KINDS[kind] = cls
+
+    def __post_init__(self) -> None:
+        if not self.of_batches and self.reference in OF_BATCHES:
+            raise ConfigError(
+                f"reference={self.reference!r}: its values have no batch dim; choose "
+                "'previous', 'first', 'ema(decay)' or 'none'."
+            )
+        if self.one_of and not any(getattr(self, option) for option in self.one_of):
+            none = ", ".join(f"{option}=False" for option in self.one_of)
+            raise ConfigError(f"{none} would watch nothing.")
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """At which steps to look; None for the Watch's own schedule."""
+        return cast("Schedule | None", self.every)
+
+    @property
+    def chosen(self) -> tuple[Pattern, ...] | None:
+        """The patterns; None where none were given, or the kind takes none."""
+        return cast("tuple[Pattern, ...] | None", self.patterns)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
+        """The form of its mapping in a file: the patterns stand under the kind itself."""
+        form = handler.resolve_ref_schema(handler(core_schema))
+        taken = argument_names(cls)
+        properties = {name: form["properties"][name] for name in taken}
+        patterns = properties.pop("patterns", {"enum": [None, True]})
+        if not cls.of_batches:
+            properties["reference"] = UNBATCHED_FORM
+        form["properties"] = {cls.kind: patterns, **properties}
+        form["required"] = [cls.kind, *form.get("required", [])]
+        form["description"] = (cls.__doc__ or "").partition("\n")[0]
+        return form
+
+
+@validated
+class Activations(
+    Selector,
+    kind="activations",
+    prefixes=("activation", "activation_input"),
+    of_batches=True,
+    one_of=("outputs", "inputs"),
+):
     """What layers put out (``activation/PATH``) or take in (``activation_input/PATH``).
 
     Args:
         patterns: globs or regular expressions over layer paths; None for the outermost
             layers that own weights, every Tracker and the model's own output.
-        outputs, inputs: which side of the layers.
-        reference: against what; None for the Watch's own, which is "previous".
+        outputs: watch what the layers put out.
+        inputs: watch what they take in.
+        reference: what the values are measured against; None for the Watch's own, which is
+            "previous".
         statistics: further ones, such as `histogram`, or their names.
-        every: at which steps: a schedule, or a number k for every k-th.
+        every: at which steps: a schedule, or a number k for every k-th step.
 
     Raises:
         ConfigError: an argument is wrong.
     """
-    if not (outputs or inputs):
-        raise ConfigError("activations(outputs=False, inputs=False) would watch nothing.")
-    return Activations(
-        *_common(patterns, reference, statistics, every), outputs=outputs, inputs=inputs
-    )
+
+    outputs: StrictBool = True
+    inputs: StrictBool = False
+    reference: Reference | None = None
 
 
-def gradients(
-    patterns: Patterns = None,
-    *,
-    local: bool = True,
-    applied: bool = True,
-    reference: str = "none",
-    statistics: Further = (),
-    every: When = None,
-) -> Gradients:
+@validated
+class Gradients(
+    Selector,
+    kind="gradients",
+    prefixes=("gradient_local", "gradient", "gradient_clipped"),
+    one_of=("local", "applied"),
+):
     """The gradient of each trainable variable, before and after the replicas add theirs.
 
     ``gradient_local/PATH`` is the gradient of each replica's own loss, as the
@@ -73,26 +228,20 @@ def gradients(
 
     Args:
         patterns: over variable paths such as ``dense_1/kernel``; None for all.
-        local, applied: which of the two.
+        local: watch each replica's own.
+        applied: watch what is applied.
         reference, statistics, every: as in `activations`; the value itself by default.
 
     Raises:
         ConfigError: an argument is wrong.
     """
-    if not (local or applied):
-        raise ConfigError("gradients(local=False, applied=False) would watch nothing.")
-    return Gradients(
-        *_common(patterns, reference, statistics, every), local=local, applied=applied
-    )
+
+    local: StrictBool = True
+    applied: StrictBool = True
 
 
-def weights(
-    patterns: Patterns = None,
-    *,
-    reference: str = "none",
-    statistics: Further = (),
-    every: When = None,
-) -> Weights:
+@validated
+class Weights(Selector, kind="weights", prefixes=("weight",)):
     """Each weight as the step left it, on each replica: ``weight/PATH``.
 
     Weights that are not trained, such as moving averages of BatchNormalization, are
@@ -105,16 +254,10 @@ def weights(
     Raises:
         ConfigError: an argument is wrong.
     """
-    return Weights(*_common(patterns, reference, statistics, every))
 
 
-def updates(
-    patterns: Patterns = None,
-    *,
-    reference: str = "none",
-    statistics: Further = (),
-    every: When = None,
-) -> Updates:
+@validated
+class Updates(Selector, kind="updates", prefixes=("update",)):
     """What the optimizer did to each trainable variable in a step: ``update/PATH``.
 
     That is the weight after the step minus the weight before it. The statistic
@@ -128,10 +271,10 @@ def updates(
     Raises:
         ConfigError: an argument is wrong.
     """
-    return Updates(*_common(patterns, reference, statistics, every))
 
 
-def inputs(*, reference: str = "none", statistics: Further = (), every: When = None) -> Inputs:
+@validated
+class Inputs(Selector, kind="inputs", prefixes=("input",), of_batches=True):
     """Each replica's input batch: ``input``, or ``input:KEY`` where there are several.
 
     The statistic ``checksum`` is equal where replicas were given the same batch.
@@ -142,10 +285,12 @@ def inputs(*, reference: str = "none", statistics: Further = (), every: When = N
     Raises:
         ConfigError: an argument is wrong.
     """
-    return Inputs(*_common(None, reference, statistics, every))
+
+    patterns: Patterns = field(default=None, init=False)
 
 
-def loss(*, reference: str = "none", statistics: Further = (), every: When = None) -> Loss:
+@validated
+class Loss(Selector, kind="loss", prefixes=("loss",)):
     """The loss of each replica's own batch, before any reduction: ``loss``.
 
     Args:
@@ -154,17 +299,12 @@ def loss(*, reference: str = "none", statistics: Further = (), every: When = Non
     Raises:
         ConfigError: an argument is wrong.
     """
-    return Loss(*_common(None, reference, statistics, every))
+
+    patterns: Patterns = field(default=None, init=False)
 
 
-def probe(
-    x: Any,
-    *,
-    layers: Patterns = "output",
-    reference: str = "none",
-    statistics: Further = (),
-    every: When = 50,
-) -> Probe:
+@validated
+class Probe(Selector, kind="probe", prefixes=("probe",), of_batches=True, in_files=False):
     """The model's outputs on one fixed batch, as each step left the weights.
 
     A change can only come from the weights, since the batch is always the same. The
@@ -180,72 +320,113 @@ def probe(
     Raises:
         ConfigError: an argument is wrong.
     """
-    if x is None:
-        raise ConfigError("probe(x): give a batch of what the model takes.")
-    return Probe(*_common(layers, reference, statistics, every), x=x)
+
+    patterns: Patterns = field(default=None, init=False)
+    x: Any = field(kw_only=False)
+    layers: Patterns = "output"
+    every: When = 50
+
+    # Batches are arrays, which have no single truth value.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __post_init__(self) -> None:
+        if self.x is None:
+            raise ConfigError("give a batch x of what the model takes.")
+        object.__setattr__(self, "patterns", self.layers)
+        super().__post_init__()
 
 
-def tensors(
-    patterns: Patterns = None,
-    *,
-    every: When,
-    reduce: str | None = None,
-    dtype: str = "float32",
-    reference: str = "previous",
-) -> Tensors:
+@validated
+class Tensors(Selector, kind="tensors", prefixes=("tensor",), of_batches=True):
     """The raw deltas of layers' outputs, element by element: ``tensor/PATH``.
 
     This is large: say how rarely.
 
     Args:
         patterns: over layer paths; None as in `activations`.
-        every: at which steps: a schedule, or a number k for every k-th.
+        every: at which steps: a schedule, or a number k for every k-th step.
         reduce: None keeps each replica's; "mean" or "sum" reduces over replicas, row by
             row over those replicas that have the row, and keeps the result alone. It is
             refused on several workers, each of which knows its own replicas only.
         dtype: what is stored, "float32" or "float16" (which ends at 65504).
-        reference: as in `activations`.
+        reference: as in `activations`; "previous" by default.
 
     Raises:
         ConfigError: an argument is wrong.
     """
-    return Tensors(*_common(patterns, reference, (), every), reduce=reduce, dtype=dtype)
+
+    statistics: Statistics = field(default=(), init=False)
+    every: When = field(kw_only=True)
+    reduce: Literal["mean", "sum"] | None = None
+    dtype: Literal["float32", "float16"] = "float32"
+    reference: Reference | None = "previous"
 
 
-def histogram(
-    *, accuracy: float = 0.05, smallest: float = 1e-12, largest: float = 1e9
-) -> LogHistogram:
-    """A further statistic: a histogram whose quantiles have a declared accuracy.
+activations = Activations
+gradients = Gradients
+weights = Weights
+updates = Updates
+inputs = Inputs
+loss = Loss
+probe = Probe
+tensors = Tensors
+
+
+def list_signals(signals: Any) -> list[Any]:
+    """What a Watch is given as signals, as a list.
+
+    Raises:
+        ConfigError: the list is empty.
+    """
+    if is_pattern(signals) or not isinstance(signals, Sequence):
+        return [signals]
+    if not signals:
+        raise ConfigError(_SIGNALS.format(signals))
+    return list(signals)
+
+
+def read_selector(signal: Any) -> Pattern | Selector:
+    """Read one of the signals: mappings become selectors, the others stay.
 
     Args:
-        accuracy: the largest relative error of a quantile.
-        smallest: absolute values below this count as zero.
-        largest: absolute values above this are told apart no more.
+        signal: a pattern, a selector, or a mapping as files write it:
+            ``{gradients: "dense_*", every: 10, statistics: [histogram]}``.
 
     Raises:
-        ConfigError: an argument is wrong.
+        ConfigError: it is nothing of that, or the mapping is wrong.
     """
-    return LogHistogram(accuracy=accuracy, smallest=smallest, largest=largest)
+    if isinstance(signal, dict):
+        return _from_mapping({str(key): value for key, value in signal.items()})
+    if not is_pattern(signal) and not isinstance(signal, Selector):
+        raise ConfigError(_SIGNALS.format(signal))
+    return signal  # type: ignore[no-any-return]
 
 
-def _common(
-    patterns: Patterns, reference: str | None, statistics: Further, every: When
-) -> tuple[Any, Any, Any, Any]:
-    return (
-        _check_patterns(patterns),
-        reference,
-        requested(statistics),
-        None if every is None else schedule_of(every),
-    )
+def join_patterns(signals: Sequence[Pattern | Selector]) -> tuple[Selector, ...]:
+    """All patterns of a Watch become one selector of activations."""
+    patterns = [each for each in signals if not isinstance(each, Selector)]
+    selectors = [each for each in signals if isinstance(each, Selector)]
+    return (*([Activations(patterns)] if patterns else []), *selectors)
 
 
-def _check_patterns(patterns: Patterns) -> tuple[Pattern, ...] | None:
-    if patterns is None:
-        return None
-    chosen = (patterns,) if is_pattern(patterns) else tuple(patterns)  # type: ignore[arg-type]
-    if not chosen or not all(is_pattern(pattern) for pattern in chosen):
-        raise ConfigError(f'{patterns!r}: give glob strings such as ["dense_*"].')
-    for pattern in chosen:
-        if isinstance(pattern, str) and pattern.startswith("re:"):
-            expression(pattern)
-    return chosen  # type: ignore[return-value]
+_SIGNALS = (
+    "signals={!r}: give None for the usual layers, glob strings such as "
+    '["dense_*"], or selectors such as distwatch.gradients().'
+)
+
+
+def _from_mapping(mapping: dict[str, Any]) -> Selector:
+    named = [key for key in mapping if key in KINDS]
+    # `inputs` is a kind, and an option of activations.
+    options = {option for key in named for option in argument_names(KINDS[key])}
+    kinds = [key for key in named if key not in options]
+    if len(kinds) != 1:
+        raise ConfigError(
+            f"{mapping!r}: write one kind of signal, such as {{gradients: 'dense_*'}}; "
+            f"known: {', '.join(KINDS)} (a probe needs data: give it in Python)."
+        )
+    (kind,) = kinds
+    patterns = mapping.pop(kind)
+    chosen = () if patterns is None or patterns is True else (patterns,)
+    return KINDS[kind](*chosen, **mapping)

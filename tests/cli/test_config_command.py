@@ -109,7 +109,7 @@ def test_check_places_what_is_no_yaml(call):
     Path("watch.yaml").write_text("store: run.zarr\nsignals: [dense\nwindow: 3\n")
     code, out, err = call("config", "check")
     assert (code, out) == (1, "")
-    assert err.startswith("watch.yaml:3: this is no YAML: expected ',' or ']'")
+    assert err.startswith("watch.yaml:3: this is not YAML: expected ',' or ']'")
     said = json.loads(call("config", "check", "--json")[1])
     assert [mistake["line"] for mistake in said["mistakes"]] == [3]
 

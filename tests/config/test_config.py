@@ -91,7 +91,7 @@ def test_an_unknown_key_names_the_nearest(written, key, near):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("window: 0", "window=0: keep at least 1 step"),
+        ("window: 0", "window=0: expected a whole number from 1"),
         ("window: -3", "window=-3"),
         ("window: many", "window='many'"),
         ("window: 1.5", "window=1.5"),
@@ -107,7 +107,7 @@ def test_an_unknown_key_names_the_nearest(written, key, near):
         ("overwrite: 3", "overwrite=3"),
         ("strict: 'no'", "strict='no'"),
         ("store: 5", "store=5"),
-        ("tensorboard: 5", "tensorboard=5: give a folder, such as 'logs/'"),
+        ("tensorboard: 5", "tensorboard: 5: give a folder, such as 'logs/'"),
         ("tensorboard: {folder: logs, evry: 3}", "unknown key 'evry'; nearest: 'every'"),
         ("tensorboard: {folder: logs, statistics: [men]}", "'men'; nearest: 'mean'"),
         ("log_to_keras: dense", "log_to_keras='dense': name a signal"),
@@ -140,7 +140,7 @@ def test_a_file_without_keys(written, text):
 
 
 def test_a_file_that_is_no_yaml(written):
-    with pytest.raises(ConfigError, match=r"watch\.yaml: line 1: this is no YAML: expected"):
+    with pytest.raises(ConfigError, match=r"watch\.yaml: line 1: this is not YAML: expected"):
         read_config(written("store: [run.zarr"))
 
 

@@ -93,7 +93,7 @@ def test_an_unknown_signal_pattern_names_the_nearest(tmp_path):
     ("arguments", "message"),
     [
         ({"reference": "last"}, "unknown reference 'last'.*'previous', .*'none'"),
-        ({"window": 0}, "window=0: keep at least 1"),
+        ({"window": 0}, "window=0: expected a whole number from 1"),
         ({"window": 2.5}, "window=2.5"),
         ({"signals": []}, "give None for the usual layers"),
         ({"signals": [7]}, "give None for the usual layers"),
@@ -142,7 +142,7 @@ def test_an_output_that_cannot_be_compared(tmp_path):
 
 def test_tensors_are_not_reduced_over_one_worker_only(tmp_path, monkeypatch):
     two = dataclasses.replace(facts_of(strategy_over(1)), workers=2)
-    monkeypatch.setattr("distwatch.training.taps.selecting.facts_of", lambda strategy: two)
+    monkeypatch.setattr("distwatch.training.taps.kinds.facts_of", lambda strategy: two)
     reduced = dw.tensors("dense_1", every=2, reduce="mean")
     with pytest.raises(UnwatchableError, match="over its own replicas only; leave reduce out"):
         model_and_fit(dw.Watch(tmp_path / "run.zarr", signals=[reduced]))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distwatch.analysis.overview.binning import Binned, Bins, Flags, Floats
-from distwatch.errors import ConfigError, UnknownSignalError, nearest
+from distwatch.errors import ConfigError, nearest
 from distwatch.findings import Digest
 from distwatch.records import RunInfo, Table
-from distwatch.signals import Signal
+from distwatch.signals import Signal, no_such_signal
 from distwatch.statistics import QUANTITIES, Quantity
 
 
@@ -103,9 +103,7 @@ class Overview:
                 if signal.name == name:
                     return history, place
         names = [signal.name for signal in self.signals]
-        raise UnknownSignalError(
-            f"the run has no signal {name!r}; nearest: {nearest(name, names)}."
-        )
+        raise no_such_signal(name, names, "the run")
 
     def history(self, name: str, statistic: str = "size") -> SignalHistory:
         """One statistic of one signal.

@@ -1,10 +1,11 @@
 """Where signals are picked up: the only room that knows Keras's train step.
 
 ``subject`` is what is trained, ``layer_paths`` names its layers and weights, ``capturing``
-captures a step (by ``instance_patches``, in a ``step_capture``), ``selecting`` picks signals
-out of the capture, ``probing`` runs a fixed batch, ``plan`` puts signals in tables, ``steps``
-captures and records one step, ``train_function`` puts that into a model's train function,
-``tracing`` traces a step without running it, ``fit_hook`` calls a Watch around its fits.
+captures a step (by ``instance_patches``, in a ``step_capture``), ``kinds`` has a ``tap`` per
+kind of signal, which picks signals out of the capture, ``probing`` runs a fixed batch, ``plan``
+puts signals in tables, ``steps`` captures and records one step, ``train_function`` puts that
+into a model's train function, ``tracing`` traces a step without running it, ``fit_hook`` calls
+a Watch around its fits.
 """
 
 from distwatch.training.taps.fit_hook import cell_of, moved_to_front, watch_fit_calls

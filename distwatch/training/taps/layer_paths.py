@@ -49,7 +49,7 @@ def places(model: keras.Model) -> list[Place]:
     return found
 
 
-def watched_by_default(model: keras.Model) -> set[int]:
+def default_layers(model: keras.Model) -> set[int]:
     """Ids of the layers that are watched by default.
 
     The outermost layers that own weights directly (one that runs its inner layer

@@ -13,8 +13,8 @@ from distwatch.errors import UnwatchableError
 from distwatch.signals import Probe
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import leaves
-from distwatch.training.taps.selecting import PickedSignal
 from distwatch.training.taps.step_capture import current_graph
+from distwatch.training.taps.tap import PickedSignal
 
 Tensor = Any
 

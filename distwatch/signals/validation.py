@@ -1,0 +1,94 @@
+"""Arguments that are validated when an object is made, by pydantic, in distwatch's words.
+
+A class that is decorated by `validated` is declared once: its fields are the arguments of
+its constructor, the keys of its mapping in a YAML file, and the properties of its JSON
+Schema. What is wrong is always a `ConfigError`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterable
+from dataclasses import field, fields
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from distwatch.errors import ConfigError, nearest
+
+Class = TypeVar("Class", bound=type)
+
+#: What a field expects, by pydantic's name of the mistake.
+_EXPECTED = {
+    "bool_type": "true or false",
+    "byte_size": "a number of bytes, such as 2GB",
+    "byte_size_unit": "a number of bytes, such as 2GB",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "a whole number from {ge}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "literal_error": "{expected}",
+    "string_type": "a string",
+    "tuple_type": "a list",
+}
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Field, field))
+def validated(cls: Class) -> Class:
+    """Make a frozen dataclass whose constructor validates its keyword arguments.
+
+    Messages begin with the class's ``kind``, which is what people call it.
+    """
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+    made: Any = dataclass(frozen=True, kw_only=True, config=config)(cls)
+    validate = made.__init__
+
+    @functools.wraps(validate)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            validate(self, *args, **kwargs)
+        except ValidationError as error:
+            raise ConfigError(f"{made.kind}: {describe_all(error, cls)}") from None
+
+    made.__init__ = init
+    signature = inspect.signature(made)
+    # Annotations hold validators, which nobody wants to see in help().
+    bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    made.__signature__ = signature.replace(parameters=bare)
+    return made  # type: ignore[no-any-return]
+
+
+def argument_names(cls: Any) -> list[str]:
+    """The arguments of a validated class, or of a pydantic model."""
+    if hasattr(cls, "model_fields"):
+        return list(cls.model_fields)
+    return [field.name for field in fields(cls) if field.init]
+
+
+def describe_all(error: ValidationError, cls: Any) -> str:
+    """Describe everything that pydantic found wrong in the arguments of a class."""
+    return "; ".join(describe(detail, argument_names(cls)) for detail in error.errors())
+
+
+def describe(detail: Any, known: Iterable[str]) -> str:
+    """Describe one mistake that pydantic found.
+
+    Args:
+        detail: one of ``ValidationError.errors()``.
+        known: the keys that there are.
+    """
+    mistake, given = detail["type"], detail["input"]
+    key = detail["loc"][0] if detail["loc"] else ""
+    if mistake == "value_error":
+        return str(detail["ctx"]["error"])
+    if mistake in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key {key!r}; nearest: {nearest(key, list(known), most=1)}"
+    if mistake == "unexpected_positional_argument":
+        return f"{given!r} has no place here: give options by name"
+    if mistake == "missing":
+        return f"{key} is missing"
+    expected = _EXPECTED.get(mistake, "another value").format(**detail.get("ctx", {}))
+    return f"{key}={given!r}: expected {expected}"

@@ -1,0 +1,198 @@
+"""The taps: one class per kind of selector.
+
+A new kind is a selector in `distwatch.signals.selectors` and a class here, which also says
+in which phases its signals exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from distwatch import signals
+from distwatch.errors import UnwatchableError
+from distwatch.records import PHASES, PREDICT, TensorLayout
+from distwatch.training.strategies import facts_of, replica_id
+from distwatch.training.taps.capturing import StepCapturer, value_of
+from distwatch.training.taps.layer_paths import leaves, parts
+from distwatch.training.taps.probing import evaluator
+from distwatch.training.taps.step_capture import StepCapture
+from distwatch.training.taps.tap import (
+    TAPS,
+    LayerTap,
+    OptimizerTap,
+    PickedSignal,
+    Tap,
+    WeightTap,
+)
+
+__all__ = ["TAPS"]
+
+Tensor = Any
+
+
+class ActivationTap(LayerTap, selector=signals.Activations):
+    """What layers put out, or take in."""
+
+    phases = PHASES
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        for place in self.chosen_layers():
+            calls = capture.calls.get(place.path, [])
+            if not calls:
+                self.watched.unwatched[place.path] = "not called in the step's own graph"
+            if self.selector.outputs:
+                reference = place.inputs_reference
+                values = [c.inputs if reference else c.outputs for c in calls]
+                for name, leaf in leaves(place.path, values):
+                    yield PickedSignal(f"activation/{name}", leaf, reference=reference)
+            if self.selector.inputs:
+                for name, leaf in leaves(place.path, [call.inputs for call in calls]):
+                    yield PickedSignal(f"activation_input/{name}", leaf)
+
+
+class TensorTap(LayerTap, selector=signals.Tensors):
+    """Raw deltas, each in a table of its own."""
+
+    phases = PHASES
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        reduce = self.selector.reduce
+        if reduce and facts_of(tf.distribute.get_strategy()).workers > 1:
+            raise UnwatchableError(
+                f"tensors(reduce={reduce!r}): each worker reduces over its own replicas "
+                "only; leave reduce out to keep the tensors of all of them."
+            )
+        for name, leaf in self.outputs(capture):
+            if isinstance(leaf, tf.Tensor) and not leaf.shape[1:].is_fully_defined():
+                raise UnwatchableError(
+                    f"tensors({name!r}): the size of its features varies "
+                    f"({leaf.shape}), so it has no place in one array; watch it by "
+                    "distwatch.activations, or give it a fixed size."
+                )
+            yield PickedSignal(f"tensor/{name}", leaf)
+
+    def table_key(self, name: str) -> Any:
+        return name
+
+    def layout(self, picked: PickedSignal) -> TensorLayout | None:
+        features = tuple(int(size) for size in picked.tensor.shape[1:])
+        return TensorLayout(features, self.selector.reduce, self.selector.dtype)
+
+
+class ProbeTap(LayerTap, selector=signals.Probe):
+    """Outputs on a fixed batch; what the step put out are examples of their shapes."""
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        for name, leaf in self.outputs(capture):
+            yield PickedSignal(f"probe/{name}", leaf)
+
+    def table_key(self, name: str) -> Any:
+        return id(self.selector)
+
+    def evaluator(
+        self, picked: Sequence[PickedSignal], capturer: StepCapturer
+    ) -> Callable[[Tensor], Sequence[Tensor]] | None:
+        return evaluator(self.watched.model, self.selector, picked, capturer)
+
+
+class ChosenWeightTap(WeightTap, selector=signals.Weights):
+    """Weights as the step left them."""
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        for path, variable in self.chosen_weights().items():
+            yield PickedSignal(f"weight/{path}", value_of(variable))
+
+
+class UpdateTap(OptimizerTap, selector=signals.Updates):
+    """What the optimizer did to a weight, with the weight before it as companion."""
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        for path, applied, i in self.applied(capture):
+            before = applied.before[i]
+            yield PickedSignal(f"update/{path}", applied.after[i] - before, companion=before)
+
+
+class GradientTap(OptimizerTap, selector=signals.Gradients):
+    """Gradients before and after the replicas add theirs."""
+
+    def check(self) -> None:
+        super().check()
+        for optimizer in self.watched.subject.optimizers if self.selector.applied else ():
+            if _hides_applied(optimizer):
+                raise UnwatchableError(_HIDDEN.format(_name(optimizer)))
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        for path, applied, i in self.applied(capture):
+            if applied.local[i] is None:
+                self.watched.unwatched[path] = "no gradient of the loss reaches it"
+                continue
+            if self.selector.local:
+                yield PickedSignal(f"gradient_local/{path}", applied.local[i])
+            if self.selector.applied:
+                reduced = applied.reduced.get(id(applied.variables[i].value))
+                if reduced is None:
+                    raise UnwatchableError(_HIDDEN.format(_name(applied.optimizer)))
+                prefix = "gradient_clipped" if _clips(applied.optimizer) else "gradient"
+                yield PickedSignal(f"{prefix}/{path}", _on_first_replica(reduced))
+
+
+class InputTap(Tap, selector=signals.Inputs):
+    """The batch."""
+
+    phases = PHASES
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(capture.data)
+        for name, leaf in parts("input", x):
+            yield PickedSignal(name, leaf)
+
+
+class LossTap(Tap, selector=signals.Loss):
+    """The loss of the batch."""
+
+    phases = tuple(phase for phase in PHASES if phase != PREDICT)
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        if not capture.losses:
+            raise UnwatchableError(
+                "loss: the step does not call compute_loss of the model in its own graph, "
+                "so there is nothing to watch; in a loop of your own, hand it over by "
+                "watch.loss(...)."
+            )
+        for name, loss in leaves("loss", capture.losses):
+            yield PickedSignal(name, loss)
+
+
+_HIDDEN = (
+    "gradients: under {} Keras adds up the replicas' gradients inside a condition, where "
+    "they cannot be seen; watch distwatch.gradients(applied=False), the local ones, "
+    "whose mean over replicas is what is applied."
+)
+
+
+def _hides_applied(optimizer: Any) -> bool:
+    return bool(
+        isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        or getattr(optimizer, "gradient_accumulation_steps", None)
+    )
+
+
+def _name(optimizer: Any) -> str:
+    if getattr(optimizer, "gradient_accumulation_steps", None):
+        return "gradient accumulation"
+    return type(optimizer).__name__
+
+
+def _clips(optimizer: Any) -> bool:
+    limits = ("clipnorm", "global_clipnorm", "clipvalue")
+    return any(getattr(optimizer, name, None) is not None for name in limits)
+
+
+def _on_first_replica(x: Tensor) -> Tensor:
+    """Keep on the first replica alone what is equal on all of them."""
+    flat = tf.reshape(x, [-1]) if not x.shape.rank else x
+    return x if replica_id() == 0 else flat[:0]
