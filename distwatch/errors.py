@@ -39,6 +39,7 @@ that took time is lost by them.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -172,8 +173,12 @@ def needs_tensorflow(what: str, missing: str) -> BackendError:
         what: what was asked for, as in ``"distwatch.Watch"``.
         missing: ``"tensorflow"`` or ``"keras"``.
     """
-    # The extra would put a second TensorFlow beside tensorflow-cpu or a cluster's own build.
-    install = '"distwatch[tensorflow]"' if missing == "tensorflow" else "keras"
+    # Keras is imported first, so it is what is missed where there is neither. The extra would
+    # put a second TensorFlow beside tensorflow-cpu or a cluster's own build.
+    if importlib.util.find_spec("tensorflow") is None:
+        missing, install = "tensorflow", '"distwatch[tensorflow]"'
+    else:
+        install = missing
     return BackendError(
         f"{what} needs {missing}, which is not installed: pip install {install}. "
         "Reading runs needs neither TensorFlow nor Keras."

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from distwatch.errors import SetupError
+from distwatch.errors import SetupError, training_imports
 
 if TYPE_CHECKING:
     from distwatch.analysis import Run
@@ -36,7 +36,7 @@ def run_demo(store: Path, *, replicas: int, epochs: int, overwrite: bool) -> Run
         overwrite: delete a run that is at ``store``.
 
     Raises:
-        SetupError: scikit-learn, whose digits these are, is not installed.
+        SetupError: scikit-learn, whose digits these are, or TensorFlow is not installed.
         StoreError: the store cannot be written, or something is there.
     """
     if importlib.util.find_spec("sklearn") is None:
@@ -129,10 +129,11 @@ def change_table(run: Run) -> Table:
 
 
 def _train(store: Path, replicas: int, epochs: int, overwrite: bool) -> None:
-    import keras
+    with training_imports("the demo"):
+        import keras
 
-    from distwatch.training.strategies import mirrored
-    from distwatch.training.watch import Watch
+        from distwatch.training.strategies import mirrored
+        from distwatch.training.watch import Watch
 
     strategy = mirrored(replicas)
     watch = Watch(store, overwrite=overwrite)
