@@ -1,10 +1,9 @@
-"""What an installation does without TensorFlow, and what the wheel and the sdist hold."""
+"""What an installation does without TensorFlow, and what the wheel brings."""
 
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import textwrap
 import venv
 from pathlib import Path
@@ -238,40 +237,3 @@ def test_the_bare_wheel_reads_and_says_what_else_to_install(built, folder, tmp_p
         assert_says_what_to_install(
             done, {"demo": "[demo]", "run": "[tensorflow]"}[arguments[0]]
         )
-
-
-@pytest.mark.slow
-def test_the_wheel_with_extras_reports_and_exports(built, folder, tmp_path):
-    (wheel,) = built.glob("*.whl")
-    programs = installed(tmp_path / "venv", f"{wheel}[report,parquet]")
-    for arguments in (*READING, *WITH_EXTRAS):
-        assert_right(run([programs / "distwatch", *arguments], folder))
-    assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
-    code = "import pyarrow.parquet as p; print(p.read_table('run.parquet').num_rows)"
-    # 12 steps, 2 signals, 2 replicas and what is merged over them.
-    assert int(python(code, folder, programs / "python").stdout) == 72
-
-
-@pytest.mark.slow
-def test_the_sdist_has_what_a_packager_needs_and_its_tests_pass(built, tmp_path):
-    (archive,) = built.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
-    (top,) = tmp_path.iterdir()
-    for name in (
-        "LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "Makefile", "pyproject.toml",
-        ".ci/run", ".github/SECURITY.md", ".github/CONTRIBUTING.md", ".pre-commit-config.yaml",
-        "configs/minimal.yaml", "examples/README.md", "distwatch/py.typed",
-        "tests/conftest.py", "tests/data/format-1.zarr/zarr.json",
-    ):  # fmt: skip
-        assert (top / name).exists(), name
-    assert not [path for path in top.rglob("*") if path.suffix == ".pyc"]
-    quick = (
-        "tests/test_layering.py",
-        "tests/test_repository.py",
-        "tests/store/test_old_stores.py",
-    )
-    where = "import distwatch; print(distwatch.__file__)"
-    this_tree = {"PYTHONPATH": str(top)}
-    assert str(top) in run([sys.executable, "-c", where], tmp_path, **this_tree).stdout
-    assert_right(run([sys.executable, "-m", "pytest", "-q", *quick], top, **this_tree))
