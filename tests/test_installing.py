@@ -237,3 +237,15 @@ def test_the_bare_wheel_reads_and_says_what_else_to_install(built, folder, tmp_p
         assert_says_what_to_install(
             done, {"demo": "[demo]", "run": "[tensorflow]"}[arguments[0]]
         )
+
+
+@pytest.mark.slow
+def test_the_wheel_with_extras_reports_and_exports(built, folder, tmp_path):
+    (wheel,) = built.glob("*.whl")
+    programs = installed(tmp_path / "venv", f"{wheel}[report,parquet]")
+    for arguments in (*READING, *WITH_EXTRAS):
+        assert_right(run([programs / "distwatch", *arguments], folder))
+    assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
+    code = "import pyarrow.parquet as p; print(p.read_table('run.parquet').num_rows)"
+    # 12 steps, 2 signals, 2 replicas and what is merged over them.
+    assert int(python(code, folder, programs / "python").stdout) == 72
