@@ -10,7 +10,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SUPPORTED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench gpu-check matrix picture test-all-pythons
+.PHONY: help demo test lint bench gpu-check matrix picture test-all-pythons \
+  test-installing test-oldest oldest dist
 
 help:
 	@echo 'make demo               train on handwritten digits, watched, and show what changed'
@@ -21,6 +22,10 @@ help:
 	@echo 'make matrix             every strategy x model kind x mode (half an hour or so)'
 	@echo 'make picture            draw the picture of the README anew'
 	@echo 'make test-all-pythons   the whole suite on each supported Python found here'
+	@echo 'make test-installing    the wheel and the sdist, in new environments without TensorFlow'
+	@echo 'make test-oldest        with the oldest versions of what distwatch needs (Python 3.11)'
+	@echo 'make oldest             write .github/oldest.txt anew, from pyproject.toml (needs uv)'
+	@echo 'make dist               build the sdist, and the wheel from it, into dist/'
 
 demo: $(READY)
 	$(BIN)/distwatch demo
@@ -56,6 +61,39 @@ test-all-pythons:
 	    $(MAKE) test PYTHON=python$$v VENV=.venv-$$v || exit 1; \
 	  else echo "== Python $$v is not here"; fi; \
 	done
+
+test-installing: $(READY)
+	$(BIN)/python -m pytest tests/test_installing.py
+
+dist: $(READY)
+	$(BIN)/python -m build
+
+# One test module a law, and the reading side: enough to see a version that does not do.
+OLD := .venv-oldest
+OLD_TESTS := tests/store/test_format.py tests/store/test_encoding.py \
+  tests/store/test_old_stores.py tests/statistics tests/signals tests/config \
+  tests/cli/test_commands.py tests/cli/test_report.py tests/export tests/event_files \
+  tests/training/test_truth.py tests/training/test_tracker.py \
+  tests/training/test_untouched.py tests/training/test_weights_and_gradients.py \
+  tests/training/test_nothing_missed.py
+
+# Not the shipped JSON Schema: an older pydantic words it differently.
+test-oldest: $(OLD)/.ready
+	$(OLD)/bin/python -m pytest $(OLD_TESTS) \
+	  --deselect tests/config/test_schema.py::test_the_shipped_one_is_that_of_today
+
+oldest:
+	uv pip compile --quiet --upgrade --resolution lowest-direct --python-version 3.11 \
+	  --constraint .github/oldest.in --extra test --no-annotate --custom-compile-command 'make oldest' \
+	  pyproject.toml -o .github/oldest.txt
+
+$(OLD)/.ready: pyproject.toml .github/oldest.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo 'The oldest versions are those for Python 3.11: make test-oldest PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -m venv $(OLD)
+	@echo '*' > $(OLD)/.gitignore
+	@$(OLD)/bin/python -m pip install --quiet -c .github/oldest.txt -e '.[test]'
+	@touch $@
 
 # The stamp is written last, so an interrupted set-up is done again; a pyproject.toml
 # that is newer than the stamp is installed anew.

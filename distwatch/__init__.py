@@ -4,7 +4,9 @@
 >>> run = dw.open_run("run.zarr")          # doctest: +SKIP
 
 Importing this loads neither TensorFlow nor xarray; each name is loaded when it
-is first used.
+is first used. What trains (`Watch`, `Tracker`, `watching`, `preflight`, `compat`) needs
+TensorFlow and Keras, ``pip install "distwatch[tensorflow]"``, and raises
+`distwatch.errors.BackendError` without them; reading runs needs neither.
 """
 
 from __future__ import annotations
@@ -87,19 +89,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES and name not in _ROOMS:
         raise AttributeError(f"module 'distwatch' has no attribute {name!r}")
-    try:
-        if name in _ROOMS:
-            return importlib.import_module(f"distwatch.{name}")
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", "keras"):
-            raise
-        from distwatch.errors import BackendError
+    if name in _ROOMS:
+        return importlib.import_module(f"distwatch.{name}")
+    from distwatch.errors import training_imports
 
-        raise BackendError(
-            f"distwatch.{name} needs {error.name}, which is not installed: "
-            f"pip install {error.name}. Reading runs does without."
-        ) from error
+    with training_imports(f"distwatch.{name}"):
+        value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

@@ -39,6 +39,9 @@ that took time is lost by them.
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 
@@ -161,6 +164,43 @@ class EventFilesWarning(DistwatchWarning):
 
 class KnownTrapWarning(DistwatchWarning):
     """A known fault of Keras changes the results of this training."""
+
+
+def needs_tensorflow(what: str, missing: str) -> BackendError:
+    """The error that says what to install where TensorFlow or Keras is missing.
+
+    Args:
+        what: what was asked for, as in ``"distwatch.Watch"``.
+        missing: ``"tensorflow"`` or ``"keras"``.
+    """
+    # Keras is imported first, so it is what is missed where there is neither. The extra would
+    # put a second TensorFlow beside tensorflow-cpu or a cluster's own build.
+    if importlib.util.find_spec("tensorflow") is None:
+        missing, install = "tensorflow", '"distwatch[tensorflow]"'
+    else:
+        install = missing
+    return BackendError(
+        f"{what} needs {missing}, which is not installed: pip install {install}. "
+        "Reading runs needs neither TensorFlow nor Keras."
+    )
+
+
+@contextmanager
+def training_imports(what: str) -> Iterator[None]:
+    """Around imports of ``distwatch.training``: say what to install if they cannot be had.
+
+    Args:
+        what: what was asked for, as in ``"distwatch.Watch"``.
+
+    Raises:
+        BackendError: TensorFlow or Keras is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", "keras"):
+            raise
+        raise needs_tensorflow(what, error.name) from None
 
 
 def nearest(word: str, known: list[str], most: int = 3) -> str:

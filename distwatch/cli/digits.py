@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from distwatch.cli.following import Follower, Wanted, display_for, follow
-from distwatch.errors import SetupError
+from distwatch.errors import SetupError, training_imports
 
 #: Rows a replica and batch: the first batch has to divide evenly over the replicas.
 ROWS_PER_REPLICA = 32
@@ -30,7 +30,7 @@ def run_demo(store: Path, *, replicas: int, epochs: int, overwrite: bool) -> Non
         overwrite: delete a run that is at ``store``.
 
     Raises:
-        SetupError: scikit-learn, whose digits these are, is not installed.
+        SetupError: scikit-learn, whose digits these are, or TensorFlow is not installed.
         StoreError: the store cannot be written, or something is there.
     """
     if importlib.util.find_spec("sklearn") is None:
@@ -47,10 +47,11 @@ def run_demo(store: Path, *, replicas: int, epochs: int, overwrite: bool) -> Non
 
 
 def _train(store: Path, replicas: int, epochs: int, overwrite: bool) -> None:
-    import keras
+    with training_imports("the demo"):
+        import keras
 
-    from distwatch.training.strategies import mirrored
-    from distwatch.training.watch import Watch
+        from distwatch.training.strategies import mirrored
+        from distwatch.training.watch import Watch
 
     strategy = mirrored(replicas)
     watch = Watch(store, overwrite=overwrite)

@@ -3,7 +3,8 @@
 ``virtual_devices`` and ``mirrored`` split this machine's CPU for scripts; under
 pytest, ``--replicas 4`` does so before TensorFlow starts, and the fixtures
 ``replicas`` and ``strategy`` say how many there are and train on all of them
-(``distwatch.testing.plugin``).
+(``distwatch.testing.plugin``). These need TensorFlow and Keras, and raise
+`distwatch.errors.BackendError` without them.
 
 ``distwatch.testing.laws`` holds the laws of a mergeable summary against any
 statistic, and ``distwatch.testing.fake`` writes made-up runs whose every number is
@@ -24,6 +25,9 @@ def __getattr__(name: str) -> Any:
     # Lazy, since the pytest plugin lives here and must not load TensorFlow.
     if name not in __all__:
         raise AttributeError(f"module 'distwatch.testing' has no attribute {name!r}")
-    from distwatch.training import strategies
+    from distwatch.errors import training_imports
+
+    with training_imports(f"distwatch.testing.{name}"):
+        from distwatch.training import strategies
 
     return getattr(strategies, name)

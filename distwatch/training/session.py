@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
+import importlib
 import platform
 import secrets
 import warnings
@@ -327,6 +327,7 @@ class Session:
 
 def versions() -> dict[str, str]:
     """The versions that a run was made with."""
-    packages = ("distwatch", "tensorflow", "keras", "numpy", "zarr")
-    found = {name: importlib.metadata.version(name) for name in packages}
+    # Asked of the modules: TensorFlow is also distributed as tensorflow-cpu, tf-nightly, ...
+    modules = ("distwatch", "tensorflow", "keras", "numpy", "zarr")
+    found = {name: importlib.import_module(name).__version__ for name in modules}
     return {**found, "python": platform.python_version()}

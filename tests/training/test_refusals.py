@@ -251,4 +251,4 @@ def test_without_tensorflow_the_remedy_is_named():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("open_run\n")
-    assert "which is not installed" in done.stdout
+    assert 'which is not installed: pip install "distwatch[tensorflow]"' in done.stdout

@@ -19,6 +19,7 @@ _NAMED = ("tensorflow", "keras", "numpy", "zarr")
 
 #: What each extra brings. Those of developers are not here.
 _EXTRAS = {
+    "tensorflow": "training that is watched",
     "demo": "distwatch demo",
     "report": "distwatch report, run.plot",
     "png": "distwatch report --png",
@@ -43,8 +44,14 @@ def look_at_software() -> Iterator[Finding]:
         return
     yield _python(package["Requires-Python"])
     yield ok("distwatch", distwatch.__version__)
-    yield from _required([each for each in needed if _applies(each, "")])
-    known = package.get_all("Provides-Extra") or []
+    required = [each for each in needed if _applies(each, "")]
+    known = set(package.get_all("Provides-Extra") or []) & set(_EXTRAS)
+    training = _members("tensorflow", needed)
+    if any(version_of(each.name) for each in training):
+        # Who trains needs both, in these versions; who only reads needs neither.
+        required += training
+        known.discard("tensorflow")
+    yield from _required(required)
     for extra in filter(known.__contains__, _EXTRAS):
         yield _extra(extra, _EXTRAS[extra], needed)
 

@@ -46,7 +46,7 @@ def look_at_trainings(timeout: float = TIMEOUT) -> Iterator[Finding]:
         yield note(
             "TensorFlow",
             "not installed: runs can be read here, and no training can be watched",
-            "pip install tensorflow",
+            'pip install "distwatch[tensorflow]"',
         )
         return
     yield _backend()

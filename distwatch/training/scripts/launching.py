@@ -21,11 +21,11 @@ from typing import Any, NoReturn
 
 from distwatch.config import read_arguments, watch_config
 from distwatch.errors import (
-    BackendError,
     ConfigError,
     NotWritableError,
     RunExistsError,
     SetupError,
+    needs_tensorflow,
 )
 from distwatch.store.addresses import Address, address_of, inside, scheme_of
 from distwatch.training.scripts import bootstrap
@@ -187,10 +187,8 @@ def _check_python() -> None:
             )
     for library in ("tensorflow", "keras"):
         if importlib.util.find_spec(library) is None:
-            raise BackendError(
-                f"{library} is not installed for {sys.executable}, by which the script is run: "
-                f"pip install {library}, or call the distwatch of the Python that has it."
-            )
+            what = f"a script that is run by {sys.executable}, the Python of this distwatch,"
+            raise needs_tensorflow(what, library)
 
 
 def _check_arguments(config: Path | None, arguments: dict[str, Any]) -> None:

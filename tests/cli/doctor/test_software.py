@@ -9,11 +9,11 @@ from distwatch.cli.doctor import software
 from distwatch.cli.doctor.software import look_at_software
 
 NEEDED = [
-    "keras>=3.12",
     "numpy>=1.26",
-    "tensorflow>=2.20",
     "zarr>=3.1.3",
     "rich>=13.7",
+    'keras>=3.12; extra == "tensorflow"',
+    'tensorflow>=2.20; extra == "tensorflow"',
     'plotly>=6.0; extra == "report"',
     'distwatch[report]; extra == "png"',
     'kaleido>=1.0; extra == "png"',
@@ -38,7 +38,7 @@ def findings(monkeypatch):
 
     class About(dict):
         def get_all(self, _):
-            return ["report", "png", "parquet", "test"]
+            return ["tensorflow", "report", "png", "parquet", "test"]
 
     def found(*, gone=(), python=">=3.11", **versions):
         there = {name: is_ for name, is_ in {**THERE, **versions}.items() if name not in gone}
@@ -72,6 +72,7 @@ def test_all_is_there(findings, monkeypatch):
     assert "kaleido 1.5.0" in found["[png]"].text
     assert "plotly 7.1.0" in found["[png]"].text
     assert "[test]" not in found
+    assert "[tensorflow]" not in found
 
 
 def test_what_is_needed_and_missing_is_a_problem(findings):
@@ -81,6 +82,13 @@ def test_what_is_needed_and_missing_is_a_problem(findings):
         assert "not installed" in found[name].text
     assert found["tensorflow"].remedy == "pip install --upgrade 'tensorflow>=2.20'"
     assert found["keras"].verdict == "ok"
+
+
+def test_who_only_reads_needs_neither_tensorflow_nor_keras(findings):
+    found = findings(gone=["tensorflow", "keras"])
+    assert not {"tensorflow", "keras"} & set(found)
+    assert found["[tensorflow]"].verdict == "note"
+    assert found["[tensorflow]"].remedy == "pip install 'distwatch[tensorflow]'"
 
 
 def test_what_is_too_old_is_a_problem(findings):

@@ -184,4 +184,4 @@ def test_without_tensorflow_nothing_is_started(monkeypatch):
     (finding,) = look_at_trainings()
     assert finding.verdict == "note"
     assert "no training can be watched" in finding.text
-    assert finding.remedy == "pip install tensorflow"
+    assert finding.remedy == 'pip install "distwatch[tensorflow]"'
