@@ -20,7 +20,7 @@ help:
 	@echo 'make bench              what watching costs, as watched/unwatched step time'
 	@echo 'make gpu-check          truth, untouched training and cost on the GPUs of this machine'
 	@echo 'make matrix             every strategy x model kind x mode (half an hour or so)'
-	@echo 'make picture            draw the picture of the README anew'
+	@echo 'make picture            redraw the picture of the README'
 	@echo 'make test-all-pythons   the whole suite on each supported Python found here'
 
 demo: $(READY)

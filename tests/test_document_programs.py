@@ -20,7 +20,10 @@ README, START, GUIDES = ROOT / "README.md", ROOT / "docs" / "index.md", ROOT / "
 PAGES = [
     path
     for path in DOCUMENTS
-    if any(block.language in ("python", "sh", "yaml") for block in blocks(path))
+    if any(
+        block.language in ("python", "sh", "yaml") and not block.not_run
+        for block in blocks(path)
+    )
 ]
 # Keras saves a distributed variable in a way that NumPy 2 will give up; watching or not.
 KNOWN = "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
