@@ -10,17 +10,18 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SUPPORTED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench gpu-check matrix picture test-all-pythons \
+.PHONY: help demo test lint docs bench gpu-check matrix picture test-all-pythons \
   test-installing test-oldest oldest dist
 
 help:
 	@echo 'make demo               train on handwritten digits, watched, and show what changed'
 	@echo 'make test               the whole suite'
 	@echo 'make lint               style, format and types'
+	@echo 'make docs               the documentation as a website, in site/'
 	@echo 'make bench              what watching costs, as watched/unwatched step time'
 	@echo 'make gpu-check          truth, untouched training and cost on the GPUs of this machine'
 	@echo 'make matrix             every strategy x model kind x mode (half an hour or so)'
-	@echo 'make picture            draw the picture of the README anew'
+	@echo 'make picture            redraw the picture of the README'
 	@echo 'make test-all-pythons   the whole suite on each supported Python found here'
 	@echo 'make test-installing    the wheel and the sdist, in new environments without TensorFlow'
 	@echo 'make test-oldest        with the oldest versions of what distwatch needs (Python 3.11)'
@@ -39,6 +40,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/step_time.py
 
@@ -52,7 +56,7 @@ picture: $(READY)
 	$(BIN)/python examples/find_the_skewed_replica.py runs/picture
 	$(BIN)/distwatch report runs/picture/skewed.zarr -o runs/picture/report.html \
 	  --png runs/picture/png --signals loss
-	cp runs/picture/png/curves-loss.png examples/odd_replica.png
+	cp runs/picture/png/curves-loss.png docs/images/odd_replica.png
 
 test-all-pythons:
 	@for v in $(SUPPORTED); do \

@@ -1,15 +1,15 @@
-"""What does a run tell, long after training, on a machine without TensorFlow or a GPU?
+"""What does a run show, long after training, on a machine without TensorFlow or a GPU?
 
     python examples/digits_under_mirrored.py runs/digits.zarr
     python examples/analyse_with_dask.py [runs/digits.zarr]
 
 A run opens as an xarray dataset of dask arrays: nothing is read until something is computed,
-and then only what that needs, so that a run of any length can be asked. Rows hold exact
-states, not averages, so that they merge: over replicas, over the steps of an epoch, or over
-all of them.
+and then only what that needs, so runs of any length can be analysed. Rows hold exact states,
+not averages, so they can be merged: over replicas, over the steps of an epoch, or over all of
+them.
 
-Look at the merged inputs: every epoch comes out with the same mean and standard deviation,
-those of the whole training data, though no step and no replica saw more than 32 images.
+Look at the merged inputs: every epoch has the same mean and standard deviation, those of the
+whole training data, although no step and no replica saw more than 32 images.
 """
 
 from __future__ import annotations

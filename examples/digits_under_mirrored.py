@@ -3,12 +3,12 @@
     python examples/digits_under_mirrored.py [RUN]
 
 A small convnet learns handwritten digits on two replicas while a Watch records every batch.
-Nothing in the model says so: it is built, compiled and fitted as ever.
+The model is built, compiled and fitted as usual, without any change.
 
-Look at three things in what is printed: the summary, which `fit` ends with (no NaN, no row
-lost, no replica that is given other data); how much each layer's output changes from one
-batch to the next, which grows as it learns to tell digits apart; and the size of each update
-beside its weight, near 1e-3 where a layer learns at a healthy speed, 0 where it learns nothing.
+Look at three parts of the output: the summary at the end of `fit` (no NaN, no row lost, no
+replica with different data); how much the output of each layer changes from one batch to the
+next, which grows as the layer learns to distinguish digits; and the ratio of each update to its
+weight, near 1e-3 where a layer learns at a healthy speed, 0 where it learns nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def train(store: str) -> None:
 
 def change_by_epoch(run: dw.Run) -> pd.DataFrame:
     """Mean absolute change of each layer: a row for each layer, a column for each epoch."""
-    rows = run.to_xarray(merged=True)  # dims (step, signal); epoch stands beside step
+    rows = run.to_xarray(merged=True)  # dims (step, signal); with the coordinate epoch
     outputs = [signal for signal in run.signals if signal.startswith("activation/")]
     # Sums of |change| and numbers of elements add up over steps; means would not.
     sums = rows[["l1", "count"]].sel(signal=outputs).groupby("epoch").sum()
@@ -90,13 +90,15 @@ def ratio_by_epoch(run: dw.Run) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", nargs="?", default="runs/digits.zarr", help="is written anew")
+    parser.add_argument(
+        "run", nargs="?", default="runs/digits.zarr", help="replaced if it exists"
+    )
     store = parser.parse_args().run
     train(store)
 
     run = dw.open_run(store)
     print(f"\nMean change from batch to batch\n{change_by_epoch(run).round(4)}")
-    print(f"\nUpdate beside its weight\n{ratio_by_epoch(run).round(5)}")
+    print(f"\nRatio of each update to its weight\n{ratio_by_epoch(run).round(5)}")
     print(f"\nRead on:\n  distwatch info {store}")
     print(f"  python examples/analyse_with_dask.py {store}")
 

@@ -1,14 +1,14 @@
-"""Which replica is fed other data than the rest? The loss does not tell; its inputs do.
+"""Which replica receives different data? The loss does not show it; the inputs do.
 
     python examples/find_the_skewed_replica.py [FOLDER]
 
-Handwritten digits lie in four shards, one for each replica, and each shard was scaled by its
-own largest pixel. In shard 2 a single pixel is hot: it reads 255 where ink ends at 16. So all
-other images of that shard are divided by 255, and replica 2 trains on nearly blank paper.
-Averaged over four replicas the loss falls all the same.
+Handwritten digits are in four shards, one for each replica, and each shard was scaled by its
+own largest pixel. Shard 2 contains one faulty pixel: it reads 255, while ink ends at 16. So all
+other images of that shard are divided by 255, and replica 2 trains on nearly blank images.
+Averaged over four replicas, the loss still falls.
 
-Look at the summary's sentence on the replica that is given other data, and at the means above
-it. The second training scales every shard alike: the sentence is gone.
+Look at the summary's sentence about the replica with different data, and at the means above it.
+The second training scales every shard in the same way: the sentence is gone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def by_own_maximum(images: np.ndarray) -> np.ndarray:
 
 
 def by_known_range(images: np.ndarray) -> np.ndarray:
-    return np.clip(images, 0, 16) / 16  # the mend
+    return np.clip(images, 0, 16) / 16  # the correction
 
 
 def pipeline(scale) -> tf.data.Dataset:

@@ -1,4 +1,4 @@
-"""Three textbook ways to see how tensors change from batch to batch, made to work.
+"""Three common ways to see how tensors change from batch to batch, with distwatch.
 
     python examples/three_textbook_ways.py [--replicas 1 2] [--folder RUNS]
 
@@ -6,7 +6,7 @@
 2. a callback that compares the model's outputs after each batch. Outputs on the batches
    themselves differ because the batches do; on one fixed batch, a probe, a change can only
    come from the weights;
-3. histograms of activations, as quantiles batch by batch.
+3. histograms of activations, as quantiles of each batch.
 
 Each runs on one device and on two replicas, where a replica is compared with itself.
 """
@@ -47,7 +47,7 @@ def a_layer_that_returns_the_change(store: Path, strategy) -> dw.Run:
 def change_of_the_output(store: Path, strategy) -> dw.Run:
     with strategy.scope():
         model = keras.Sequential([keras.Input((10,)), layers.Dense(3, activation="softmax")])
-    # Eight rows that are never trained on; inference mode, beside the training.
+    # Eight rows that are never trained on; in inference mode.
     fixed = np.linspace(-1.0, 3.0, 80, dtype="float32").reshape(8, 10)
     probe = dw.probe(fixed, every=1, reference="previous")
     return fit(model, dw.Watch(store, signals=[probe]))

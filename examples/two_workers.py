@@ -1,15 +1,15 @@
-"""Do two workers make one run? Two processes on this machine train together and show it.
+"""Do two workers write one run? Two processes on this machine train together and show it.
 
     python examples/two_workers.py [RUN]
 
-The script starts itself twice, once for each worker, as a cluster's scheduler would start it
-on two machines: with a TF_CONFIG that names all workers and says which one this is. Each
-worker writes the rows of its own replica into the one run (between machines: into a folder or
-bucket that they share), and whoever opens the run sees both.
+The script starts itself twice, once for each worker, as the scheduler of a cluster would start
+it on two machines: with a TF_CONFIG that lists all workers and says which one this is. Each
+worker writes the rows of its own replica into the same run (between machines: into a folder or
+bucket that they share), and the opened run contains both.
 
-Look at the rows: each worker was given half of every batch, other patients than the other
-one, while the merged mean is that of all 442 patients. And at the losses: each worker has its
-own, the weights are the same.
+Look at the rows: each worker receives half of every batch, with different patients, while the
+merged mean is that of all 442 patients. Then look at the losses: each worker has its own, while
+the weights are the same.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def start_workers(store: Path) -> None:
     for index in range(WORKERS):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         # On CPUs, since two workers of one machine would each take all of its GPUs.
-        told = {"TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": ""}
+        environment = {"TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, __file__, str(store)]
-        processes.append(subprocess.Popen(command, env={**os.environ, **told}))
+        processes.append(subprocess.Popen(command, env={**os.environ, **environment}))
     codes = [process.wait() for process in processes]
     if any(codes):
-        sys.exit(f"The workers ended with {codes}; what they said stands above.")
+        sys.exit(f"The workers ended with {codes}; their messages are above.")
 
 
 def free_ports(n: int) -> list[int]:
@@ -101,7 +101,7 @@ def show(run: dw.Run) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "run", nargs="?", type=Path, default="runs/workers.zarr", help="is written anew"
+        "run", nargs="?", type=Path, default="runs/workers.zarr", help="replaced if it exists"
     )
     store = parser.parse_args().run
     if "TF_CONFIG" in os.environ:

@@ -1,14 +1,15 @@
-"""What do two models that learn together, in a loop of one's own, do to each other?
+"""How do two models that learn together in a custom loop affect each other?
 
     python examples/watch_a_custom_loop.py [RUN]
 
-A teacher learns to tell benign from malignant tumours, and in the same step a smaller student
-learns to say what the teacher says. There is no `fit`: the loop calls `strategy.run`, and
-`dw.watching` hears both models, both optimizers and both losses in it, on two replicas.
+A teacher learns to distinguish benign from malignant tumours, and in the same step a smaller
+student learns to predict the teacher's output. There is no `fit`: the loop calls
+`strategy.run`, and `dw.watching` observes both models, both optimizers and both losses, on two
+replicas.
 
-Look at the losses: the student's cannot settle before the teacher's does. And at how far the
-kernels went: the updates of all steps add up to the way from the first weight to the last one,
-so no step of the loop was missed.
+Look at the losses: the student's cannot settle before the teacher's does. Then look at how far
+the kernels moved: the updates of all steps add up to the difference between the last weight and
+the first one, so no step of the loop was missed.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ def batches() -> tf.data.Dataset:
 
 
 def learn(model, optimizer, x, wanted) -> tuple[tf.Tensor, tf.Tensor]:
-    """One step of one model on one replica: what it said, and its loss there."""
+    """One step of one model on one replica: its output, and its loss there."""
     with tf.GradientTape() as tape:
-        said = model(x, training=True)
-        each = CROSS_ENTROPY(wanted, said)
+        output = model(x, training=True)
+        each = CROSS_ENTROPY(wanted, output)
         loss = tf.nn.compute_average_loss(each, global_batch_size=BATCH)
     weights = model.trainable_variables
     optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
-    return said, tf.reduce_mean(each)
+    return output, tf.reduce_mean(each)
 
 
 def train(store: str) -> dict[str, float]:
@@ -98,7 +99,9 @@ def train(store: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", nargs="?", default="runs/loop.zarr", help="is written anew")
+    parser.add_argument(
+        "run", nargs="?", default="runs/loop.zarr", help="replaced if it exists"
+    )
     store = parser.parse_args().run
     went = train(store)
 
@@ -108,8 +111,8 @@ def main() -> None:
         loss = run[signal].merged("mean").groupby("epoch").mean()
         print(f"loss of the {name}:", *(f"{value:.3f}" for value in loss.values))
     for name, distance in went.items():
-        told = float(run[f"update/{name}/hidden/kernel"].merged("mean").sum())
-        print(f"{name}'s hidden kernel went {distance:+.6f}; its updates: {told:+.6f}")
+        updates = float(run[f"update/{name}/hidden/kernel"].merged("mean").sum())
+        print(f"{name}'s hidden kernel went {distance:+.6f}; its updates: {updates:+.6f}")
 
 
 if __name__ == "__main__":

@@ -1,192 +1,161 @@
-"""What the documents say runs as it stands, in their order, as a reader would run it."""
+"""What the documents say is true: links lead somewhere, commands exist, blocks are of a kind.
 
-import os
-import re
-import shlex
-import subprocess
-import sys
-import tomllib
-from pathlib import Path
-
-import pytest
-from commands import BIN
-
-import distwatch as dw
-
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-DOCUMENTS = sorted(
-    path
-    for path in (
-        README,
-        *ROOT.glob("examples/**/*.md"),
-        *ROOT.glob(".github/*.md"),
-        *ROOT.glob("distwatch/**/*.md"),
-    )
-)
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-#: Blocks that show output, or the form of something: nothing in them is to be run.
-SHOWN = ("text", "json")
-QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "100"}
-# Keras saves a distributed variable in a way that NumPy 2 will give up; watching or not.
-KNOWN = "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
-#: A training of the reader's own, which `distwatch run` is shown with.
-TRAINING = """
-import argparse
-import keras
-import numpy as np
-
-parser = argparse.ArgumentParser()
-parser.add_argument("--epochs", type=int, default=1)
-parser.add_argument("--lr", type=float, default=0.1)
-given = parser.parse_args()
-model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-model.compile(keras.optimizers.SGD(given.lr), "mse")
-x = np.random.default_rng(0).normal(1.0, 2.0, (40, 3))
-model.fit(x, x[:, :2], batch_size=8, epochs=given.epochs, verbose=0)
+The programs in them are run by test_document_programs.py.
 """
 
-#: A program that pytest runs.
-TESTS = "def test_"
+import ast
+import re
+import shlex
+import tomllib
+from collections import Counter
+from urllib.parse import urlparse
+
+import pytest
+from documents import DOCUMENTS, ROOT, blocks, commands, continued, headings
+from test_layering import FLOORS, TRAINING_FLOORS
+
+import distwatch as dw
+from distwatch.cli import COMMANDS
+
+#: Blocks that show output, or a file of another program: there is nothing in them to run.
+SHOWN = {"text", "json", "toml"}
+#: Why blocks are not run, and how many there are of each. A new one is counted here.
+NOT_RUN = {
+    "installs packages": 2,
+    "makes an environment": 2,
+    "needs a bucket": 1,
+    "several machines": 1,
+}
+#: Sites that documents may name. There is no site of this project yet.
+SITES = {"keepachangelog.com", "semver.org"}
+LINK = re.compile(r"(?<!`)\]\(([^)\s]+)\)")
+
+documents = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
 
 
-def blocks(document, language):
-    """The fenced blocks of a document in one language, in their order."""
-    return [text for name, text in FENCED.findall(document.read_text()) if name == language]
+def links(document):
+    return LINK.findall(document.read_text())
 
 
-def lines(document):
-    """What a reader would type into a shell, a command a line, without the comments."""
-    typed = "".join(blocks(document, "sh")).replace("\\\n", " ")
-    return [
-        line for line in (each.split(" #")[0].strip() for each in typed.splitlines()) if line
-    ]
+def test_the_documents_are_found():
+    names = {str(path.relative_to(ROOT)) for path in DOCUMENTS}
+    assert {"README.md", "docs/index.md", "distwatch/store/FORMAT.md"} < names
+    assert sum(len(links(path)) for path in DOCUMENTS) > 40
+    assert sum(len(blocks(path)) for path in DOCUMENTS) > 50
 
 
-def run(*command, cwd):
-    ended = subprocess.run(
-        list(map(str, command)),
-        cwd=cwd,
-        env=QUIET,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+@documents
+def test_links_lead_somewhere(document):
+    for link in links(document):
+        target, _, anchor = link.partition("#")
+        if "://" in target:
+            assert urlparse(target).hostname in SITES
+            continue
+        path = (document.parent / target).resolve() if target else document
+        assert path.exists(), f"{link}: no such file"
+        if document.is_relative_to(ROOT / "docs"):
+            assert path.is_relative_to(ROOT / "docs"), f"{link} leads out of the site"
+        if anchor:
+            assert anchor in headings(path), f"{link}: no such heading"
+
+
+@documents
+def test_blocks_are_of_a_kind_that_is_run_or_shown(document):
+    for block in blocks(document):
+        assert block.language in {"python", "sh", "yaml", *SHOWN}, block
+        if block.language == "python":
+            ast.parse(block.text)
+        if block.language == "toml":
+            tomllib.loads(block.text)
+    if base := continued(document):
+        assert base in DOCUMENTS
+        assert continued(base) is None
+
+
+def test_blocks_that_are_not_run_are_counted():
+    reasons = [block.not_run for path in DOCUMENTS for block in blocks(path) if block.not_run]
+    lines = [line for path in DOCUMENTS for line in path.read_text().splitlines()]
+    marks = sum(line.startswith("<!-- not run") for line in lines)
+    assert marks == len(reasons), "a mark does not stand right above a block"
+    assert Counter(reasons) == NOT_RUN
+
+
+@documents
+def test_every_command_is_one_that_there_is(document):
+    for line in commands(document):
+        program, *arguments = shlex.split(line)
+        if program == "make":
+            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert {each for each in arguments if "=" not in each} <= set(targets)
+        elif program in ("python", "pytest"):
+            files = [each for each in arguments if each.startswith(("examples/", "tests/"))]
+            assert all((ROOT / each).exists() for each in files), line
+        elif program == "distwatch":
+            assert arguments[0] in COMMANDS, line
+        else:
+            assert program in ("pip", "git", "cd", "cp", "."), f"nothing tests {line}"
+
+
+@documents
+def test_extras_that_are_named_are_there(document):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"(?:distwatch|\.)\[([\w,]+)\]", document.read_text())
+    assert {extra for each in named for extra in each.split(",")} <= set(
+        project["optional-dependencies"]
     )
-    assert ended.returncode == 0, (command, ended.stdout[-2000:], ended.stderr)
-    assert "retracing" not in ended.stderr
-    return ended.stdout
 
 
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory):
-    """Where somebody has run the README's programs, and what these printed."""
-    folder = tmp_path_factory.mktemp("reader")
-    programs = [block for block in blocks(README, "python") if TESTS not in block]
-    (folder / "readme.py").write_text("\n".join(programs))
-    printed = run(sys.executable, "-W", "error", "-W", KNOWN, "readme.py", cwd=folder)
-    return folder, printed
+@documents
+def test_paths_of_the_tree_that_are_named_are_there(document):
+    """Such as `tests/benchmarks/step_time.py`, which the costs come from."""
+    named = r"`((?:distwatch|tests|examples|configs|docs|\.github)/[\w./-]+)`"
+    for path in re.findall(named, document.read_text()):
+        assert (ROOT / path).exists(), path
 
 
-def test_the_readme_s_programs_run(reader):
-    folder, printed = reader
-    opened = dw.open_run(folder / "run.zarr")
-    assert opened.summary() in printed
-    assert len(opened) == 3 * 56
-    # As its comment says.
-    assert f"run.signals)  # {', '.join(opened.signals)}" in README.read_text()
-    assert len(dw.open_run(folder / "tracked.zarr")) == 56
-    assert len(dw.open_run(folder / "sampled.zarr")) == 6
+def test_every_public_name_is_in_the_reference():
+    reference = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
+    listed = re.findall(r"^::: distwatch\.(\w+)$", reference, re.MULTILINE)
+    assert set(dw.__all__) == set(listed) - {"errors"}
 
 
-def test_the_readme_s_test_runs_on_two_replicas(tmp_path):
-    (block,) = [block for block in blocks(README, "python") if TESTS in block]
-    (tmp_path / "test_readme_block.py").write_text(block)
-    options = ("-p", "no:cacheprovider", "--replicas", "2")
-    printed = run(sys.executable, "-m", "pytest", *options, cwd=tmp_path)
-    assert "1 passed" in printed
+def test_every_command_is_in_the_reference():
+    reference = (ROOT / "docs" / "api" / "command-line.md").read_text()
+    for name in COMMANDS:
+        assert f"`distwatch {name}" in reference
 
 
-def test_the_readme_s_commands_run(reader):
-    folder, _ = reader
-    (folder / "package").mkdir()
-    for script in ("train.py", "package/train.py"):
-        (folder / script).write_text(TRAINING)
-    typed = [line for line in lines(README) if line.startswith("distwatch ")]
-    assert len(typed) > 5
-    for line in typed:
-        run(BIN / "distwatch", *shlex.split(line)[1:], cwd=folder)
-    assert len(dw.open_run(folder / "distwatch-runs" / "fit-000.zarr")) == 15
-    assert len(dw.open_run(folder / "runs" / "fit-000.zarr")) == 1  # every tenth of five
+def test_the_map_is_that_of_the_imports():
+    """Every room, in an order in which imports point up the page; no file that is not there."""
+    text = (ROOT / "docs" / "how" / "architecture.md").read_text()
+    outer, inner = text.partition("## The map")[2].split("Inside `training`:")
+    named = rooms_in(outer)
+    level = {room: i for i, floor in enumerate(FLOORS) for room in floor}
+    assert sorted(named) == sorted(level)
+    assert [level[room] for room in named] == sorted(level.values())
+    assert set(rooms_in(inner.partition("## ")[0])) <= set().union(*TRAINING_FLOORS)
 
 
-@pytest.mark.parametrize(
-    "document",
-    [each for each in DOCUMENTS if each != README and blocks(each, "python")],
-    ids=lambda path: path.name,
-)
-def test_programs_of_other_documents_run(reader, document):
-    """Beside what the README's have left there."""
-    folder, _ = reader
-    (folder / "other.py").write_text("\n".join(blocks(document, "python")))
-    run(sys.executable, "-W", "error", "-W", KNOWN, "other.py", cwd=folder)
+def rooms_in(part):
+    """The names in the first column of a table, in order."""
+    rows = re.findall(r"^\| (`[^|]+) \|", part, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_block_is_of_a_kind_that_is_run_or_shown(document):
-    kinds = {language for language, _ in FENCED.findall(document.read_text())}
-    assert kinds <= {"python", "sh", *SHOWN}
+def test_configuration_keys_are_those_of_a_watch():
+    from distwatch.config import WatchConfig
+
+    guide = (ROOT / "docs" / "guides" / "configuration.md").read_text()
+    table = guide.partition("## Keys")[2]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(WatchConfig.model_fields)
 
 
-@pytest.mark.parametrize(
-    ("document", "line"),
-    [(document, line) for document in DOCUMENTS for line in lines(document)],
-    ids=lambda each: each if isinstance(each, str) else each.name,
-)
-def test_every_command_is_one_that_there_is(document, line):
-    """Those of the README that distwatch answers are run above; no others need to be."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    program, *arguments = shlex.split(line)
-    if program == "make":
-        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert {each for each in arguments if "=" not in each} <= set(targets)
-    elif program == "pip":
-        (extras,) = re.findall(r"distwatch\[([\w,]+)\]", line) or [""]
-        known = project["project"]["optional-dependencies"]
-        assert set(extras.split(",")) - {""} <= set(known)
-    elif program in ("python", "pytest"):
-        files = [each for each in arguments if each.endswith((".py", ".ipynb"))]
-        assert all((ROOT / each).exists() for each in files)
-    elif program == "distwatch":
-        assert run(BIN / "distwatch", arguments[0], "--help", cwd=ROOT)
-    else:
-        assert program in ("git", "cd", ".", "tensorboard"), f"nothing tests {program}"
-
-
-def test_every_public_name_is_in_the_api_table():
-    text = README.read_text()
-    for name in dw.__all__:
-        assert f"dw.{name}" in text
-
-
-@pytest.mark.parametrize(
-    ("document", "target"),
-    [
-        (document, target)
-        for document in DOCUMENTS
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
-    ],
-    ids=lambda each: each if isinstance(each, str) else each.name,
-)
-def test_links_lead_somewhere(document, target):
-    assert (document.parent / target).exists()
-
-
-def test_headings_that_are_linked_to_are_there():
-    text = README.read_text()
-    headings = {
-        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
-        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(#([^)]+)\)", text):
-        assert target in headings
+def test_the_readme_s_first_screen_says_what_is_not_verified():
+    first = "\n".join((ROOT / "README.md").read_text().splitlines()[:40])
+    assert re.search(r"GPUs?: not verified|[Nn]ot verified on GPUs", first)
+    assert re.findall(r"^pip install (.+?)(?: +#.*)?$", first, re.MULTILINE)[0] == (
+        '"distwatch[tensorflow]"'
+    )
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130

@@ -1,10 +1,10 @@
-"""A variational autoencoder with a train step of its own: where its codes lie.
+"""A variational autoencoder with its own train step: how its codes are distributed.
 
     python examples/programs/autoencoder.py [--replicas 2] [--epochs 1] [--store RUN]
 
 Keras's "Variational AutoEncoder", on scikit-learn's digits. Layers and gradients are watched
-inside a custom ``train_step``. The divergence pulls the codes, which the decoder is given,
-towards a standard normal distribution, of which 90% lie between -1.64 and 1.64.
+inside a custom ``train_step``. The divergence pulls the codes, which the decoder takes, towards
+a standard normal distribution, of which 90% lie between -1.64 and 1.64.
 """
 
 import keras

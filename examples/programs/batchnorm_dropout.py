@@ -2,9 +2,9 @@
 
     python examples/programs/batchnorm_dropout.py [--replicas 2] [--epochs 1] [--store RUN]
 
-Trained weights stay the same on all replicas. Moving means and variances do not: each replica
+Trained weights stay equal on all replicas. Moving means and variances do not: each replica
 follows its own part of the batches, here low digits on the first replica and high ones on the
-last, and what Keras saves is the first one's. ``synchronized=True`` would follow all.
+last, and Keras saves those of the first. ``synchronized=True`` would use all of them.
 """
 
 import keras

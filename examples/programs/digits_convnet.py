@@ -2,9 +2,9 @@
 
     python examples/programs/digits_convnet.py [--replicas 2] [--epochs 1] [--store RUN]
 
-Keras's "Simple MNIST convnet", on scikit-learn's digits of 8 x 8 pixels. Beside the change
-of each layer's output it watches what the optimizer does to the kernels. The norm of an
-update over that of the weight is near 1e-3 where a layer learns at a healthy speed.
+Keras's "Simple MNIST convnet", on scikit-learn's digits of 8 x 8 pixels. Apart from the change
+of each layer's output it watches what the optimizer does to the kernels. The norm of an update
+divided by that of the weight is near 1e-3 where a layer learns at a healthy speed.
 """
 
 import keras

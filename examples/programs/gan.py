@@ -1,10 +1,10 @@
-"""A GAN with two optimizers: how the discriminator's opinion of forged digits moves.
+"""A GAN with two optimizers: how the discriminator's rating of generated digits changes.
 
     python examples/programs/gan.py [--replicas 2] [--epochs 1] [--store RUN]
 
 Keras's "GAN overriding Model.train_step", on scikit-learn's digits. The layers of both inner
-models are watched. The discriminator is called twice in a step: on forged and real digits
-together (``discriminator``), then on forged ones alone (``discriminator#1``).
+models are watched. The discriminator is called twice in a step: on generated and real digits
+together (``discriminator``), then on generated ones alone (``discriminator#1``).
 """
 
 import keras

@@ -1,11 +1,11 @@
-"""A masked LSTM on sequences of any length: every batch has another shape.
+"""A masked LSTM on sequences of different lengths: every batch has another shape.
 
     python examples/programs/masked_lstm.py [--replicas 2] [--epochs 1] [--store RUN]
 
 Sequences are padded with zeros up to the longest of their batch, and the LSTM skips the
-padding. What it puts out is compared from batch to batch. Sequences of another length have
-no places in common, so inputs and embeddings are watched as they are; they tell how much
-of each batch was padding.
+padding. Its output is compared from batch to batch. Sequences of different lengths have no
+positions in common, so inputs and embeddings are watched as values, without a reference; they
+show how much of each batch was padding.
 """
 
 import keras

@@ -3,9 +3,9 @@
     python examples/programs/text_transformer.py [--replicas 2] [--epochs 1] [--store RUN]
 
 Keras's "Text classification with Transformer", on made-up reviews: words below 100 are
-praise, the others are not, and the class is which of them prevail. Inside the block, the
-gradients of the attention's biases are watched. That of the keys' bias is zero but for
-rounding: it adds the same to all scores of a query, and softmax takes that out again.
+praise, the others are not, and the class is whichever is more frequent. The gradients of the
+attention's biases are watched inside the block. That of the keys' bias is zero except for
+rounding: it adds the same number to all scores of a query, which softmax removes again.
 """
 
 import keras
