@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from chosen_runs import made_run, ordinary
-from distwatch.analysis.overview.distributions import _ends
-from distwatch.analysis.overview.reading import nbytes_of
 
 import distwatch as dw
 from distwatch.analysis.overview import Extent, extent_within, read_distribution, read_overview
+from distwatch.analysis.overview.distributions import _ends
+from distwatch.analysis.overview.reading import nbytes_of
 from distwatch.errors import ConfigError, UnknownSignalError
 from distwatch.statistics import LogHistogram, observe
 from distwatch.store import StoredRun

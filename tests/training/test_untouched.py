@@ -17,7 +17,7 @@ from trainings import (
 
 import distwatch as dw
 from distwatch.errors import KnownTrapWarning
-from distwatch.training.taps import fit_calls
+from distwatch.training.taps import fit_hook
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -169,7 +169,7 @@ def test_validation_and_predict_do_not_move_the_reference(tmp_path):
 
 
 def is_wrapped():
-    return hasattr(fit_calls.cell_of("fit").cell_contents, "__wrapped__")
+    return hasattr(fit_hook.cell_of("fit").cell_contents, "__wrapped__")
 
 
 def test_fit_itself_is_restored_with_the_last_watch(tmp_path):
