@@ -89,6 +89,7 @@ def noting(run, pytester, monkeypatch):
     return lambda *arguments: run(ASKS_FOR_TWO, "-p", "notes", *arguments)
 
 
+@pytest.mark.slow
 def test_devices_are_split_before_a_conftest_starts_tensorflow(run, pytester):
     pytester.makeconftest(STARTS_TENSORFLOW)
     result = run(COUNTS_DEVICES, "--replicas", "3")

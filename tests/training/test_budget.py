@@ -64,6 +64,7 @@ def test_what_would_be_full_at_once_is_refused(tmp_path):
     assert not (tmp_path / "run.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_counts_what_is_there(tmp_path):
     train(tmp_path / "run.zarr", 1, epochs=4, max_bytes="300kB")
     used = dw.open_run(tmp_path / "run.zarr")._store.nbytes

@@ -41,6 +41,7 @@ CASES = {
 }
 
 
+@pytest.mark.fast_cases("usual-2")
 @pytest.mark.parametrize(
     ("case", "replicas"),
     [
