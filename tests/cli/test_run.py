@@ -159,6 +159,7 @@ def test_arguments_main_and_processes(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_a_script_that_raises(tmp_path):
     alone, watched = both(tmp_path, SCRIPTS / "raises.py")
     assert_same(tmp_path, alone, watched)

@@ -721,6 +721,7 @@ def test_a_run_of_two_workers_is_followed_on_a_terminal_to_its_end(tmp_path, col
     assert "The run is closed" in usual
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, 143)]
 )

@@ -27,6 +27,7 @@ def train(path, replicas=2, epochs=EPOCHS, **how):
     return model, watch
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_would_have_been_there(tmp_path):
     whole, _ = train(tmp_path / "whole.zarr")
     with pytest.warns(RowsThinnedWarning, match="second, fourth") as caught:

@@ -45,6 +45,7 @@ def run(path, then, before=""):
     return done.returncode, done.stderr
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.fast_cases("SIGTERM")
 @pytest.mark.parametrize(
     ("then", "code", "steps"),
