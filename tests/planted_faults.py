@@ -217,7 +217,7 @@ TRAINING_UNTOUCHED = [
         "training/taps",
         "outputs = original(*args, **kwargs)\n",
         "outputs = original(*args, **kwargs) * (1 + 1.2e-7)\n",
-        (f"{SIGNALS}::test_weights_are_bit_identical_and_nothing_is_missed",),
+        (f"{KILLER}::test_an_error_in_a_drain",),
     ),
     Fault(
         "the patches of the layers stay when the step is traced",
