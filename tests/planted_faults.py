@@ -308,7 +308,7 @@ REFUSALS = [
         "found = {name for name in names if matches_name(pattern, name)}\n"
         "        if not found:",
         "found = {name for name in names if matches_name(pattern, name)}\n        if False:",
-        ("cli/test_tail.py::test_refusals", "export/test_exported_files.py"),
+        ("cli/test_tail_command.py::test_refusals", "export/test_exported_files.py"),
     ),
     Fault(
         "damage that was found is no failure of the command",
