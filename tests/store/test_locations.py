@@ -242,6 +242,7 @@ def refusing(bucket, **kwargs):
 
 
 @pytest.mark.usefixtures("s3")
+@pytest.mark.slow
 def test_a_training_is_recorded_in_a_bucket():
     url = f"s3://{BUCKET}/training/run.zarr"
     ended = subprocess.run(

@@ -41,7 +41,7 @@ CASES = {
 }
 
 
-@pytest.mark.fast_cases("usual-2")
+@pytest.mark.fast_cases("every second-1")
 @pytest.mark.parametrize(
     ("case", "replicas"),
     [
