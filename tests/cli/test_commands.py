@@ -269,6 +269,7 @@ def test_the_table_stands_a_run_without_rows_and_hostile_names(tmp_path):
             assert name in console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_demo_end_to_end(tmp_path):
     first = command("demo", "--epochs", "1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr

@@ -59,7 +59,7 @@ def trained(kind, strategy, spe, *callbacks):
     return model, history.history["loss"]
 
 
-@pytest.mark.fast_cases("functional-1-1", "sequential-2-1")
+@pytest.mark.fast_cases("functional-1-1")
 @pytest.mark.parametrize(
     ("kind", "replicas", "spe"),
     [

@@ -208,7 +208,7 @@ def duel(strategy, models, optimizers, watch=None):
             watch.after_step()
 
 
-@pytest.mark.fast_cases("2")
+@pytest.mark.fast_cases("1")
 @pytest.mark.filterwarnings(
     # Its critic clips; that is what is tested to be in the names.
     "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"

@@ -159,6 +159,7 @@ def test_a_loop_of_ones_own(tmp_path):
     assert [s.start for s in dw.open_run(path).segments] == [0, 1]
 
 
+@pytest.mark.fast_cases("1-change0-*", "2-change2-*")
 @pytest.mark.parametrize(
     ("replicas", "change", "says"),
     [

@@ -183,6 +183,7 @@ def test_fit_itself_is_restored_with_the_last_watch(tmp_path):
     assert not is_wrapped()
 
 
+@pytest.mark.slow
 def test_a_watch_that_is_made_within_the_call_is_told_too(tmp_path):
     """Python looks ``model.fit`` up before it makes the first Watch."""
     model, _ = small_model(strategy_over(2))

@@ -94,7 +94,7 @@ def shards(step, replicas):
 CASES = [(1, "plain"), (2, "plain"), (4, "plain"), (2, "ema"), (2, "decay"), (2, "scaled")]
 
 
-@pytest.mark.fast_cases("2-plain", "2-decay")
+@pytest.mark.fast_cases("2-plain")
 @pytest.mark.parametrize(("replicas", "kind"), CASES)
 def test_gradients_equal_a_tape(tmp_path, replicas, kind):
     model, run, weights = watched(tmp_path, replicas, kind, dw.gradients(), dw.loss())
@@ -206,6 +206,7 @@ def test_updates_are_exactly_the_difference(tmp_path, replicas, kind):
                 assert (weight["min"], weight["max"]) == (after[i].min(), after[i].max())
 
 
+@pytest.mark.slow
 def test_a_compiled_step_and_several_steps_an_execution(tmp_path):
     every = (dw.gradients(), dw.updates(), dw.loss(), dw.inputs(), dw.weights())
     _, plain, _ = watched(tmp_path / "plain", 1, "plain", *every)
