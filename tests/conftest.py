@@ -33,15 +33,28 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    for item in items:
-        for mark in item.iter_markers("fast_cases"):
-            if not any(fnmatchcase(item.callspec.id, case) for case in mark.args):
-                item.add_marker("slow")
+    unknown = _mark_slow_cases(items)
+    if unknown and not _named(config):
+        raise pytest.UsageError(f"fast_cases that there are not: {', '.join(sorted(unknown))}")
     if config.option.slow or config.option.markexpr or _named(config):
         return
     slow = [item for item in items if _is_slow(item)]
     items[:] = [item for item in items if not _is_slow(item)]
     config.hook.pytest_deselected(items=slow)
+
+
+def _mark_slow_cases(items):
+    """Mark the cases that ``fast_cases`` does not name; returns those that it names in vain."""
+    named, found = set(), set()
+    for item in items:
+        for mark in item.iter_markers("fast_cases"):
+            test = item.nodeid.partition("[")[0]
+            fast = {case for case in mark.args if fnmatchcase(item.callspec.id, case)}
+            named |= {f"{test}[{case}]" for case in mark.args}
+            found |= {f"{test}[{case}]" for case in fast}
+            if not fast:
+                item.add_marker("slow")
+    return named - found
 
 
 def _is_slow(item):
