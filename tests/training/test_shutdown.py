@@ -39,7 +39,7 @@ def run(path, then, before=""):
         env=quiet,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     return done.returncode, done.stderr
