@@ -9,20 +9,31 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SUPPORTED := 3.11 3.12 3.13
 
+# One worker runs a whole file, so that what its tests share is made once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+SLOW := --slow --replicas 8
+
+# Without compiled files every process would compile TensorFlow's sources again (6 s of CPU).
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench gpu-check matrix picture test-all-pythons \
-  test-installing test-oldest oldest dist
+.PHONY: help demo test test-all faults coverage lint docs bench gpu-check matrix kills picture \
+  test-all-pythons test-installing test-oldest oldest dist
 
 help:
 	@echo 'make demo               train on handwritten digits, watched, and show what changed'
-	@echo 'make test               the whole suite'
+	@echo 'make test               every law, in five minutes on two cores'
+	@echo 'make test-all           the same and what is slow: examples, programs, workers, a browser'
+	@echo 'make faults             plant faults one by one, and see that make test catches each'
+	@echo 'make coverage           what of the package make test runs, with a lower bound'
 	@echo 'make lint               style, format and types'
 	@echo 'make docs               the documentation as a website, in site/'
 	@echo 'make bench              what watching costs, as watched/unwatched step time'
 	@echo 'make gpu-check          truth, untouched training and cost on the GPUs of this machine'
 	@echo 'make matrix             every strategy x model kind x mode (half an hour or so)'
+	@echo 'make kills              kill 300 writers at random moments, and look at what they left'
 	@echo 'make picture            redraw the picture of the README'
-	@echo 'make test-all-pythons   the whole suite on each supported Python found here'
+	@echo 'make test-all-pythons   make test on each supported Python found here'
 	@echo 'make test-installing    the wheel and the sdist, in new environments without TensorFlow'
 	@echo 'make test-oldest        with the oldest versions of what distwatch needs (Python 3.11)'
 	@echo 'make oldest             write .github/oldest.txt anew, from pyproject.toml (needs uv)'
@@ -33,7 +44,16 @@ demo: $(READY)
 	@echo 'These commands are in $(BIN): . $(BIN)/activate'
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
+
+test-all: $(READY)
+	$(PYTEST) $(SLOW)
+
+faults: $(READY)
+	$(BIN)/python tests/planted_faults.py
+
+coverage: $(READY)
+	$(PYTEST) --cov=distwatch --cov-report=term:skip-covered
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -50,7 +70,10 @@ gpu-check: $(READY)
 	$(BIN)/python tests/gpu_check.py
 
 matrix: $(READY)
-	$(BIN)/python -m pytest -n 2 tests/training/test_matrix.py --whole-matrix
+	$(BIN)/python -m pytest -n 2 $(SLOW) --whole-matrix tests/training/test_matrix.py
+
+kills: $(READY)
+	$(BIN)/python tests/store/kills.py
 
 picture: $(READY)
 	$(BIN)/python examples/find_the_skewed_replica.py runs/picture
@@ -67,7 +90,7 @@ test-all-pythons:
 	done
 
 test-installing: $(READY)
-	$(BIN)/python -m pytest tests/test_installing.py
+	$(BIN)/python -m pytest --slow tests/test_installing.py
 
 dist: $(READY)
 	$(BIN)/python -m build
@@ -83,7 +106,7 @@ OLD_TESTS := tests/store/test_format.py tests/store/test_encoding.py \
 
 # Not the shipped JSON Schema: an older pydantic words it differently.
 test-oldest: $(OLD)/.ready
-	$(OLD)/bin/python -m pytest $(OLD_TESTS) \
+	$(OLD)/bin/python -m pytest --replicas 8 $(OLD_TESTS) \
 	  --deselect tests/config/test_schema.py::test_the_shipped_one_is_that_of_today
 
 oldest:

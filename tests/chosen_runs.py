@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from distwatch.records import Block, RunInfo, Table
+from distwatch.records import RunInfo, Table
 from distwatch.signals import Signal
-from distwatch.statistics import LogHistogram, Observation, Ratio, merge_axis
+from distwatch.statistics import LogHistogram, Ratio
 from distwatch.statistics.row import with_row
-from distwatch.store import StoreWriter, claim, now
-from distwatch.store.schema import root_attributes
+from distwatch.testing.fake import fake_block, write_fake
 
 #: Names that would do harm where they were taken for more than names.
 HOSTILE = (
@@ -32,7 +31,7 @@ def made_run(
     path, deltas, *, names=None, step=None, histogram=False, ratio=False, reference="previous"
 ):
     """Write a run of these deltas: shape (step, replica, signal, element)."""
-    steps, replicas, signals = deltas.shape[:3]
+    replicas, signals = deltas.shape[1:3]
     names = names or [f"activation/layer_{i}" for i in range(signals)]
     further = ([LogHistogram(accuracy=0.02)] if histogram else []) + (
         [Ratio()] if ratio else []
@@ -45,22 +44,18 @@ def made_run(
         with_row(tuple(further)),
     )
     info = RunInfo((table,), tuple(range(replicas)), "made up", {"distwatch": "0"})
-    claim(path, root_attributes(info, now()))
-    writer = StoreWriter(path, info)
-    step = np.arange(steps) if step is None else np.asarray(step)
-    for start in range(0, steps, table.window):
-        some = slice(start, start + table.window)
-        writer.append(_block(table, step[some], deltas[some]))
-    writer.close()
+    steps = list(range(len(deltas)) if step is None else step)
+    place = {step: i for i, step in enumerate(steps)}
+
+    def block(some):
+        return fake_block(
+            info,
+            table,
+            some,
+            lambda step, replica, signal: deltas[place[step], replica, signal],
+            companion=lambda values: np.full_like(values, 500.0),
+        )
+
+    starts = range(0, len(steps), table.window)
+    write_fake(path, (info, [block(steps[start : start + table.window]) for start in starts]))
     return path
-
-
-def _block(table, step, deltas):
-    statistic = table.statistic
-    rows = np.empty((*deltas.shape[:3], len(statistic.fields)))
-    for at in np.ndindex(*deltas.shape[:3]):
-        values = deltas[at]
-        seen = Observation(values, values, companion=np.full_like(values, 500.0))
-        rows[at] = statistic.pack(statistic.observe(seen))
-    merged = merge_axis(statistic, rows, axis=1)
-    return Block(table.name, step, step // 10, step + 1, rows, merged)

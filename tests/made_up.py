@@ -9,9 +9,8 @@ import numpy as np
 import distwatch as dw
 from distwatch.records import Block, Origin, RunInfo, Table
 from distwatch.signals import Signal
-from distwatch.statistics import Observation, Ratio, merge_axis, with_row
-from distwatch.store import StoreWriter, claim, now
-from distwatch.store.schema import root_attributes
+from distwatch.statistics import Ratio, with_row
+from distwatch.testing.fake import fake_block, write_fake
 
 #: Values beyond both ends are among those below.
 HISTOGRAM = dw.histogram(accuracy=0.05, smallest=0.01, largest=100.0)
@@ -77,19 +76,13 @@ def made_up(
 
 
 def _block(made: MadeUp, table: Table, steps: list[int], seed: int) -> Block:
-    row = table.statistic
-    rows = np.empty((len(steps), len(made.info.replicas), len(table.signals), len(row.fields)))
-    for i, step in enumerate(steps):
-        for j, replica in enumerate(made.info.replicas):
-            for k, name in enumerate(table.names):
-                values = _values(step, replica, k, seed)
-                made.values[name, step, replica] = values
-                rows[i, j, k] = row.pack(
-                    row.observe(Observation(values, values, 2.0 * values + 1.0))
-                )
-    step = np.asarray(steps, np.int64)
-    merged = merge_axis(row, rows, axis=1)
-    return Block(table.name, step, step // 5, step + 1, rows, merged)
+    def values(step, replica, signal):
+        found = _values(step, replica, signal, seed)
+        made.values[table.names[signal], step, replica] = found
+        return found
+
+    companion = lambda values: 2.0 * values + 1.0  # noqa: E731
+    return fake_block(made.info, table, steps, values, companion=companion, epoch=5)
 
 
 def _values(step: int, replica: int, signal: int, seed: int) -> np.ndarray:
@@ -106,12 +99,7 @@ def _values(step: int, replica: int, signal: int, seed: int) -> np.ndarray:
 
 def store(path, *parts: MadeUp):
     """Write what workers and starts made up as one run."""
-    claim(path, root_attributes(parts[0].info, now()))
-    for part in parts:
-        writer = StoreWriter(path, part.info)
-        for block in part.blocks:
-            writer.append(block)
-        writer.close()
+    write_fake(path, *((part.info, part.blocks) for part in parts))
     return path
 
 

@@ -15,6 +15,8 @@ from sklearn.datasets import load_diabetes, load_digits
 
 import distwatch as dw
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

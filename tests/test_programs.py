@@ -13,6 +13,8 @@ from trainings import same_weights
 import distwatch as dw
 from distwatch.errors import KnownTrapWarning
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = Path(__file__).parent.parent / "examples" / "programs"
 SEEDS = "every replica draws the same random numbers"
 

@@ -1,8 +1,13 @@
-"""Made-up runs for tests of reading: exact, and written without TensorFlow."""
+"""Made-up runs for tests of reading: exact, and written without TensorFlow.
+
+``fake_run`` writes a run whose every number is known. Where the values, names, statistics
+or workers matter, ``fake_block`` makes a block of chosen values, and ``write_fake`` writes
+blocks as a run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +17,7 @@ import numpy.typing as npt
 import distwatch
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
-from distwatch.statistics import ROW, merge_axis, observe
+from distwatch.statistics import Observation, merge_axis
 from distwatch.store import StoreWriter, claim, now
 from distwatch.store.addresses import Address, address_of
 from distwatch.store.schema import root_attributes
@@ -75,7 +80,8 @@ def fake_run(
     writer = StoreWriter(run.path, info)
     writer.count_lost({table.name: lost})
     for start in range(0, steps, window):
-        writer.append(_block(run, range(start, min(start + window, steps))))
+        some = range(start, min(start + window, steps))
+        writer.append(fake_block(info, table, some, lambda *place: run.deltas[place]))
     writer.close()
     return run
 
@@ -93,18 +99,57 @@ def _deltas(info: RunInfo, steps: int, seed: int) -> dict[tuple[int, int, int], 
     return deltas
 
 
-def _block(run: FakeRun, steps: range) -> Block:
-    shape = (len(steps), len(run.info.replicas), len(run.info.signals))
-    rows = np.empty((*shape, len(ROW.fields)))
+def fake_block(
+    info: RunInfo,
+    table: Table,
+    steps: Sequence[int],
+    values: Callable[[int, int, int], npt.ArrayLike],
+    *,
+    companion: Callable[[Floats], Floats] = np.ones_like,
+    epoch: int = 10,
+) -> Block:
+    """Make a block whose rows are the states of chosen values.
+
+    Args:
+        info: the run, whose replicas have a row at each step.
+        table: the table of the block, with the statistics of its rows.
+        steps: the steps of the block, rising.
+        values: gives the deltas at a step, on a replica (by its number), of a signal (by
+            its position in the table): an array of any size, also 0.
+        companion: gives what is measured with these deltas, such as the weights that
+            updates changed: an array of the same shape.
+        epoch: how many steps an epoch has.
+
+    Returns:
+        A block of shapes rows (step, replica, signal, field) and merged (step, signal,
+        field); the optimizer's iteration is one more than the step.
+    """
+    statistic = table.statistic
+    shape = (len(steps), len(info.replicas), len(table.signals))
+    rows = np.empty((*shape, len(statistic.fields)))
     for i, replica, signal in np.ndindex(*shape):
-        state = observe(ROW, run.deltas[steps[i], replica, signal])
-        rows[i, replica, signal] = ROW.pack(state)
+        given = values(steps[i], info.replicas[replica], signal)
+        deltas = np.asarray(given, np.float64)
+        seen = Observation(deltas, deltas, companion(deltas))
+        rows[i, replica, signal] = statistic.pack(statistic.observe(seen))
     step = np.asarray(steps, np.int64)
-    return Block(
-        table=run.info.tables[0].name,
-        step=step,
-        epoch=step // 10,
-        iteration=step + 1,
-        rows=rows,
-        merged=merge_axis(ROW, rows, axis=1),
-    )
+    merged = merge_axis(statistic, rows, axis=1)
+    return Block(table.name, step, step // epoch, step + 1, rows, merged)
+
+
+def write_fake(path: str | Path, *parts: tuple[RunInfo, Iterable[Block]]) -> None:
+    """Claim a path and write the blocks of each worker or start there, as one closed run.
+
+    Args:
+        path: where to write; see `distwatch.store.claim`.
+        parts: what each worker or start says of the run, and its blocks in order.
+
+    Raises:
+        RunExistsError: something is at ``path`` already.
+    """
+    claim(path, root_attributes(parts[0][0], now()))
+    for info, blocks in parts:
+        writer = StoreWriter(path, info)
+        for block in blocks:
+            writer.append(block)
+        writer.close()

@@ -1,13 +1,20 @@
 """A pytest plugin: ``pytest --replicas 4`` gives a project four replicas on one CPU.
 
 It is loaded wherever distwatch is installed, so it imports nothing large and does
-nothing until the option or the ini setting ``distwatch_replicas`` asks for it.
-Then the CPU is split before the first conftest is read, since any test module may
-start TensorFlow, and its devices cannot be split afterwards.
+nothing until the option or the ini setting ``distwatch_replicas`` asks for it. Any
+conftest or test module may start TensorFlow, whose devices cannot be split afterwards:
+the CPU is split at the moment TensorFlow is first imported, or at once where it is
+imported already. Tests that need no TensorFlow run without importing it.
 """
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +25,8 @@ from distwatch.errors import VirtualDevicesError
 _ENTRY_POINT = "distwatch"
 
 _ASK = "pass --replicas 4 to pytest, or set distwatch_replicas = 4 in its configuration"
+
+_TENSORFLOW = "tensorflow"
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -42,13 +51,13 @@ def _forbid_second_name(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Split the CPU before a conftest can start TensorFlow."""
+    """Have the CPU split before a conftest can start TensorFlow."""
     _split(early_config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Split the CPU where a conftest named this plugin, which is too late for the above."""
+    """Do the same where a conftest named this plugin, which is too late for the above."""
     _split(config)
 
 
@@ -76,15 +85,64 @@ def strategy(replicas: int) -> Any:
 
 
 def _split(config: pytest.Config) -> None:
+    """Split the CPU now if TensorFlow is imported, or else as soon as it is."""
     n = _asked(config)
     if n is None:
         return
+    if _TENSORFLOW in sys.modules:
+        _split_now(n)
+    elif not any(isinstance(finder, _SplittingFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _SplittingFinder(lambda: _split_now(n)))
+
+
+def _split_now(n: int) -> None:
     from distwatch.training.strategies import virtual_devices
 
     try:
         virtual_devices(n)
     except VirtualDevicesError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+class _SplittingFinder(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow once, as the other finders do, and calls ``split`` after its import.
+
+    Rejected: importing TensorFlow when pytest starts, which takes seconds in each
+    process, also for tests that only read; and splitting in the fixture ``replicas``,
+    which is too late if a test module has started TensorFlow.
+    """
+
+    def __init__(self, split: Callable[[], None]) -> None:
+        self._split = split
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != _TENSORFLOW:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _SplittingLoader(spec.loader, self._split)
+        return spec
+
+
+class _SplittingLoader(importlib.abc.Loader):
+    """Loads a module by its own loader, then calls ``split``."""
+
+    def __init__(self, loader: importlib.abc.Loader, split: Callable[[], None]) -> None:
+        self._loader = loader
+        self._split = split
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Importlib and TensorFlow itself read these: the module is the loader's own.
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._split()
 
 
 def _asked(config: pytest.Config) -> int | None:

@@ -234,6 +234,7 @@ def test_demo_without_scikit_learn_says_the_remedy(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_demo_end_to_end(tmp_path):
     first = command("demo", "--epochs", "1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr

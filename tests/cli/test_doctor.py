@@ -5,7 +5,7 @@ import json
 import pytest
 from commands import command
 
-from distwatch.cli.doctor import checks as checking
+from distwatch.cli.doctor import checks as doctor_checks
 from distwatch.cli.doctor import targets
 from distwatch.cli.doctor.checks import Check, checks, findings_of
 from distwatch.cli.doctor.findings import note, ok, problem, warning
@@ -17,11 +17,12 @@ def found(monkeypatch):
 
     def find(*findings):
         made_up = [Check("made up", lambda: iter(findings))]
-        monkeypatch.setattr(checking, "checks", lambda *_, **__: made_up)
+        monkeypatch.setattr(doctor_checks, "checks", lambda *_, **__: made_up)
 
     return find
 
 
+@pytest.mark.slow
 def test_a_machine_that_runs_this_suite_is_well(tmp_path):
     ended = command("doctor", "--store", tmp_path, "--json", cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -87,6 +87,7 @@ def runs_in(folder):
     return {path.name: dw.open_run(path) for path in sorted(folder.glob("*.zarr"))}
 
 
+@pytest.mark.slow
 def test_a_plain_fit(tmp_path):
     alone, watched = both(tmp_path, SCRIPTS / "plain_fit.py", options=["--store", "my runs"])
     for each in (alone, watched):
@@ -108,6 +109,7 @@ def test_a_plain_fit(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_subclassed_model(tmp_path):
     (tmp_path / "all.yaml").write_text("phases: [train, test, predict]\nsignals: [output]\n")
     options = ["--config", tmp_path / "all.yaml", "--quiet"]
@@ -122,6 +124,7 @@ def test_a_subclassed_model(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_step_of_its_own_on_two_replicas(tmp_path):
     alone, watched = both(tmp_path, SCRIPTS / "custom_step.py")
     assert_same(tmp_path, alone, watched)
@@ -133,6 +136,7 @@ def test_a_step_of_its_own_on_two_replicas(tmp_path):
     assert dense.per_replica("count").sum() == (2 * 36 - 8 - 4) * 6
 
 
+@pytest.mark.slow
 def test_arguments_main_and_processes(tmp_path):
     """As a module, by what a worktree of one's own would look like."""
     (tmp_path / "package").mkdir()
@@ -154,6 +158,8 @@ def test_arguments_main_and_processes(tmp_path):
     assert list(runs_in(tmp_path / "watched" / launching.DEFAULT_STORE)) == ["fit-000.zarr"]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_a_script_that_raises(tmp_path):
     alone, watched = both(tmp_path, SCRIPTS / "raises.py")
     assert_same(tmp_path, alone, watched)
@@ -168,6 +174,7 @@ def test_a_script_that_raises(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_fit_that_cannot_be_watched_goes_on(tmp_path):
     (tmp_path / "known.yaml").write_text("signals: [known]\nstore: runs\n")
     options = ["--config", tmp_path / "known.yaml"]
@@ -246,6 +253,7 @@ if how == "hook": sys.excepthook = lambda *a: print("my hook", a[1]); 1 / 0
 """
 
 
+@pytest.mark.fast_cases("exit", "fork")
 @pytest.mark.parametrize("how", ["exit", "_exit", "abort", "fork", "hook"])
 def test_ends_of_all_kinds(tmp_path, how):
     alone, watched = quick(tmp_path, ENDS, how, PYTHONWARNINGS="error::FutureWarning")
@@ -255,6 +263,7 @@ def test_ends_of_all_kinds(tmp_path, how):
     assert said == (0 if how in ("_exit", "abort") else 1)
 
 
+@pytest.mark.slow
 def test_options_of_python_itself_are_passed_on(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(ENDS)
@@ -289,6 +298,7 @@ m.fit(np.ones((20, 2)), np.ones((20, 1)), batch_size=2, callbacks=[Slow()], verb
 """
 
 
+@pytest.mark.slow
 def test_a_script_that_is_terminated(tmp_path):
     """The process is the script's own, so a signal needs no passing on; its run is closed."""
     (tmp_path / "script.py").write_text(LONG)
@@ -301,6 +311,7 @@ def test_a_script_that_is_terminated(tmp_path):
     assert (len(run), run.ended) == (6, "closed")
 
 
+@pytest.mark.slow
 def test_strict_ends_the_script(tmp_path):
     (tmp_path / "strict.yaml").write_text("signals: [nothing]\nstrict: true\n")
     (tmp_path / "script.py").write_text(LONG)

@@ -53,6 +53,7 @@ def test_production_is_sampled_and_bounded():
     assert (watch.config.resume, watch.config.durability) == (True, "power")
 
 
+@pytest.mark.slow
 def test_everything_is_all_that_a_file_can_name_and_trains():
     watch = dw.Watch.from_config(FOLDER / "everything.yaml")
     assert {selector.kind for selector in watch.config.signals} == set(KINDS)

@@ -12,6 +12,8 @@ from distwatch.analysis.figures import curves, heatmap
 from distwatch.report import read_runs, write_page
 from distwatch.report.browsers import browser
 
+pytestmark = pytest.mark.slow
+
 FLAGS = [
     "--headless",
     "--no-sandbox",

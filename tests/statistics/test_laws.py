@@ -110,6 +110,7 @@ def test_laws_where_the_mean_dwarfs_the_spread():
     assert_statistic_laws(ROW, batches)
 
 
+@pytest.mark.fast_cases("1", "2", "3", "4")
 @pytest.mark.parametrize("replicas", REPLICAS)
 def test_devices_reduce_as_the_host_merges(replicas):
     random = np.random.default_rng(replicas)
@@ -130,6 +131,7 @@ def test_devices_reduce_as_the_host_merges(replicas):
     np.testing.assert_allclose(merged, merge_axis(ROW, rows, axis=0), rtol=1e-9)
 
 
+@pytest.mark.fast_cases("1", "2", "3", "4")
 @pytest.mark.parametrize("replicas", REPLICAS)
 def test_float32_far_from_zero_on_devices(replicas):
     random = np.random.default_rng(replicas)

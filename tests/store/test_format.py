@@ -68,11 +68,14 @@ def test_derived_values_equal_distwatch(shown, fake):
 
 
 def test_changes_equal_numpy(shown, fake):
-    for (step, replica, signal), delta in fake.deltas.items():
-        where = {"step": step, "replica": replica, "signal": signal}
+    changes = [
+        shown[name].transpose("step", "replica", "signal").values
+        for name in ("mean_change", "maximum_change")
+    ]
+    for place, delta in fake.deltas.items():
         wanted = (np.abs(delta).mean(), np.abs(delta).max()) if delta.size else (np.nan,) * 2
-        got = (shown["mean_change"].isel(where), shown["maximum_change"].isel(where))
-        np.testing.assert_allclose([float(x) for x in got], wanted, rtol=1e-12)
+        got = [change[place] for change in changes]
+        np.testing.assert_allclose(got, wanted, rtol=1e-12)
 
 
 def test_merged_states_are_by_the_rules_of_the_table(fake):

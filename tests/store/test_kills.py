@@ -1,6 +1,9 @@
 """A small version of ``kills.py``, which kills writers at random moments."""
 
 import kills
+import pytest
+
+pytestmark = pytest.mark.slow
 
 
 def test_nothing_that_was_acknowledged_is_torn_or_lost():

@@ -248,6 +248,7 @@ class RefusingStore(WrapperStore):
 
 
 @pytest.mark.usefixtures("s3")
+@pytest.mark.slow
 def test_a_training_is_recorded_in_a_bucket():
     url = f"s3://{BUCKET}/training/run.zarr"
     ended = subprocess.run(

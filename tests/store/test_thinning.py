@@ -56,6 +56,7 @@ def assert_rows_are_right(run, steps):
     return kept
 
 
+@pytest.mark.fast_cases("memory")
 def test_the_old_part_gets_coarser_and_the_new_one_stays_whole(path):
     writer, _ = written(path, 100_000, 1600)
     writer.close()
@@ -76,6 +77,7 @@ def test_the_old_part_gets_coarser_and_the_new_one_stays_whole(path):
     assert run.verify() == []
 
 
+@pytest.mark.fast_cases("folder-True", "memory-False")
 @pytest.mark.parametrize("thins", [True, False])
 def test_the_bound_is_kept_at_every_moment(path, thins):
     writer, budget = writer_of(path, 100_000, thins=thins)

@@ -1,7 +1,7 @@
 """The pytest plugin, in test runs of its own.
 
-One of them starts a TensorFlow of its own, which takes seconds; what is only about
-options leaves a note instead of splitting the CPU, and what needs no fresh process
+One of them starts a TensorFlow of its own, which takes seconds; what is only about options
+has stand-ins for TensorFlow and for the split of the CPU, and what needs no fresh process
 runs in ours.
 """
 
@@ -25,7 +25,7 @@ HAS_ONE_REPLICA = """
         assert isinstance(strategy, tf.distribute.MirroredStrategy)
 """
 
-#: Stands in for the room that imports TensorFlow.
+#: Stands in for the room that splits the CPU.
 NOTES = """
     import sys
     import types
@@ -36,12 +36,32 @@ NOTES = """
     sys.modules["distwatch.training.strategies"] = replicas
 """
 
-ASKS_FOR_TWO = """
+#: Stands in for TensorFlow.
+TENSORFLOW = """
     import notes
 
-    def test_asks_for_two(replicas):
+    asked_at_import = list(notes.asked)
+"""
+
+ASKS_FOR_TWO = """
+    import sys
+
+    import notes
+
+    def test_without_tensorflow(replicas):
         assert replicas == 2
+        assert notes.asked == []
+        assert "tensorflow" not in sys.modules
+
+    def test_with_tensorflow(replicas):
+        import tensorflow
+
+        assert tensorflow.__spec__.loader is tensorflow.__loader__
+        assert tensorflow.asked_at_import == []
         assert set(notes.asked) == {2}
+        notes.asked.clear()
+        import tensorflow
+        assert notes.asked == []
 """
 
 LOADS_NOTHING = """
@@ -83,12 +103,13 @@ def run(pytester):
 
 @pytest.fixture
 def noting(run, pytester, monkeypatch):
-    """Run a test on two replicas with notes in place of virtual devices."""
-    pytester.makepyfile(notes=NOTES)
+    """Run tests on two replicas with notes in place of virtual devices."""
+    pytester.makepyfile(notes=NOTES, tensorflow=TENSORFLOW)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
     return lambda *arguments: run(ASKS_FOR_TWO, "-p", "notes", *arguments)
 
 
+@pytest.mark.slow
 def test_devices_are_split_before_a_conftest_starts_tensorflow(run, pytester):
     pytester.makeconftest(STARTS_TENSORFLOW)
     result = run(COUNTS_DEVICES, "--replicas", "3")
@@ -98,25 +119,31 @@ def test_devices_are_split_before_a_conftest_starts_tensorflow(run, pytester):
 
 def test_ini(noting, pytester):
     pytester.makeini("[pytest]\ndistwatch_replicas = 2")
-    noting().assert_outcomes(passed=1)
+    noting().assert_outcomes(passed=2)
 
 
 def test_the_option_wins_over_the_ini(noting, pytester):
     pytester.makepyprojecttoml("[tool.pytest.ini_options]\ndistwatch_replicas = 3")
-    noting("--replicas=2").assert_outcomes(passed=1)
+    noting("--replicas=2").assert_outcomes(passed=2)
 
 
 def test_loaded_by_every_name_at_once(noting, pytester):
     pytester.makeconftest('pytest_plugins = ["distwatch.testing.plugin"]')
-    noting("--replicas=2").assert_outcomes(passed=1)
-    noting("--replicas=2", "-p", "distwatch.testing.plugin").assert_outcomes(passed=1)
+    noting("--replicas=2").assert_outcomes(passed=2)
+    noting("--replicas=2", "-p", "distwatch.testing.plugin").assert_outcomes(passed=2)
 
 
 def test_named_by_a_conftest_only(noting, pytester, monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini("[pytest]\ndistwatch_replicas = 2")
     pytester.makeconftest('pytest_plugins = ["distwatch.testing.plugin"]')
-    noting().assert_outcomes(passed=1)
+    noting().assert_outcomes(passed=2)
+
+
+def test_asked_it_loads_nothing_until_a_test_does(run, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    result = run(LOADS_NOTHING, "-p", "distwatch.testing.plugin", "--replicas=2")
+    result.assert_outcomes(passed=1)
 
 
 def test_not_asked_it_loads_nothing(run, monkeypatch):

@@ -27,6 +27,7 @@ def train(path, replicas=2, epochs=EPOCHS, **how):
     return model, watch
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_would_have_been_there(tmp_path):
     whole, _ = train(tmp_path / "whole.zarr")
     with pytest.warns(RowsThinnedWarning, match="second, fourth") as caught:
@@ -64,6 +65,7 @@ def test_what_would_be_full_at_once_is_refused(tmp_path):
     assert not (tmp_path / "run.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_counts_what_is_there(tmp_path):
     train(tmp_path / "run.zarr", 1, epochs=4, max_bytes="300kB")
     used = dw.open_run(tmp_path / "run.zarr")._store.nbytes

@@ -41,6 +41,7 @@ CASES = {
 }
 
 
+@pytest.mark.fast_cases("every second-1")
 @pytest.mark.parametrize(
     ("case", "replicas"),
     [

@@ -59,6 +59,7 @@ def trained(kind, strategy, spe, *callbacks):
     return model, history.history["loss"]
 
 
+@pytest.mark.fast_cases("functional-1-1")
 @pytest.mark.parametrize(
     ("kind", "replicas", "spe"),
     [
@@ -123,6 +124,7 @@ def oracle(batches, reference, decay=0.8):
     return deltas
 
 
+@pytest.mark.fast_cases("2-batch_mean", "2-first", "1-ema(0.8)", "1-neighbour")
 @pytest.mark.parametrize("reference", REFERENCES)
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_every_reference_equals_numpy(tmp_path, replicas, reference):
@@ -147,6 +149,7 @@ def test_every_reference_equals_numpy(tmp_path, replicas, reference):
         assert_rows_equal(merged.sel(signal=signal), together, size)
 
 
+@pytest.mark.fast_cases("batch_mean", "ema(0.8)")
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_sampled_steps_have_the_same_references(tmp_path, reference):
     x, y = unlike_rows(42)
@@ -161,6 +164,7 @@ def test_sampled_steps_have_the_same_references(tmp_path, reference):
         assert_rows_equal(rows.sel(replica=replica), every[::3], size)
 
 
+@pytest.mark.fast_cases("2")
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_quantiles_of_unlike_replicas(tmp_path, replicas):
     x, y = unlike_rows(42)
@@ -224,6 +228,7 @@ def everything_that_could_move(model):
             for v in variables]  # fmt: skip
 
 
+@pytest.mark.fast_cases("1")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_the_probe_leaves_everything_as_it_was(tmp_path, replicas):
     x, y = unlike_rows(96)
@@ -241,6 +246,7 @@ def test_the_probe_leaves_everything_as_it_was(tmp_path, replicas):
     assert seen[0] == seen[1]
 
 
+@pytest.mark.fast_cases("2")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_the_probe_is_what_the_model_predicts(tmp_path, replicas):
     x, y = unlike_rows(48)
@@ -285,6 +291,7 @@ def test_a_probe_of_a_model_that_changes_itself_is_refused(tmp_path):
     assert [w.tobytes() for w in model.get_weights()] == before
 
 
+@pytest.mark.fast_cases("None", "mean")
 @pytest.mark.parametrize("reduce", [None, "mean", "sum"])
 def test_raw_tensors_of_unlike_replicas(tmp_path, reduce):
     x, y = unlike_rows(42)
@@ -318,6 +325,7 @@ def test_raw_tensors_of_unlike_replicas(tmp_path, reduce):
     np.testing.assert_array_equal(opened["tensor"].values, tensor.values)
 
 
+@pytest.mark.slow
 def test_tensors_in_half_precision_and_larger_batches_later(tmp_path):
     model, ears = small_model(strategy_over(1), ears=True)
     x, y = unlike_rows(60)
@@ -338,6 +346,7 @@ def test_tensors_in_half_precision_and_larger_batches_later(tmp_path):
         np.testing.assert_array_equal(here, values.astype(np.float16))
 
 
+@pytest.mark.fast_cases("2")
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_inputs_equal_numpy(tmp_path, replicas):
     x, y = unlike_rows(42)
@@ -459,6 +468,7 @@ def test_nested_outputs_shared_layers_and_inputs(tmp_path):
     np.testing.assert_allclose(second, 2 * mean.sel(signal="input:a"), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_ears_are_heard_as_they_were():
     """The oracle's own check: ears note each replica's batches, which differ."""
     x, y = unlike_rows(32)

@@ -14,6 +14,8 @@ from trainings import Ear, fit, strategy_over, unlike_rows
 
 from distwatch.testing import mirrored
 
+pytestmark = pytest.mark.keras
+
 layers, ops, optimizers = keras.layers, keras.ops, keras.optimizers
 crossentropy = partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True)
 sgd = partial(optimizers.SGD, 1.0)

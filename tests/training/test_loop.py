@@ -102,6 +102,7 @@ def trained(strategy, drive, store=None, epochs=3, **how):
     return model, ears, watch
 
 
+@pytest.mark.fast_cases("2-by_call", "1-in_graph")
 @pytest.mark.parametrize(
     ("replicas", "drive"),
     [(2, by_call), (4, in_graph), (1, in_graph), (2, eagerly)],
@@ -207,6 +208,7 @@ def duel(strategy, models, optimizers, watch=None):
             watch.after_step()
 
 
+@pytest.mark.fast_cases("1")
 @pytest.mark.filterwarnings(
     # Its critic clips; that is what is tested to be in the names.
     "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"
@@ -411,6 +413,7 @@ def test_a_model_that_is_not_called_is_refused(tmp_path):
         )
 
 
+@pytest.mark.keras
 def test_what_keras_cannot_do_in_a_loop_either(tmp_path):
     strategy = strategy_over(2)
     model, _ = small_model(strategy)

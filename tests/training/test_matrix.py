@@ -1,6 +1,6 @@
 """Laws 2 and 3 wherever Keras trains: strategy x kind of model x mode.
 
-The suite tries a few; ``make matrix`` tries all of them.
+``make test-all`` tries a few; ``make matrix`` tries all of them.
 """
 
 import collections
@@ -17,9 +17,12 @@ import distwatch as dw
 from distwatch.testing import mirrored
 
 # On two replicas these models run into known faults of Keras, and a Watch says so.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"
+    ),
+]
 
 STRATEGIES = {
     "default": (tf.distribute.get_strategy, 1),

@@ -32,6 +32,7 @@ def packed(statistic, shards):
     return [np.asarray(statistic.pack(observe(statistic, shard))) for shard in shards]
 
 
+@pytest.mark.fast_cases("2", "4")
 @pytest.mark.parametrize("replicas", [2, 4, 8])
 def test_devices_host_and_numpy_agree(replicas):
     blocks = [shards_of(replicas, seed) for seed in range(6)]

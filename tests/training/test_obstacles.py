@@ -42,6 +42,7 @@ def optimized_by(**options):
     return model
 
 
+@pytest.mark.fast_cases("several_steps-*", "accumulating-*")
 @pytest.mark.parametrize(
     ("make", "remedy"),
     [
@@ -73,6 +74,7 @@ def dense(rows):
     return tf.data.Dataset.from_tensor_slices(unlike_rows(rows))
 
 
+@pytest.mark.fast_cases("data0-*", "data4-*")
 @pytest.mark.parametrize(
     ("data", "more", "reason"),
     [
@@ -106,6 +108,7 @@ def convolving(layer):
     return model
 
 
+@pytest.mark.keras
 def test_convolutions_cannot_do_without_rows(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.normal(1.0, 1.0, (9, 6, 6, 1)).astype("float32"), rng.integers(0, 3, 9)
@@ -135,6 +138,7 @@ def test_a_first_batch_of_unknown_size_is_explained(tmp_path):
     assert "use another batch size" in failure.__notes__[0]
 
 
+@pytest.mark.slow
 def test_data_that_keras_can_spread(tmp_path):
     data = dense(46).batch(16)
     model, _ = small_model(strategy_over(2))
@@ -142,6 +146,7 @@ def test_data_that_keras_can_spread(tmp_path):
     assert len(dw.open_run(tmp_path / "run.zarr")) == 3
 
 
+@pytest.mark.slow
 def test_default_collectives_are_fine_one_step_at_a_time(tmp_path):
     x, y = unlike_rows(48)
     model, _ = small_model(with_collectives())

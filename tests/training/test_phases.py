@@ -30,6 +30,7 @@ def means_of(outputs, replicas):
     return [[part.mean() for part in np.array_split(batch, replicas)] for batch in batches]
 
 
+@pytest.mark.fast_cases("2-1")
 @pytest.mark.parametrize(("replicas", "spe"), [(1, 1), (2, 1), (1, 2)])
 def test_validation_is_a_phase_of_its_own(tmp_path, replicas, spe):
     x, y = unlike_rows(TRAINED)
@@ -65,6 +66,7 @@ def test_validation_is_a_phase_of_its_own(tmp_path, replicas, spe):
     assert weighed == pytest.approx(history.history["val_loss"][-1], rel=1e-5)
 
 
+@pytest.mark.fast_cases("2-False")
 @pytest.mark.parametrize(("replicas", "jit"), [(1, False), (2, False), (1, True)])
 def test_evaluate_and_predict(tmp_path, replicas, jit):
     model, _ = small_model(strategy_over(replicas), jit=jit)
@@ -189,6 +191,7 @@ class Raise(keras.callbacks.Callback):
     on_predict_batch_end = on_test_batch_end
 
 
+@pytest.mark.fast_cases("test")
 @pytest.mark.parametrize("phase", ["test", "predict"])
 def test_no_trace_is_left_when_it_raised(tmp_path, phase):
     x, y = other_rows()

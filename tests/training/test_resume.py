@@ -46,6 +46,7 @@ def rows_of(path, **chosen):
     return dw.open_run(path, **chosen).to_xarray()
 
 
+@pytest.mark.fast_cases("1")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_after_crashes_the_run_is_that_of_one_training(tmp_path, replicas):
     backup, path = tmp_path / "backup", tmp_path / "run.zarr"
@@ -75,6 +76,7 @@ def test_after_crashes_the_run_is_that_of_one_training(tmp_path, replicas):
     assert "43 steps" not in run.summary()
 
 
+@pytest.mark.slow
 def test_validation_goes_on_too(tmp_path):
     backup, path = tmp_path / "backup", tmp_path / "run.zarr"
 
@@ -124,6 +126,7 @@ def test_without_a_run_one_is_begun(tmp_path):
     assert len(dw.open_run(tmp_path / "run.zarr")) == 10
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own(tmp_path):
     strategy = strategy_over(2)
     path = tmp_path / "run.zarr"
@@ -156,6 +159,7 @@ def test_a_loop_of_ones_own(tmp_path):
     assert [s.start for s in dw.open_run(path).segments] == [0, 1]
 
 
+@pytest.mark.fast_cases("1-change0-*", "2-change2-*")
 @pytest.mark.parametrize(
     ("replicas", "change", "says"),
     [

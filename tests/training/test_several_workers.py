@@ -14,6 +14,8 @@ from made_up import scalars
 
 import distwatch as dw
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).parents[1] / "workers" / "worker.py"
 #: Rows, batch and epochs of the worker's data: 6 batches an epoch, the last one short.
 STEPS, WINDOW, KILLED_AT = 12, 4, 7

@@ -39,12 +39,14 @@ def run(path, then, before=""):
         env=quiet,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     return done.returncode, done.stderr
 
 
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.fast_cases("SIGTERM")
 @pytest.mark.parametrize(
     ("then", "code", "steps"),
     [
@@ -64,6 +66,7 @@ def test_rows_are_brought_home(tmp_path, then, code, steps):
     assert dw.open_run(path).ended == "closed"
 
 
+@pytest.mark.slow
 def test_a_handler_that_is_there_already_is_left_alone(tmp_path):
     path = tmp_path / "run.zarr"
     before = "signal.signal(signal.SIGTERM, lambda *_: print('mine', file=sys.stderr))"
@@ -72,6 +75,7 @@ def test_a_handler_that_is_there_already_is_left_alone(tmp_path):
     assert len(dw.open_run(path)) == 16
 
 
+@pytest.mark.slow
 def test_a_forked_child_leaves_the_run_alone(tmp_path):
     path = tmp_path / "run.zarr"
     # TensorFlow itself does not survive the end of a child.

@@ -126,6 +126,7 @@ def test_training_and_store_are_those_without_it(tmp_path):
     assert scalars(tmp_path / "logs" / "merged")
 
 
+@pytest.mark.fast_cases("True")
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_error_is_said_once_and_ends_nothing_else(tmp_path, monkeypatch, strict):
     monkeypatch.setattr(EventWriter, "append", broken_disk(EventWriter, after=1))
@@ -179,6 +180,7 @@ def test_what_lies_there_is_refused_before_the_store_is_claimed(tmp_path):
     assert [step for step, _ in found] == list(range(1, 16))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_same_folder(tmp_path):
     """The optimizer's count says where: that of a new model is 0, so all is replaced."""
     how = {"tensorboard": tmp_path / "logs", "resume": True, "window": 4}
@@ -223,6 +225,7 @@ def test_without_the_package_it_is_refused_at_once(tmp_path, monkeypatch):
         dw.Watch(tmp_path / "run.zarr", tensorboard=tmp_path / "logs")
 
 
+@pytest.mark.slow
 def test_a_loop_writes_them_too(tmp_path):
     model, _ = small_model(strategy_over(1))
     with dw.watching(

@@ -40,6 +40,7 @@ def tracked_model(strategy, spe=1):
     return model, before, after
 
 
+@pytest.mark.fast_cases("2-7")
 @pytest.mark.parametrize(("replicas", "spe"), [(1, 1), (2, 1), (2, 7)])
 def test_returns_the_change_on_each_replica(replicas, spe):
     x, y = unlike_rows(42)
@@ -129,6 +130,7 @@ def test_bad_arguments(arguments, message):
         dw.Tracker(**arguments)
 
 
+@pytest.mark.slow
 def test_under_xla_keras_falls_back_and_says_so():
     model = keras.Sequential([keras.Input((3,)), dw.Tracker(output="delta")])
     with pytest.warns(UserWarning, match="Model doesn't support `jit_compile=True`"):

@@ -42,6 +42,7 @@ def assert_rows_equal(got, deltas, size=0.0):
 
 
 # Uneven shards are a known fault, which a Watch says; here they are what is tried.
+@pytest.mark.fast_cases("1-7-none", "2-7-previous", "4-1-previous")
 @pytest.mark.filterwarnings(
     "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"
 )
@@ -111,6 +112,7 @@ def test_compiled_step_tells_the_truth(tmp_path):
             assert rows["l1"].values[step] == near
 
 
+@pytest.mark.fast_cases("2")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_sampled_steps_measure_against_the_step_before(tmp_path, replicas):
     """Not against the last sampled step: every(3) looks at 0, 3, 6 against 2, 5."""

@@ -20,6 +20,7 @@ from distwatch.errors import KnownTrapWarning
 from distwatch.training.taps import fit_hook
 
 
+@pytest.mark.fast_cases("2")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_model_and_its_file_are_unchanged(tmp_path, replicas):
     x, y = unlike_rows(64)
@@ -53,6 +54,7 @@ class RaiseAt(keras.callbacks.Callback):
         raise self.error()
 
 
+@pytest.mark.fast_cases("on_train_begin-BoomError", "on_train_batch_end-BoomError")
 @pytest.mark.parametrize(
     ("event", "kind"),
     [
@@ -181,6 +183,7 @@ def test_fit_itself_is_restored_with_the_last_watch(tmp_path):
     assert not is_wrapped()
 
 
+@pytest.mark.slow
 def test_a_watch_that_is_made_within_the_call_is_told_too(tmp_path):
     """Python looks ``model.fit`` up before it makes the first Watch."""
     model, _ = small_model(strategy_over(2))

@@ -94,6 +94,7 @@ def shards(step, replicas):
 CASES = [(1, "plain"), (2, "plain"), (4, "plain"), (2, "ema"), (2, "decay"), (2, "scaled")]
 
 
+@pytest.mark.fast_cases("2-plain")
 @pytest.mark.parametrize(("replicas", "kind"), CASES)
 def test_gradients_equal_a_tape(tmp_path, replicas, kind):
     model, run, weights = watched(tmp_path, replicas, kind, dw.gradients(), dw.loss())
@@ -129,6 +130,7 @@ def test_the_applied_gradient_is_kept_once(tmp_path):
     assert (abs(local.sel(replica=0) - local.sel(replica=1)) > 1e-5).all()
 
 
+@pytest.mark.fast_cases("1-clipnorm", "2-global_clipnorm")
 @pytest.mark.parametrize("kind", ["clipnorm", "global_clipnorm", "clipvalue"])
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_clipping_is_in_the_name(tmp_path, kind, replicas):
@@ -155,6 +157,7 @@ def test_clipping_is_in_the_name(tmp_path, kind, replicas):
             assert_row_is_of(merged.sel(signal=f"gradient_clipped/{path}", step=step), clipped)
 
 
+@pytest.mark.fast_cases("loss_scale")
 @pytest.mark.parametrize("kind", ["loss_scale", "accumulation"])
 def test_what_keras_hides_is_refused_and_the_rest_is_right(tmp_path, kind):
     with pytest.raises(UnwatchableError, match=r"gradients\(applied=False\)"):
@@ -172,6 +175,7 @@ def test_what_keras_hides_is_refused_and_the_rest_is_right(tmp_path, kind):
                 assert_row_is_of(here, gradient)
 
 
+@pytest.mark.fast_cases("2-plain", "1-accumulation")
 @pytest.mark.parametrize(
     ("replicas", "kind"),
     [(1, "plain"), (2, "plain"), (4, "ema"), (2, "decay"), (2, "clipnorm"), (1, "accumulation"),
@@ -202,6 +206,7 @@ def test_updates_are_exactly_the_difference(tmp_path, replicas, kind):
                 assert (weight["min"], weight["max"]) == (after[i].min(), after[i].max())
 
 
+@pytest.mark.slow
 def test_a_compiled_step_and_several_steps_an_execution(tmp_path):
     every = (dw.gradients(), dw.updates(), dw.loss(), dw.inputs(), dw.weights())
     _, plain, _ = watched(tmp_path / "plain", 1, "plain", *every)

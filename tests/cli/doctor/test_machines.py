@@ -7,7 +7,11 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 import distwatch
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(distwatch.__file__).parents[1]
 MAIN = "from distwatch.cli import main; main()"
