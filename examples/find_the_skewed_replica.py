@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default="runs", help="for both runs")
     folder = parser.parse_args().folder
-    for name, scale in (("skewed", by_own_maximum), ("mended", by_known_range)):
+    for name, scale in (("skewed", by_own_maximum), ("fixed", by_known_range)):
         history = train(folder / f"{name}.zarr", scale)
         print(f"\n{name.upper()}")
         show(dw.open_run(folder / f"{name}.zarr"), history)

@@ -63,11 +63,11 @@ def trained(strategy: Any, *callbacks: Any, spe: int = 1, jit: bool = False) -> 
     keras.utils.clear_session()
     keras.utils.set_random_seed(6)
     ear = Ear(name="ear")
-    heard = [] if jit else [ear]  # XLA compiles no ear
+    recorded = [] if jit else [ear]  # XLA compiles no ear
     with strategy.scope():
         stack = [layers.Reshape((4, 3)), layers.Conv1D(16, 3, activation="relu", name="conv")]
         model = keras.Sequential(
-            [keras.Input((12,)), *stack, *heard, layers.Flatten(), layers.Dense(4)]
+            [keras.Input((12,)), *stack, *recorded, layers.Flatten(), layers.Dense(4)]
         )
         compile_model(model, spe=spe, jit=jit)
     replicas = strategy.num_replicas_in_sync
@@ -81,14 +81,14 @@ def truth(strategy: Any, folder: Path) -> str:
     _, ear = trained(strategy, dw.Watch(folder / "truth.zarr", window=4))
     run = dw.open_run(folder / "truth.zarr")["activation/conv"]
     worst = 0.0
-    for replica, batches in ear.heard.items():
+    for replica, batches in ear.recorded.items():
         for step in range(1, len(batches)):
             rows = min(len(batches[step]), len(batches[step - 1]))
             delta = batches[step][:rows].astype(np.float64) - batches[step - 1][:rows]
             for name, exact in (("mean", delta.mean()), ("max", delta.max())):
                 got = float(run.per_replica(name).sel(replica=replica, step=step))
                 worst = max(worst, abs(got - exact) / np.abs(delta).mean())
-    compared = sum(len(batches) - 1 for batches in ear.heard.values())
+    compared = sum(len(batches) - 1 for batches in ear.recorded.values())
     assert compared == 8 * strategy.num_replicas_in_sync, f"{compared} rows compared"
     assert worst < 1e-5, f"off by {worst:.1e} of the mean change"
     return f"{compared} rows, at most {worst:.1e} of the mean change off"

@@ -173,7 +173,7 @@ def _seal(folder: Path, steps: int, arrays: list[str]) -> None:
 
 
 class _Ear:
-    """Hears which files this process opens; once it is there it cannot be taken away."""
+    """Records which files this process opens; once it is there it cannot be taken away."""
 
     def __init__(self) -> None:
         self.counting: Counter[str] | None = None

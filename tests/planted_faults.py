@@ -342,7 +342,7 @@ NO_FALSE_WORD = [
         (FINDINGS,),
     ),
     Fault(
-        "a fault of several replicas is told of one",
+        "a fault of several replicas is reported of one",
         "training/traps",
         "if total_replicas(strategy) < 2:\n        return\n    layers",
         "if total_replicas(strategy) < 1:\n        return\n    layers",

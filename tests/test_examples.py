@@ -193,11 +193,11 @@ def test_without_a_run_the_analysis_says_how_to_write_one(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def skewed_and_mended(tmp_path_factory):
+def skewed_and_fixed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("skewed")
     printed = run_example("find_the_skewed_replica.py", folder, cwd=folder)
-    _, skewed, mended = re.split("^SKEWED\n|^MENDED\n", printed, flags=re.MULTILINE)
-    return skewed, mended
+    _, skewed, fixed = re.split("^SKEWED\n|^FIXED\n", printed, flags=re.MULTILINE)
+    return skewed, fixed
 
 
 def named_as_odd(printed):
@@ -205,28 +205,28 @@ def named_as_odd(printed):
     return [int(number) for line in said for number in re.findall(r"[Rr]eplicas? (\d+)", line)]
 
 
-def test_the_planted_replica_is_named_and_none_other(skewed_and_mended):
-    skewed, mended = skewed_and_mended
+def test_the_planted_replica_is_named_and_none_other(skewed_and_fixed):
+    skewed, fixed = skewed_and_fixed
     assert named_as_odd(skewed) == [2]
     assert "Furthest from the others: replica 2, by 0.8" in skewed
-    assert named_as_odd(mended) == []
-    assert numbers_after("Furthest from the others:", mended)[1] < 0.05
+    assert named_as_odd(fixed) == []
+    assert numbers_after("Furthest from the others:", fixed)[1] < 0.05
 
 
-def test_the_loss_falls_whether_skewed_or_not(skewed_and_mended):
-    for printed in skewed_and_mended:
+def test_the_loss_falls_whether_skewed_or_not(skewed_and_fixed):
+    for printed in skewed_and_fixed:
         losses = numbers_after("loss of each epoch:", printed)
         assert len(losses) == 3
         assert (np.diff(losses) < -0.1).all()
 
 
-def test_means_of_the_replicas_are_those_of_their_shards(skewed_and_mended):
+def test_means_of_the_replicas_are_those_of_their_shards(skewed_and_fixed):
     images = load_digits().data
     shards = np.stack([images[r::4][:448] for r in range(4)])
     fair = shards.mean(axis=(1, 2)) / 16
     skewed = fair.copy()
     skewed[2] = (shards[2].sum() - shards[2][100, 27] + 255) / shards[2].size / 255
-    for printed, expected in zip(skewed_and_mended, (skewed, fair), strict=True):
+    for printed, expected in zip(skewed_and_fixed, (skewed, fair), strict=True):
         told = numbers_after("mean input of replicas:", printed)
         np.testing.assert_allclose(told, expected, atol=6e-4)
 

@@ -36,12 +36,12 @@ class Ear(layers.Layer):
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         # In a plain object: Keras replaces dicts and lists by its own.
-        self._notes = types.SimpleNamespace(heard=collections.defaultdict(list))
+        self._notes = types.SimpleNamespace(recorded=collections.defaultdict(list))
 
     @property
-    def heard(self):
+    def recorded(self):
         """Replica number -> what passed, batch by batch."""
-        return self._notes.heard
+        return self._notes.recorded
 
     def call(self, inputs, training=None):
         context = tf.distribute.get_replica_context()
@@ -49,7 +49,7 @@ class Ear(layers.Layer):
             return inputs
 
         def note(number, values):
-            self.heard[int(number)].append(values.copy())
+            self.recorded[int(number)].append(values.copy())
             return values
 
         noted = tf.numpy_function(
@@ -66,15 +66,15 @@ def small_model(
     """Dense, Dense, Dense: returns the model and the ears behind its layers."""
     keras.utils.clear_session()  # names start from the same numbers again
     keras.utils.set_random_seed(seed)
-    heard = [Ear(name=f"ear{i}") for i in range(3)] if ears else []
+    recorded = [Ear(name=f"ear{i}") for i in range(3)] if ears else []
     with strategy.scope():
         stack = [keras.Input((12,))]
         for i, (units, activation) in enumerate([(16, "relu"), (8, "tanh"), (4, None)]):
             stack.append(layers.Dense(units, activation, name=f"dense_{i}"))
-            stack += heard[i : i + 1]
+            stack += recorded[i : i + 1]
         model = keras.Sequential(stack)
         compile_model(model, spe=spe, jit=jit)
-    return model, heard
+    return model, recorded
 
 
 def compile_model(model, *, spe: int = 1, jit: bool = False):

@@ -34,7 +34,7 @@ from distwatch.store import (
 )
 from distwatch.store.schema import root_attributes
 
-#: Starts in one run before a new one is begun.
+#: Starts in one run before a new one starts.
 STARTS = 12
 
 

@@ -138,9 +138,9 @@ def test_every_reference_equals_numpy(tmp_path, replicas, reference):
     rows, merged = run.to_xarray(), run.to_xarray(merged=True)
     for layer, ear in enumerate(ears[:2]):
         signal = f"activation/dense_{layer}"
-        each = [oracle(ear.heard[replica], reference) for replica in range(replicas)]
+        each = [oracle(ear.recorded[replica], reference) for replica in range(replicas)]
         # Means are rounded at their own size, which is not that of their difference.
-        size = float(np.abs(ear.heard[0][0]).mean()) if reference in ROUNDED else 0.0
+        size = float(np.abs(ear.recorded[0][0]).mean()) if reference in ROUNDED else 0.0
         for replica in range(replicas):
             assert_rows_equal(rows.sel(signal=signal, replica=replica), each[replica], size)
         together = [
@@ -158,9 +158,9 @@ def test_sampled_steps_have_the_same_references(tmp_path, reference):
     fit(model, x, y, dw.Watch(tmp_path / "run.zarr", signals=[sampled]), epochs=3)
     rows = dw.open_run(tmp_path / "run.zarr").to_xarray().isel(signal=0)
     assert list(rows.step.values) == [0, 3, 6]
-    size = float(np.abs(ears[0].heard[0][0]).mean()) if reference in ROUNDED else 0.0
+    size = float(np.abs(ears[0].recorded[0][0]).mean()) if reference in ROUNDED else 0.0
     for replica in range(2):
-        every = oracle(ears[0].heard[replica], reference)
+        every = oracle(ears[0].recorded[replica], reference)
         assert_rows_equal(rows.sel(replica=replica), every[::3], size)
 
 
@@ -176,7 +176,7 @@ def test_quantiles_of_unlike_replicas(tmp_path, replicas):
     q = [0.0, 0.01, 0.25, 0.5, 0.9, 0.99, 1.0]
     for layer, ear in enumerate(ears):
         signal = f"activation/dense_{layer}"
-        parts = [np.concatenate([b.ravel() for b in ear.heard[r]]) for r in range(replicas)]
+        parts = [np.concatenate([b.ravel() for b in ear.recorded[r]]) for r in range(replicas)]
         whole = np.concatenate(parts).astype("f8")
         got = run.quantile(signal, q).values
         assert_quantiles(got, whole, q, histogram)
@@ -187,7 +187,7 @@ def test_quantiles_of_unlike_replicas(tmp_path, replicas):
             assert_quantiles(each.sel(replica=replica), parts[replica], q, histogram)
         steps = run.quantile(signal, 0.5, per_step=True)
         for step in range(3):
-            values = np.concatenate([ear.heard[r][step].ravel() for r in range(replicas)])
+            values = np.concatenate([ear.recorded[r][step].ravel() for r in range(replicas)])
             assert_quantiles([steps.sel(step=step)], values, [0.5], histogram)
         assert run.histogram(signal).sum() == whole.size
     with pytest.raises(ConfigError, match="probabilities"):
@@ -300,7 +300,7 @@ def test_raw_tensors_of_unlike_replicas(tmp_path, reduce):
     fit(model, x, y, dw.Watch(tmp_path / "run.zarr", signals=[chosen]), epochs=3)
     run = dw.open_run(tmp_path / "run.zarr")
     tensor = run.tensor("tensor/dense_1")
-    each = [oracle(ears[1].heard[replica], "previous") for replica in range(4)]
+    each = [oracle(ears[1].recorded[replica], "previous") for replica in range(4)]
     assert list(tensor.step.values) == [0, 2, 4, 6, 8]
     for step in tensor.step.values:
         parts = [deltas[step] for deltas in each]
@@ -341,7 +341,7 @@ def test_tensors_in_half_precision_and_larger_batches_later(tmp_path):
     tensor = dw.open_run(tmp_path / "run.zarr").tensor("tensor/dense_0")
     assert (tensor.dtype, tensor.sizes["batch"]) == (np.float16, 40)
     assert list(tensor.valid.values[:, 0]) == [10, 10, 40]
-    for step, values in enumerate(ears[0].heard[0]):
+    for step, values in enumerate(ears[0].recorded[0]):
         here = tensor.values[step, 0, : len(values)]
         np.testing.assert_array_equal(here, values.astype(np.float16))
 
@@ -475,4 +475,4 @@ def test_ears_are_heard_as_they_were():
     model, ears = small_model(strategy_over(2), ears=True)
     fit(model, x, y)
     assert isinstance(ears[0], Ear)
-    assert not np.allclose(ears[0].heard[0][0], ears[0].heard[1][0])
+    assert not np.allclose(ears[0].recorded[0][0], ears[0].recorded[1][0])

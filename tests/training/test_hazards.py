@@ -1,7 +1,7 @@
 """Silent faults of Keras 3 under MirroredStrategy, each with what helps against it.
 
 Nothing is watched here: these are the grounds of distwatch's list of hazards. When a
-later Keras has mended one of them, its test fails, and the hazard can leave the list.
+later Keras has fixed one of them, its test fails, and the hazard can leave the list.
 """
 
 from functools import partial
@@ -180,7 +180,9 @@ def test_random_layers_draw_the_same_on_all_replicas():
             seed.__class__ = generator  # Dropout lets no other be put in its place
         x, y = unlike_rows(8)
         fit(model, np.tile(x, (2, 1)), np.tile(y, 2))
-        return [apart(*on_replicas(s.state)) for s in seeds], apart(ear.heard[0], ear.heard[1])
+        return [apart(*on_replicas(s.state)) for s in seeds], apart(
+            ear.recorded[0], ear.recorded[1]
+        )
 
     assert drawn(keras.random.SeedGenerator) == ([0, 0], 0)
     states, outputs = drawn(ReplicaSeeds)
@@ -194,7 +196,9 @@ def test_train_on_batch_gives_every_replica_all_rows():
     def rows_seen(train):
         ear = Ear()
         train(built(2, lambda: ear))
-        return {number: len(np.concatenate(heard)) for number, heard in ear.heard.items()}
+        return {
+            number: len(np.concatenate(recorded)) for number, recorded in ear.recorded.items()
+        }
 
     def by_hand(model):
         strategy = model.distribute_strategy
@@ -217,7 +221,7 @@ def test_batches_of_a_generator_are_lost():
     def trained_on(replicas, data):
         ear = Ear()
         built(replicas, lambda: ear).fit(data, verbose=0, shuffle=False)
-        return [int(x[0, 0]) for x in ear.heard[0]]
+        return [int(x[0, 0]) for x in ear.recorded[0]]
 
     everything = list(range(12))
     assert trained_on(1, batches()) == everything

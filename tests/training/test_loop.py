@@ -1,4 +1,4 @@
-"""Training loops of one's own: the same laws as for fit."""
+"""Training loops of the user's own: the same laws as for fit."""
 
 import contextlib
 import types
@@ -124,7 +124,7 @@ def test_the_laws(tmp_path, replicas, drive):
     assert watch.status.lost == 0
     for layer, ear in enumerate(ears):
         signal = f"activation/dense_{layer}"
-        each = [deltas_of(ear.heard[replica], "previous") for replica in range(replicas)]
+        each = [deltas_of(ear.recorded[replica], "previous") for replica in range(replicas)]
         for replica in range(replicas):
             assert_rows_equal(rows.sel(signal=signal, replica=replica), each[replica])
         together = [np.concatenate(parts) for parts in zip(*each, strict=True)]
@@ -200,8 +200,8 @@ def duel(strategy, models, optimizers, watch=None):
         gradients = tape.gradient(loss, generator.trainable_variables)
         own.apply_gradients(zip(gradients, generator.trainable_variables, strict=True))
 
-    heard = watch.wrap(step) if watch else step
-    distributed = tf.function(lambda x, y: strategy.run(heard, args=(x, y)))
+    recorded = watch.wrap(step) if watch else step
+    distributed = tf.function(lambda x, y: strategy.run(recorded, args=(x, y)))
     for x, y in data_for(strategy):
         distributed(x, y)
         if watch:

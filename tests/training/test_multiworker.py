@@ -1,6 +1,6 @@
-"""The mend of Keras's fit goes in, comes out, and stays away from a Keras it does not know.
+"""The fix of Keras's fit goes in, comes out, and stays away from a Keras it does not know.
 
-That it mends is seen in test_several_workers.py.
+That it works is seen in test_several_workers.py.
 """
 
 import threading
@@ -21,11 +21,11 @@ def test_it_is_undone_also_by_an_error_and_only_by_the_outermost_block():
     original = in_place()
     with pytest.raises(ZeroDivisionError), compat.multiworker_fit():
         with compat.multiworker_fit():
-            mended = in_place()
-        assert in_place() == mended
+            fixed = in_place()
+        assert in_place() == fixed
         assert compat.multiworker_fit_is_fixed()
         1 / 0  # noqa: B018
-    assert not set(mended) & set(original)
+    assert not set(fixed) & set(original)
     assert in_place() == original
     assert not compat.multiworker_fit_is_fixed()
 
@@ -41,10 +41,10 @@ def test_blocks_of_several_threads_end_in_any_order():
 
     thread = threading.Thread(target=other)
     with compat.multiworker_fit():
-        mended = in_place()
+        fixed = in_place()
         thread.start()
         assert entered.wait(10)
-    assert in_place() == mended
+    assert in_place() == fixed
     leave.set()
     thread.join()
     assert in_place() == original

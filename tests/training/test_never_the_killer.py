@@ -80,7 +80,7 @@ def test_an_error_in_a_drain(tmp_path, monkeypatch):
 
 
 def test_an_error_in_a_later_step(tmp_path, monkeypatch):
-    """In eager training every step is heard in Python anew."""
+    """In eager training every step is recorded in Python anew."""
     watch = dw.Watch(tmp_path / "run.zarr", window=1)
     original = Taps.choose
 

@@ -94,6 +94,6 @@ def test_integers_are_watched_as_the_numbers_that_they_are(tmp_path, dtype, repl
     rows = dw.open_run(tmp_path / "run.zarr").to_xarray().sel(signal="activation/odd")
     for replica in range(replicas):
         # No wrap-around of unsigned numbers: their deltas may be negative.
-        heard = [batch.astype(np.float32) for batch in model.ear.heard[replica]]
-        assert_rows_equal(rows.sel(replica=replica), deltas_of(heard, "previous"))
+        recorded = [batch.astype(np.float32) for batch in model.ear.recorded[replica]]
+        assert_rows_equal(rows.sel(replica=replica), deltas_of(recorded, "previous"))
         assert (rows["min"].sel(replica=replica)[1:] < 0).all()

@@ -155,8 +155,8 @@ def test_train_on_batch_alone(tmp_path):
     assert everything_about(model)["attributes"] == before["attributes"]
     assert watch.status.committed == 4
     run = dw.open_run(tmp_path / "run.zarr")
-    heard = np.stack(ears[0].heard[0]).astype(np.float64)
-    expected = np.diff(heard, axis=0).mean(axis=(1, 2))
+    recorded = np.stack(ears[0].recorded[0]).astype(np.float64)
+    expected = np.diff(recorded, axis=0).mean(axis=(1, 2))
     np.testing.assert_allclose(
         run["activation/dense_0"].merged("mean").values[1:], expected, rtol=1e-5
     )

@@ -65,7 +65,7 @@ def trained(request, tmp_path_factory):
     return dw.open_run(folder / "run.zarr"), arrays, told
 
 
-def heard(arrays, replica):
+def recorded(arrays, replica):
     """The batches that passed the ear behind the hidden layer on a replica."""
     batches = [arrays[replica][f"heard_{replica}_{i}"] for i in range(STEPS)]
     return [batch.astype(np.float64) for batch in batches]
@@ -86,7 +86,7 @@ def test_every_row_of_both_workers_is_there(trained):
 def test_rows_are_right_and_merged_over_workers(trained):
     run, arrays, _ = trained
     hidden = run["activation/hidden"]
-    each = [heard(arrays, replica) for replica in (0, 1)]
+    each = [recorded(arrays, replica) for replica in (0, 1)]
     for step in range(1, STEPS):
         deltas = []
         for replica in (0, 1):
@@ -167,7 +167,7 @@ def test_a_refusal_reaches_both_workers(tmp_path):
 
 
 def test_fit_is_refused_without_the_mend(tmp_path):
-    codes, logs, told = train_together("unmended", tmp_path)
+    codes, logs, told = train_together("unfixed", tmp_path)
     assert codes == [1, 1], logs
     for each in told:
         assert each["error"].startswith("UnsupportedTrainingError")

@@ -48,11 +48,11 @@ def test_returns_the_change_on_each_replica(replicas, spe):
     # Validation between the epochs must not be remembered.
     fit(model, x, y, epochs=2, validation_data=(x * 7, y))
     for replica in range(replicas):
-        expected = list(changes(before.heard[replica]))
+        expected = list(changes(before.recorded[replica]))
         assert len(expected) == 6
-        for got, want in zip(after.heard[replica], expected, strict=True):
+        for got, want in zip(after.recorded[replica], expected, strict=True):
             np.testing.assert_array_equal(got, want)
-    assert not np.array_equal(before.heard[0][0], before.heard[replicas - 1][1])
+    assert not np.array_equal(before.recorded[0][0], before.recorded[replicas - 1][1])
 
 
 def test_under_a_watch_its_input_is_the_signal(tmp_path):
@@ -61,7 +61,7 @@ def test_under_a_watch_its_input_is_the_signal(tmp_path):
     fit(model, x, y, dw.Watch(tmp_path / "run.zarr", reference="none", window=2))
     run = dw.open_run(tmp_path / "run.zarr")
     # The Tracker keeps its own reference, whatever the Watch's is.
-    batches = before.heard[0]
+    batches = before.recorded[0]
     want = [np.nan, (batches[1] - batches[0]).mean(), (batches[2] - batches[1][:10]).mean()]
     got = run["activation/t"].per_replica("mean").values[:, 0]
     np.testing.assert_allclose(got, want, rtol=1e-4)

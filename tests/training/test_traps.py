@@ -118,7 +118,7 @@ def test_a_watch_says_each_once_and_before_the_first_step(tmp_path):
     assert "- the moving statistics of BatchNormalization (batch_norm" in text
     assert "pass synchronized=True" in text
     assert "- every replica draws the same random numbers (dropout" in text
-    assert warned[0].filename.endswith("training.py")  # whose fit() calls model.fit
+    assert warned[0].filename.endswith("trainings.py")  # whose fit() calls model.fit
 
 
 # Keras's own words on the batches that it has lost.

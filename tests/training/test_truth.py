@@ -70,9 +70,9 @@ def test_every_row_equals_numpy(tmp_path, replicas, spe, reference):
     assert list(rows.step.values) == list(range(9))
     for layer, ear in enumerate(ears):
         signal = f"activation/dense_{layer}"
-        each = [deltas_of(ear.heard[replica], reference) for replica in range(replicas)]
+        each = [deltas_of(ear.recorded[replica], reference) for replica in range(replicas)]
         for replica in range(replicas):
-            assert len(ear.heard[replica]) == 9
+            assert len(ear.recorded[replica]) == 9
             assert_rows_equal(rows.sel(signal=signal, replica=replica), each[replica])
         together = [np.concatenate(parts) for parts in zip(*each, strict=True)]
         assert_rows_equal(merged.sel(signal=signal), together)
@@ -124,7 +124,7 @@ def test_sampled_steps_measure_against_the_step_before(tmp_path, replicas):
     rows = dw.open_run(tmp_path / "run.zarr").to_xarray().isel(signal=0)
     assert list(rows.step.values) == [0, 3, 6]
     for replica in range(replicas):
-        every = deltas_of(ears[1].heard[replica], "previous")
+        every = deltas_of(ears[1].recorded[replica], "previous")
         assert_rows_equal(rows.sel(replica=replica), [every[0][:0], every[3], every[6]])
 
 

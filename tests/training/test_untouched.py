@@ -130,7 +130,7 @@ def test_a_second_fit_with_another_watch(tmp_path):
 
 
 def test_what_the_owner_put_on_an_instance_stays(tmp_path):
-    """Textbooks patch ``layer.call``; that patch is the owner's, and is heard through."""
+    """Textbooks patch ``layer.call``; that patch is the owner's, and is recorded through."""
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))
     layer = model.layers[0]

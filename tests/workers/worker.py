@@ -2,7 +2,7 @@
 
     TF_CONFIG=... python worker.py HOW FOLDER
 
-HOW is ``loop`` (a strategy.run loop), ``fit`` (the mended fit), ``unmended`` (fit as it is),
+HOW is ``loop`` (a strategy.run loop), ``fit`` (the fixed fit), ``unfixed`` (fit as it is),
 or ``killed`` (the loop, in which worker 1 is killed at step KILLED_AT). What the worker saw
 is left in FOLDER.
 """
@@ -67,7 +67,7 @@ def logs_beside(store):
 def by_fit(strategy, store, how):
     model, ear = make_model(strategy)
     watch = dw.Watch(store, signals=SIGNALS, window=WINDOW, tensorboard=logs_beside(store))
-    with contextlib.nullcontext() if how == "unmended" else multiworker_fit():
+    with contextlib.nullcontext() if how == "unfixed" else multiworker_fit():
         history = model.fit(
             make_data(),
             epochs=EPOCHS,
@@ -122,7 +122,7 @@ def by_loop(strategy, store, how):
 
 def main(how: str, folder: Path) -> None:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    train = by_fit if how in ("fit", "unmended") else by_loop
+    train = by_fit if how in ("fit", "unfixed") else by_loop
     told = folder / f"worker-{number()}.json"
     try:
         model, ear, said = train(strategy, folder / "run.zarr", how)
@@ -133,12 +133,12 @@ def main(how: str, folder: Path) -> None:
         os._exit(1)
     told.write_text(json.dumps({"error": None, **said}))
     weights = {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
-    heard = {
+    recorded = {
         f"heard_{replica}_{i}": batch
-        for replica, batches in ear.heard.items()
+        for replica, batches in ear.recorded.items()
         for i, batch in enumerate(batches)
     }
-    np.savez(folder / f"worker-{number()}.npz", **weights, **heard)
+    np.savez(folder / f"worker-{number()}.npz", **weights, **recorded)
 
 
 if __name__ == "__main__":

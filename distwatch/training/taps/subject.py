@@ -58,7 +58,7 @@ def of_model(model: keras.Model) -> Subject:
 
 
 def of_loop(models: Any, optimizers: Any) -> Subject:
-    """What a loop of one's own trains: one model or several, one optimizer or several.
+    """What a loop of the user's own trains: one model or several, one optimizer or several.
 
     Raises:
         ConfigError: something else was given, or two models have one name.

@@ -178,7 +178,7 @@ def _masks(layer: Any) -> bool:
 
 
 def _keeps_state(layer: Any) -> bool:
-    """Whether a layer of one's own has weights that no optimizer writes.
+    """Whether a layer of the user's own has weights that no optimizer writes.
 
     Keras's own layers that have such do not write them in training, but for
     BatchNormalization.
@@ -203,7 +203,7 @@ def _looks_at_one_replica(optimizer: Any) -> bool:
 
 
 def _overrides(optimizer: Any, method: str) -> bool:
-    """Whether a class of one's own stands in the way of Keras's method."""
+    """Whether a class of the user's own stands in the way of Keras's method."""
     return not getattr(type(optimizer), method).__module__.startswith("keras.")
 
 
