@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import asdict, is_dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -33,22 +34,22 @@ class Observation(NamedTuple):
 class Reductions(Protocol):
     """Reductions of an array over all replicas; the result is the same on each."""
 
-    def sum(self, x: Any) -> Any: ...
-    def min(self, x: Any) -> Any: ...
-    def max(self, x: Any) -> Any: ...
+    def sum(self, x: Any) -> Any:
+        """The sum of the replicas' arrays, element by element."""
+
+    def min(self, x: Any) -> Any:
+        """The smallest of the replicas' elements at each place."""
+
+    def max(self, x: Any) -> Any:
+        """The largest of the replicas' elements at each place."""
 
 
 class _FirstAxis:
     """`Reductions` over the first axis of NumPy arrays: the host's own collective."""
 
-    def sum(self, x: Any) -> Any:
-        return np.sum(x, axis=0)
-
-    def min(self, x: Any) -> Any:
-        return np.min(x, axis=0, initial=np.inf)
-
-    def max(self, x: Any) -> Any:
-        return np.max(x, axis=0, initial=-np.inf)
+    sum = staticmethod(functools.partial(np.sum, axis=0))
+    min = staticmethod(functools.partial(np.min, axis=0, initial=np.inf))
+    max = staticmethod(functools.partial(np.max, axis=0, initial=-np.inf))
 
 
 class Statistic(ABC, Generic[State]):
@@ -80,13 +81,11 @@ class Statistic(ABC, Generic[State]):
     @property
     def fields(self) -> tuple[str, ...]:
         """The names of the state's arrays, in order: columns of a row in the store."""
-        names: tuple[str, ...] = self.state._fields
-        return names
+        return tuple(self.state._fields)
 
     def empty(self) -> State:
         """The state of no values (scalars, which broadcast against any shape)."""
-        zeros: State = self.state(*(0.0 for _ in self.fields))
-        return zeros
+        return self.unflatten((0.0,) * len(self.fields))
 
     @abstractmethod
     def observe(self, seen: Observation) -> State:
@@ -131,7 +130,8 @@ class Statistic(ABC, Generic[State]):
 
     def unflatten(self, arrays: tuple[Any, ...]) -> State:
         """The state whose arrays these are: undoes ``flatten``."""
-        return type(self.empty())(*arrays)
+        made: State = self.state(*arrays)
+        return made
 
     def pack(self, state: State) -> Any:
         """Join a state's arrays of shape S to one of shape (\\*S, fields)."""
@@ -159,11 +159,11 @@ class Statistic(ABC, Generic[State]):
 
 
 class Summed(Statistic[State]):
-    """A statistic that is derived from the sums that are computed once for all of them."""
+    """A statistic whose fields are among the sums that are computed once for all of them."""
 
-    @abstractmethod
     def from_sums(self, sums: BasicSums) -> State:
         """The state of the values that were summed up."""
+        return self.unflatten(tuple(getattr(sums, field) for field in self.fields))
 
     def observe(self, seen: Observation) -> State:
         return self.from_sums(measure(seen.delta))

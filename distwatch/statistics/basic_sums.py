@@ -34,7 +34,7 @@ class BasicSums(NamedTuple):
     l2sq: Any
 
     @property
-    def finite(self) -> Any:
+    def n(self) -> Any:
         """The number of finite elements."""
         return self.count - self.nans - self.infs
 

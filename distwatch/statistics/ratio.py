@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import namedtuple
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +11,8 @@ from distwatch.statistics.arrays import namespace
 from distwatch.statistics.base import Observation, Statistic
 from distwatch.statistics.values import Quantity, Value
 
-
-class RatioState(NamedTuple):
-    """Sums of squares of a change and of the weight that it changed."""
-
-    change_l2sq: Any
-    weight_l2sq: Any
+#: Sums of squares of a change and of the weight that it changed.
+RatioState = namedtuple("RatioState", "change_l2sq weight_l2sq")
 
 
 class Ratio(Statistic[RatioState]):

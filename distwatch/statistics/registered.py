@@ -12,9 +12,9 @@ from distwatch.errors import ConfigError, nearest
 from distwatch.statistics.base import Statistic
 from distwatch.statistics.checksum import Checksum
 from distwatch.statistics.log_histogram import LogHistogram
-from distwatch.statistics.moments import SPREAD
 from distwatch.statistics.ratio import Ratio
 from distwatch.statistics.row import ROW, Row, with_row
+from distwatch.statistics.usual import SPREAD
 from distwatch.statistics.values import Quantity, Value
 
 #: Statistics beyond those of every row.
