@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,7 +97,12 @@ def _load(path: str | Path) -> tuple[dict[str, Any], Any] | Mistake:
 def json_schema() -> dict[str, Any]:
     """What a file may hold, as JSON Schema (2020-12), for editors."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **WatchConfig.model_json_schema()}
+    written = json.dumps({**dialect, **WatchConfig.model_json_schema()})
+    # Before pydantic 2.9, a reference with other keys next to it stood in an `allOf`.
+    plain: dict[str, Any] = json.loads(
+        written, object_hook=lambda form: {**form.pop("allOf", [{}])[0], **form}
+    )
+    return plain
 
 
 def templates() -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 
@@ -130,8 +131,11 @@ GLOB_FORM = {"type": "string"}
 _GLOBS_FORM = {"type": "array", "items": GLOB_FORM, "minItems": 1}
 
 #: One pattern, several, or None for all that is usual.
-Patterns = Annotated[
-    Pattern | Sequence[Pattern] | None,
-    PlainValidator(_check_patterns),
-    WithJsonSchema({"anyOf": [{"enum": [None, True]}, GLOB_FORM, _GLOBS_FORM]}),
-]
+Patterns = TypeAliasType(
+    "Patterns",
+    Annotated[
+        Pattern | Sequence[Pattern] | None,
+        PlainValidator(_check_patterns),
+        WithJsonSchema({"anyOf": [{"enum": [None, True]}, GLOB_FORM, _GLOBS_FORM]}),
+    ],
+)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError
 
@@ -59,9 +60,15 @@ def _form(references: Iterable[str]) -> dict[str, Any]:
 
 
 #: A reference by its name.
-Reference = Annotated[
-    str, Field(strict=True), AfterValidator(check_reference), WithJsonSchema(_form(REFERENCES))
-]
+Reference = TypeAliasType(
+    "Reference",
+    Annotated[
+        str,
+        Field(strict=True),
+        AfterValidator(check_reference),
+        WithJsonSchema(_form(REFERENCES)),
+    ],
+)
 
 #: How files write what a signal without a batch dim can be measured against.
 UNBATCHED_FORM = _form(name for name in REFERENCES if name not in OF_BATCHES)

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import PlainValidator, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError
 
@@ -213,8 +214,11 @@ WrittenSchedule = Annotated[
 ]
 
 #: The same, or a number k for every k-th step; None where something else decides.
-When = Annotated[
-    Schedule | int | None,
-    PlainValidator(_read_when),
-    WithJsonSchema({"anyOf": [_COUNT, *_SCHEDULE_FORMS]}),
-]
+When = TypeAliasType(
+    "When",
+    Annotated[
+        Schedule | int | None,
+        PlainValidator(_read_when),
+        WithJsonSchema({"anyOf": [_COUNT, *_SCHEDULE_FORMS]}),
+    ],
+)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import PlainValidator, StrictBool, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError
 from distwatch.signals.patterns import Pattern, Patterns, is_pattern
@@ -95,11 +96,10 @@ _STATISTICS_FORM = {
 }
 
 #: Statistics beyond those that every signal has.
-Statistics = Annotated[
-    Sequence[Any],
-    PlainValidator(requested),
-    WithJsonSchema(_STATISTICS_FORM),
-]
+Statistics = TypeAliasType(
+    "Statistics",
+    Annotated[Sequence[Any], PlainValidator(requested), WithJsonSchema(_STATISTICS_FORM)],
+)
 
 #: The kinds that a file can name.
 KINDS: dict[str, type[Selector]] = {}
