@@ -19,14 +19,27 @@ class Writer(Protocol):
     """What writes blocks, such as a `StoreWriter`."""
 
     @property
-    def committed(self) -> int: ...
+    def committed(self) -> int:
+        """Steps that a reader sees, or saw before they were thinned out."""
+
     @property
-    def thinned(self) -> int: ...
-    def append(self, block: Block) -> None: ...
-    def commit_tail(self, *, at_once: bool = True) -> None: ...
-    def count_lost(self, steps: dict[str, int]) -> None: ...
-    def give_up(self, reason: str, lost: dict[str, int]) -> None: ...
-    def close(self) -> None: ...
+    def thinned(self) -> int:
+        """Steps that were taken out again to save space."""
+
+    def append(self, block: Block) -> None:
+        """Write a block, or keep it until more of them make a chunk."""
+
+    def commit_tail(self, *, at_once: bool = True) -> None:
+        """Commit what was kept; unless ``at_once``, only if that is due."""
+
+    def count_lost(self, steps: dict[str, int]) -> None:
+        """Count steps of tables that will never come as lost."""
+
+    def give_up(self, reason: str, lost: dict[str, int]) -> None:
+        """Store why the writing ends, and how many further steps of each table are lost."""
+
+    def close(self) -> None:
+        """Commit everything."""
 
 
 class BackgroundWriter:
@@ -83,7 +96,12 @@ class BackgroundWriter:
         """Put a block into the queue; False if it was dropped, and counted as lost."""
         with self._changed:
             fits = self._changed.wait_for(
-                lambda: self.error or not self._queue or self._room(block), self._max_wait
+                lambda: (
+                    self.error
+                    or not self._queue
+                    or self._bytes + block.nbytes <= self._max_bytes
+                ),
+                self._max_wait,
             )
             if not fits or self.error:
                 self._dropped[block.table] += len(block) + block.lost
@@ -112,9 +130,6 @@ class BackgroundWriter:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(timeout)
-
-    def _room(self, block: Block) -> bool:
-        return self._bytes + block.nbytes <= self._max_bytes
 
     def _work(self, make_writer: Callable[[], Writer]) -> None:
         writer: Writer | None = None

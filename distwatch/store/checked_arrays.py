@@ -133,7 +133,10 @@ class CheckedStore(WrapperStore[Store]):
         if layout.is_sharded and not isinstance(byte_range, RangeByteRequest):
             _check_index(found[-_index_bytes(layout) :].to_bytes(), layout)
         if layout.is_text:
-            _check_number(found[:4].to_bytes(), layout)
+            # Before memory is taken for them.
+            texts = int.from_bytes(found[:4].to_bytes(), "little")
+            if texts != layout.chunk[0]:
+                raise ValueError(f"it has {texts} texts, expected {layout.chunk[0]}")
         return found
 
 
@@ -198,13 +201,6 @@ def _check_header(packed: Buffer, spec: ChunkSpec) -> None:
         )
 
 
-def _check_number(texts: bytes, layout: ArrayLayout) -> None:
-    """Refuse another number of texts than there are labels, before memory is taken for them."""
-    number = int.from_bytes(texts[:4], "little")
-    if number != layout.chunk[0]:
-        raise ValueError(f"it has {number} texts, expected {layout.chunk[0]}")
-
-
 def _check_index(index: bytes, layout: ArrayLayout) -> None:
     """Refuse a shard whose chunks overlap, are missing, or are longer than they can be.
 
@@ -225,15 +221,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if isinstance(value, dict) and "name" in value:
-        settings = value.get("configuration") or {}
-        return (value["name"], _settings(settings))
+        return value["name"], _plain(value.get("configuration") or {})
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items() if key not in _FREE}
     return value
-
-
-def _settings(settings: Any) -> Any:
-    if not isinstance(settings, dict):
-        return settings
-    return {name: _plain(value) for name, value in settings.items() if name not in _FREE}
 
 
 _CODECS: dict[str, Any] = {

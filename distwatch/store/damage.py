@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,8 @@ import numpy as np
 
 from distwatch.errors import UnreachableError
 from distwatch.statistics import ROW
-from distwatch.store.addresses import Address, inside
+from distwatch.store.addresses import Address
 from distwatch.store.layout import ArrayLayout
-from distwatch.store.locations import Location
 
 #: What reading a damaged chunk raises: a wrong checksum, a codec that fails, a disk that
 #: fails.
@@ -74,42 +73,7 @@ def _are_counts(values: Any) -> bool:
     return bool(((values >= 0) & (values <= _MOST_ELEMENTS)).all())
 
 
-def checked(
-    array: Any,
-    layout: ArrayLayout,
-    location: Location,
-    path: str,
-    *,
-    rows: slice | None = None,
-    holds: Callable[[Region], bool] = lambda region: True,
-) -> Iterator[tuple[int, Damage | None]]:
-    """Read an array chunk by chunk: the bytes of each, and its damage.
-
-    Args:
-        array: what is read.
-        layout: the array's.
-        location: where its run is.
-        path: the array's path there.
-        rows: some of its rows; all without it.
-        holds: whether anything was to be written in a region: only then is a chunk that is
-            not there damage.
-
-    Raises:
-        UnreachableError: the location does not answer.
-    """
-    for index, region in _chunks(layout):
-        first, stop = region[0].start, region[0].stop
-        if rows and not (first < rows.stop and stop > rows.start):
-            continue
-        key = f"{path}/{layout.key(index)}"
-        size = location.size(key)
-        if size is not None or holds(region):
-            why = "it is missing" if size is None else _what_is_wrong(array, region)
-            file = inside(location.address, key)
-            yield size or 0, Damage(layout.name, first, stop, file, why) if why else None
-
-
-def _chunks(layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], Region]]:
+def chunks(layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], Region]]:
     """Every chunk (shard) of an array: its index, and its region within the array."""
     shape, sizes = layout.shape, layout.shard
     counts = [-(-extent // size) for extent, size in zip(shape, sizes, strict=True)]
@@ -123,7 +87,12 @@ def _chunks(layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], Region]]:
         )
 
 
-def _what_is_wrong(array: Any, region: Region) -> str | None:
+def what_is_wrong(array: Any, region: Region) -> str | None:
+    """Why a region of an array cannot be read; None if it can.
+
+    Raises:
+        UnreachableError: the location does not answer.
+    """
     try:
         array[region]
     except UnreachableError:

@@ -196,11 +196,12 @@ def _place_of(part: ReadableTable, step: int | None) -> int:
     """The place of the first step that is not below ``step``; that after the last for None."""
     if step is None:
         return part.steps
+    return bisect.bisect_left(range(part.steps), step, key=lambda i: value_at(part, "step", i))
 
-    def at(place: int) -> int:
-        return int(part.read("step", slice(place, place + 1))[0])
 
-    return bisect.bisect_left(range(part.steps), step, key=at)
+def value_at(table: ReadableTable, coordinate: str, place: int) -> int:
+    """A coordinate of the step at ``place``. Raises as `ReadableTable.read` does."""
+    return int(table.read(coordinate, slice(place, place + 1))[0])
 
 
 class AlignedTable(ReadableTable):

@@ -56,7 +56,8 @@ class Bucket:
 
         async def write(key: str, content: bytes) -> None:
             async with room:
-                await self.store.set(key, _buffer(content))
+                buffer = default_buffer_prototype().buffer
+                await self.store.set(key, buffer.from_bytes(content))
 
         # All of them are waited for: a commit must not race with a chunk of a failed block.
         ends = await asyncio.gather(*(write(*item) for item in items), return_exceptions=True)
@@ -99,13 +100,8 @@ class Bucket:
         """Remove everything below a path."""
         self._do(self.store.delete_dir(path))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all files."""
-        return self.size_below("")
-
-    def size_below(self, path: str) -> int:
-        """Bytes of all files below a path."""
+    def size_below(self, path: str = "") -> int:
+        """Bytes of all files below a path; of the whole location by default."""
         return self._do(self.store.getsize_prefix(path))
 
     def exists(self) -> bool:
@@ -209,10 +205,6 @@ def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, byt
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _buffer(content: bytes) -> Buffer:
-    return default_buffer_prototype().buffer.from_bytes(content)
 
 
 def _unreachable() -> tuple[type[Exception], ...]:

@@ -76,7 +76,7 @@ class StoredRun:
     @property
     def nbytes(self) -> int:
         """Bytes on disk."""
-        return self._location.nbytes
+        return self._location.size_below()
 
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
         """Read every chunk of every phase: how many bytes each has, and its damage."""

@@ -48,23 +48,11 @@ LONGEST_NAME = 4096
 LONGEST_TEXT = 65_536
 
 #: Names of groups are names of folders, on any system.
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_GROUP = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 def _text(value: str) -> str:
     return value[:LONGEST_TEXT]
-
-
-def _name(value: str) -> str:
-    if not 0 < len(value) <= LONGEST_NAME:
-        raise ValueError(f"expected a name of 1 to {LONGEST_NAME} characters")
-    return value
-
-
-def _group_name(value: str) -> str:
-    if not _GROUP.fullmatch(value):
-        raise ValueError("this is no name of a group")
-    return value
 
 
 def _texts(value: dict[Any, Any]) -> dict[str, str]:
@@ -79,8 +67,8 @@ Positive = Annotated[int, Field(ge=1, le=MOST)]
 Replica = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, AfterValidator(_text)]
 Texts = Annotated[dict[Any, Any], AfterValidator(_texts)]
-Name = Annotated[str, AfterValidator(_name)]
-GroupName = Annotated[str, AfterValidator(_group_name)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+GroupName = Annotated[str, Field(pattern=_GROUP)]
 
 #: A list stops at its first wrong item, since a document may hold millions.
 _FIRST = Field(fail_fast=True)
@@ -139,7 +127,7 @@ class SegmentAttributes(_Model):
                 "different numbers"
             )
         for group in self.table_groups.values():
-            if not isinstance(group, str) or not _GROUP.fullmatch(group):
+            if not isinstance(group, str) or not re.fullmatch(_GROUP, group):
                 raise ValueError(f"groups: {shortened(group)} is no name of a group")
         if len(set(self.table_groups.values())) < len(self.tables):
             raise ValueError(
@@ -214,14 +202,15 @@ class TableAttributes(_Model):
         if len({str(each) for each in names}) < len(names):
             raise ValueError(f"statistics={shortened(names)}, expected each once")
         kept = self.tensor
-        tensor = kept and TensorLayout(tuple(kept.features), kept.reduce, kept.dtype)
         table = Table(
             name=name,
             signals=tuple(Signal(each.name, each.reference) for each in self.signals),
             schedule=self.schedule,
             window=self.window,
             statistic=from_spec(self.statistics),
-            tensor=tensor or None,
+            tensor=TensorLayout(tuple(kept.features), kept.reduce, kept.dtype)
+            if kept
+            else None,
         )
         self._check(table)
         return table

@@ -12,13 +12,14 @@ import numpy as np
 from distwatch.errors import DamagedStoreError, RunChangedError, StoreError
 from distwatch.records import RunInfo, Table
 from distwatch.store import layout as layouts
+from distwatch.store.addresses import inside
 from distwatch.store.checked_arrays import (
     PACKS_TO,
     MissingChunkError,
     check_layout,
     open_array,
 )
-from distwatch.store.damage import UNREADABLE, Damage, are_possible, checked
+from distwatch.store.damage import UNREADABLE, Damage, are_possible, chunks, what_is_wrong
 from distwatch.store.documents import path_of, read_group, understanding
 from distwatch.store.joining import ALL, Array, ReadableTable, check_rises
 from distwatch.store.layout import ArrayLayout
@@ -104,11 +105,19 @@ class StoredTable(ReadableTable):
     def _checked(
         self, name: str, rows: slice | None = None
     ) -> Iterator[tuple[int, Damage | None]]:
-        layout = self._layouts[name]
-        holds = self._has_rows_in if layout.sparse else lambda region: True
-        path = f"{self._path}/{name}"
-        array = self._array(name)
-        return checked(array, layout, self._location, path, rows=rows, holds=holds)
+        """Read an array chunk by chunk, or the chunks of some of its rows."""
+        layout, array = self._layouts[name], self._array(name)
+        for index, region in chunks(layout):
+            first, stop = region[0].start, region[0].stop
+            if rows and not (first < rows.stop and stop > rows.start):
+                continue
+            key = f"{self._path}/{name}/{layout.key(index)}"
+            size = self._location.size(key)
+            # A chunk that is not there is damage only if something was to be written in it.
+            if size is not None or not layout.sparse or self._has_rows_in(region):
+                why = "it is missing" if size is None else what_is_wrong(array, region)
+                file = inside(self._location.address, key)
+                yield size or 0, Damage(name, first, stop, file, why) if why else None
 
     def _has_rows_in(self, region: tuple[slice, ...]) -> bool:
         """Whether a batch reaches into a region of the raw deltas."""

@@ -42,7 +42,7 @@ def path(request, tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_grace(monkeypatch):
-    monkeypatch.setattr(thinning, "GRACE", 0.0)
+    monkeypatch.setattr("distwatch.store.writer.GRACE", 0.0)
 
 
 def assert_rows_are_right(run, steps):
@@ -120,7 +120,7 @@ def test_a_reader_is_told_when_its_table_was_replaced(path):
 
 
 def test_a_replaced_table_stays_for_its_readers(tmp_path, monkeypatch):
-    monkeypatch.setattr(thinning, "GRACE", 3600.0)
+    monkeypatch.setattr("distwatch.store.writer.GRACE", 3600.0)
     path = tmp_path / "run.zarr"
     writer, _ = writer_of(path, 300_000)
     opened = []
