@@ -16,7 +16,7 @@ from distwatch.signals.validation import argument_names, describe
 
 #: The files for each use: in the wheel beside this module, in a checkout at its top.
 _SHIPPED = Path(__file__).parent / "uses"
-_IN_CHECKOUT = Path(__file__).parents[2] / "configs"
+_USES = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 class Mistake(NamedTuple):
@@ -107,7 +107,7 @@ def json_schema() -> dict[str, Any]:
 
 def templates() -> list[str]:
     """The uses that there is a commented file for."""
-    return sorted(path.stem for path in _uses().glob("*.yaml"))
+    return sorted(path.stem for path in _USES.glob("*.yaml"))
 
 
 def template(use: str) -> str:
@@ -119,11 +119,7 @@ def template(use: str) -> str:
     known = templates()
     if use not in known:
         raise ConfigError(f"there is no file for {use!r}; nearest: {nearest(use, known)}.")
-    return (_uses() / f"{use}.yaml").read_text(encoding="utf-8")
-
-
-def _uses() -> Path:
-    return _SHIPPED if _SHIPPED.is_dir() else _IN_CHECKOUT
+    return (_USES / f"{use}.yaml").read_text(encoding="utf-8")
 
 
 def _repeated_keys(root: Any) -> Iterator[Mistake]:

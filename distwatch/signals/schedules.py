@@ -49,7 +49,11 @@ class Schedule(ABC):
 
 @dataclass
 class Every(Schedule):
-    """Every k-th step, from step 0 on. ``k`` may be changed while training runs."""
+    """Look at every k-th step: 0, k, 2k, ... ``k`` may be changed while training runs.
+
+    Raises:
+        ConfigError: k is not a positive whole number.
+    """
 
     k: int
 
@@ -83,7 +87,11 @@ class At(Schedule):
 
 @dataclass(frozen=True)
 class First(Schedule):
-    """The first n steps."""
+    """Look at the first n steps.
+
+    Raises:
+        ConfigError: n is not a positive whole number.
+    """
 
     n: int
 
@@ -97,13 +105,8 @@ class First(Schedule):
         return f"first({self.n})"
 
 
-def every(k: int) -> Every:
-    """Look at every k-th step: 0, k, 2k, ...
-
-    Raises:
-        ConfigError: k is not a positive whole number.
-    """
-    return Every(k)
+every = Every
+first = First
 
 
 def at(*steps: int) -> At:
@@ -115,15 +118,6 @@ def at(*steps: int) -> At:
     if not steps or any(not _whole(step) or step < 0 for step in steps):
         raise ConfigError(f"at{steps}: name one or more steps, whole numbers from 0.")
     return At(tuple(sorted(set(steps))), f"at({', '.join(map(str, steps))})")
-
-
-def first(n: int) -> First:
-    """Look at the first n steps.
-
-    Raises:
-        ConfigError: n is not a positive whole number.
-    """
-    return First(n)
 
 
 def logarithmic(until: int, per_decade: int = 10) -> At:
@@ -174,7 +168,7 @@ _MAKERS: dict[str, Callable[[int], Schedule]] = {
 def _read_when(given: Any) -> Schedule | None:
     if given is None or isinstance(given, Schedule):
         return given
-    return from_mapping(given) if isinstance(given, dict) else Every(given)
+    return from_mapping(given) if isinstance(given, dict) else every(given)
 
 
 def _read_schedule(given: Any) -> Schedule:

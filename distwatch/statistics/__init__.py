@@ -10,13 +10,16 @@ the sums that the usual statistics share.
 
 from distwatch.statistics.base import (
     Observation,
+    Quantity,
     Reductions,
     Statistic,
-    Summed,
+    Value,
+    Values,
+    finite,
     merge_axis,
     observe,
+    per_element,
 )
-from distwatch.statistics.basic_sums import BasicSums, measure
 from distwatch.statistics.checksum import Checksum
 from distwatch.statistics.log_histogram import LogHistogram
 from distwatch.statistics.ratio import Ratio
@@ -30,8 +33,17 @@ from distwatch.statistics.registered import (
     requested,
 )
 from distwatch.statistics.row import ROW, Product, Row, with_row
-from distwatch.statistics.usual import SPREAD, Counts, Extrema, Moments, Norms, spread
-from distwatch.statistics.values import Quantity, Value, Values, finite, per_element
+from distwatch.statistics.usual import (
+    SPREAD,
+    BasicSums,
+    Counts,
+    Extrema,
+    Moments,
+    Norms,
+    Summed,
+    measure,
+    spread,
+)
 
 __all__ = [
     "FURTHER",

@@ -1,10 +1,11 @@
-"""What a statistic is, and how its states are packed, merged and observed."""
+"""What a statistic is: how its states are observed, merged and packed, and what is read."""
 
 from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from dataclasses import asdict, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -12,10 +13,79 @@ import numpy.typing as npt
 
 from distwatch.errors import StateShapeError
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.basic_sums import BasicSums, measure
-from distwatch.statistics.values import Quantity, Value
+
+Floats = npt.NDArray[np.float64]
+
+#: The values of some rows by their names, each an array of the rows' shape.
+Values = Mapping[str, Any]
 
 State = TypeVar("State", bound=tuple[Any, ...])
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number that people read: a variable of datasets, a column of exported files, the
+    tag of a TensorBoard scalar.
+
+    Args:
+        name: what it is called in all of these.
+        whole: whether it is a whole number, exported as int64.
+        compared: whether nothing is known of it (NaN) where no two elements could be
+            compared, as at the first step.
+        logged: whether event files have it unless other values are asked for.
+        special: whether it counts special elements; these are listed after the others.
+    """
+
+    name: str
+    whole: bool = False
+    compared: bool = False
+    logged: bool = False
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What figures draw over the steps, derived from values.
+
+    Args:
+        name: what ``run.plot`` calls it.
+        change: its axis label for a change.
+        value: its axis label for a signal that is watched itself (reference "none").
+        rank: its place in menus. Where a report has no room for all quantities, those of
+            the highest ranks are left out.
+        of: derives it from values of shape (step, series, signal), where a series is a
+            replica and the last one all replicas together; by default the value of the
+            same name. Shape (step, series, signal), or (step, 1, signal) if ``merged_only``.
+        merged_only: whether there is one only for all replicas together.
+        signed: whether it can be negative: colours that show multiples of the median are
+            refused then.
+    """
+
+    name: str
+    change: str
+    value: str
+    rank: int
+    of: Callable[[Values], Floats] | None = None
+    merged_only: bool = False
+    signed: bool = False
+
+    def derive(self, values: Values) -> Floats:
+        """The quantity of some rows; see ``of``."""
+        return np.asarray(values[self.name] if self.of is None else self.of(values))
+
+    def label(self, reference: str) -> str:
+        """Its axis label for a signal that is measured against ``reference``."""
+        return self.value if reference == "none" else self.change
+
+
+def per_element(total: Any, count: Any) -> Floats:
+    """``total / count``; NaN where ``count`` is 0."""
+    return np.asarray(total / np.where(count > 0, count, np.nan))
+
+
+def finite(values: Values) -> Any:
+    """The number of finite elements."""
+    return values["count"] - values["nans"] - values["infs"]
 
 
 class Observation(NamedTuple):
@@ -156,17 +226,6 @@ class Statistic(ABC, Generic[State]):
         """
         self.check_columns(packed)
         return self.unflatten(tuple(packed[..., i] for i in range(len(self.fields))))
-
-
-class Summed(Statistic[State]):
-    """A statistic whose fields are among the sums that are computed once for all of them."""
-
-    def from_sums(self, sums: BasicSums) -> State:
-        """The state of the values that were summed up."""
-        return self.unflatten(tuple(getattr(sums, field) for field in self.fields))
-
-    def observe(self, seen: Observation) -> State:
-        return self.from_sums(measure(seen.delta))
 
 
 def observe(statistic: Statistic[State], values: npt.ArrayLike) -> State:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.base import Observation, Reductions, Statistic
-from distwatch.statistics.values import Value
+from distwatch.statistics.base import Observation, Reductions, Statistic, Value
 
 #: Checksums are smaller than this, so that float64 holds the sum over 8192 replicas.
 _MODULUS = 2**40

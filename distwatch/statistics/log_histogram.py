@@ -13,8 +13,7 @@ import numpy as np
 
 from distwatch.errors import ConfigError
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.base import Observation, Statistic
-from distwatch.statistics.values import Floats
+from distwatch.statistics.base import Floats, Observation, Statistic
 
 #: Bits of the mantissa of a float, and the bias of its exponent.
 _FLOAT_LAYOUT = {"float32": (23, 127), "float64": (52, 1023)}
@@ -134,10 +133,9 @@ class LogHistogram(Statistic[LogHistogramState]):
         return LogHistogramState(np.zeros(len(self.centres)))
 
     def observe(self, seen: Observation) -> LogHistogramState:
-        xp = namespace(seen.delta)
         places = self.places(seen.delta)
         # The last place is that of NaN.
-        return LogHistogramState(xp.bincount(places, len(self.centres) + 1)[:-1])
+        return LogHistogramState(namespace(places).bincount(places, len(self.centres) + 1)[:-1])
 
     def places(self, delta: Any) -> Any:
         """The bucket of each element, as whole numbers: shape (element,).

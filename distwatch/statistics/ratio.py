@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.base import Observation, Statistic
-from distwatch.statistics.values import Quantity, Value
+from distwatch.statistics.base import Observation, Quantity, Statistic, Value
 
 #: Sums of squares of a change and of the weight that it changed.
 RatioState = namedtuple("RatioState", "change_l2sq weight_l2sq")

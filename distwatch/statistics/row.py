@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.base import Observation, Reductions, Statistic, Summed
-from distwatch.statistics.basic_sums import BasicSums
+from distwatch.statistics.base import Observation, Quantity, Reductions, Statistic, Value
 from distwatch.statistics.log_histogram import LogHistogram
-from distwatch.statistics.usual import Counts, Extrema, Moments, Norms
-from distwatch.statistics.values import Quantity, Value
+from distwatch.statistics.usual import BasicSums, Counts, Extrema, Moments, Norms, Summed
 
 States = tuple[Any, ...]
 
@@ -116,14 +114,12 @@ class Row(Product):
     @functools.cached_property
     def quantities(self) -> tuple[Quantity, ...]:  # type: ignore[override]
         """What figures draw of it, by rank."""
-        found = [quantity for part in self.parts for quantity in part.quantities]
-        return tuple(sorted(found, key=lambda quantity: quantity.rank))
+        return by_rank(self.parts)
 
     @property
     def histogram(self) -> LogHistogram | None:
         """The histogram among them."""
-        found = [part for part in self.further if isinstance(part, LogHistogram)]
-        return found[0] if found else None
+        return next((part for part in self.further if isinstance(part, LogHistogram)), None)
 
     def read(self, states: Any) -> dict[str, Any]:
         """Derive what people read from packed states, on the host.
@@ -148,6 +144,14 @@ class Row(Product):
             else computed[value.name]
             for value in self.values
         }
+
+
+def by_rank(
+    statistics: Iterable[Statistic[Any] | type[Statistic[Any]]],
+) -> tuple[Quantity, ...]:
+    """What figures draw of some statistics, by rank."""
+    found = [quantity for each in statistics for quantity in each.quantities]
+    return tuple(sorted(found, key=lambda quantity: quantity.rank))
 
 
 def _values_of(parts: tuple[Statistic[Any], ...]) -> list[Value]:

@@ -1,15 +1,31 @@
-"""The statistics of every row: counts, moments, extrema and norms of the finite elements."""
+"""The statistics of every row: counts, moments, extrema and norms of the finite elements.
+
+All of them are derived from the same sums. Reading the values is what costs; deriving states
+from the sums does not. So the values are read once, here (on the host) or in
+``distwatch.training.device.kernels`` (inside the training graph).
+"""
 
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.base import Reductions, Summed
-from distwatch.statistics.values import Floats, Quantity, Value, Values, finite, per_element
+from distwatch.statistics.base import (
+    Floats,
+    Observation,
+    Quantity,
+    Reductions,
+    State,
+    Statistic,
+    Value,
+    Values,
+    finite,
+    per_element,
+)
 
 #: Numbers of elements: all, exactly zero, NaN, and infinite of either sign.
 CountsState = namedtuple("CountsState", "count zeros nans infs")
@@ -41,6 +57,67 @@ def _spread_of_replicas(values: Values) -> Floats:
 
 def _share_of_zeros(values: Values) -> Floats:
     return per_element(values["zeros"], values["count"])
+
+
+class BasicSums(NamedTuple):
+    """Sums over the values of a delta, float64, all of one shape (one value a signal).
+
+    ``count`` is the number of elements, finite or not; ``zeros``, ``nans`` and
+    ``infs`` are parts of it. Everything else is over the finite elements only:
+    ``mean`` and ``m2`` (the sum of squared deviations from it) are 0, ``min``
+    +inf and ``max`` -inf where there is none.
+    """
+
+    count: Any
+    zeros: Any
+    nans: Any
+    infs: Any
+    mean: Any
+    m2: Any
+    min: Any
+    max: Any
+    l1: Any
+    l2sq: Any
+
+    @property
+    def n(self) -> Any:
+        """The number of finite elements."""
+        return self.count - self.nans - self.infs
+
+
+def measure(values: npt.ArrayLike) -> BasicSums:
+    """Sum up an array of any shape, in float64.
+
+    The mean is taken first and the squares about it, so a standard deviation of
+    1 at a mean of 1e8 is still exact to 1e-8.
+    """
+    array = np.asarray(values, dtype=np.float64).ravel()
+    finite = array[np.isfinite(array)]
+    nans = np.count_nonzero(np.isnan(array))
+    mean = finite.mean() if finite.size else 0.0
+    return BasicSums(
+        count=np.float64(array.size),
+        zeros=np.float64(array.size - np.count_nonzero(array)),
+        nans=np.float64(nans),
+        infs=np.float64(array.size - finite.size - nans),
+        mean=np.float64(mean),
+        m2=np.square(finite - mean).sum(),
+        min=finite.min(initial=np.inf),
+        max=finite.max(initial=-np.inf),
+        l1=np.abs(finite).sum(),
+        l2sq=np.square(finite).sum(),
+    )
+
+
+class Summed(Statistic[State]):
+    """A statistic whose fields are among the sums that are computed once for all of them."""
+
+    def from_sums(self, sums: BasicSums) -> State:
+        """The state of the values that were summed up."""
+        return self.unflatten(tuple(getattr(sums, field) for field in self.fields))
+
+    def observe(self, seen: Observation) -> State:
+        return self.from_sums(measure(seen.delta))
 
 
 class Counts(Summed[CountsState]):
@@ -103,8 +180,7 @@ class Moments(Summed[MomentsState]):
 
     def reduce_replicas(self, state: MomentsState, reductions: Reductions) -> MomentsState:
         xp = namespace(state.n)
-        n_and_total = xp.stack([state.n, state.n * state.mean], axis=-1)
-        summed = reductions.sum(n_and_total)
+        summed = reductions.sum(xp.stack([state.n, state.n * state.mean], axis=-1))
         n = summed[..., 0]
         mean = summed[..., 1] / xp.maximum(n, 1.0)
         apart = state.mean - mean

@@ -8,7 +8,7 @@ group, `layout` has the arrays of a table.
   encodes; within a budget, `thinning` takes old steps out; `background` does all this on a
   thread.
 - Reading: `reader` opens what was committed; `tables` reads one table, from `documents` and
-  `checked_arrays`, and finds `damage`; `joining` combines several starts and workers.
+  `checked_arrays`, and finds damage; `joining` combines several starts and workers.
 - Before a training: `estimating` the size of a run, `claiming` a path for it, or resuming it.
 """
 

@@ -63,14 +63,12 @@ class BackgroundWriter:
         max_wait: float | None = MAX_WAIT,
     ) -> None:
         self.error: Exception | None = None
-        #: Steps of each table dropped because the queue was full.
-        self._dropped: Counter[str] = Counter()
-        #: Those of them that the writer has not counted yet.
+        #: Steps dropped because the queue was full, or that an error left unwritten.
+        self.lost = 0
+        #: Those of each table that the writer has not counted yet.
         self._uncounted: Counter[str] = Counter()
         #: Steps of each table in the queue.
         self._waiting: Counter[str] = Counter()
-        #: Steps that an error left unwritten.
-        self._unwritten = 0
         self._max_bytes = max_bytes
         self._max_wait = max_wait
         self._queue: deque[Block | None] = deque()
@@ -87,11 +85,6 @@ class BackgroundWriter:
         )
         self._thread.start()
 
-    @property
-    def lost(self) -> int:
-        """Steps dropped because the queue was full, or that an error left unwritten."""
-        return self._dropped.total() + self._unwritten
-
     def submit(self, block: Block) -> bool:
         """Put a block into the queue; False if it was dropped, and counted as lost."""
         with self._changed:
@@ -104,7 +97,7 @@ class BackgroundWriter:
                 self._max_wait,
             )
             if not fits or self.error:
-                self._dropped[block.table] += len(block) + block.lost
+                self.lost += len(block) + block.lost
                 self._uncounted[block.table] += len(block) + block.lost
                 return False
             self._queue.append(block)
@@ -175,7 +168,7 @@ class BackgroundWriter:
         with self._changed:
             self.error = error
             self.committed = writer.committed if writer else 0
-            self._unwritten = self._accepted - self.committed
+            self.lost += self._accepted - self.committed
             self._queue.clear()
             self._bytes = 0
             self._changed.notify_all()

@@ -52,9 +52,9 @@ def claim(
         location.write([(ROOT_DOCUMENT, group_document(attributes))])
     except UnreachableError as error:
         raise NotWritableError(str(error)) from error
+    except RunExistsError:
+        raise
     except OSError as error:
-        if isinstance(error, RunExistsError):
-            raise
         raise NotWritableError(
             f"{path} cannot be written ({error.strerror or error}); "
             "give Watch a path in a folder where you may write."
@@ -183,8 +183,7 @@ def origin_of(path: str | Path, info: RunInfo) -> Origin:
 
 def steps_of(path: str | Path, info: RunInfo) -> int:
     """How many steps of a phase earlier starts left, on one worker."""
-    workers = continued(_segments(path, info), str(path))
-    return sum(worker.steps for worker in workers)
+    return sum(worker.steps for worker in continued(_segments(path, info), str(path)))
 
 
 def _segments(path: str | Path, info: RunInfo) -> list[Segment]:

@@ -155,9 +155,11 @@ def understanding(where: str) -> Iterator[None]:
 
 def _damaged(where: str, error: Exception) -> DamagedStoreError:
     """The error of a group whose description cannot be understood."""
-    why = f"{type(error).__name__}: {shortened(str(error), quoted=False)}"
-    if isinstance(error, ValidationError):
-        why = _first_mistake(error)
+    why = (
+        _first_mistake(error)
+        if isinstance(error, ValidationError)
+        else f"{type(error).__name__}: {shortened(str(error), quoted=False)}"
+    )
     return DamagedStoreError(f"{where}: its description is damaged ({why}).")
 
 

@@ -169,6 +169,5 @@ def _within(place: tuple[int, ...], cell: tuple[int, ...]) -> tuple[slice, ...]:
 def _filled_up(values: Array, shape: tuple[int, ...], fill: float) -> Array:
     if values.shape == shape:
         return values
-    whole = np.full(shape, fill, values.dtype)
-    whole[tuple(map(slice, values.shape))] = values
-    return whole
+    missing = [(0, want - have) for want, have in zip(shape, values.shape, strict=True)]
+    return np.pad(values, missing, constant_values=fill)

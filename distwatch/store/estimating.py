@@ -165,8 +165,8 @@ def _usual_columns(e: int, noise: _Noise) -> Floats:
         "l1": _single(noise.around(0.8 * e, 0.6 * np.sqrt(e))),
         "l2sq": _single(noise.around(e, np.sqrt(2 * e))),
     }
-    zero = np.zeros(noise.steps)
-    return np.stack([zero + columns.get(name, 0) for name in ROW.fields], axis=-1)
+    each = [np.broadcast_to(columns.get(name, 0.0), noise.steps) for name in ROW.fields]
+    return np.stack(each, axis=-1)
 
 
 def _further_columns(part: Any, elements: int, noise: _Noise, usual: Floats) -> Floats:

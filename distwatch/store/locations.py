@@ -48,7 +48,8 @@ class Bucket:
 
     def write(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Write files, given as key and content; returns, or raises, when none is under way."""
-        for batch in _batches(items):
+        remaining = iter(items)
+        while batch := list(_batch(remaining)):
             self._do(self._write_all(batch))
 
     async def _write_all(self, items: list[tuple[str, bytes]]) -> None:
@@ -193,18 +194,14 @@ def _object_store(url: str) -> Store:
         ) from error
 
 
-def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    """Items in lists of about `_BATCH_BYTES`: they are made one by one."""
-    batch: list[tuple[str, bytes]] = []
+def _batch(items: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """The next items, of about `_BATCH_BYTES` together: they are made one by one."""
     size = 0
-    for item in items:
-        batch.append(item)
-        size += len(item[1])
+    for key, content in items:
+        yield key, content
+        size += len(content)
         if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+            return
 
 
 def _unreachable() -> tuple[type[Exception], ...]:

@@ -47,8 +47,7 @@ class Distances:
     def numbers(self, steps: slice) -> npt.NDArray[np.int64]:
         """The number that each step had before any was taken out: shape (n,)."""
         place = np.arange(steps.start, steps.stop)
-        later = place - self.kept + self.were
-        return np.where(place < self.kept, place * self.stride, later)
+        return np.where(place < self.kept, place * self.stride, place - self.kept + self.were)
 
 
 class TableCopy:
@@ -97,8 +96,8 @@ class TableCopy:
 
     def _is_kept(self, steps: slice) -> npt.NDArray[np.bool_]:
         numbers = self._before.numbers(steps)
-        on_grid = numbers % self.distances.stride == 0
-        return np.asarray(on_grid | (numbers >= self.distances.were))
+        kept = (numbers % self.distances.stride == 0) | (numbers >= self.distances.were)
+        return np.asarray(kept)
 
     def finish(self) -> None:
         """Copy the rest, so that nothing is missing when the table is replaced."""

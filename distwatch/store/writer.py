@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from distwatch.errors import BudgetReachedError, ConfigError, RunExistsError
@@ -30,23 +31,22 @@ THIN_FROM = 0.5
 _WINDOWS = 4
 
 
+@dataclass
 class Budget:
     """A bound on the bytes of a run.
 
     Args:
         most: that bound; infinite if nothing bounds the run.
         thins: whether old steps are thinned out before it is reached.
-        used: bytes that are there already.
+        used: bytes of the run, those that are there already to begin with.
     """
 
-    def __init__(self, most: float = math.inf, *, thins: bool = False, used: int = 0) -> None:
-        self.most = most
-        self.thins = thins
-        #: Bytes of the run.
-        self.used = used
-        #: Bytes of each file that was written under this budget.
-        self._sizes: dict[str, int] = {}
-        self._lock = threading.Lock()
+    most: float = math.inf
+    thins: bool = field(default=False, kw_only=True)
+    used: int = field(default=0, kw_only=True)
+    #: Bytes of each file that was written under this budget.
+    _sizes: dict[str, int] = field(default_factory=dict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def count(self, key: str, nbytes: int) -> None:
         """Count a file that was written, perhaps in the place of another one."""
@@ -169,8 +169,8 @@ class StoreWriter:
         self._remove_replaced(at_once=True)
 
     def _writer_of(self, table: Table, group: str | None = None) -> TableWriter:
-        path = self._path(group or self._groups[table.name])
-        return TableWriter(self._write, self._info, table, path)
+        group = group or self._groups[table.name]
+        return TableWriter(self._write, self._info, table, self._path(group))
 
     def _path(self, group: str) -> str:
         return f"{self._segment}/{group}"
