@@ -14,7 +14,7 @@ from distwatch.config.watch import WatchConfig
 from distwatch.errors import ConfigError, nearest
 from distwatch.signals.validation import argument_names, describe
 
-#: The files for each use: in the wheel beside this module, in a checkout at its top.
+#: The files for each use: in the wheel next to this module, in a checkout at its top.
 _SHIPPED = Path(__file__).parent / "uses"
 _USES = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parents[2] / "configs"
 

@@ -308,7 +308,7 @@ class Probe(Selector, kind="probe", prefixes=("probe",), of_batches=True, in_fil
     """The model's outputs on one fixed batch, as each step left the weights.
 
     A change can only come from the weights, since the batch is always the same. The
-    model runs in inference mode beside the training and leaves no trace in it:
+    model runs in inference mode, apart from the training, and leaves no trace in it:
     ``probe/output``, or ``probe/PATH`` for chosen layers.
 
     Args:

@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Namespace:
-    """The functions that a statistic may use besides the operators, for NumPy arrays."""
+    """The functions that a statistic may use in addition to the operators, for NumPy arrays."""
 
     maximum: Any = staticmethod(np.maximum)
     minimum: Any = staticmethod(np.minimum)

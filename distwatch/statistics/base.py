@@ -209,7 +209,11 @@ class Statistic(ABC, Generic[State]):
         return namespace(*arrays).stack(arrays, axis=-1)
 
     def check_columns(self, packed: Any) -> None:
-        """Raise StateShapeError if the last dim is not one column a field."""
+        """Check the number of columns of an array of shape (\\*S, fields).
+
+        Raises:
+            StateShapeError: the last dim is not one column a field.
+        """
         if packed.shape[-1] != len(self.fields):
             # The columns of a histogram are too many to be listed.
             listed = "" if self.wide else f" ({', '.join(self.fields)})"
@@ -229,7 +233,10 @@ class Statistic(ABC, Generic[State]):
 
 
 def observe(statistic: Statistic[State], values: npt.ArrayLike) -> State:
-    """The state of one array of values, of any shape, on the host."""
+    """The state of one array of values, of any shape, on the host.
+
+    It is observed as float64, and as its own dtype where a statistic reads the signal.
+    """
     array = np.asarray(values)
     return statistic.observe(Observation(array.astype(np.float64), array, array))
 
@@ -239,7 +246,16 @@ def merge_axis(
 ) -> npt.NDArray[Any]:
     """Merge packed states over one axis at once, on the host.
 
-    Shapes: packed (..., n, ..., fields) -> the same without ``axis``; n may be 0.
+    Args:
+        statistic: what they are states of.
+        packed: shape (..., n, ..., fields); n may be 0.
+        axis: which axis has length n.
+
+    Returns:
+        Shape (..., fields): that of ``packed`` without ``axis``.
+
+    Raises:
+        StateShapeError: the last dim is not one column a field.
     """
     state = statistic.unpack(np.moveaxis(packed, axis, 0))
     return np.asarray(statistic.pack(statistic.reduce_replicas(state, _FirstAxis())))

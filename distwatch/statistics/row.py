@@ -130,6 +130,9 @@ class Row(Product):
 
         Returns:
             Name -> array of shape (...), NaN where nothing is known.
+
+        Raises:
+            StateShapeError: the last dim has not one column for each of these fields.
         """
         absent = np.isnan(states[..., 0])
         if absent.any():

@@ -27,37 +27,6 @@ from distwatch.statistics.base import (
     per_element,
 )
 
-#: Numbers of elements: all, exactly zero, NaN, and infinite of either sign.
-CountsState = namedtuple("CountsState", "count zeros nans infs")
-
-#: Number of finite elements, their mean, and the sum of squares about it.
-MomentsState = namedtuple("MomentsState", "n mean m2")
-
-#: Smallest and largest finite element; +inf and -inf where there is none.
-ExtremaState = namedtuple("ExtremaState", "min max")
-
-#: Sum of absolute values and sum of squares of the finite elements.
-NormsState = namedtuple("NormsState", "l1 l2sq")
-
-#: How far the replicas' means lie apart: known of all replicas together only.
-SPREAD = Value("spread", logged=True)
-
-
-def spread(means: Any, axis: int) -> Any:
-    """Largest minus smallest mean over an axis, NaN left out; NaN where all are."""
-    known = ~np.isnan(means)
-    high = np.max(means, axis=axis, where=known, initial=-np.inf)
-    low = np.min(means, axis=axis, where=known, initial=np.inf)
-    return np.where(known.any(axis=axis), high - low, np.nan)
-
-
-def _spread_of_replicas(values: Values) -> Floats:
-    return np.asarray(spread(values["mean"][:, :-1], axis=1)[:, None])
-
-
-def _share_of_zeros(values: Values) -> Floats:
-    return per_element(values["zeros"], values["count"])
-
 
 class BasicSums(NamedTuple):
     """Sums over the values of a delta, float64, all of one shape (one value a signal).
@@ -120,6 +89,14 @@ class Summed(Statistic[State]):
         return self.from_sums(measure(seen.delta))
 
 
+#: Numbers of elements: all, exactly zero, NaN, and infinite of either sign.
+CountsState = namedtuple("CountsState", "count zeros nans infs")
+
+
+def _share_of_zeros(values: Values) -> Floats:
+    return per_element(values["zeros"], values["count"])
+
+
 class Counts(Summed[CountsState]):
     """Numbers of elements, kept in float64: exact to 2**53."""
 
@@ -138,6 +115,25 @@ class Counts(Summed[CountsState]):
         return {
             name: np.asarray(value).astype(np.int64) for name, value in state._asdict().items()
         }
+
+
+#: Number of finite elements, their mean, and the sum of squares about it.
+MomentsState = namedtuple("MomentsState", "n mean m2")
+
+#: How far the replicas' means lie apart: known of all replicas together only.
+SPREAD = Value("spread", logged=True)
+
+
+def spread(means: Any, axis: int) -> Any:
+    """Largest minus smallest mean over an axis, NaN left out; NaN where all are."""
+    known = ~np.isnan(means)
+    high = np.max(means, axis=axis, where=known, initial=-np.inf)
+    low = np.min(means, axis=axis, where=known, initial=np.inf)
+    return np.where(known.any(axis=axis), high - low, np.nan)
+
+
+def _spread_of_replicas(values: Values) -> Floats:
+    return np.asarray(spread(values["mean"][:, :-1], axis=1)[:, None])
 
 
 class Moments(Summed[MomentsState]):
@@ -196,6 +192,10 @@ class Moments(Summed[MomentsState]):
         }
 
 
+#: Smallest and largest finite element; +inf and -inf where there is none.
+ExtremaState = namedtuple("ExtremaState", "min max")
+
+
 class Extrema(Summed[ExtremaState]):
     """Minimum and maximum of the finite elements."""
 
@@ -216,6 +216,10 @@ class Extrema(Summed[ExtremaState]):
         low, high = (np.asarray(x, dtype=np.float64) for x in state)
         some = low <= high
         return {"min": np.where(some, low, np.nan), "max": np.where(some, high, np.nan)}
+
+
+#: Sum of absolute values and sum of squares of the finite elements.
+NormsState = namedtuple("NormsState", "l1 l2sq")
 
 
 def _mean_size(values: Values) -> Floats:

@@ -141,7 +141,11 @@ def next_start(path: str | Path) -> int:
 
 
 def sweep(path: str | Path) -> None:
-    """Remove temporary files and tables that a crash left, which no document names."""
+    """Remove temporary files and tables that a crash left, which no document names.
+
+    Raises:
+        FormatVersionError, DamagedStoreError: a segment cannot be understood.
+    """
     location = location_of(path)
     location.sweep()
     for segment, groups in groups_of(location).items():
