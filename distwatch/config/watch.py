@@ -193,8 +193,9 @@ class WatchConfig(BaseModel):
     def _check_phases(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for phase in value:
             if phase not in PHASES:
-                close = nearest(phase, list(PHASES), most=1)
-                raise ConfigError(f"unknown phase {phase!r}; nearest: {close}.")
+                raise ConfigError(
+                    f"unknown phase {phase!r}; nearest: {nearest(phase, list(PHASES), most=1)}."
+                )
         if not value or len(set(value)) < len(value):
             raise ConfigError(f"phases={list(value)}: name at least one, and each once.")
         return value

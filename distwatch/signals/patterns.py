@@ -37,8 +37,12 @@ def matching(
     Raises:
         UnknownSignalError: a pattern matches nothing; the nearest paths are named.
     """
-    what = f"{of} of this model"
-    return _chosen(patterns, paths, lambda each, path: matches(each, path, prefixes), what)
+    return _chosen(
+        patterns,
+        paths,
+        lambda pattern, path: matches(pattern, path, prefixes),
+        f"{of} of this model",
+    )
 
 
 def matches(pattern: Pattern, path: str, prefixes: Sequence[str]) -> bool:
@@ -75,9 +79,9 @@ def _chosen(
         found = {name for name in names if match(pattern, name)}
         if not found:
             written = pattern if isinstance(pattern, str) else pattern.pattern
-            close = nearest(written, list(names))
             raise UnknownSignalError(
-                f"signal pattern {written!r} matches no {what}; nearest: {close}."
+                f"signal pattern {written!r} matches no {what}; "
+                f"nearest: {nearest(written, list(names))}."
             )
         chosen |= found
     return [name for name in names if name in chosen]
@@ -91,8 +95,9 @@ def matches_name(pattern: Pattern, name: str) -> bool:
 
 def no_such_signal(name: str, names: Sequence[str], where: object) -> UnknownSignalError:
     """The error for a signal that a run does not have; the nearest names are named."""
-    close = nearest(name, list(names))
-    return UnknownSignalError(f"{where} has no signal {name!r}; nearest: {close}.")
+    return UnknownSignalError(
+        f"{where} has no signal {name!r}; nearest: {nearest(name, list(names))}."
+    )
 
 
 def expression(pattern: Pattern) -> re.Pattern[str]:

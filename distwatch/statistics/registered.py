@@ -91,8 +91,9 @@ def _requested(given: Any) -> Statistic[Any]:
 def _made(spec: dict[str, Any]) -> Statistic[Any]:
     name = spec.pop("name", None)
     if name not in _BY_NAME:
-        known = nearest(str(name), list(_BY_NAME))
-        raise ConfigError(f"unknown statistic {name!r}; nearest: {known}.")
+        raise ConfigError(
+            f"unknown statistic {name!r}; nearest: {nearest(str(name), list(_BY_NAME))}."
+        )
     make: Callable[..., Statistic[Any]] = _BY_NAME[name]
     try:
         return make(**spec)

@@ -81,8 +81,7 @@ def is_claimed(path: str | Path, run: str, *, wait: float) -> bool:
 def run_name(path: str | Path) -> str | None:
     """The random name of the run at ``path``; None where there is no complete run."""
     try:
-        document = read_document(location_of(path), "")
-        return str(document["attributes"][schema.ATTRIBUTE]["run"])
+        return str(read_document(location_of(path), "")["attributes"][schema.ATTRIBUTE]["run"])
     except (StoreError, KeyError, TypeError):
         return None
 

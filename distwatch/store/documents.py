@@ -76,10 +76,9 @@ def read_document(location: Location, group: str) -> dict[str, Any]:
         # JSON from elsewhere raises many kinds of errors.
         if group:
             raise _damaged(path_of(location, group), error) from error
-        why = shortened(str(error), quoted=False)
         raise NotARunError(
-            f"{path} is no distwatch run ({type(error).__name__}: {why}). "
-            "Give the path that was given to Watch."
+            f"{path} is no distwatch run ({type(error).__name__}: "
+            f"{shortened(str(error), quoted=False)}). Give the path that was given to Watch."
         ) from error
 
 

@@ -48,11 +48,24 @@ LONGEST_NAME = 4096
 LONGEST_TEXT = 65_536
 
 #: Names of groups are names of folders, on any system.
-_GROUP = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def _text(value: str) -> str:
     return value[:LONGEST_TEXT]
+
+
+# Not bounds of pydantic's, which refuse half of a surrogate pair.
+def _name(value: str) -> str:
+    if not 0 < len(value) <= LONGEST_NAME:
+        raise ValueError(f"expected a name of 1 to {LONGEST_NAME} characters")
+    return value
+
+
+def _group_name(value: str) -> str:
+    if not _GROUP.fullmatch(value):
+        raise ValueError("this is no name of a group")
+    return value
 
 
 def _texts(value: dict[Any, Any]) -> dict[str, str]:
@@ -67,8 +80,8 @@ Positive = Annotated[int, Field(ge=1, le=MOST)]
 Replica = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, AfterValidator(_text)]
 Texts = Annotated[dict[Any, Any], AfterValidator(_texts)]
-Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
-GroupName = Annotated[str, Field(pattern=_GROUP)]
+Name = Annotated[str, AfterValidator(_name)]
+GroupName = Annotated[str, AfterValidator(_group_name)]
 
 #: A list stops at its first wrong item, since a document may hold millions.
 _FIRST = Field(fail_fast=True)
@@ -127,7 +140,7 @@ class SegmentAttributes(_Model):
                 "different numbers"
             )
         for group in self.table_groups.values():
-            if not isinstance(group, str) or not re.fullmatch(_GROUP, group):
+            if not isinstance(group, str) or not _GROUP.fullmatch(group):
                 raise ValueError(f"groups: {shortened(group)} is no name of a group")
         if len(set(self.table_groups.values())) < len(self.tables):
             raise ValueError(

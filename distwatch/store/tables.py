@@ -252,8 +252,9 @@ def _layouts(
 ) -> list[ArrayLayout]:
     """The arrays that are there, as the table's description requires them."""
     found = list(layouts.growing(info, table, steps))
-    labels = layouts.labels(info, table)
-    found += [layout for name, (layout, _) in labels.items() if name in said]
+    found += [
+        layout for name, (layout, _) in layouts.labels(info, table).items() if name in said
+    ]
     if table.tensor is not None and "tensor" in said:
         # Only the array itself says how many rows the batches have.
         rows = said["tensor"]["chunk_grid"]["configuration"]["chunk_shape"][2]

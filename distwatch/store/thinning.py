@@ -96,8 +96,9 @@ class TableCopy:
 
     def _is_kept(self, steps: slice) -> npt.NDArray[np.bool_]:
         numbers = self._before.numbers(steps)
-        kept = (numbers % self.distances.stride == 0) | (numbers >= self.distances.were)
-        return np.asarray(kept)
+        return np.asarray(
+            (numbers % self.distances.stride == 0) | (numbers >= self.distances.were)
+        )
 
     def finish(self) -> None:
         """Copy the rest, so that nothing is missing when the table is replaced."""
