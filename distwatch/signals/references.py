@@ -54,9 +54,8 @@ def _between_0_and_1(number: str) -> bool:
 def _form(references: Iterable[str]) -> dict[str, Any]:
     """References in a file; the decay is a decimal, or has a negative exponent."""
     decay = r"(0?\.[0-9]*[1-9][0-9]*|[1-9](\.[0-9]+)?[eE]-0*[1-9][0-9]*)"
-    names = [name for name in references if name != "ema"]
-    average = {"type": "string", "pattern": rf"^ema\({decay}\)$"}
-    return {"anyOf": [{"enum": [None, *names]}, average]}
+    names = {"enum": [None, *(name for name in references if name != "ema")]}
+    return {"anyOf": [names, {"type": "string", "pattern": rf"^ema\({decay}\)$"}]}
 
 
 #: A reference by its name.

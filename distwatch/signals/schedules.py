@@ -42,14 +42,16 @@ class Schedule(ABC):
 
     def looks(self, steps: int) -> int:
         """At how many of the first ``steps`` it looks."""
-        starts = range(0, steps, _AT_ONCE)
-        ranges = (np.arange(start, min(start + _AT_ONCE, steps)) for start in starts)
+        ranges = (
+            np.arange(start, min(start + _AT_ONCE, steps))
+            for start in range(0, steps, _AT_ONCE)
+        )
         return sum(int(np.count_nonzero(self(each))) for each in ranges)
 
 
 @dataclass
 class Every(Schedule):
-    """Look at every k-th step: 0, k, 2k, ... ``k`` may be changed while training runs.
+    """Every k-th step, from step 0 on. ``k`` may be changed while training runs.
 
     Raises:
         ConfigError: k is not a positive whole number.
@@ -87,7 +89,7 @@ class At(Schedule):
 
 @dataclass(frozen=True)
 class First(Schedule):
-    """Look at the first n steps.
+    """The first n steps.
 
     Raises:
         ConfigError: n is not a positive whole number.
@@ -105,8 +107,22 @@ class First(Schedule):
         return f"first({self.n})"
 
 
-every = Every
-first = First
+def every(k: int) -> Every:
+    """Look at every k-th step: 0, k, 2k, ...
+
+    Raises:
+        ConfigError: k is not a positive whole number.
+    """
+    return Every(k)
+
+
+def first(n: int) -> First:
+    """Look at the first n steps.
+
+    Raises:
+        ConfigError: n is not a positive whole number.
+    """
+    return First(n)
 
 
 def at(*steps: int) -> At:
