@@ -24,9 +24,9 @@ from distwatch.errors import ConfigError
 from distwatch.findings import NOTE, WARNING, Digest, Finding, ordered, sentences
 from distwatch.records import RunInfo
 from distwatch.store.addresses import Address
-from distwatch.store.damage import Damage
 from distwatch.store.joining import ReadableTable, aligned
 from distwatch.store.reader import StoredRun
+from distwatch.store.tables import Damage
 
 
 class SegmentFacts(NamedTuple):

@@ -1,7 +1,7 @@
 """Configuration: the arguments of a Watch, validated, and the YAML files that hold them.
 
-`watch` is the model of the arguments, `files` reads a YAML file and says where it is wrong,
-`forms` is how signals and schedules are written, for the JSON Schema that editors take.
+`watch` is the model of the arguments; `files` reads a YAML file and says where it is wrong,
+and makes the JSON Schema that editors take.
 """
 
 from distwatch.config.files import (
@@ -13,8 +13,7 @@ from distwatch.config.files import (
     template,
     templates,
 )
-from distwatch.config.log_requests import LogRequest
-from distwatch.config.watch import WatchConfig, watch_config
+from distwatch.config.watch import LogRequest, WatchConfig, watch_config
 
 __all__ = [
     "LogRequest",

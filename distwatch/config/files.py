@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,9 @@ from distwatch.config.watch import WatchConfig
 from distwatch.errors import ConfigError, nearest
 from distwatch.signals.validation import argument_names, describe
 
-#: The files for each use: in the wheel beside this module, in a checkout at its top.
+#: The files for each use: in the wheel next to this module, in a checkout at its top.
 _SHIPPED = Path(__file__).parent / "uses"
-_IN_CHECKOUT = Path(__file__).parents[2] / "configs"
+_USES = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 class Mistake(NamedTuple):
@@ -96,12 +97,17 @@ def _load(path: str | Path) -> tuple[dict[str, Any], Any] | Mistake:
 def json_schema() -> dict[str, Any]:
     """What a file may hold, as JSON Schema (2020-12), for editors."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **WatchConfig.model_json_schema()}
+    written = json.dumps({**dialect, **WatchConfig.model_json_schema()})
+    # Before pydantic 2.9, a reference with other keys next to it stood in an `allOf`.
+    plain: dict[str, Any] = json.loads(
+        written, object_hook=lambda form: {**form.pop("allOf", [{}])[0], **form}
+    )
+    return plain
 
 
 def templates() -> list[str]:
     """The uses that there is a commented file for."""
-    return sorted(path.stem for path in _uses().glob("*.yaml"))
+    return sorted(path.stem for path in _USES.glob("*.yaml"))
 
 
 def template(use: str) -> str:
@@ -113,11 +119,7 @@ def template(use: str) -> str:
     known = templates()
     if use not in known:
         raise ConfigError(f"there is no file for {use!r}; nearest: {nearest(use, known)}.")
-    return (_uses() / f"{use}.yaml").read_text(encoding="utf-8")
-
-
-def _uses() -> Path:
-    return _SHIPPED if _SHIPPED.is_dir() else _IN_CHECKOUT
+    return (_USES / f"{use}.yaml").read_text(encoding="utf-8")
 
 
 def _repeated_keys(root: Any) -> Iterator[Mistake]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +20,6 @@ from pydantic import (
     model_validator,
 )
 
-from distwatch.config.log_requests import LogRequests
 from distwatch.errors import ConfigError, nearest
 from distwatch.event_files.options import EventOptions, event_options
 from distwatch.records import PHASES, TRAIN
@@ -36,6 +35,47 @@ from distwatch.signals.selectors import (
 )
 from distwatch.signals.validation import describe_all
 from distwatch.store.addresses import Address, address_of, scheme_of
+
+
+class LogRequest(NamedTuple):
+    """Signals, by a pattern, and the statistic of each that is asked for."""
+
+    pattern: str
+    statistic: str
+
+
+def log_requests(given: Any) -> tuple[LogRequest, ...]:
+    """Read ``["activation/dense:l2", ...]``; None asks for nothing.
+
+    Raises:
+        ConfigError: one is not of this form.
+    """
+    listed = [given] if isinstance(given, str) else given or ()
+    if not isinstance(listed, (list, tuple)):
+        raise ConfigError(f"log_to_keras={given!r}: {_EXAMPLE}")
+    return tuple(each if isinstance(each, LogRequest) else _request(each) for each in listed)
+
+
+_EXAMPLE = "give a list such as ['activation/dense:l2', 'update/*:ratio']."
+
+
+def _request(given: Any) -> LogRequest:
+    pattern, _, statistic = given.rpartition(":") if isinstance(given, str) else ("", "", "")
+    if not pattern or not statistic:
+        raise ConfigError(
+            f"log_to_keras={given!r}: name a signal, or a pattern, and a statistic; {_EXAMPLE}"
+        )
+    return LogRequest(pattern, statistic)
+
+
+_FORM = {"type": "string", "pattern": r"^[\s\S]+:[^:]+$"}
+
+#: Signals and a statistic each, for Keras's logs.
+LogRequests = Annotated[
+    tuple[LogRequest, ...],
+    PlainValidator(log_requests),
+    WithJsonSchema({"anyOf": [{"type": "null"}, _FORM, {"type": "array", "items": _FORM}]}),
+]
 
 
 class _WrittenAs:
@@ -153,8 +193,9 @@ class WatchConfig(BaseModel):
     def _check_phases(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for phase in value:
             if phase not in PHASES:
-                close = nearest(phase, list(PHASES), most=1)
-                raise ConfigError(f"unknown phase {phase!r}; nearest: {close}.")
+                raise ConfigError(
+                    f"unknown phase {phase!r}; nearest: {nearest(phase, list(PHASES), most=1)}."
+                )
         if not value or len(set(value)) < len(value):
             raise ConfigError(f"phases={list(value)}: name at least one, and each once.")
         return value

@@ -122,7 +122,8 @@ class TableDigest:
         """What all replicas together have at each step: shape (n, signal) each."""
         merged = block.merged
         n, l1 = merged[..., _N], merged[..., _L1]
-        known = (n > 0) & np.isfinite(l1)
+        # In a store from a stranger, a sum of absolute values may be below zero.
+        known = (n > 0) & np.isfinite(l1) & (l1 >= 0)
         values = {
             "count": merged[..., _COUNT],
             "zeros": merged[..., _ZEROS],

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
 
@@ -36,8 +37,12 @@ def matching(
     Raises:
         UnknownSignalError: a pattern matches nothing; the nearest paths are named.
     """
-    what = f"{of} of this model"
-    return _chosen(patterns, paths, lambda each, path: matches(each, path, prefixes), what)
+    return _chosen(
+        patterns,
+        paths,
+        lambda pattern, path: matches(pattern, path, prefixes),
+        f"{of} of this model",
+    )
 
 
 def matches(pattern: Pattern, path: str, prefixes: Sequence[str]) -> bool:
@@ -74,9 +79,9 @@ def _chosen(
         found = {name for name in names if match(pattern, name)}
         if not found:
             written = pattern if isinstance(pattern, str) else pattern.pattern
-            close = nearest(written, list(names))
             raise UnknownSignalError(
-                f"signal pattern {written!r} matches no {what}; nearest: {close}."
+                f"signal pattern {written!r} matches no {what}; "
+                f"nearest: {nearest(written, list(names))}."
             )
         chosen |= found
     return [name for name in names if name in chosen]
@@ -90,8 +95,9 @@ def matches_name(pattern: Pattern, name: str) -> bool:
 
 def no_such_signal(name: str, names: Sequence[str], where: object) -> UnknownSignalError:
     """The error for a signal that a run does not have; the nearest names are named."""
-    close = nearest(name, list(names))
-    return UnknownSignalError(f"{where} has no signal {name!r}; nearest: {close}.")
+    return UnknownSignalError(
+        f"{where} has no signal {name!r}; nearest: {nearest(name, list(names))}."
+    )
 
 
 def expression(pattern: Pattern) -> re.Pattern[str]:
@@ -130,8 +136,11 @@ GLOB_FORM = {"type": "string"}
 _GLOBS_FORM = {"type": "array", "items": GLOB_FORM, "minItems": 1}
 
 #: One pattern, several, or None for all that is usual.
-Patterns = Annotated[
-    Pattern | Sequence[Pattern] | None,
-    PlainValidator(_check_patterns),
-    WithJsonSchema({"anyOf": [{"enum": [None, True]}, GLOB_FORM, _GLOBS_FORM]}),
-]
+Patterns = TypeAliasType(
+    "Patterns",
+    Annotated[
+        Pattern | Sequence[Pattern] | None,
+        PlainValidator(_check_patterns),
+        WithJsonSchema({"anyOf": [{"enum": [None, True]}, GLOB_FORM, _GLOBS_FORM]}),
+    ],
+)

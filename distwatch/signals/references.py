@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError
 
@@ -53,15 +54,20 @@ def _between_0_and_1(number: str) -> bool:
 def _form(references: Iterable[str]) -> dict[str, Any]:
     """References in a file; the decay is a decimal, or has a negative exponent."""
     decay = r"(0?\.[0-9]*[1-9][0-9]*|[1-9](\.[0-9]+)?[eE]-0*[1-9][0-9]*)"
-    names = [name for name in references if name != "ema"]
-    average = {"type": "string", "pattern": rf"^ema\({decay}\)$"}
-    return {"anyOf": [{"enum": [None, *names]}, average]}
+    names = {"enum": [None, *(name for name in references if name != "ema")]}
+    return {"anyOf": [names, {"type": "string", "pattern": rf"^ema\({decay}\)$"}]}
 
 
 #: A reference by its name.
-Reference = Annotated[
-    str, Field(strict=True), AfterValidator(check_reference), WithJsonSchema(_form(REFERENCES))
-]
+Reference = TypeAliasType(
+    "Reference",
+    Annotated[
+        str,
+        Field(strict=True),
+        AfterValidator(check_reference),
+        WithJsonSchema(_form(REFERENCES)),
+    ],
+)
 
 #: How files write what a signal without a batch dim can be measured against.
 UNBATCHED_FORM = _form(name for name in REFERENCES if name not in OF_BATCHES)

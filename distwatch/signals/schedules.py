@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import PlainValidator, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError
 
@@ -41,14 +42,20 @@ class Schedule(ABC):
 
     def looks(self, steps: int) -> int:
         """At how many of the first ``steps`` it looks."""
-        starts = range(0, steps, _AT_ONCE)
-        ranges = (np.arange(start, min(start + _AT_ONCE, steps)) for start in starts)
+        ranges = (
+            np.arange(start, min(start + _AT_ONCE, steps))
+            for start in range(0, steps, _AT_ONCE)
+        )
         return sum(int(np.count_nonzero(self(each))) for each in ranges)
 
 
 @dataclass
 class Every(Schedule):
-    """Every k-th step, from step 0 on. ``k`` may be changed while training runs."""
+    """Every k-th step, from step 0 on. ``k`` may be changed while training runs.
+
+    Raises:
+        ConfigError: k is not a positive whole number.
+    """
 
     k: int
 
@@ -82,7 +89,11 @@ class At(Schedule):
 
 @dataclass(frozen=True)
 class First(Schedule):
-    """The first n steps."""
+    """The first n steps.
+
+    Raises:
+        ConfigError: n is not a positive whole number.
+    """
 
     n: int
 
@@ -105,6 +116,15 @@ def every(k: int) -> Every:
     return Every(k)
 
 
+def first(n: int) -> First:
+    """Look at the first n steps.
+
+    Raises:
+        ConfigError: n is not a positive whole number.
+    """
+    return First(n)
+
+
 def at(*steps: int) -> At:
     """Look at the named steps only.
 
@@ -114,15 +134,6 @@ def at(*steps: int) -> At:
     if not steps or any(not _whole(step) or step < 0 for step in steps):
         raise ConfigError(f"at{steps}: name one or more steps, whole numbers from 0.")
     return At(tuple(sorted(set(steps))), f"at({', '.join(map(str, steps))})")
-
-
-def first(n: int) -> First:
-    """Look at the first n steps.
-
-    Raises:
-        ConfigError: n is not a positive whole number.
-    """
-    return First(n)
 
 
 def logarithmic(until: int, per_decade: int = 10) -> At:
@@ -173,7 +184,7 @@ _MAKERS: dict[str, Callable[[int], Schedule]] = {
 def _read_when(given: Any) -> Schedule | None:
     if given is None or isinstance(given, Schedule):
         return given
-    return from_mapping(given) if isinstance(given, dict) else Every(given)
+    return from_mapping(given) if isinstance(given, dict) else every(given)
 
 
 def _read_schedule(given: Any) -> Schedule:
@@ -213,8 +224,11 @@ WrittenSchedule = Annotated[
 ]
 
 #: The same, or a number k for every k-th step; None where something else decides.
-When = Annotated[
-    Schedule | int | None,
-    PlainValidator(_read_when),
-    WithJsonSchema({"anyOf": [_COUNT, *_SCHEDULE_FORMS]}),
-]
+When = TypeAliasType(
+    "When",
+    Annotated[
+        Schedule | int | None,
+        PlainValidator(_read_when),
+        WithJsonSchema({"anyOf": [_COUNT, *_SCHEDULE_FORMS]}),
+    ],
+)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import PlainValidator, StrictBool, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError
 from distwatch.signals.patterns import Pattern, Patterns, is_pattern
@@ -95,11 +96,10 @@ _STATISTICS_FORM = {
 }
 
 #: Statistics beyond those that every signal has.
-Statistics = Annotated[
-    Sequence[Any],
-    PlainValidator(requested),
-    WithJsonSchema(_STATISTICS_FORM),
-]
+Statistics = TypeAliasType(
+    "Statistics",
+    Annotated[Sequence[Any], PlainValidator(requested), WithJsonSchema(_STATISTICS_FORM)],
+)
 
 #: The kinds that a file can name.
 KINDS: dict[str, type[Selector]] = {}
@@ -308,7 +308,7 @@ class Probe(Selector, kind="probe", prefixes=("probe",), of_batches=True, in_fil
     """The model's outputs on one fixed batch, as each step left the weights.
 
     A change can only come from the weights, since the batch is always the same. The
-    model runs in inference mode beside the training and leaves no trace in it:
+    model runs in inference mode, apart from the training, and leaves no trace in it:
     ``probe/output``, or ``probe/PATH`` for chosen layers.
 
     Args:

@@ -20,6 +20,15 @@ from distwatch.errors import ConfigError, nearest
 
 Class = TypeVar("Class", bound=type)
 
+#: What is wrong with an argument, by pydantic's name of the mistake.
+_MESSAGES = {
+    "extra_forbidden": "unknown key {key!r}; nearest: {close}",
+    "missing": "{key} is missing",
+    "unexpected_keyword_argument": "unknown key {key!r}; nearest: {close}",
+    "unexpected_positional_argument": "{given!r} has no place here: give options by name",
+    "value_error": "{error}",
+}
+
 #: What a field expects, by pydantic's name of the mistake.
 _EXPECTED = {
     "bool_type": "true or false",
@@ -80,15 +89,9 @@ def describe(detail: Any, known: Iterable[str]) -> str:
         detail: one of ``ValidationError.errors()``.
         known: the keys that there are.
     """
-    mistake, given = detail["type"], detail["input"]
-    key = detail["loc"][0] if detail["loc"] else ""
-    if mistake == "value_error":
-        return str(detail["ctx"]["error"])
-    if mistake in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"unknown key {key!r}; nearest: {nearest(key, list(known), most=1)}"
-    if mistake == "unexpected_positional_argument":
-        return f"{given!r} has no place here: give options by name"
-    if mistake == "missing":
-        return f"{key} is missing"
-    expected = _EXPECTED.get(mistake, "another value").format(**detail.get("ctx", {}))
-    return f"{key}={given!r}: expected {expected}"
+    mistake, key = detail["type"], detail["loc"][0] if detail["loc"] else ""
+    close = nearest(str(key), list(known), most=1)
+    expected = "{key}={given!r}: expected " + _EXPECTED.get(mistake, "another value")
+    return _MESSAGES.get(mistake, expected).format(
+        key=key, given=detail["input"], close=close, **detail.get("ctx", {})
+    )

@@ -10,20 +10,18 @@ the sums that the usual statistics share.
 
 from distwatch.statistics.base import (
     Observation,
+    Quantity,
     Reductions,
     Statistic,
-    Summed,
+    Value,
+    Values,
+    finite,
     merge_axis,
     observe,
+    per_element,
 )
-from distwatch.statistics.basic_sums import BasicSums, measure
 from distwatch.statistics.checksum import Checksum
-from distwatch.statistics.counts import Counts
-from distwatch.statistics.extrema import Extrema
 from distwatch.statistics.log_histogram import LogHistogram
-from distwatch.statistics.moments import SPREAD, Moments, spread
-from distwatch.statistics.norms import Norms
-from distwatch.statistics.product import Product
 from distwatch.statistics.ratio import Ratio
 from distwatch.statistics.registered import (
     FURTHER,
@@ -34,8 +32,18 @@ from distwatch.statistics.registered import (
     from_spec,
     requested,
 )
-from distwatch.statistics.row import ROW, Row, with_row
-from distwatch.statistics.values import Quantity, Value, Values, finite, per_element
+from distwatch.statistics.row import ROW, Product, Row, with_row
+from distwatch.statistics.usual import (
+    SPREAD,
+    BasicSums,
+    Counts,
+    Extrema,
+    Moments,
+    Norms,
+    Summed,
+    measure,
+    spread,
+)
 
 __all__ = [
     "FURTHER",

@@ -13,12 +13,9 @@ from typing import Any
 
 import numpy as np
 
-#: Bytes of a float -> bits of its mantissa, bias of its exponent.
-_FLOAT_LAYOUT = {4: (23, 127), 8: (52, 1023)}
-
 
 class Namespace:
-    """The functions that a statistic may use besides the operators, for NumPy arrays."""
+    """The functions that a statistic may use in addition to the operators, for NumPy arrays."""
 
     maximum: Any = staticmethod(np.maximum)
     minimum: Any = staticmethod(np.minimum)
@@ -27,36 +24,25 @@ class Namespace:
     stack: Any = staticmethod(np.stack)
     concat: Any = staticmethod(np.concatenate)
     sum: Any = staticmethod(np.sum)
+    #: ``cast(x, dtype)``: as another dtype, such as "float64".
+    cast: Any = staticmethod(np.asarray)
+    #: ``flat(x)``: shape (element,).
     flat: Any = staticmethod(np.ravel)
-
-    def floats(self, x: Any) -> Any:
-        """As float64."""
-        return np.asarray(x, np.float64)
+    #: ``shifted(x, places)``: whole numbers without their last bits.
+    shifted: Any = staticmethod(np.right_shift)
 
     def sum_of_squares(self, x: Any) -> Any:
         """Of all elements, as float64."""
         return np.square(np.asarray(x, np.float64)).sum()
 
-    def bits(self, x: Any) -> Any:
-        """The bit pattern of each number, flat, as int64."""
+    def pattern(self, x: Any) -> Any:
+        """The bit pattern of each number, flat, as a whole number of as many bytes."""
         flat = np.ravel(x)
-        if flat.dtype.kind in "iub":
-            return flat.astype(np.int64)
-        return flat.view(f"i{flat.dtype.itemsize}").astype(np.int64)
+        return flat if flat.dtype.kind in "iub" else flat.view(f"i{flat.dtype.itemsize}")
 
     def positions(self, x: Any) -> Any:
         """0, 1, 2, ... for each element of a flat array, as int64."""
         return np.arange(len(x), dtype=np.int64)
-
-    def magnitude_bits(self, x: Any) -> tuple[Any, int, int]:
-        """The bit pattern of each absolute value of a float32 or float64 array, flat, as
-        whole numbers; how many of them are the mantissa's, and the exponent's bias."""
-        flat = np.ravel(np.abs(x))
-        return flat.view(f"i{flat.dtype.itemsize}"), *_FLOAT_LAYOUT[flat.dtype.itemsize]
-
-    def shifted(self, x: Any, places: int) -> Any:
-        """Whole numbers without their last bits."""
-        return x >> places
 
     def bincount(self, index: Any, length: int) -> Any:
         """How often each of 0 ... length-1 occurs in a flat array, as float64."""
@@ -76,17 +62,13 @@ def _tensor_namespace() -> Namespace:
         stack = staticmethod(tf.stack)
         concat = staticmethod(tf.concat)
         sum = staticmethod(tf.reduce_sum)
+        cast = staticmethod(tf.cast)
+        flat = staticmethod(functools.partial(tf.reshape, shape=[-1]))
 
         def where(self, condition: Any, a: Any, b: Any) -> Any:
             # A bare number takes the type of the other side, as in NumPy.
             dtype = (a if is_tensor(a) else b).dtype
             return tf.where(condition, tf.cast(a, dtype), tf.cast(b, dtype))
-
-        def flat(self, x: Any) -> Any:
-            return tf.reshape(x, [-1])
-
-        def floats(self, x: Any) -> Any:
-            return tf.cast(x, tf.float64)
 
         def sum_of_squares(self, x: Any) -> Any:
             # Squares of half-precision weights soon pass 65504; wider ones are summed as
@@ -95,19 +77,12 @@ def _tensor_namespace() -> Namespace:
             wide = tf.cast(x, tf.float32) if x.dtype.size == 2 else x
             return 2.0 * tf.cast(tf.nn.l2_loss(wide), tf.float64)
 
-        def bits(self, x: Any) -> Any:
-            flat = tf.reshape(x, [-1])
-            if flat.dtype.is_floating:
-                flat = tf.bitcast(flat, whole[flat.dtype.size])
-            return tf.cast(flat, tf.int64)
+        def pattern(self, x: Any) -> Any:
+            flat = self.flat(x)
+            return tf.bitcast(flat, whole[x.dtype.size]) if x.dtype.is_floating else flat
 
         def positions(self, x: Any) -> Any:
             return tf.range(tf.size(x, out_type=tf.int64))
-
-        def magnitude_bits(self, x: Any) -> tuple[Any, int, int]:
-            size = x.dtype.size
-            pattern = tf.bitcast(tf.abs(tf.reshape(x, [-1])), whole[size])
-            return pattern, *_FLOAT_LAYOUT[size]
 
         def shifted(self, x: Any, places: int) -> Any:
             return tf.bitwise.right_shift(x, tf.constant(places, x.dtype))

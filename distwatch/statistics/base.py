@@ -1,9 +1,11 @@
-"""What a statistic is, and how its states are packed, merged and observed."""
+"""What a statistic is: how its states are observed, merged and packed, and what is read."""
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from dataclasses import asdict, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -11,10 +13,79 @@ import numpy.typing as npt
 
 from distwatch.errors import StateShapeError
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.basic_sums import BasicSums, measure
-from distwatch.statistics.values import Quantity, Value
+
+Floats = npt.NDArray[np.float64]
+
+#: The values of some rows by their names, each an array of the rows' shape.
+Values = Mapping[str, Any]
 
 State = TypeVar("State", bound=tuple[Any, ...])
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number that people read: a variable of datasets, a column of exported files, the
+    tag of a TensorBoard scalar.
+
+    Args:
+        name: what it is called in all of these.
+        whole: whether it is a whole number, exported as int64.
+        compared: whether nothing is known of it (NaN) where no two elements could be
+            compared, as at the first step.
+        logged: whether event files have it unless other values are asked for.
+        special: whether it counts special elements; these are listed after the others.
+    """
+
+    name: str
+    whole: bool = False
+    compared: bool = False
+    logged: bool = False
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What figures draw over the steps, derived from values.
+
+    Args:
+        name: what ``run.plot`` calls it.
+        change: its axis label for a change.
+        value: its axis label for a signal that is watched itself (reference "none").
+        rank: its place in menus. Where a report has no room for all quantities, those of
+            the highest ranks are left out.
+        of: derives it from values of shape (step, series, signal), where a series is a
+            replica and the last one all replicas together; by default the value of the
+            same name. Shape (step, series, signal), or (step, 1, signal) if ``merged_only``.
+        merged_only: whether there is one only for all replicas together.
+        signed: whether it can be negative: colours that show multiples of the median are
+            refused then.
+    """
+
+    name: str
+    change: str
+    value: str
+    rank: int
+    of: Callable[[Values], Floats] | None = None
+    merged_only: bool = False
+    signed: bool = False
+
+    def derive(self, values: Values) -> Floats:
+        """The quantity of some rows; see ``of``."""
+        return np.asarray(values[self.name] if self.of is None else self.of(values))
+
+    def label(self, reference: str) -> str:
+        """Its axis label for a signal that is measured against ``reference``."""
+        return self.value if reference == "none" else self.change
+
+
+def per_element(total: Any, count: Any) -> Floats:
+    """``total / count``; NaN where ``count`` is 0."""
+    return np.asarray(total / np.where(count > 0, count, np.nan))
+
+
+def finite(values: Values) -> Any:
+    """The number of finite elements."""
+    return values["count"] - values["nans"] - values["infs"]
 
 
 class Observation(NamedTuple):
@@ -33,22 +104,22 @@ class Observation(NamedTuple):
 class Reductions(Protocol):
     """Reductions of an array over all replicas; the result is the same on each."""
 
-    def sum(self, x: Any) -> Any: ...
-    def min(self, x: Any) -> Any: ...
-    def max(self, x: Any) -> Any: ...
+    def sum(self, x: Any) -> Any:
+        """The sum of the replicas' arrays, element by element."""
+
+    def min(self, x: Any) -> Any:
+        """The smallest of the replicas' elements at each place."""
+
+    def max(self, x: Any) -> Any:
+        """The largest of the replicas' elements at each place."""
 
 
 class _FirstAxis:
     """`Reductions` over the first axis of NumPy arrays: the host's own collective."""
 
-    def sum(self, x: Any) -> Any:
-        return np.sum(x, axis=0)
-
-    def min(self, x: Any) -> Any:
-        return np.min(x, axis=0, initial=np.inf)
-
-    def max(self, x: Any) -> Any:
-        return np.max(x, axis=0, initial=-np.inf)
+    sum = staticmethod(functools.partial(np.sum, axis=0))
+    min = staticmethod(functools.partial(np.min, axis=0, initial=np.inf))
+    max = staticmethod(functools.partial(np.max, axis=0, initial=-np.inf))
 
 
 class Statistic(ABC, Generic[State]):
@@ -80,13 +151,11 @@ class Statistic(ABC, Generic[State]):
     @property
     def fields(self) -> tuple[str, ...]:
         """The names of the state's arrays, in order: columns of a row in the store."""
-        names: tuple[str, ...] = self.state._fields
-        return names
+        return tuple(self.state._fields)
 
     def empty(self) -> State:
         """The state of no values (scalars, which broadcast against any shape)."""
-        zeros: State = self.state(*(0.0 for _ in self.fields))
-        return zeros
+        return self.unflatten((0.0,) * len(self.fields))
 
     @abstractmethod
     def observe(self, seen: Observation) -> State:
@@ -131,7 +200,8 @@ class Statistic(ABC, Generic[State]):
 
     def unflatten(self, arrays: tuple[Any, ...]) -> State:
         """The state whose arrays these are: undoes ``flatten``."""
-        return type(self.empty())(*arrays)
+        made: State = self.state(*arrays)
+        return made
 
     def pack(self, state: State) -> Any:
         """Join a state's arrays of shape S to one of shape (\\*S, fields)."""
@@ -139,7 +209,11 @@ class Statistic(ABC, Generic[State]):
         return namespace(*arrays).stack(arrays, axis=-1)
 
     def check_columns(self, packed: Any) -> None:
-        """Raise StateShapeError if the last dim is not one column a field."""
+        """Check the number of columns of an array of shape (\\*S, fields).
+
+        Raises:
+            StateShapeError: the last dim is not one column a field.
+        """
         if packed.shape[-1] != len(self.fields):
             # The columns of a histogram are too many to be listed.
             listed = "" if self.wide else f" ({', '.join(self.fields)})"
@@ -158,19 +232,11 @@ class Statistic(ABC, Generic[State]):
         return self.unflatten(tuple(packed[..., i] for i in range(len(self.fields))))
 
 
-class Summed(Statistic[State]):
-    """A statistic that is derived from the sums that are computed once for all of them."""
-
-    @abstractmethod
-    def from_sums(self, sums: BasicSums) -> State:
-        """The state of the values that were summed up."""
-
-    def observe(self, seen: Observation) -> State:
-        return self.from_sums(measure(seen.delta))
-
-
 def observe(statistic: Statistic[State], values: npt.ArrayLike) -> State:
-    """The state of one array of values, of any shape, on the host."""
+    """The state of one array of values, of any shape, on the host.
+
+    It is observed as float64, and as its own dtype where a statistic reads the signal.
+    """
     array = np.asarray(values)
     return statistic.observe(Observation(array.astype(np.float64), array, array))
 
@@ -180,7 +246,16 @@ def merge_axis(
 ) -> npt.NDArray[Any]:
     """Merge packed states over one axis at once, on the host.
 
-    Shapes: packed (..., n, ..., fields) -> the same without ``axis``; n may be 0.
+    Args:
+        statistic: what they are states of.
+        packed: shape (..., n, ..., fields); n may be 0.
+        axis: which axis has length n.
+
+    Returns:
+        Shape (..., fields): that of ``packed`` without ``axis``.
+
+    Raises:
+        StateShapeError: the last dim is not one column a field.
     """
     state = statistic.unpack(np.moveaxis(packed, axis, 0))
     return np.asarray(statistic.pack(statistic.reduce_replicas(state, _FirstAxis())))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import namedtuple
+from typing import Any
 
 import numpy as np
 
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.base import Observation, Reductions, Statistic
-from distwatch.statistics.values import Value
+from distwatch.statistics.base import Observation, Reductions, Statistic, Value
 
 #: Checksums are smaller than this, so that float64 holds the sum over 8192 replicas.
 _MODULUS = 2**40
@@ -17,10 +17,8 @@ _MODULUS = 2**40
 _MIX = 0x1E3779B97F4A7C15
 
 
-class ChecksumState(NamedTuple):
-    """A whole number below 2**40; 0 for no elements."""
-
-    checksum: Any
+#: A whole number below 2**40; 0 for no elements.
+ChecksumState = namedtuple("ChecksumState", "checksum")
 
 
 class Checksum(Statistic[ChecksumState]):
@@ -38,7 +36,7 @@ class Checksum(Statistic[ChecksumState]):
 
     def observe(self, seen: Observation) -> ChecksumState:
         xp = namespace(seen.signal)
-        bits = xp.bits(seen.signal)
+        bits = xp.cast(xp.pattern(seen.signal), "int64")
         # Floats such as 1 and 2 differ in high bits only, which a product pushes out. So
         # high bits are mixed into low ones first, one to one, and the high bits of the sum
         # are kept. Overflow wraps around in the same way everywhere. Zeros have to count,
@@ -46,7 +44,7 @@ class Checksum(Statistic[ChecksumState]):
         mixed = (bits + 1) * _MIX
         mixed = mixed ^ xp.shifted(mixed, 32)
         total = xp.sum(mixed * (xp.positions(bits) * 2 + 1))
-        return ChecksumState(xp.floats(xp.shifted(total, 24) % _MODULUS))
+        return ChecksumState(xp.cast(xp.shifted(total, 24) % _MODULUS, "float64"))
 
     def merge(self, a: ChecksumState, b: ChecksumState) -> ChecksumState:
         return ChecksumState((a.checksum + b.checksum) % _MODULUS)

@@ -5,23 +5,21 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections import namedtuple
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from distwatch.errors import ConfigError
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.base import Observation, Statistic
+from distwatch.statistics.base import Floats, Observation, Statistic
 
-Floats = npt.NDArray[np.float64]
+#: Bits of the mantissa of a float, and the bias of its exponent.
+_FLOAT_LAYOUT = {"float32": (23, 127), "float64": (52, 1023)}
 
-
-class LogHistogramState(NamedTuple):
-    """Numbers of elements: shape (..., bucket)."""
-
-    counts: Any
+#: Numbers of elements: shape (..., bucket).
+LogHistogramState = namedtuple("LogHistogramState", "counts")
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,7 @@ class LogHistogram(Statistic[LogHistogramState]):
         """The ends of the positive buckets: shape (octave, 1 + buckets of an octave)."""
         low, high = self._octaves
         parts = 1.0 + np.arange(2**self._bits + 1) / 2**self._bits
-        edges: Floats = parts * 2.0 ** np.arange(low, high)[:, None]
-        return edges
+        return np.asarray(parts * 2.0 ** np.arange(low, high)[:, None])
 
     @functools.cached_property
     def centres(self) -> Floats:
@@ -136,11 +133,9 @@ class LogHistogram(Statistic[LogHistogramState]):
         return LogHistogramState(np.zeros(len(self.centres)))
 
     def observe(self, seen: Observation) -> LogHistogramState:
-        xp = namespace(seen.delta)
         places = self.places(seen.delta)
         # The last place is that of NaN.
-        counts = xp.bincount(places, len(self.centres) + 1)
-        return LogHistogramState(counts[:-1])
+        return LogHistogramState(namespace(places).bincount(places, len(self.centres) + 1)[:-1])
 
     def places(self, delta: Any) -> Any:
         """The bucket of each element, as whole numbers: shape (element,).
@@ -148,14 +143,15 @@ class LogHistogram(Statistic[LogHistogramState]):
         The number of buckets for NaN.
         """
         xp = namespace(delta)
-        pattern, mantissa, bias = xp.magnitude_bits(delta)
+        flat = xp.flat(delta)
+        pattern = xp.pattern(abs(flat))
+        mantissa, bias = _FLOAT_LAYOUT[flat.dtype.name]
         low, _ = self._octaves
         number = xp.shifted(pattern, mantissa - self._bits) - ((bias + low) << self._bits)
         number = xp.minimum(xp.maximum(number + 1, 0), self._positive + 1)
         infinite = pattern >= (2 * bias + 1) << mantissa
         number = xp.where(infinite, self._positive + 2, number)
         middle = self._positive + 2
-        flat = xp.flat(delta)
         places = xp.where(flat < 0, middle - number, middle + number)
         return xp.where(xp.isnan(flat), len(self.centres), places)
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import namedtuple
+from typing import Any
 
 import numpy as np
 
 from distwatch.statistics.arrays import namespace
-from distwatch.statistics.base import Observation, Statistic
-from distwatch.statistics.values import Quantity, Value
+from distwatch.statistics.base import Observation, Quantity, Statistic, Value
 
-
-class RatioState(NamedTuple):
-    """Sums of squares of a change and of the weight that it changed."""
-
-    change_l2sq: Any
-    weight_l2sq: Any
+#: Sums of squares of a change and of the weight that it changed.
+RatioState = namedtuple("RatioState", "change_l2sq weight_l2sq")
 
 
 class Ratio(Statistic[RatioState]):

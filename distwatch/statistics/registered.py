@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from distwatch.errors import ConfigError, nearest
-from distwatch.statistics.base import Statistic
+from distwatch.statistics.base import Quantity, Statistic, Value
 from distwatch.statistics.checksum import Checksum
 from distwatch.statistics.log_histogram import LogHistogram
-from distwatch.statistics.moments import SPREAD
 from distwatch.statistics.ratio import Ratio
-from distwatch.statistics.row import ROW, Row, with_row
-from distwatch.statistics.values import Quantity, Value
+from distwatch.statistics.row import ROW, Row, by_rank, with_row
+from distwatch.statistics.usual import SPREAD
 
 #: Statistics beyond those of every row.
 FURTHER: tuple[type[Statistic[Any]], ...] = (Ratio, Checksum, LogHistogram)
@@ -33,12 +32,7 @@ VALUES: tuple[Value, ...] = (
 )
 
 #: All that figures can draw, by rank.
-QUANTITIES: tuple[Quantity, ...] = tuple(
-    sorted(
-        (*ROW.quantities, *(each for statistic in FURTHER for each in statistic.quantities)),
-        key=lambda quantity: quantity.rank,
-    )
-)
+QUANTITIES: tuple[Quantity, ...] = by_rank((ROW, *FURTHER))
 
 
 def automatic(kind: str) -> tuple[Statistic[Any], ...]:
@@ -97,8 +91,9 @@ def _requested(given: Any) -> Statistic[Any]:
 def _made(spec: dict[str, Any]) -> Statistic[Any]:
     name = spec.pop("name", None)
     if name not in _BY_NAME:
-        known = nearest(str(name), list(_BY_NAME))
-        raise ConfigError(f"unknown statistic {name!r}; nearest: {known}.")
+        raise ConfigError(
+            f"unknown statistic {name!r}; nearest: {nearest(str(name), list(_BY_NAME))}."
+        )
     make: Callable[..., Statistic[Any]] = _BY_NAME[name]
     try:
         return make(**spec)

@@ -1,20 +1,97 @@
-"""What a row holds for each of its signals."""
+"""Several statistics of the same values: what a row holds for each of its signals."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 
-from distwatch.statistics.base import Statistic
-from distwatch.statistics.counts import Counts
-from distwatch.statistics.extrema import Extrema
+from distwatch.statistics.arrays import namespace
+from distwatch.statistics.base import Observation, Quantity, Reductions, Statistic, Value
 from distwatch.statistics.log_histogram import LogHistogram
-from distwatch.statistics.moments import Moments
-from distwatch.statistics.norms import Norms
-from distwatch.statistics.product import Product
-from distwatch.statistics.values import Quantity, Value
+from distwatch.statistics.usual import BasicSums, Counts, Extrema, Moments, Norms, Summed
+
+States = tuple[Any, ...]
+
+
+class Product(Statistic[States]):
+    """The product of monoids: its state is the tuple of its parts' states."""
+
+    def __init__(self, parts: tuple[Statistic[Any], ...]) -> None:
+        self.parts = parts
+
+    @functools.cached_property
+    def fields(self) -> tuple[str, ...]:
+        # Made only when they are needed: a histogram may have millions.
+        return tuple(field for part in self.parts for field in part.fields)
+
+    @property
+    def columns(self) -> int:
+        return sum(part.columns for part in self.parts)
+
+    def spec(self) -> dict[str, Any]:
+        return {"parts": [part.spec() for part in self.parts]}
+
+    def empty(self) -> States:
+        return tuple(part.empty() for part in self.parts)
+
+    def observe(self, seen: Observation) -> States:
+        return tuple(part.observe(seen) for part in self.parts)
+
+    def from_sums(self, sums: BasicSums) -> States:
+        """The states of values that were summed up, if all parts are `Summed`."""
+        return tuple(cast(Summed[Any], part).from_sums(sums) for part in self.parts)
+
+    def merge(self, a: States, b: States) -> States:
+        return tuple(p.merge(x, y) for p, x, y in zip(self.parts, a, b, strict=True))
+
+    def reduce_replicas(self, state: States, reductions: Reductions) -> States:
+        return tuple(p.reduce_replicas(x, reductions) for p, x in self._pairs(state))
+
+    def compute(self, state: States) -> dict[str, Any]:
+        computed = [part.compute(x) for part, x in self._pairs(state)]
+        return {name: values for each in computed for name, values in each.items()}
+
+    def flatten(self, state: States) -> tuple[Any, ...]:
+        return tuple(x for part, s in self._pairs(state) for x in part.flatten(s))
+
+    def unflatten(self, arrays: tuple[Any, ...]) -> States:
+        remaining = iter(arrays)
+        return tuple(
+            part.unflatten(tuple(itertools.islice(remaining, len(part.fields))))
+            for part in self.parts
+        )
+
+    def pack(self, state: States) -> Any:
+        if not self.wide:
+            # One operation in the training step, where a part each would be several.
+            return super().pack(state)
+        packed = [part.pack(s) for part, s in self._pairs(state)]
+        return namespace(*packed).concat(packed, axis=-1)
+
+    def unpack(self, packed: Any) -> States:
+        self.check_columns(packed)
+        return _unpack_each(self.parts, packed)
+
+    @property
+    def wide(self) -> bool:
+        return any(part.wide for part in self.parts)
+
+    def _pairs(self, state: States) -> Iterator[tuple[Statistic[Any], Any]]:
+        return zip(self.parts, state, strict=True)
+
+
+def _unpack_each(parts: Sequence[Statistic[Any]], packed: Any) -> States:
+    """The state of each part, whose columns follow each other."""
+    stops = itertools.accumulate(part.columns for part in parts)
+    return tuple(
+        part.unpack(packed[..., stop - part.columns : stop])
+        for part, stop in zip(parts, stops, strict=True)
+    )
+
 
 #: What every row holds, in the order of the store's columns.
 _USUAL = (Counts(), Moments(), Extrema(), Norms())
@@ -37,14 +114,12 @@ class Row(Product):
     @functools.cached_property
     def quantities(self) -> tuple[Quantity, ...]:  # type: ignore[override]
         """What figures draw of it, by rank."""
-        found = [quantity for part in self.parts for quantity in part.quantities]
-        return tuple(sorted(found, key=lambda quantity: quantity.rank))
+        return by_rank(self.parts)
 
     @property
     def histogram(self) -> LogHistogram | None:
         """The histogram among them."""
-        found = [part for part in self.further if isinstance(part, LogHistogram)]
-        return found[0] if found else None
+        return next((part for part in self.further if isinstance(part, LogHistogram)), None)
 
     def read(self, states: Any) -> dict[str, Any]:
         """Derive what people read from packed states, on the host.
@@ -55,18 +130,16 @@ class Row(Product):
 
         Returns:
             Name -> array of shape (...), NaN where nothing is known.
+
+        Raises:
+            StateShapeError: the last dim has not one column for each of these fields.
         """
         absent = np.isnan(states[..., 0])
         if absent.any():
             found = self.read(np.where(absent[..., None], 0.0, states))
             return {name: np.where(absent, np.nan, values) for name, values in found.items()}
-        computed: dict[str, Any] = {}
-        start = 0
-        for part in self.parts:
-            if not part.wide:
-                stop = start + len(part.fields)
-                computed |= part.compute(part.unpack(states[..., start:stop]))
-                start = stop
+        scalars = Product(tuple(part for part in self.parts if not part.wide))
+        computed = scalars.compute(scalars.unpack(states))
         compared = computed["count"] > 0
         return {
             value.name: np.where(compared, computed[value.name], np.nan)
@@ -74,6 +147,14 @@ class Row(Product):
             else computed[value.name]
             for value in self.values
         }
+
+
+def by_rank(
+    statistics: Iterable[Statistic[Any] | type[Statistic[Any]]],
+) -> tuple[Quantity, ...]:
+    """What figures draw of some statistics, by rank."""
+    found = [quantity for each in statistics for quantity in each.quantities]
+    return tuple(sorted(found, key=lambda quantity: quantity.rank))
 
 
 def _values_of(parts: tuple[Statistic[Any], ...]) -> list[Value]:

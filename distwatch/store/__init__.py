@@ -3,23 +3,32 @@
 What is stored is declared in two modules: `schema` has a model for the attributes of each
 group, `layout` has the arrays of a table.
 
-- Where: `locations` (memory and buckets, and `folders`), `addresses`, `claiming`.
+- Where: `locations` (memory and buckets, and `folders`), `addresses`.
 - Writing: `writer` passes blocks to the `table_writer` of each table, whose chunks `encoding`
-  encodes; within a `budget`, `thinning` takes old steps out; `background` does all this on a
+  encodes; within a budget, `thinning` takes old steps out; `background` does all this on a
   thread.
 - Reading: `reader` opens what was committed; `tables` reads one table, from `documents` and
-  `checked_arrays`, and finds `damage`; `joining` combines several starts and workers.
-- Before and after a training: `estimating` the size of a run, `resuming` one.
+  `checked_arrays`, and finds damage; `joining` combines several starts and workers.
+- Before a training: `estimating` the size of a run, `claiming` a path for it, or resuming it.
 """
 
 from distwatch.store.background import MAX_WAIT, BackgroundWriter
-from distwatch.store.budget import Budget
-from distwatch.store.claiming import claim, disclaim, is_claimed, is_run, now, run_name
+from distwatch.store.claiming import (
+    claim,
+    disclaim,
+    is_claimed,
+    is_run,
+    next_start,
+    now,
+    origin_of,
+    run_name,
+    steps_of,
+    sweep,
+)
 from distwatch.store.estimating import estimated_bytes, made_up_block, made_up_info
 from distwatch.store.locations import location_of
 from distwatch.store.reader import StoredRun
-from distwatch.store.resuming import next_start, origin_of, steps_of, sweep
-from distwatch.store.writer import StoreWriter
+from distwatch.store.writer import Budget, StoreWriter
 
 __all__ = [
     "MAX_WAIT",

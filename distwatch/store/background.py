@@ -19,14 +19,27 @@ class Writer(Protocol):
     """What writes blocks, such as a `StoreWriter`."""
 
     @property
-    def committed(self) -> int: ...
+    def committed(self) -> int:
+        """Steps that a reader sees, or saw before they were thinned out."""
+
     @property
-    def thinned(self) -> int: ...
-    def append(self, block: Block) -> None: ...
-    def commit_tail(self, *, at_once: bool = True) -> None: ...
-    def count_lost(self, steps: dict[str, int]) -> None: ...
-    def give_up(self, reason: str, lost: dict[str, int]) -> None: ...
-    def close(self) -> None: ...
+    def thinned(self) -> int:
+        """Steps that were taken out again to save space."""
+
+    def append(self, block: Block) -> None:
+        """Write a block, or keep it until more of them make a chunk."""
+
+    def commit_tail(self, *, at_once: bool = True) -> None:
+        """Commit what was kept; unless ``at_once``, only if that is due."""
+
+    def count_lost(self, steps: dict[str, int]) -> None:
+        """Count steps of tables that will never come as lost."""
+
+    def give_up(self, reason: str, lost: dict[str, int]) -> None:
+        """Store why the writing ends, and how many further steps of each table are lost."""
+
+    def close(self) -> None:
+        """Commit everything."""
 
 
 class BackgroundWriter:
@@ -50,14 +63,12 @@ class BackgroundWriter:
         max_wait: float | None = MAX_WAIT,
     ) -> None:
         self.error: Exception | None = None
-        #: Steps of each table dropped because the queue was full.
-        self._dropped: Counter[str] = Counter()
-        #: Those of them that the writer has not counted yet.
+        #: Steps dropped because the queue was full, or that an error left unwritten.
+        self.lost = 0
+        #: Those of each table that the writer has not counted yet.
         self._uncounted: Counter[str] = Counter()
         #: Steps of each table in the queue.
         self._waiting: Counter[str] = Counter()
-        #: Steps that an error left unwritten.
-        self._unwritten = 0
         self._max_bytes = max_bytes
         self._max_wait = max_wait
         self._queue: deque[Block | None] = deque()
@@ -74,19 +85,19 @@ class BackgroundWriter:
         )
         self._thread.start()
 
-    @property
-    def lost(self) -> int:
-        """Steps dropped because the queue was full, or that an error left unwritten."""
-        return self._dropped.total() + self._unwritten
-
     def submit(self, block: Block) -> bool:
         """Put a block into the queue; False if it was dropped, and counted as lost."""
         with self._changed:
             fits = self._changed.wait_for(
-                lambda: self.error or not self._queue or self._room(block), self._max_wait
+                lambda: (
+                    self.error
+                    or not self._queue
+                    or self._bytes + block.nbytes <= self._max_bytes
+                ),
+                self._max_wait,
             )
             if not fits or self.error:
-                self._dropped[block.table] += len(block) + block.lost
+                self.lost += len(block) + block.lost
                 self._uncounted[block.table] += len(block) + block.lost
                 return False
             self._queue.append(block)
@@ -112,9 +123,6 @@ class BackgroundWriter:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(timeout)
-
-    def _room(self, block: Block) -> bool:
-        return self._bytes + block.nbytes <= self._max_bytes
 
     def _work(self, make_writer: Callable[[], Writer]) -> None:
         writer: Writer | None = None
@@ -160,7 +168,7 @@ class BackgroundWriter:
         with self._changed:
             self.error = error
             self.committed = writer.committed if writer else 0
-            self._unwritten = self._accepted - self.committed
+            self.lost += self._accepted - self.committed
             self._queue.clear()
             self._bytes = 0
             self._changed.notify_all()

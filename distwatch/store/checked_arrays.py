@@ -50,9 +50,6 @@ _LZ4 = 1
 #: Bytes of a checksum.
 _CHECKSUM = 4
 
-#: Metadata that are not compared; storage transformers are refused whatever they are.
-_IGNORED = ("attributes", "storage_transformers")
-
 #: Settings of a codec that do not matter for unpacking.
 _FREE = ("clevel", "blocksize")
 
@@ -70,17 +67,14 @@ def check_layout(layout: ArrayLayout, said: Any, where: str) -> None:
     if not isinstance(said, dict):
         raise DamagedStoreError(f"{where}: array {layout.name!r} is not there.")
     for key, value in layout.metadata().items():
-        got = said.get(key)
-        if key not in _IGNORED and _plain(got) != _plain(value):
+        # What must be empty (storage transformers) may be left out.
+        got = (said.get(key) or []) if value == [] else said.get(key)
+        if key != "attributes" and _plain(got) != _plain(value):
             raise DamagedStoreError(
                 f"{where}: array {layout.name!r} has {key} {shortened(got)}, expected "
                 f"{shortened(_plain(value), 400)}; the store was changed by something else "
                 "than distwatch."
             )
-    if said.get("storage_transformers"):
-        raise DamagedStoreError(
-            f"{where}: array {layout.name!r} has storage_transformers, expected none."
-        )
     unpacked = math.prod(layout.shard) * layout.itemsize
     if unpacked > MOST_UNPACKED:
         raise DamagedStoreError(
@@ -133,7 +127,10 @@ class CheckedStore(WrapperStore[Store]):
         if layout.is_sharded and not isinstance(byte_range, RangeByteRequest):
             _check_index(found[-_index_bytes(layout) :].to_bytes(), layout)
         if layout.is_text:
-            _check_number(found[:4].to_bytes(), layout)
+            # Before memory is taken for them.
+            texts = int.from_bytes(found[:4].to_bytes(), "little")
+            if texts != layout.chunk[0]:
+                raise ValueError(f"it has {texts} texts, expected {layout.chunk[0]}")
         return found
 
 
@@ -198,13 +195,6 @@ def _check_header(packed: Buffer, spec: ChunkSpec) -> None:
         )
 
 
-def _check_number(texts: bytes, layout: ArrayLayout) -> None:
-    """Refuse another number of texts than there are labels, before memory is taken for them."""
-    number = int.from_bytes(texts[:4], "little")
-    if number != layout.chunk[0]:
-        raise ValueError(f"it has {number} texts, expected {layout.chunk[0]}")
-
-
 def _check_index(index: bytes, layout: ArrayLayout) -> None:
     """Refuse a shard whose chunks overlap, are missing, or are longer than they can be.
 
@@ -225,15 +215,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if isinstance(value, dict) and "name" in value:
-        settings = value.get("configuration") or {}
-        return (value["name"], _settings(settings))
+        return value["name"], _plain(value.get("configuration") or {})
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items() if key not in _FREE}
     return value
-
-
-def _settings(settings: Any) -> Any:
-    if not isinstance(settings, dict):
-        return settings
-    return {name: _plain(value) for name, value in settings.items() if name not in _FREE}
 
 
 _CODECS: dict[str, Any] = {

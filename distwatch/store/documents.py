@@ -76,10 +76,9 @@ def read_document(location: Location, group: str) -> dict[str, Any]:
         # JSON from elsewhere raises many kinds of errors.
         if group:
             raise _damaged(path_of(location, group), error) from error
-        why = shortened(str(error), quoted=False)
         raise NotARunError(
-            f"{path} is no distwatch run ({type(error).__name__}: {why}). "
-            "Give the path that was given to Watch."
+            f"{path} is no distwatch run ({type(error).__name__}: "
+            f"{shortened(str(error), quoted=False)}). Give the path that was given to Watch."
         ) from error
 
 
@@ -155,9 +154,11 @@ def understanding(where: str) -> Iterator[None]:
 
 def _damaged(where: str, error: Exception) -> DamagedStoreError:
     """The error of a group whose description cannot be understood."""
-    why = f"{type(error).__name__}: {shortened(str(error), quoted=False)}"
-    if isinstance(error, ValidationError):
-        why = _first_mistake(error)
+    why = (
+        _first_mistake(error)
+        if isinstance(error, ValidationError)
+        else f"{type(error).__name__}: {shortened(str(error), quoted=False)}"
+    )
     return DamagedStoreError(f"{where}: its description is damaged ({why}).")
 
 

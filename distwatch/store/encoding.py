@@ -129,8 +129,7 @@ def encode_chunk(values: Array) -> bytes:
     Args:
         values: the whole chunk, little-endian.
     """
-    compressed: bytes = _BLOSC.encode(np.ascontiguousarray(np.moveaxis(values, 0, -1)))
-    return _checksummed(compressed)
+    return _checksummed(_BLOSC.encode(np.ascontiguousarray(np.moveaxis(values, 0, -1))))
 
 
 def encode_labels(layout: ArrayLayout, values: Array) -> bytes:
@@ -152,8 +151,7 @@ def _length(of: Sized) -> bytes:
 
 
 def _checksummed(content: bytes) -> bytes:
-    checksum: int = google_crc32c.value(content)
-    return content + checksum.to_bytes(4, "little")
+    return content + int(google_crc32c.value(content)).to_bytes(4, "little")
 
 
 def _stored(dtype: str) -> np.dtype[Any]:
@@ -171,6 +169,5 @@ def _within(place: tuple[int, ...], cell: tuple[int, ...]) -> tuple[slice, ...]:
 def _filled_up(values: Array, shape: tuple[int, ...], fill: float) -> Array:
     if values.shape == shape:
         return values
-    whole = np.full(shape, fill, values.dtype)
-    whole[tuple(map(slice, values.shape))] = values
-    return whole
+    missing = [(0, want - have) for want, have in zip(shape, values.shape, strict=True)]
+    return np.pad(values, missing, constant_values=fill)

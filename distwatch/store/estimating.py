@@ -89,7 +89,7 @@ def _table_bytes(info: RunInfo, steps: int, known: _Known) -> int:
     sizes = []
     for window in range(1 + _WINDOWS):
         writer.append(_made_up(info, table, window, known, random))
-        sizes.append(location.nbytes)
+        sizes.append(location.size_below())
     location.remove()
     each = (sizes[-1] - sizes[0]) / _WINDOWS
     return round(sizes[0] - each + each * steps / table.window)
@@ -111,8 +111,7 @@ def _made_up(
             continue
         sizes = [known.elements.get((name, replica), ELEMENTS) for replica in info.replicas]
         # Weights change little from step to step; all other signals are like noise.
-        made_of = _Walk if name.startswith("weight/") else _Noise
-        noise = made_of(random, len(step))
+        noise = _Noise(random, len(step), walks=name.startswith("weight/"))
         each = [_made_up_rows(table.statistic, size, noise) for size in sizes]
         if name.startswith(_MIRRORED):
             each = [each[0]] * len(each)
@@ -129,22 +128,18 @@ def _made_up(
     )
 
 
-class _Noise:
-    """Numbers that do not depend on those of the step before."""
+class _Noise(NamedTuple):
+    """Numbers that do not depend on those of the step before; or, if it ``walks``, that move
+    by a hundredth of their spread in a step."""
 
-    def __init__(self, random: np.random.Generator, steps: int) -> None:
-        self.random = random
-        self.steps = steps
+    random: np.random.Generator
+    steps: int
+    walks: bool
 
     def around(self, about: float, spread: float) -> Floats:
         """Shape (step,)."""
-        return self.random.normal(about, spread, self.steps)
-
-
-class _Walk(_Noise):
-    """Numbers that move by a hundredth of their spread in a step."""
-
-    def around(self, about: float, spread: float) -> Floats:
+        if not self.walks:
+            return self.random.normal(about, spread, self.steps)
         moves = self.random.normal(0, spread / 100, self.steps)
         return self.random.normal(about, spread) + np.cumsum(moves)
 
@@ -170,8 +165,8 @@ def _usual_columns(e: int, noise: _Noise) -> Floats:
         "l1": _single(noise.around(0.8 * e, 0.6 * np.sqrt(e))),
         "l2sq": _single(noise.around(e, np.sqrt(2 * e))),
     }
-    zero = np.zeros(noise.steps)
-    return np.stack([zero + columns.get(name, 0) for name in ROW.fields], axis=-1)
+    each = [np.broadcast_to(columns.get(name, 0.0), noise.steps) for name in ROW.fields]
+    return np.stack(each, axis=-1)
 
 
 def _further_columns(part: Any, elements: int, noise: _Noise, usual: Floats) -> Floats:
@@ -182,7 +177,7 @@ def _further_columns(part: Any, elements: int, noise: _Noise, usual: Floats) -> 
         return random.multinomial(elements, share, size=steps).astype(np.float64)
     if isinstance(part, Ratio):
         # That of the update, which is also a usual column; and that of the weight.
-        weight = _single(_Walk(random, steps).around(elements, 1.0))
+        weight = _single(noise._replace(walks=True).around(elements, 1.0))
         return np.stack([usual[:, ROW.fields.index("l2sq")], weight], axis=-1)
     return _single(random.lognormal(size=(steps, len(part.fields))))
 

@@ -128,13 +128,8 @@ class Folder:
         else:
             doomed.unlink()
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all files."""
-        return self.size_below("")
-
-    def size_below(self, path: str) -> int:
-        """Bytes of all files below a path."""
+    def size_below(self, path: str = "") -> int:
+        """Bytes of all files below a path; of the whole location by default."""
         total, folders = 0, [os.fspath(self._path / path)]
         while folders:
             # A writer may remove a temporary file meanwhile, or a replaced table.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import bisect
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ ALL = slice(None)
 _NO_COORDINATE = np.iinfo(np.int64).min
 
 
+@dataclass(eq=False)
 class ReadableTable(abc.ABC):
     """A table as it was committed, whoever wrote it.
 
@@ -35,22 +37,12 @@ class ReadableTable(abc.ABC):
         has_tensors: whether it keeps raw deltas, and has some.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        replicas: tuple[int, ...],
-        steps: int,
-        *,
-        lost: int,
-        thinned: int,
-        has_tensors: bool,
-    ) -> None:
-        self.table = table
-        self.replicas = replicas
-        self.steps = steps
-        self.lost = lost
-        self.thinned = thinned
-        self.has_tensors = has_tensors
+    table: Table
+    replicas: tuple[int, ...]
+    steps: int
+    lost: int = field(kw_only=True)
+    thinned: int = field(kw_only=True)
+    has_tensors: bool = field(kw_only=True)
 
     @abc.abstractmethod
     def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
@@ -184,8 +176,9 @@ class ContinuedTable(ReadableTable):
             before += kept
         if not found:
             # A part with steps has all arrays of the table.
-            fullest = max(self._parts, key=lambda part: part.steps)
-            return fullest.read(name, slice(0, 0), signals)
+            return max(self._parts, key=lambda part: part.steps).read(
+                name, slice(0, 0), signals
+            )
         values = np.concatenate(_of_one_length(name, found))
         if name == "step":
             check_rises(values, self._where)
@@ -196,11 +189,12 @@ def _place_of(part: ReadableTable, step: int | None) -> int:
     """The place of the first step that is not below ``step``; that after the last for None."""
     if step is None:
         return part.steps
+    return bisect.bisect_left(range(part.steps), step, key=lambda i: value_at(part, "step", i))
 
-    def at(place: int) -> int:
-        return int(part.read("step", slice(place, place + 1))[0])
 
-    return bisect.bisect_left(range(part.steps), step, key=at)
+def value_at(table: ReadableTable, coordinate: str, place: int) -> int:
+    """A coordinate of the step at ``place``. Raises as `ReadableTable.read` does."""
+    return int(table.read(coordinate, slice(place, place + 1))[0])
 
 
 class AlignedTable(ReadableTable):
@@ -242,8 +236,8 @@ class AlignedTable(ReadableTable):
             return np.asarray(self._step[start:stop])
         low, high = (int(i) for i in np.searchsorted(self._place, [start, stop]))
         values = self._stored.read(name, slice(low, high), signals)
-        out: Array = np.empty((stop - start, *values.shape[1:]), values.dtype)
-        out[...] = self._missing.get(name, 0)
+        shape = (stop - start, *values.shape[1:])
+        out: Array = np.full(shape, self._missing.get(name, 0), values.dtype)
         out[self._place[low:high] - start] = values
         return out
 

@@ -192,8 +192,9 @@ def labels(info: RunInfo, table: Table) -> dict[str, tuple[ArrayLayout, Array]]:
 
 def _label(name: str, values: Array) -> ArrayLayout:
     dtype = "string" if values.dtype == object else str(values.dtype)
-    fill = _LABEL_FILLS[dtype]
-    return ArrayLayout(name, (name,), *3 * (values.shape,), dtype, fill, compressed=False)
+    return ArrayLayout(
+        name, (name,), *3 * (values.shape,), dtype, _LABEL_FILLS[dtype], compressed=False
+    )
 
 
 def bucket_labels(table: Table) -> Array:

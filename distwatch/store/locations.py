@@ -48,7 +48,8 @@ class Bucket:
 
     def write(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Write files, given as key and content; returns, or raises, when none is under way."""
-        for batch in _batches(items):
+        remaining = iter(items)
+        while batch := list(_batch(remaining)):
             self._do(self._write_all(batch))
 
     async def _write_all(self, items: list[tuple[str, bytes]]) -> None:
@@ -56,7 +57,8 @@ class Bucket:
 
         async def write(key: str, content: bytes) -> None:
             async with room:
-                await self.store.set(key, _buffer(content))
+                buffer = default_buffer_prototype().buffer
+                await self.store.set(key, buffer.from_bytes(content))
 
         # All of them are waited for: a commit must not race with a chunk of a failed block.
         ends = await asyncio.gather(*(write(*item) for item in items), return_exceptions=True)
@@ -99,13 +101,8 @@ class Bucket:
         """Remove everything below a path."""
         self._do(self.store.delete_dir(path))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all files."""
-        return self.size_below("")
-
-    def size_below(self, path: str) -> int:
-        """Bytes of all files below a path."""
+    def size_below(self, path: str = "") -> int:
+        """Bytes of all files below a path; of the whole location by default."""
         return self._do(self.store.getsize_prefix(path))
 
     def exists(self) -> bool:
@@ -197,22 +194,14 @@ def _object_store(url: str) -> Store:
         ) from error
 
 
-def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    """Items in lists of about `_BATCH_BYTES`: they are made one by one."""
-    batch: list[tuple[str, bytes]] = []
+def _batch(items: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """The next items, of about `_BATCH_BYTES` together: they are made one by one."""
     size = 0
-    for item in items:
-        batch.append(item)
-        size += len(item[1])
+    for key, content in items:
+        yield key, content
+        size += len(content)
         if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _buffer(content: bytes) -> Buffer:
-    return default_buffer_prototype().buffer.from_bytes(content)
+            return
 
 
 def _unreachable() -> tuple[type[Exception], ...]:

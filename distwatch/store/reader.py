@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distwatch.errors import ConfigError, DamagedStoreError
-from distwatch.records import PHASES, TRAIN, Block, RunInfo, Table
+from distwatch.records import PHASES, TRAIN, Block, RunInfo
 from distwatch.store import schema
 from distwatch.store.addresses import Address
-from distwatch.store.damage import Damage
 from distwatch.store.documents import read_group
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.schema import RootAttributes, SegmentAttributes
-from distwatch.store.tables import StoredTable
+from distwatch.store.tables import Damage, StoredTable
 
 
 class StoredRun:
@@ -52,11 +51,8 @@ class StoredRun:
         #: The same, with the starts of each worker read as one.
         self.workers = continued(self.segments, str(path))
         self.tables = _joined(self.workers, str(path))
-        tables = tuple(each.table for each in self.tables.values())
-        if self.workers:
-            self.info = _joined_info([each.info for each in self.workers], tables, str(path))
-        else:
-            self.info = root.info
+        #: What its rows hold.
+        self.info = self._joined_info() if self.workers else root.info
 
     @property
     def steps(self) -> int:
@@ -76,7 +72,7 @@ class StoredRun:
     @property
     def nbytes(self) -> int:
         """Bytes on disk."""
-        return self._location.nbytes
+        return self._location.size_below()
 
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
         """Read every chunk of every phase: how many bytes each has, and its damage."""
@@ -90,8 +86,7 @@ class StoredRun:
 
         This is about the latest start of each worker; an error of any of them comes first.
         """
-        latest = [worker.latest for worker in self.workers]
-        said = {table.ended for segment in latest for table in segment.tables.values()}
+        said = {t.ended for worker in self.workers for t in worker.latest.tables.values()}
         wrong = sorted(each for each in said - {None, schema.CLOSED} if each)
         if wrong:
             return wrong[0]
@@ -101,6 +96,21 @@ class StoredRun:
         """The run in pieces of one chunk each, table by table, in order of step."""
         for table in self.tables.values():
             yield from blocks(table)
+
+    def _joined_info(self) -> RunInfo:
+        infos = [worker.info for worker in self.workers]
+        replicas = tuple(number for info in infos for number in info.replicas)
+        if len(set(replicas)) < len(replicas) or len(replicas) > schema.MOST_REPLICAS:
+            raise DamagedStoreError(
+                f"{self.path}: {len(infos)} workers have {len(replicas)} replicas, expected up "
+                f"to {schema.MOST_REPLICAS}, each of one worker."
+            )
+        return replace(
+            infos[0],
+            tables=tuple(each.table for each in self.tables.values()),
+            replicas=replicas,
+            unwatched={path: why for info in infos for path, why in info.unwatched.items()},
+        )
 
     def _choose(self, phase: str | None) -> str:
         if phase is None:
@@ -144,9 +154,8 @@ def read_segments(location: Location) -> list[Segment]:
         FormatVersionError: a newer distwatch wrote one.
         DamagedStoreError: one contradicts its own description.
     """
-    found = [_read_segment(location, name) for name in _segment_names(location)]
-    started = [segment for segment in found if segment is not None]
-    return sorted(started, key=lambda each: (each.info.worker, each.info.origin.start))
+    found = filter(None, (_read_segment(location, name) for name in _segment_names(location)))
+    return sorted(found, key=lambda each: (each.info.worker, each.info.origin.start))
 
 
 def groups_of(location: Location) -> dict[str, list[str]]:
@@ -224,18 +233,3 @@ def _same_tables(tables: list[Any], where: str, of: str) -> list[str]:
     if len({tuple(each) for each in tables}) > 1:
         raise DamagedStoreError(f"{where}: its {of} wrote different tables.")
     return list(tables[0]) if tables else []
-
-
-def _joined_info(infos: list[RunInfo], tables: tuple[Table, ...], where: str) -> RunInfo:
-    replicas = tuple(number for info in infos for number in info.replicas)
-    if len(set(replicas)) < len(replicas) or len(replicas) > schema.MOST_REPLICAS:
-        raise DamagedStoreError(
-            f"{where}: {len(infos)} workers have {len(replicas)} replicas, expected up to "
-            f"{schema.MOST_REPLICAS}, each of one worker."
-        )
-    return replace(
-        infos[0],
-        tables=tables,
-        replicas=replicas,
-        unwatched={path: why for info in infos for path, why in info.unwatched.items()},
-    )

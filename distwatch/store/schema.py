@@ -55,6 +55,7 @@ def _text(value: str) -> str:
     return value[:LONGEST_TEXT]
 
 
+# Not bounds of pydantic's, which refuse half of a surrogate pair.
 def _name(value: str) -> str:
     if not 0 < len(value) <= LONGEST_NAME:
         raise ValueError(f"expected a name of 1 to {LONGEST_NAME} characters")
@@ -214,14 +215,15 @@ class TableAttributes(_Model):
         if len({str(each) for each in names}) < len(names):
             raise ValueError(f"statistics={shortened(names)}, expected each once")
         kept = self.tensor
-        tensor = kept and TensorLayout(tuple(kept.features), kept.reduce, kept.dtype)
         table = Table(
             name=name,
             signals=tuple(Signal(each.name, each.reference) for each in self.signals),
             schedule=self.schedule,
             window=self.window,
             statistic=from_spec(self.statistics),
-            tensor=tensor or None,
+            tensor=TensorLayout(tuple(kept.features), kept.reduce, kept.dtype)
+            if kept
+            else None,
         )
         self._check(table)
         return table

@@ -64,7 +64,8 @@ class TableWriter:
         self.whole = 0
         #: Steps that were committed once and taken out since.
         self.thinned = 0
-        self._lost = 0
+        #: Steps that were due and will never come; the next commit stores how many.
+        self.lost = 0
         #: Steps that a reader sees, and will see after a crash.
         self.committed = 0
         self._tail_time = time.monotonic()
@@ -78,7 +79,7 @@ class TableWriter:
             StateShapeError: the block's shape is not that of this table.
         """
         self._check(block)
-        self._lost += block.lost
+        self.lost += block.lost
         # A tail of no steps is no reason to copy a block.
         waiting = concatenate([*self._tail, block]) if any(map(len, self._tail)) else block
         window = self._table.window
@@ -101,19 +102,10 @@ class TableWriter:
         self._commit(self.whole + len(tail))
         self._tail_time = time.monotonic()
 
-    def count_lost(self, steps: int) -> None:
-        """Count steps that will never come as lost; the next commit stores the count."""
-        self._lost += steps
-
     def give_up(self, reason: str, lost: int) -> None:
         """Commit the reason why no more steps come; ``lost`` steps were never appended."""
-        self._lost += lost + self._appended - self.committed
+        self.lost += lost + self._appended - self.committed
         self._commit(self.committed, ended=reason)
-
-    def take_over(self, source: TableWriter, left_out: int) -> None:
-        """Continue in the place of a table, of whose old steps some were left out."""
-        self._lost = source._lost
-        self.thinned = source.thinned + left_out
 
     def close(self) -> None:
         """Commit everything."""
@@ -136,9 +128,7 @@ class TableWriter:
             self._arrays |= {each.name: ChunkEncoder(each) for each in arrays}
 
     def _commit(self, steps: int, *, ended: str | None = None) -> None:
-        attributes = schema.table_attributes(
-            self._table, steps, self._lost, ended, self.thinned
-        )
+        attributes = schema.table_attributes(self._table, steps, self.lost, ended, self.thinned)
         # Also of what a failed write left half done, no more is shown than the steps.
         arrays = {**self._metadata(steps), **self._labels}
         document = group_document(attributes, arrays)

@@ -1,24 +1,27 @@
 """One table of a run on disk: its description is checked when it is opened, its chunks when
-they are read."""
+they are read. To name damaged chunks, each is read by itself."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from distwatch.errors import DamagedStoreError, RunChangedError, StoreError
+from distwatch.errors import DamagedStoreError, RunChangedError, StoreError, UnreachableError
 from distwatch.records import RunInfo, Table
+from distwatch.statistics import ROW
 from distwatch.store import layout as layouts
+from distwatch.store.addresses import Address, inside
 from distwatch.store.checked_arrays import (
     PACKS_TO,
     MissingChunkError,
     check_layout,
     open_array,
 )
-from distwatch.store.damage import UNREADABLE, Damage, are_possible, checked
 from distwatch.store.documents import path_of, read_group, understanding
 from distwatch.store.joining import ALL, Array, ReadableTable, check_rises
 from distwatch.store.layout import ArrayLayout
@@ -31,6 +34,48 @@ _FEW = 16
 
 #: Bytes of raw deltas that memory is taken for, however small their files are.
 _UNASKED = 2**28
+
+#: What reading a damaged chunk raises: a wrong checksum, a codec that fails, a disk that
+#: fails.
+_UNREADABLE = (
+    ValueError,
+    RuntimeError,
+    OSError,
+    LookupError,
+    TypeError,
+    EOFError,
+    MemoryError,
+)
+
+#: Arrays that hold nothing but numbers of elements or of rows.
+_NUMBERS = ("histogram", "histogram_merged", "valid")
+
+#: The fields of states that count elements.
+_COUNTS = slice(0, ROW.fields.index("n") + 1)
+
+#: Elements of any number of batches: sums of so many of these are finite, and fit int64.
+_MOST_ELEMENTS = np.float64(2**53)
+
+Region = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A chunk that cannot be read, and the rows in it."""
+
+    array: str
+    #: The rows of the array that are in it: the first, and the one after the last.
+    first: int
+    stop: int
+    #: Its path, or its URL.
+    file: Address
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file} is damaged ({self.why}): it holds rows {self.first} to "
+            f"{self.stop - 1} of {self.array!r}."
+        )
 
 
 class StoredTable(ReadableTable):
@@ -104,25 +149,27 @@ class StoredTable(ReadableTable):
     def _checked(
         self, name: str, rows: slice | None = None
     ) -> Iterator[tuple[int, Damage | None]]:
-        layout = self._layouts[name]
-        holds = self._has_rows_in if layout.sparse else lambda region: True
-        path = f"{self._path}/{name}"
-        array = self._array(name)
-        return checked(array, layout, self._location, path, rows=rows, holds=holds)
+        """Read an array chunk by chunk, or the chunks of some of its rows."""
+        layout, array = self._layouts[name], self._array(name)
+        for index, region in _chunks(layout):
+            first, stop = region[0].start, region[0].stop
+            if rows and not (first < rows.stop and stop > rows.start):
+                continue
+            key = f"{self._path}/{name}/{layout.key(index)}"
+            size = self._location.size(key)
+            # A chunk that is not there is damage only if something was to be written in it.
+            if size is not None or not layout.sparse or self._has_rows_in(region):
+                why = "it is missing" if size is None else _what_is_wrong(array, region)
+                file = inside(self._location.address, key)
+                yield size or 0, Damage(name, first, stop, file, why) if why else None
 
     def _has_rows_in(self, region: tuple[slice, ...]) -> bool:
         """Whether a batch reaches into a region of the raw deltas."""
         try:
             valid = np.asarray(self._array("valid")[region[:2]])
             return bool((valid > region[2].start).any())
-        except UNREADABLE:
+        except _UNREADABLE:
             return True  # Which is damage of its own.
-
-    def _is_in_place(self) -> bool:
-        """Whether the segment still names the group of this table."""
-        said, _ = read_group(self._location, self._segment, SegmentAttributes)
-        group = said.table_groups.get(self.table.name)
-        return self._path == f"{self._segment}/{group}"
 
     def _check_is_there(self, name: str, axis: int) -> None:
         """Refuse an array of more chunks than files, before memory is taken for it."""
@@ -152,9 +199,7 @@ class StoredTable(ReadableTable):
             )
 
     def _wrong(self, why: str) -> StoreError:
-        if not self._is_in_place():
-            return self._changed()
-        return DamagedStoreError(
+        return self._changed() or DamagedStoreError(
             f"{self._where}: {why}; the store was changed by something else than distwatch."
         )
 
@@ -174,25 +219,28 @@ class StoredTable(ReadableTable):
                 f"({shortened(str(error), quoted=False)}); read a part of it: one signal, "
                 "or chunks='auto'."
             ) from error
-        except UNREADABLE as error:
+        except _UNREADABLE as error:
             raise self._damaged(name, where, f"{type(error).__name__}: {error}") from error
-        if not are_possible(name, values):
+        if not _are_possible(name, values):
             raise self._damaged(name, where, "it holds impossible numbers of elements")
         return values
 
     def _damaged(self, name: str, where: tuple[slice, ...], why: str) -> StoreError:
-        if not self._is_in_place():
-            return self._changed()
+        if changed := self._changed():
+            return changed
         start, stop, _ = where[0].indices(self.steps)
         each = self._checked(name, slice(start, stop))
-        found = [damage for _, damage in each if damage is not None]
-        files = "; ".join(str(damage) for damage in found)
+        files = "; ".join(str(damage) for _, damage in each if damage is not None)
         return DamagedStoreError(
             f"{self._where}: array {name!r} cannot be read ({why}). {files or 'Try again.'} "
             "The rest of the run stays readable; 'distwatch verify' lists all damage."
         )
 
-    def _changed(self) -> RunChangedError:
+    def _changed(self) -> RunChangedError | None:
+        """The error of a table whose segment names another group by now."""
+        said, _ = read_group(self._location, self._segment, SegmentAttributes)
+        if self._path == f"{self._segment}/{said.table_groups.get(self.table.name)}":
+            return None
         return RunChangedError(
             f"{self._where} was thinned out since it was opened, to keep the run within "
             "its max_bytes; call refresh(), or open the run anew."
@@ -204,8 +252,9 @@ def _layouts(
 ) -> list[ArrayLayout]:
     """The arrays that are there, as the table's description requires them."""
     found = list(layouts.growing(info, table, steps))
-    labels = layouts.labels(info, table)
-    found += [layout for name, (layout, _) in labels.items() if name in said]
+    found += [
+        layout for name, (layout, _) in layouts.labels(info, table).items() if name in said
+    ]
     if table.tensor is not None and "tensor" in said:
         # Only the array itself says how many rows the batches have.
         rows = said["tensor"]["chunk_grid"]["configuration"]["chunk_shape"][2]
@@ -216,3 +265,48 @@ def _layouts(
             )
         found += layouts.tensor_arrays(info, table.tensor, rows, steps=steps, most=most)
     return found
+
+
+def _are_possible(name: str, values: Any) -> bool:
+    """Whether values can be those of an array: no number of elements is below zero."""
+    if name in ("rows", "merged"):
+        return _are_counts(values[..., _COUNTS])
+    return name not in _NUMBERS or not (values < 0).any()
+
+
+def _are_counts(values: Any) -> bool:
+    """Whether values can be numbers of elements: finite, and not below zero."""
+    # As unsigned integers, the bits of floats from 0 on keep their order, and NaN and
+    # negative numbers come after them: one comparison instead of two, for all but -0.0.
+    if (values.view(np.uint64) <= _MOST_ELEMENTS.view(np.uint64)).all():
+        return True
+    return bool(((values >= 0) & (values <= _MOST_ELEMENTS)).all())
+
+
+def _chunks(layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], Region]]:
+    """Every chunk (shard) of an array: its index, and its region within the array."""
+    shape, sizes = layout.shape, layout.shard
+    counts = [-(-extent // size) for extent, size in zip(shape, sizes, strict=True)]
+    for index in itertools.product(*map(range, counts)):
+        yield (
+            index,
+            tuple(
+                slice(i * size, min((i + 1) * size, extent))
+                for i, size, extent in zip(index, sizes, shape, strict=True)
+            ),
+        )
+
+
+def _what_is_wrong(array: Any, region: Region) -> str | None:
+    """Why a region of an array cannot be read; None if it can.
+
+    Raises:
+        UnreachableError: the location does not answer.
+    """
+    try:
+        array[region]
+    except UnreachableError:
+        raise
+    except _UNREADABLE as error:
+        return f"{type(error).__name__}: {error}"
+    return None

@@ -14,7 +14,6 @@ halving what is there each time, which leaves almost nothing of the start of a l
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,9 +25,6 @@ from distwatch.store.table_writer import TableWriter
 
 #: Windows that are copied for each block that comes.
 PACE = 16
-
-#: Seconds for which a replaced table stays, for those who are reading it.
-GRACE = 60.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +47,7 @@ class Distances:
     def numbers(self, steps: slice) -> npt.NDArray[np.int64]:
         """The number that each step had before any was taken out: shape (n,)."""
         place = np.arange(steps.start, steps.stop)
-        later = place - self.kept + self.were
-        return np.where(place < self.kept, place * self.stride, later)
+        return np.where(place < self.kept, place * self.stride, place - self.kept + self.were)
 
 
 class TableCopy:
@@ -101,42 +96,15 @@ class TableCopy:
 
     def _is_kept(self, steps: slice) -> npt.NDArray[np.bool_]:
         numbers = self._before.numbers(steps)
-        on_grid = numbers % self.distances.stride == 0
-        return np.asarray(on_grid | (numbers >= self.distances.were))
+        return np.asarray(
+            (numbers % self.distances.stride == 0) | (numbers >= self.distances.were)
+        )
 
     def finish(self) -> None:
         """Copy the rest, so that nothing is missing when the table is replaced."""
         self._source.commit_tail()
         while self.advance():
             pass
-        self.target.take_over(self._source, self._old - self.distances.kept)
+        self.target.lost = self._source.lost
+        self.target.thinned = self._source.thinned + self._old - self.distances.kept
         self.target.commit_tail()
-
-
-class Replaced:
-    """Tables that were replaced by their copies, and are removed a little later.
-
-    Args:
-        delete: removes a group.
-    """
-
-    def __init__(self, delete: Callable[[str], None]) -> None:
-        self._delete = delete
-        self._waiting: list[tuple[float, str]] = []
-
-    def add(self, group: str) -> None:
-        """Remove a group once nobody should be reading it any more."""
-        self._waiting.append((time.monotonic() + GRACE, group))
-
-    @property
-    def waiting(self) -> bool:
-        """Whether any was not removed yet."""
-        return bool(self._waiting)
-
-    def remove(self, *, at_once: bool = False) -> None:
-        """Remove those that have waited long enough."""
-        now = time.monotonic()
-        due = [each for each in self._waiting if at_once or each[0] <= now]
-        for each in due:
-            self._delete(each[1])
-            self._waiting.remove(each)

@@ -1,21 +1,89 @@
-"""Writing a run: blocks go to their tables, within the run's budget."""
+"""Writing a run: blocks go to their tables, within a budget of bytes."""
 
 from __future__ import annotations
 
 import functools
+import math
+import threading
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from distwatch.errors import BudgetReachedError, RunExistsError
+from distwatch.errors import BudgetReachedError, ConfigError, RunExistsError
 from distwatch.records import Block, RunInfo, Table
 from distwatch.store import schema
-from distwatch.store.budget import Budget
 from distwatch.store.documents import group_document
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
 from distwatch.store.table_writer import TableWriter
 from distwatch.store.tables import StoredTable
-from distwatch.store.thinning import Distances, Replaced, TableCopy
+from distwatch.store.thinning import Distances, TableCopy
 from distwatch.text import format_bytes
+
+#: Seconds for which a replaced table stays, for those who are reading it.
+GRACE = 60.0
+
+#: From this part of the budget on, old steps are thinned out. A copy of them without every
+#: second step, and what is recorded meanwhile, fit into the rest.
+THIN_FROM = 0.5
+
+#: How many windows of rows a budget must have room for.
+_WINDOWS = 4
+
+
+@dataclass
+class Budget:
+    """A bound on the bytes of a run.
+
+    Args:
+        most: that bound; infinite if nothing bounds the run.
+        thins: whether old steps are thinned out before it is reached.
+        used: bytes of the run, those that are there already to begin with.
+    """
+
+    most: float = math.inf
+    thins: bool = field(default=False, kw_only=True)
+    used: int = field(default=0, kw_only=True)
+    #: Bytes of each file that was written under this budget.
+    _sizes: dict[str, int] = field(default_factory=dict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def count(self, key: str, nbytes: int) -> None:
+        """Count a file that was written, perhaps in the place of another one."""
+        if self.most == math.inf:
+            return
+        with self._lock:
+            self.used += nbytes - self._sizes.get(key, 0)
+            self._sizes[key] = nbytes
+
+    def forget(self, path: str) -> None:
+        """Count the files below a path as removed."""
+        with self._lock:
+            for key in [key for key in self._sizes if key.startswith(f"{path}/")]:
+                self.used -= self._sizes.pop(key)
+
+    def has_room(self, nbytes: int) -> bool:
+        """Whether so many more bytes would fit."""
+        return self.used + nbytes <= self.most
+
+    def check_suffices(self, info: RunInfo) -> None:
+        """Refuse, before the first step, a budget that would be full almost at once.
+
+        Raises:
+            ConfigError: there is no room for a few windows of rows.
+        """
+        least = _WINDOWS * sum(_window_bytes(info, table) for table in info.tables)
+        if not self.has_room(least):
+            raise ConfigError(
+                f"max_bytes leaves {format_bytes(max(0, self.most - self.used))}, and "
+                f"{_WINDOWS} windows of what is watched take up to {format_bytes(least)}; "
+                "give it more, watch fewer signals, or lower window."
+            )
+
+    @property
+    def wants_thinning(self) -> bool:
+        """Whether it is time to thin out old steps."""
+        return self.thins and self.used > THIN_FROM * self.most
 
 
 class StoreWriter:
@@ -52,7 +120,9 @@ class StoreWriter:
         self._tables = {table.name: self._writer_of(table) for table in info.tables}
         self._copies: dict[str, TableCopy] = {}
         self._distances = {table.name: Distances() for table in info.tables}
-        self._replaced = Replaced(self._delete)
+        #: Groups of tables that copies replaced, and the time from which on nobody should
+        #: be reading them.
+        self._replaced: dict[str, float] = {}
 
     @property
     def committed(self) -> int:
@@ -82,7 +152,7 @@ class StoreWriter:
     def count_lost(self, steps: dict[str, int]) -> None:
         """Count steps of tables that will never come as lost."""
         for name, lost in steps.items():
-            self._tables[name].count_lost(lost)
+            self._tables[name].lost += lost
 
     def give_up(self, reason: str, lost: dict[str, int]) -> None:
         """Write into the store why it ends here and how many steps of each table are lost."""
@@ -92,15 +162,15 @@ class StoreWriter:
     def close(self) -> None:
         """Commit everything."""
         for name in self._copies:
-            self._replaced.add(self._path(_copy_of(self._groups[name])))
+            self._replaced[self._path(_copy_of(self._groups[name]))] = 0.0
         self._copies.clear()
         for table in self._tables.values():
             table.close()
-        self._replaced.remove(at_once=True)
+        self._remove_replaced(at_once=True)
 
     def _writer_of(self, table: Table, group: str | None = None) -> TableWriter:
-        path = self._path(group or self._groups[table.name])
-        return TableWriter(self._write, self._info, table, path)
+        group = group or self._groups[table.name]
+        return TableWriter(self._write, self._info, table, self._path(group))
 
     def _path(self, group: str) -> str:
         return f"{self._segment}/{group}"
@@ -115,20 +185,24 @@ class StoreWriter:
 
         self._location.write(counted())
 
-    def _delete(self, group: str) -> None:
-        self._location.delete(group)
-        self._budget.forget(group)
+    def _remove_replaced(self, *, at_once: bool = False) -> None:
+        """Remove replaced tables that have waited long enough."""
+        now = time.monotonic()
+        for group in [each for each, due in self._replaced.items() if at_once or due <= now]:
+            self._location.delete(group)
+            self._budget.forget(group)
+            del self._replaced[group]
 
     # Within the budget
 
     def _make_room(self, block: Block, budget: Budget) -> None:
-        self._replaced.remove()
+        self._remove_replaced()
         if budget.wants_thinning or self._copies:
             self._thin_on()
         if not budget.has_room(block.nbytes):
             while self._copies:
                 self._thin_on()
-            self._replaced.remove(at_once=True)
+            self._remove_replaced(at_once=True)
         if not budget.has_room(block.nbytes):
             self.commit_tail()
             raise BudgetReachedError(
@@ -139,7 +213,7 @@ class StoreWriter:
     def _thin_on(self) -> None:
         """Copy a little more, and put complete copies in the tables' place."""
         # Tables that were just replaced still count, and may be all that exceeds the budget.
-        if not self._copies and not self._replaced.waiting:
+        if not self._copies and not self._replaced:
             self._start_copies()
         behind = [copy.advance() for copy in self._copies.values()]
         if self._copies and not any(behind):
@@ -164,13 +238,19 @@ class StoreWriter:
         self._write_groups()
         for name, copy in self._copies.items():
             self._tables[name], self._distances[name] = copy.target, copy.distances
-            self._replaced.add(self._path(before[name]))
+            self._replaced[self._path(before[name])] = time.monotonic() + GRACE
         self._copies.clear()
 
     def _write_groups(self) -> None:
         """Write the segment's document, which names the group of each table."""
         attributes = schema.segment_attributes(self._info, self._groups)
         self._write([(self._path(ROOT_DOCUMENT), group_document(attributes))])
+
+
+def _window_bytes(info: RunInfo, table: Table) -> int:
+    """Bytes of a window of rows, on each replica and merged, before they are compressed."""
+    columns = len(table.signals) * len(table.statistic.fields)
+    return table.window * 8 * (3 + (len(info.replicas) + 1) * columns)
 
 
 def _copy_of(group: str) -> str:

@@ -80,13 +80,12 @@ class _Laws:
         self._rtol = rtol
 
     def packing(self) -> None:
-        statistic = self._statistic
+        wanted = (len(self._statistic.fields),)
         for state in self._states:
             packed = self._pack(state)
-            wanted = (len(statistic.fields),)
             if packed.shape != wanted:
                 raise AssertionError(f"pack: shape {packed.shape}, expected {wanted}.")
-            again = self._pack(statistic.unpack(packed))
+            again = self._pack(self._statistic.unpack(packed))
             if not np.array_equal(again, packed, equal_nan=True):
                 raise AssertionError(f"unpack(pack): {again}, expected {packed}.")
 
@@ -189,12 +188,13 @@ def shards(
     """
     from hypothesis import strategies as st
 
-    size = st.integers(0, largest)
-    mean = st.sampled_from([0.0, 0.5, -3.0, 100.0, 1e4, -1e4, 1e4 + 3.0])
-    spread = st.sampled_from([0.0, 0.01, 1.0, 5.0])
-    seed = st.integers(0, 2**32 - 1)
     shard = st.builds(
-        _shard, size, mean, spread, seed, st.booleans() if special else st.just(False)
+        _shard,
+        size=st.integers(0, largest),
+        mean=st.sampled_from([0.0, 0.5, -3.0, 100.0, 1e4, -1e4, 1e4 + 3.0]),
+        spread=st.sampled_from([0.0, 0.01, 1.0, 5.0]),
+        seed=st.integers(0, 2**32 - 1),
+        special=st.booleans() if special else st.just(False),
     )
     low, high = (parts, parts) if parts is not None else (1, 8)
     return st.lists(shard, min_size=low, max_size=high)

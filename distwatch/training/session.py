@@ -292,7 +292,7 @@ class Session:
         """This worker's part of ``max_bytes``, less what earlier starts left."""
         if self._config.max_bytes is None:
             return None
-        used = location_of(self._config.store).nbytes
+        used = location_of(self._config.store).size_below()
         return Budget(
             self._config.max_bytes // self._facts.workers,
             thins=self._config.at_max_bytes == "thin",

@@ -9,7 +9,7 @@ import pytest
 
 import distwatch as dw
 from distwatch.errors import DamagedStoreError, StoreError
-from distwatch.store.damage import Damage
+from distwatch.store.tables import Damage
 from distwatch.testing.fake import fake_run
 
 TABLE = "worker-0000-start-0000/table-00"

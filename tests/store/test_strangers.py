@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import strangers
 import test_thinning
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -83,6 +83,7 @@ def test_no_more_is_made_of_it(outcomes, name, ask):
     values=npst.arrays(np.float64, (4, 2, 1, 11), elements=st.floats(width=64)),
     counts=st.lists(st.floats(0, 2.0**60), min_size=5, max_size=5),
 )
+@example(values=np.full((4, 2, 1, 11), -1.0), counts=[0.0, 0.0, 0.0, 0.0, 1.0])
 def test_any_numbers_are_shown_or_refused(values, counts):
     """Rows that no training gives, with checksums that are right."""
     with TemporaryDirectory() as folder:

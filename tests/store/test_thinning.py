@@ -21,7 +21,7 @@ INFO = info_of(signals=3, replicas=2, window=8)
 
 def writer_of(path, most, *, thins=True, info=INFO):
     claim(path, root_attributes(info, "2026-01-01T00:00:00+00:00"))
-    budget = Budget(most, thins=thins, used=location_of(path).nbytes)
+    budget = Budget(most, thins=thins, used=location_of(path).size_below())
     return StoreWriter(path, info, budget=budget), budget
 
 
@@ -42,7 +42,7 @@ def path(request, tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_grace(monkeypatch):
-    monkeypatch.setattr(thinning, "GRACE", 0.0)
+    monkeypatch.setattr("distwatch.store.writer.GRACE", 0.0)
 
 
 def assert_rows_are_right(run, steps):
@@ -85,8 +85,8 @@ def test_the_bound_is_kept_at_every_moment(path, thins):
     try:
         for start in range(0, 1600, 8):
             writer.append(block_of(INFO, start, 8))
-            most = max(most, location.nbytes)
-            assert budget.used == location.nbytes
+            most = max(most, location.size_below())
+            assert budget.used == location.size_below()
     except BudgetReachedError:
         assert not thins
     assert 50_000 < most <= 100_000
@@ -122,7 +122,7 @@ def test_a_reader_is_told_when_its_table_was_replaced(path):
 
 
 def test_a_replaced_table_stays_for_its_readers(tmp_path, monkeypatch):
-    monkeypatch.setattr(thinning, "GRACE", 3600.0)
+    monkeypatch.setattr("distwatch.store.writer.GRACE", 3600.0)
     path = tmp_path / "run.zarr"
     writer, _ = writer_of(path, 300_000)
     opened = []

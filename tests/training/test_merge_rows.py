@@ -16,7 +16,7 @@ from distwatch.statistics import (
     merge_axis,
     observe,
 )
-from distwatch.statistics.moments import MomentsState
+from distwatch.statistics.usual import MomentsState
 from distwatch.training.strategies import RowMerger
 
 

@@ -152,14 +152,14 @@ def _write(address: Address, info: RunInfo, synced: bool) -> Speed:
     writer = StoreWriter(address, info, synced=synced)
     # The first one also makes the arrays.
     writer.append(made[0])
-    before = location.nbytes
+    before = location.size_below()
     written, start = 1, time.perf_counter()
     while (took := time.perf_counter() - start) < SECONDS or written < 3:
         writer.append(_moved(made[written % len(made)], written))
         written += 1
     writer.close()
     _read_back(address, made, written)
-    stored = location.nbytes - before
+    stored = location.size_below() - before
     blocks = written - 1
     return Speed(blocks, took, blocks * made[0].nbytes, stored)
 
