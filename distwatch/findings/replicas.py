@@ -68,9 +68,8 @@ def apart(run: Recorded) -> list[Finding]:
     return [Finding("replicas_apart", NOTE, text, name, replica=replica)]
 
 
-def same_inputs(run: Recorded) -> list[Finding]:
+def same_inputs(run: Recorded) -> Iterator[Finding]:
     """Which replicas are given the same batches."""
-    found = []
     for table in run.tables:
         pairs = np.argwhere(np.triu(table.shared, 1))
         if not len(pairs):
@@ -83,8 +82,7 @@ def same_inputs(run: Recorded) -> list[Finding]:
         if len(pairs) > 1:
             more = counted(len(pairs) - 1, "more pair")
             text += f" The same holds for {more}, at as many steps or fewer."
-        found.append(Finding("same_inputs", WARNING, text, table.table.names[0]))
-    return found
+        yield Finding("same_inputs", WARNING, text, table.table.names[0])
 
 
 def odd_replicas(run: Recorded) -> list[Finding]:
@@ -142,19 +140,17 @@ def _so_too(others: Sequence[str]) -> str:
 def _oddities(table: TableDigest) -> Iterator[Oddity]:
     std = ROW.compute(ROW.unpack(merge_axis(ROW, table.totals, axis=0)))["std"]
     mean, mean_sure = _lasting(table, "mean", "means")
-    shift = mean / std
     width, width_sure = _lasting(table, "width", "widths")
-    counts = mean_sure & (np.abs(shift) > _SKEW)
-    for replica, signal, alone in _outliers(mean, counts, _SKEW * std):
-        by = float(shift[replica, signal])
-        name = table.table.names[signal]
-        yield Oddity(replica, alone, table.of_inputs, abs(by) / _SKEW, name, shift=by)
-    limit = np.log(_WIDER)
-    counts = width_sure & (np.abs(width) > limit)
-    for replica, signal, alone in _outliers(width, counts, np.full_like(std, limit)):
-        by = float(width[replica, signal])
-        name, factor = table.table.names[signal], float(np.exp(by))
-        yield Oddity(replica, alone, table.of_inputs, abs(by) / limit, name, factor=factor)
+    for key, off, scale, sure, limit in (
+        ("shift", mean, std, mean_sure, _SKEW),
+        ("factor", width, np.ones_like(std), width_sure, float(np.log(_WIDER))),
+    ):
+        counts = sure & (np.abs(off / scale) > limit)
+        for replica, signal, alone in _outliers(off, counts, limit * scale):
+            by = float(off[replica, signal] / scale[signal])
+            how = {key: by if key == "shift" else float(np.exp(by))}
+            name = table.table.names[signal]
+            yield Oddity(replica, alone, table.of_inputs, abs(by) / limit, name, **how)
     yield from _frozen(table)
 
 
@@ -174,7 +170,7 @@ def _lasting(table: TableDigest, value: str, count: str) -> tuple[Floats, Floats
     The standard error is that between stretches of the run (the method of batch means),
     since neighbouring steps may be correlated. Shapes: (replica, signal) both.
     """
-    sums, steps = table.timeline.sums(value), table.timeline.sums(count)
+    sums, steps = table.timeline.sums[value], table.timeline.sums[count]
     total = steps.sum(axis=0)
     stretches = (steps > 0).sum(axis=0)
     mean = sums.sum(axis=0) / total

@@ -5,7 +5,7 @@ A new one is a function that takes what is `Recorded` and returns its findings, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from distwatch.findings.changes import largest_change, spikes
 from distwatch.findings.extent import extent, losses, sound
@@ -14,7 +14,7 @@ from distwatch.findings.findings import Finding
 from distwatch.findings.replicas import apart, odd_replicas, same_inputs
 from distwatch.findings.tables import Recorded
 
-Rule = Callable[[Recorded], list[Finding]]
+Rule = Callable[[Recorded], Iterable[Finding]]
 
 #: Those that hold for a run without rows, too.
 ALWAYS: tuple[Rule, ...] = (extent, losses, sound)
