@@ -14,9 +14,7 @@ from distwatch.records import Floats, replica_spread
 from distwatch.statistics import ROW, SPREAD
 from distwatch.store.joining import ReadableTable
 from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor
-
-#: Coordinates along ``step``.
-_BESIDE_STEP = ("epoch", "iteration")
+from distwatch.store.schema import COORDINATES
 
 #: A lazy chunk is about this large: small enough that a range of steps reads little else,
 #: large enough that dask has few chunks to schedule.
@@ -77,7 +75,7 @@ def lazy_dataset_of(stored: ReadableTable, *, merged: bool, in_chunk: int) -> xr
 def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
     """The dataset of a run without rows."""
     none = np.zeros(0, np.int64)
-    steps = dict.fromkeys(("step", *_BESIDE_STEP), none)
+    steps = dict.fromkeys(COORDINATES, none)
     coordinates = _coordinates(steps, (), None if merged else replicas)
     shape = (0, 0) if merged else (0, len(replicas), 0)
     values = (*ROW.values, SPREAD) if merged else ROW.values
@@ -87,7 +85,7 @@ def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
 
 def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
     """Datasets of several tables, on the same steps, as one."""
-    joined = xr.concat(
+    found = xr.concat(
         datasets,
         "signal",
         join="exact",
@@ -97,10 +95,10 @@ def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
         combine_attrs="drop_conflicts",
     )
     # -1 where a table lacks a step that another one has.
-    return joined.assign_coords(
+    return found.assign_coords(
         {
             name: ("step", np.max([part[name].values for part in datasets], axis=0))
-            for name in _BESIDE_STEP
+            for name in COORDINATES[1:]
         }
     )
 
@@ -110,7 +108,7 @@ def _dims(merged: bool) -> tuple[str, ...]:
 
 
 def _coordinates_of(stored: ReadableTable, signals: slice, merged: bool) -> dict[str, Any]:
-    steps = {name: stored.read(name) for name in ("step", *_BESIDE_STEP)}
+    steps = {name: stored.read(name) for name in COORDINATES}
     return _coordinates(steps, stored.table.names[signals], None if merged else stored.replicas)
 
 
@@ -120,26 +118,24 @@ def _coordinates(
     return {
         "step": steps["step"],
         "signal": np.asarray(signals, None if signals else object),
-        **{name: ("step", steps[name]) for name in _BESIDE_STEP},
+        **{name: ("step", steps[name]) for name in COORDINATES[1:]},
         **({} if replicas is None else {"replica": np.asarray(replicas, np.int64)}),
     }
 
 
 def _rows(stored: ReadableTable, steps: slice, signals: slice) -> Floats:
     """States on each replica, NaN where a worker wrote none."""
-    rows = stored.read("rows", steps, signals)
-    present = stored.read("present", steps)
+    rows, present = stored.read("rows", steps, signals), stored.read("present", steps)
     return rows if present.all() else np.where(present[..., None, None], rows, np.nan)
 
 
 def _lazy(da: Any, stored: ReadableTable, in_chunk: int, *, merged: bool) -> Any:
     """States as a dask array of shape (step, signal, field), or with replica after step."""
-    signals = len(stored.table.signals)
-    fields = len(stored.table.fields)
+    signals, fields = len(stored.table.signals), len(stored.table.fields)
     few = divisor(signals, SIGNALS_PER_CHUNK)
-    replicas = () if merged else ((len(stored.replicas),),)
-    steps = _parts(stored.steps, in_chunk)
-    chunks = (steps, *replicas, _parts(signals, few), (fields,))
+    replicas = () if merged else (len(stored.replicas),)
+    shape = (stored.steps, *replicas, signals, fields)
+    chunks = da.core.normalize_chunks((in_chunk, *replicas, few, fields), shape)
 
     def read(block_id: Any = None) -> Floats:
         at_steps = slice(block_id[0] * in_chunk, (block_id[0] + 1) * in_chunk)
@@ -160,11 +156,6 @@ def _lazy(da: Any, stored: ReadableTable, in_chunk: int, *, merged: bool) -> Any
 def _unique(name: str) -> str:
     """A name for dask, which would otherwise hash everything that the function refers to."""
     return f"{name}-{uuid.uuid4().hex}"
-
-
-def _parts(size: int, most: int) -> tuple[int, ...]:
-    whole, rest = divmod(size, most)
-    return (most,) * whole + ((rest,) if rest or not whole else ())
 
 
 def steps_in_chunk(tables: Sequence[ReadableTable], chunks: str | int) -> int:

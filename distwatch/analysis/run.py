@@ -49,8 +49,6 @@ class Run:
 
     def __init__(self, store: StoredRun) -> None:
         self._store = store
-        self._phase = store.phase
-        self._plots: Plots | None = None
 
     @property
     def path(self) -> Address:
@@ -125,20 +123,18 @@ class Run:
         digest, read = digest_of_end(self._store)
         return as_html(self._store, self.findings(digest), read)
 
-    @property
+    @functools.cached_property
     def plot(self) -> Plots:
         """Figures: ``run.plot.curves("loss")``; see `Plots`. They need plotly."""
-        if self._plots is None:
-            self._plots = Plots(self._store)
-        return self._plots
+        return Plots(self._store)
 
     def refresh(self) -> Run:
         """Reopen the run, to see what was committed since; returns itself.
 
         A run that is being written can be opened and refreshed at any time.
         """
-        self._store = StoredRun(self.path, self._phase)
-        self._plots = None
+        self._store = StoredRun(self.path, self._store.phase)
+        vars(self).pop("plot", None)
         return self
 
     def to_xarray(self, *, merged: bool = False, chunks: str | int | None = None) -> xr.Dataset:
@@ -175,8 +171,12 @@ class Run:
             datasets = [
                 lazy_dataset_of(table, merged=merged, in_chunk=steps) for table in tables
             ]
-        said = zip(datasets, tables, strict=True)
-        datasets = [each.assign_attrs(self._attributes(table)) for each, table in said]
+        for dataset, table in zip(datasets, tables, strict=True):
+            dataset.attrs |= {
+                "strategy": self.info.strategy,
+                "schedule": table.table.schedule,
+                "lost_steps": self.lost,
+            }
         return datasets[0] if len(datasets) == 1 else joined(datasets)
 
     def __getitem__(self, signal: str) -> SignalView:
@@ -294,13 +294,6 @@ class Run:
                 f"{self.info.workers - len(ends)} of {self.info.workers} workers wrote no rows."
             )
         return [Finding("worker_stopped", WARNING, line) for line in lines]
-
-    def _attributes(self, stored: ReadableTable) -> dict[str, Any]:
-        return {
-            "strategy": self.info.strategy,
-            "schedule": stored.table.schedule,
-            "lost_steps": self.lost,
-        }
 
 
 class SignalView:

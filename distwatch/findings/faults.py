@@ -92,8 +92,8 @@ def dead(run: Recorded) -> list[Finding]:
     text = (
         f"{_percent(most)} of the elements of {name}{_among(others)} "
         f"{'were exactly zero' if _of_values(table, signal) else 'did not change at all'} "
-        f"from step {_since(table)} on: up to that share of its units may be dead or saturated. "
-        "A lower learning rate or a leaky activation may help."
+        f"from step {_since(table)} on: up to that share of its units may be dead or "
+        "saturated. A lower learning rate or a leaky activation may help."
     )
     severity = WARNING if most >= _DEAD else NOTE
     return [Finding("dead", severity, text, name, _since(table), others=others)]

@@ -31,6 +31,7 @@ MOST_DISTRIBUTIONS = 60
 #: How many replicas have curves on the page; merged values are over all of them.
 MOST_REPLICAS = 16
 
+#: Called with how much is done, and how much there is.
 Progress = Callable[[int, int], None]
 
 
@@ -53,7 +54,7 @@ def read_runs(
     *,
     phase: str | None = None,
     budget: int = BUDGET,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> list[ReadRun]:
     """Read one run or two.
 
@@ -75,8 +76,7 @@ def read_runs(
     def more(rows: int) -> None:
         nonlocal done
         done += rows
-        if progress is not None:
-            progress(done, total)
+        progress(done, total)
 
     return [_read(stored, int(budget * _AS_TEXT) // len(opened), more) for stored in opened]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distwatch.errors import SetupError
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 else:
     # For annotations only: plotly is loaded when something is drawn.
     Figure = Any
+
+#: A trace, as plotly's JSON has it.
+Trace = dict[str, Any]
 
 __all__ = [
     "BROKEN",
@@ -25,6 +29,7 @@ __all__ = [
     "SCALE",
     "TIMES",
     "Figure",
+    "Trace",
     "colour_of",
     "dash_of",
     "faint",
@@ -90,30 +95,34 @@ def shortened(text: str, longest: int = _TITLE) -> str:
     return f"{line[: longest - 1 - tail]}…{line[-tail:]}"
 
 
-def require_plotly() -> None:
-    """Refuse where figures cannot be drawn.
+def require_plotly() -> Any:
+    """The module ``plotly.graph_objects``.
 
     Raises:
         SetupError: plotly is not installed.
     """
     try:
-        import plotly.graph_objects  # noqa: F401
+        import plotly.graph_objects
     except ModuleNotFoundError as error:
         raise SetupError(
             'figures need plotly, which is not installed: pip install "distwatch[report]".'
         ) from error
+    return plotly.graph_objects
 
 
-def figure(traces: list[Any], *, height: int, title: str = "", **layout: Any) -> Figure:
+def figure(traces: Sequence[Trace], *, height: int, title: str = "", **layout: Any) -> Figure:
     """A figure in the style of all.
+
+    Args:
+        traces: what it shows, each with its ``type``, as plotly describes them.
+        height: in pixels.
+        title: its title; empty for none.
+        layout: further properties of plotly's layout.
 
     Raises:
         SetupError: plotly is not installed.
     """
-    require_plotly()
-    import plotly.graph_objects as go
-
-    made = go.Figure(data=traces)
+    made = require_plotly().Figure(data=traces)
     made.update_layout(
         template="none",
         height=height,

@@ -25,11 +25,6 @@ def quantity_named(name: str) -> Quantity:
     return known[name]
 
 
-def quantities_of(table: Table, replicas: int) -> list[Quantity]:
-    """The quantities that a table has; what compares replicas only with two of them."""
-    return [each for each in table.statistic.quantities if replicas > 1 or not each.merged_only]
-
-
 @dataclass(frozen=True)
 class SignalHistory:
     """One quantity of one signal: shapes (bin, series); the last series is all replicas.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from distwatch.analysis.detail import find
 from distwatch.analysis.overview.binning import Binning, Floats, bins_of
-from distwatch.analysis.overview.histories import History, Overview, quantities_of
+from distwatch.analysis.overview.distributions import Progress
+from distwatch.analysis.overview.histories import History, Overview
 from distwatch.findings import Digest
 from distwatch.records import Block
 from distwatch.statistics import QUANTITIES, Quantity, Values, finite, spread
@@ -24,30 +25,11 @@ _ENOUGH_BINS = 200
 
 #: Numbers of bins, tried in this order until one fits.
 _BINS = (
-    MOST_BINS,
-    800,
-    600,
-    500,
-    400,
-    300,
-    250,
-    225,
-    _ENOUGH_BINS,
-    160,
-    120,
-    100,
-    80,
-    60,
-    40,
-    20,
-)
+    MOST_BINS, 800, 600, 500, 400, 300, 250, 225, _ENOUGH_BINS, 160, 120, 100, 80, 60, 40, 20,
+)  # fmt: skip
 
 #: Bytes of a bin: mean, low and high, as float32.
 _BYTES = 4 * 3
-
-#: Called with how many more rows are read.
-Progress = Callable[[int], None]
-
 
 _NAMES = tuple(quantity.name for quantity in QUANTITIES)
 
@@ -67,13 +49,11 @@ def extent_within(stored: StoredRun, budget: int) -> Extent:
     for.
     """
     for most in range(len(_NAMES), 0, -1):
-        for bins in _BINS:
-            extent = Extent(bins, _NAMES[:most])
-            if nbytes_of(stored, extent) <= budget:
-                if bins >= _ENOUGH_BINS or most == 1:
-                    return extent
-                break
-    return Extent(_BINS[-1], _NAMES[:1])
+        extents = (Extent(bins, _NAMES[:most]) for bins in _BINS)
+        fits = next((each for each in extents if nbytes_of(stored, each) <= budget), None)
+        if fits and fits.bins >= _ENOUGH_BINS:
+            return fits
+    return fits or Extent(_BINS[-1], _NAMES[:1])
 
 
 def nbytes_of(stored: StoredRun, extent: Extent) -> int:
@@ -97,7 +77,7 @@ def read_overview(
     extent: Extent | None = None,
     signals: Sequence[str] | None = None,
     last: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> Overview:
     """Read a run once.
 
@@ -124,8 +104,7 @@ def read_overview(
             if signals is None:
                 digest.observe(block)
             table.observe(block)
-            if progress is not None:
-                progress(len(block))
+            progress(len(block))
     kept = {name for table in tables for name in table.names}
     return Overview(
         info=stored.info,
@@ -137,8 +116,12 @@ def read_overview(
 
 
 def _chosen(stored: ReadableTable, extent: Extent, replicas: int) -> list[Quantity]:
-    has = quantities_of(stored.table, replicas)
-    return [quantity for quantity in has if quantity.name in extent.statistics]
+    """The quantities that are kept; what compares replicas only with two of them."""
+    return [
+        quantity
+        for quantity in stored.table.statistic.quantities
+        if quantity.name in extent.statistics and (replicas > 1 or not quantity.merged_only)
+    ]
 
 
 class _Reading:
