@@ -32,8 +32,7 @@ def dataset_of(stored: ReadableTable, *, merged: bool) -> xr.Dataset:
 def statistics_of(stored: ReadableTable, signals: slice, *, merged: bool) -> xr.Dataset:
     """The statistics of some signals, on each replica or merged, read now."""
     states = stored.read("merged", _ALL, signals) if merged else _rows(stored, _ALL, signals)
-    dims = _dims(merged)
-    variables = {name: (dims, v) for name, v in stored.table.read(states).items()}
+    variables = {name: (_dims(merged), v) for name, v in stored.table.read(states).items()}
     return xr.Dataset(variables, _coordinates_of(stored, signals, merged))
 
 
@@ -52,18 +51,17 @@ def lazy_dataset_of(stored: ReadableTable, *, merged: bool, in_chunk: int) -> xr
     da = _dask_array()
     rows = _lazy(da, stored, in_chunk, merged=False)
     states = _lazy(da, stored, in_chunk, merged=True) if merged else rows
-    table = stored.table
     dims = _dims(merged)
 
     def derived(name: str) -> Any:
         return states.map_blocks(
-            lambda block: table.read(block)[name].astype(np.float64),
+            lambda block: stored.table.read(block)[name].astype(np.float64),
             dtype=np.float64,
             drop_axis=states.ndim - 1,
             name=_unique(name),
         )
 
-    variables = {name: (dims, derived(name)) for name in table.values}
+    variables = {name: (dims, derived(name)) for name in stored.table.values}
     if merged:
         apart = rows.map_blocks(
             replica_spread, dtype=np.float64, drop_axis=[1, 3], name=_unique(SPREAD.name)
@@ -74,8 +72,7 @@ def lazy_dataset_of(stored: ReadableTable, *, merged: bool, in_chunk: int) -> xr
 
 def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
     """The dataset of a run without rows."""
-    none = np.zeros(0, np.int64)
-    steps = dict.fromkeys(COORDINATES, none)
+    steps = dict.fromkeys(COORDINATES, np.zeros(0, np.int64))
     coordinates = _coordinates(steps, (), None if merged else replicas)
     shape = (0, 0) if merged else (0, len(replicas), 0)
     values = (*ROW.values, SPREAD) if merged else ROW.values
@@ -174,8 +171,7 @@ def steps_in_chunk(tables: Sequence[ReadableTable], chunks: str | int) -> int:
 def _steps_that_fit(stored: ReadableTable) -> int:
     signals = divisor(len(stored.table.signals), SIGNALS_PER_CHUNK)
     row = 8 * len(stored.replicas) * signals * len(stored.table.fields)
-    window = stored.table.window
-    return max(1, _CHUNK_BYTES // (row * window)) * window
+    return max(1, _CHUNK_BYTES // (row * stored.table.window)) * stored.table.window
 
 
 def _dask_array() -> Any:

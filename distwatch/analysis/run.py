@@ -208,8 +208,8 @@ class Run:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was watched without a histogram, or q is no probability.
         """
-        table, position = find(self._store, signal)
-        return quantiles(table, position, q, per_step=per_step, per_replica=per_replica)
+        found = find(self._store, signal)
+        return quantiles(*found, q, per_step=per_step, per_replica=per_replica)
 
     def histogram(self, signal: str, *, merged: bool = True) -> xr.DataArray:
         """The bucket counts of a signal that was watched with ``distwatch.histogram()``.
@@ -221,8 +221,7 @@ class Run:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was watched without a histogram.
         """
-        table, position = find(self._store, signal)
-        return bucket_counts(table, position, merged=merged)
+        return bucket_counts(*find(self._store, signal), merged=merged)
 
     def tensor(self, signal: str) -> xr.DataArray:
         """The raw deltas of a signal that was watched by ``distwatch.tensors()``.
@@ -235,8 +234,7 @@ class Run:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was not watched by tensors, or nothing was kept.
         """
-        table, _ = find(self._store, signal)
-        return raw_tensor(table, signal)
+        return raw_tensor(find(self._store, signal)[0], signal)
 
     def summary(self) -> str:
         """What stands out in the run, in a few sentences, one a line."""
@@ -271,13 +269,11 @@ class Run:
         return digest
 
     def _thinned_out(self) -> list[Finding]:
-        if not self.thinned:
-            return []
         text = (
             f"{self.thinned} steps of the old part were removed to stay within max_bytes; "
             "all that is said here is about the others."
         )
-        return [Finding("thinned", NOTE, text)]
+        return [Finding("thinned", NOTE, text)] if self.thinned else []
 
     def _stopped(self) -> list[Finding]:
         """Which workers wrote rows of fewer steps than others, or none."""

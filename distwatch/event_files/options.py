@@ -67,8 +67,8 @@ class EventOptions:
     Args:
         folder: TensorBoard's ``--logdir``, or a folder in it.
         statistics: the scalars of each signal, of those that it has.
-        signals: patterns over the signals' names; none for all.
-        every: of every so many steps one at most is written: the first that there is.
+        signals: patterns that the signals' names match; none for all.
+        every: write at most one of every so many steps: the first that was recorded.
         replicas: write each replica.
         merged: write what is merged over the replicas.
 

@@ -133,14 +133,10 @@ def _tidy(
     wanted: Wanted,
 ) -> Columns:
     """Columns of a block: step by step, in it by replica with merged last, then by signal."""
-    parts, replicas = [], []
-    if wanted.replicas:
-        parts.append(block.rows[:, :, signals])
-        replicas += [str(number) for number in stored.replicas]
-    if wanted.merged:
-        parts.append(block.merged[:, None, signals])
-        replicas.append(MERGED)
-    states = np.concatenate(parts, axis=1)
+    every = np.concatenate([block.rows, block.merged[:, None]], axis=1)
+    chosen_rows = slice(None if wanted.replicas else -1, None if wanted.merged else -1)
+    replicas = [*map(str, stored.replicas), MERGED][chosen_rows]
+    states = every[:, chosen_rows, signals]
     # Without those that a worker did not write.
     there = ~np.isnan(states[..., 0])
     steps, axis, chosen = np.nonzero(there)

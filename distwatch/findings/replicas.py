@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple
 
@@ -51,9 +51,6 @@ class Oddity(NamedTuple):
 
 def apart(run: Recorded) -> list[Finding]:
     """How far the replicas' means lie apart, in the signal where they differ most."""
-    if len(run.info.replicas) < 2:
-        text = "There is one replica, so there is none to compare it with."
-        return [Finding("replicas_apart", NOTE, text)]
     main = [table for table in run.tables if table.of_changes] or run.tables
     found = [each for each in map(_furthest, main) if each is not None]
     if not found:
@@ -105,19 +102,20 @@ def _group(odd: Oddity) -> tuple[bool, bool, int]:
 
 
 def _finding(info: RunInfo, found: list[Oddity]) -> Finding:
-    first, others = found[0], tuple(dict.fromkeys(each.signal for each in found[1:]))
-    others = tuple(name for name in others if name != first.signal)
-    replica = info.replicas[first.replica]
-    than = "the others"
-    if len(info.replicas) == 2:
-        than = f"replica {info.replicas[1 - first.replica]}"
-    text = f"{_difference(first, replica, than)}{_so_too(others)}."
-    if not first.alone and len(info.replicas) > 2:
+    first = found[0]
+    others = tuple(dict.fromkeys(o.signal for o in found if o.signal != first.signal))
+    replica, two = info.replicas[first.replica], len(info.replicas) == 2
+    than = f"replica {info.replicas[1 - first.replica]}" if two else "the others"
+    text = _difference(first, replica, than)
+    if others:
+        text += f", and it differs in {counted(len(others), 'more signal')}"
+    text += "."
+    if not first.alone and not two:
         text += " The other replicas differ among themselves, too."
-    kind = "skewed_inputs" if first.inputs else "odd_replica"
-    if not first.alone and not first.inputs:
-        kind = "replicas_differ"
-    if not first.inputs:
+    if first.inputs:
+        kind = "skewed_inputs"
+    else:
+        kind = "odd_replica" if first.alone else "replicas_differ"
         text += " Check the data that it is given."
     return Finding(kind, WARNING, text, first.signal, replica=replica, others=others)
 
@@ -131,10 +129,6 @@ def _difference(odd: Oddity, replica: int, than: str) -> str:
     if odd.factor is None:
         return f"{where}: it never changes on this replica, but does elsewhere"
     return f"{where}: its standard deviation is {odd.factor:.2g} times as large"
-
-
-def _so_too(others: Sequence[str]) -> str:
-    return f", and it differs in {counted(len(others), 'more signal')}" if others else ""
 
 
 def _oddities(table: TableDigest) -> Iterator[Oddity]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,15 @@ from distwatch.analysis.figures import (
 )
 from distwatch.analysis.figures.style import Figure
 from distwatch.errors import NotWritableError, SetupError
+from distwatch.report.browsers import browser
 from distwatch.report.reading import Progress, ReadRun
 from distwatch.signals.patterns import names_matching
-
-#: The names of browsers that kaleido can use.
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 WIDTH = 1000
 _SCALE = 2
 
 #: Curves and distributions of this many signals are drawn unless patterns choose others.
 MOST_SIGNALS = 12
-
-
-def browser() -> str | None:
-    """Where Chromium or Chrome is: where BROWSER_PATH says, or by its usual names."""
-    named = os.environ.get("BROWSER_PATH")
-    if named:
-        return named if Path(named).is_file() else None
-    found = (shutil.which(name) for name in BROWSERS)
-    return next((path for path in found if path), None)
 
 
 def require_images() -> None:
@@ -136,11 +124,15 @@ def write_images(
     def asked() -> Iterator[dict[str, Any]]:
         for done, (name, figure) in enumerate(figures.items()):
             figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
-            size = {"width": WIDTH, "height": figure.layout.height, "scale": _SCALE}
             yield {
                 "fig": figure,
                 "path": folder / f"{name}.png",
-                "opts": {"format": "png", **size},
+                "opts": {
+                    "format": "png",
+                    "width": WIDTH,
+                    "height": figure.layout.height,
+                    "scale": _SCALE,
+                },
             }
             progress(done + 1, len(figures))
 

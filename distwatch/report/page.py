@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -114,13 +115,10 @@ def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
     if len(runs) == 1 and overviews[0].histories:
         first = overviews[0].history(overviews[0].signals[0].name)
         found["curves"] = _empty(curves(first.only(drawn_replicas(overviews[0]))))
-    if len(runs) == 2:
-        compared = Compared(*overviews)
-        if compared.common:
-            name = compared.common[0]
-            both = (each.history(name) for each in overviews)
-            found["curves"] = _empty(side_by_side(*both))
-            found["comparison"] = _plain(comparison(compared))
+    if len(runs) == 2 and (common := Compared(*overviews).common):
+        both = (each.history(common[0]) for each in overviews)
+        found["curves"] = _empty(side_by_side(*both))
+        found["comparison"] = _plain(comparison(Compared(*overviews)))
     return found
 
 
@@ -194,7 +192,7 @@ def _shown(run: ReadRun, letter: str) -> dict[str, Any]:
         "unwatched": [
             (printable(k), printable(str(v))) for k, v in described["unwatched"].items()
         ],
-        "notes": _notes(run),
+        "notes": list(_notes(run)),
     }
 
 
@@ -217,29 +215,27 @@ def _tiles(run: ReadRun) -> list[tuple[str, ...]]:
     ]
 
 
-def _notes(run: ReadRun) -> list[str]:
+def _notes(run: ReadRun) -> Iterator[str]:
     """Notes on what the page leaves out."""
-    overview, found = run.overview, []
+    overview = run.overview
     thinned = [history.bins for history in overview.histories if not history.bins.are_steps]
     if thinned:
-        most = max(len(bins) for bins in thinned)
-        found.append(
-            f"{overview.steps:,} steps are drawn in {most} bins. A line is the mean of a "
-            "bin's steps; its band reaches from the smallest step to the largest, so a single "
-            "step that stands out has its full height."
+        yield (
+            f"{overview.steps:,} steps are drawn in {max(map(len, thinned))} bins. A line is "
+            "the mean of a bin's steps; its band reaches from the smallest step to the "
+            "largest, so a single step that stands out has its full height."
         )
     replicas, drawn = overview.info.replicas, drawn_replicas(overview)
     if len(drawn) < len(replicas):
-        found.append(
+        yield (
             f"Of {len(replicas)} replicas the {len(drawn)} furthest from the others have "
             "curves here; merged values are over all of them."
         )
     if run.left_out:
-        found.append(
+        yield (
             f"Distributions of {run.left_out} more signals are left out; "
             "run.plot.ridgeline(signal) draws them."
         )
-    return found
 
 
 def _run_figures(runs: list[ReadRun]) -> list[RunFigure]:

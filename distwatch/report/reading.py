@@ -101,9 +101,9 @@ def _with_histogram(stored: StoredRun) -> list[str]:
 
 
 def _rows_to_read(stored: StoredRun) -> int:
-    rows = {name: table.steps for table in stored.tables.values() for name in table.table.names}
-    histograms = _with_histogram(stored)[:MOST_DISTRIBUTIONS]
-    return sum(t.steps for t in stored.tables.values()) + sum(rows[n] for n in histograms)
+    shown = set(_with_histogram(stored)[:MOST_DISTRIBUTIONS])
+    tables = stored.tables.values()
+    return sum(t.steps * (1 + len(shown.intersection(t.table.names))) for t in tables)
 
 
 def _read(stored: StoredRun, budget: int, more: Callable[[int], None]) -> ReadRun:

@@ -10,7 +10,7 @@ from long_runs import LongTable, long_run
 
 from distwatch.analysis.figures import curves, heatmap
 from distwatch.report import read_runs, write_page
-from distwatch.report.images import browser
+from distwatch.report.browsers import browser
 
 FLAGS = [
     "--headless",

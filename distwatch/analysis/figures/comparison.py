@@ -126,11 +126,15 @@ def comparison(compared: Compared, statistic: str = "size", most: int = MOST) ->
 
 def ranked(compared: Compared, statistic: str, most: int) -> tuple[list[str], Floats]:
     """Names, and log2 of the second run's median over the first's, largest difference first."""
-    found = []
-    for name in compared.common:
-        medians = [_median(run, name, statistic) for run in (compared.first, compared.second)]
-        if all(m > 0 for m in medians):
-            found.append((name, float(np.log2(medians[1] / medians[0]))))
+    medians = (
+        (
+            name,
+            _median(compared.first, name, statistic),
+            _median(compared.second, name, statistic),
+        )
+        for name in compared.common
+    )
+    found = [(name, float(np.log2(b / a))) for name, a, b in medians if a > 0 and b > 0]
     found = sorted(found, key=lambda pair: -abs(pair[1]))[:most]
     return [name for name, _ in found], np.array([times for _, times in found])
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from distwatch.analysis.figures.run_figure import RunFigure
-from distwatch.analysis.figures.style import Figure, Trace, colour_of, figure, name_rows
+from distwatch.analysis.figures.style import (
+    Figure,
+    RunFigure,
+    Trace,
+    colour_of,
+    figure,
+    name_rows,
+)
 from distwatch.analysis.overview import Overview
 from distwatch.analysis.overview.binning import Floats
 

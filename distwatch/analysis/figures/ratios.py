@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from distwatch.analysis.figures.curves import line
-from distwatch.analysis.figures.run_figure import RunFigure
 from distwatch.analysis.figures.style import (
     LABEL,
     Figure,
+    RunFigure,
     Trace,
     colour_of,
     dash_of,

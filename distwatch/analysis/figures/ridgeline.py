@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distwatch.analysis.figures.style import Figure, Trace, figure, shown
+from distwatch.analysis.figures.style import Figure, Trace, figure, require_plotly, shown
 from distwatch.analysis.overview import Distribution
 from distwatch.analysis.overview.binning import Floats
 
@@ -23,6 +23,7 @@ def ridgeline(distribution: Distribution) -> Figure:
     Raises:
         SetupError: plotly is not installed.
     """
+    require_plotly()
     from plotly.colors import sample_colorscale
 
     parts = len(distribution.density)

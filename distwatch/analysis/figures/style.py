@@ -1,11 +1,13 @@
-"""How figures look, and how text from a store is escaped in them."""
+"""What all figures share: how they are declared and look, and how text is escaped in them."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distwatch.analysis.overview import Overview
 from distwatch.errors import SetupError
 from distwatch.text import printable
 
@@ -29,6 +31,7 @@ __all__ = [
     "SCALE",
     "TIMES",
     "Figure",
+    "RunFigure",
     "Trace",
     "colour_of",
     "dash_of",
@@ -78,6 +81,25 @@ LABEL = 34
 
 #: Characters that plotly or MathJax would interpret.
 _SPECIAL = {"$": "&#36;", "%": "&#37;", "{": "&#123;", "}": "&#125;"}
+
+
+@dataclass(frozen=True)
+class RunFigure:
+    """A figure of a whole run: a section of reports, a PNG, and ``run.plot.figure(name)``.
+
+    Args:
+        name: that of its PNG and of its section, such as "update-ratios".
+        title: the section's heading.
+        caption: what the section says about how to read it.
+        draw: draws it.
+        applies: whether a run has what it shows; where it has not, it is left out.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Overview], Figure]
+    applies: Callable[[Overview], bool]
 
 
 def shown(text: str, longest: int = _TITLE) -> str:

@@ -76,7 +76,6 @@ def read_overview(
     *,
     extent: Extent | None = None,
     signals: Sequence[str] | None = None,
-    last: int | None = None,
     progress: Progress = lambda _: None,
 ) -> Overview:
     """Read a run once.
@@ -85,7 +84,6 @@ def read_overview(
         stored: the run.
         extent: how much is kept; as much as a screen shows if not given.
         signals: names of those that are read; all if not given.
-        last: how many steps of each table are read, the last ones; all if not given.
         progress: called with how many more rows are read.
 
     Raises:
@@ -96,22 +94,23 @@ def read_overview(
     for name in signals or ():
         find(stored, name)
     tables = [
-        _Reading(table, stored, extent, signals, last) for table in stored.tables.values()
+        _Reading(table, stored, extent, signals)
+        for table in stored.tables.values()
+        if table.steps and (signals is None or set(signals) & set(table.table.names))
     ]
-    tables = [table for table in tables if table.places and table.rows]
     for table in tables:
         for block in table.blocks():
             if signals is None:
                 digest.observe(block)
             table.observe(block)
             progress(len(block))
-    kept = {name for table in tables for name in table.names}
+    kept = {each.name for table in tables for each in table.quantities}
     return Overview(
         info=stored.info,
         histories=tuple(table.history() for table in tables),
         digest=digest,
         quantities=tuple(quantity for quantity in QUANTITIES if quantity.name in kept),
-        steps=max((table.rows for table in tables), default=0),
+        steps=max((table.steps for table in tables), default=0),
     )
 
 
@@ -125,7 +124,7 @@ def _chosen(stored: ReadableTable, extent: Extent, replicas: int) -> list[Quanti
 
 
 class _Reading:
-    """Reads one table."""
+    """Reads one table that has steps and some of the signals."""
 
     def __init__(
         self,
@@ -133,25 +132,19 @@ class _Reading:
         run: StoredRun,
         extent: Extent,
         signals: Sequence[str] | None,
-        last: int | None,
     ) -> None:
         self._stored = stored
         self._replicas = len(run.info.replicas)
         names = stored.table.names
         wanted = names if signals is None else signals
         self.places = [i for i, name in enumerate(names) if name in wanted]
-        self._since = 0 if last is None else max(0, stored.steps - last)
-        self.rows = stored.steps - self._since
-        self._quantities = _chosen(stored, extent, self._replicas)
-        self.names = [quantity.name for quantity in self._quantities]
-        if not self.places or not self.rows:
-            return
-        step = stored.read("step", slice(self._since, None))
-        self.bins = bins_of(step, extent.bins)
+        self.steps = stored.steps
+        self.quantities = _chosen(stored, extent, self._replicas)
+        self.bins = bins_of(stored.read("step"), extent.bins)
         series, size = self._replicas + 1, len(self.places)
         self._kept = {
             quantity.name: Binning(self.bins, (1 if quantity.merged_only else series, size))
-            for quantity in self._quantities
+            for quantity in self.quantities
         }
         self._broken = Binning(self.bins, (series, size))
         self._apart = np.zeros((2, size))
@@ -162,7 +155,7 @@ class _Reading:
         between = slice(self.places[0], self.places[-1] + 1)
         within = [place - self.places[0] for place in self.places]
         every = len(within) == between.stop - between.start
-        for block in blocks(self._stored, since=self._since, signals=between):
+        for block in blocks(self._stored, signals=between):
             yield (
                 block
                 if every
@@ -177,7 +170,7 @@ class _Reading:
         """Take the next block."""
         states = np.concatenate([block.rows, block.merged[:, None]], axis=1)
         known = self._stored.table.read(states)
-        for quantity in self._quantities:
+        for quantity in self.quantities:
             self._kept[quantity.name].observe(quantity.derive(known))
         self._broken.observe(known["nans"] + known["infs"])
         self._add_apart(known)

@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 import distwatch
 from distwatch.cli.doctor.findings import Finding, note, ok, problem, warning
-from distwatch.report.images import browser
+from distwatch.report.browsers import browser
 
 #: Packages with a line of their own; the others share one if nothing is wrong.
 _NAMED = ("tensorflow", "keras", "numpy", "zarr")
