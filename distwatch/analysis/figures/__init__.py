@@ -12,7 +12,7 @@ from distwatch.analysis.figures.divergence import DIVERGENCE
 from distwatch.analysis.figures.heatmap import heatmap
 from distwatch.analysis.figures.ratios import UPDATE_RATIOS
 from distwatch.analysis.figures.ridgeline import ridgeline
-from distwatch.analysis.figures.style import RunFigure, require_plotly
+from distwatch.analysis.figures.style import RunFigure, require_plotly, shown
 
 #: Figures of a whole run that take no arguments, in the order of reports.
 RUN_FIGURES: tuple[RunFigure, ...] = (DIVERGENCE, UPDATE_RATIOS)
@@ -26,5 +26,6 @@ __all__ = [
     "heatmap",
     "require_plotly",
     "ridgeline",
+    "shown",
     "side_by_side",
 ]
