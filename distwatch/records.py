@@ -157,9 +157,8 @@ class Block:
     @property
     def nbytes(self) -> int:
         """Bytes of the block's arrays."""
-        arrays = (self.step, self.epoch, self.iteration, self.rows, self.merged)
-        tensors = self.tensors.nbytes if self.tensors is not None else 0
-        return sum(array.nbytes for array in arrays) + tensors
+        arrays = (self.step, self.epoch, self.iteration, self.rows, self.merged, self.tensors)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     def __getitem__(self, steps: slice | Ints) -> Block:
         tensors = self.tensors

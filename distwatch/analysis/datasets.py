@@ -14,9 +14,7 @@ from distwatch.records import Floats, replica_spread
 from distwatch.statistics import ROW, SPREAD
 from distwatch.store.joining import ReadableTable
 from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor
-
-#: Coordinates along ``step``.
-_BESIDE_STEP = ("epoch", "iteration")
+from distwatch.store.schema import COORDINATES
 
 #: A lazy chunk is about this large: small enough that a range of steps reads little else,
 #: large enough that dask has few chunks to schedule.
@@ -34,8 +32,7 @@ def dataset_of(stored: ReadableTable, *, merged: bool) -> xr.Dataset:
 def statistics_of(stored: ReadableTable, signals: slice, *, merged: bool) -> xr.Dataset:
     """The statistics of some signals, on each replica or merged, read now."""
     states = stored.read("merged", _ALL, signals) if merged else _rows(stored, _ALL, signals)
-    dims = _dims(merged)
-    variables = {name: (dims, v) for name, v in stored.table.read(states).items()}
+    variables = {name: (_dims(merged), v) for name, v in stored.table.read(states).items()}
     return xr.Dataset(variables, _coordinates_of(stored, signals, merged))
 
 
@@ -54,18 +51,17 @@ def lazy_dataset_of(stored: ReadableTable, *, merged: bool, in_chunk: int) -> xr
     da = _dask_array()
     rows = _lazy(da, stored, in_chunk, merged=False)
     states = _lazy(da, stored, in_chunk, merged=True) if merged else rows
-    table = stored.table
     dims = _dims(merged)
 
     def derived(name: str) -> Any:
         return states.map_blocks(
-            lambda block: table.read(block)[name].astype(np.float64),
+            lambda block: stored.table.read(block)[name].astype(np.float64),
             dtype=np.float64,
             drop_axis=states.ndim - 1,
             name=_unique(name),
         )
 
-    variables = {name: (dims, derived(name)) for name in table.values}
+    variables = {name: (dims, derived(name)) for name in stored.table.values}
     if merged:
         apart = rows.map_blocks(
             replica_spread, dtype=np.float64, drop_axis=[1, 3], name=_unique(SPREAD.name)
@@ -76,8 +72,7 @@ def lazy_dataset_of(stored: ReadableTable, *, merged: bool, in_chunk: int) -> xr
 
 def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
     """The dataset of a run without rows."""
-    none = np.zeros(0, np.int64)
-    steps = dict.fromkeys(("step", *_BESIDE_STEP), none)
+    steps = dict.fromkeys(COORDINATES, np.zeros(0, np.int64))
     coordinates = _coordinates(steps, (), None if merged else replicas)
     shape = (0, 0) if merged else (0, len(replicas), 0)
     values = (*ROW.values, SPREAD) if merged else ROW.values
@@ -87,7 +82,7 @@ def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
 
 def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
     """Datasets of several tables, on the same steps, as one."""
-    joined = xr.concat(
+    found = xr.concat(
         datasets,
         "signal",
         join="exact",
@@ -97,10 +92,10 @@ def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
         combine_attrs="drop_conflicts",
     )
     # -1 where a table lacks a step that another one has.
-    return joined.assign_coords(
+    return found.assign_coords(
         {
             name: ("step", np.max([part[name].values for part in datasets], axis=0))
-            for name in _BESIDE_STEP
+            for name in COORDINATES[1:]
         }
     )
 
@@ -110,7 +105,7 @@ def _dims(merged: bool) -> tuple[str, ...]:
 
 
 def _coordinates_of(stored: ReadableTable, signals: slice, merged: bool) -> dict[str, Any]:
-    steps = {name: stored.read(name) for name in ("step", *_BESIDE_STEP)}
+    steps = {name: stored.read(name) for name in COORDINATES}
     return _coordinates(steps, stored.table.names[signals], None if merged else stored.replicas)
 
 
@@ -120,26 +115,24 @@ def _coordinates(
     return {
         "step": steps["step"],
         "signal": np.asarray(signals, None if signals else object),
-        **{name: ("step", steps[name]) for name in _BESIDE_STEP},
+        **{name: ("step", steps[name]) for name in COORDINATES[1:]},
         **({} if replicas is None else {"replica": np.asarray(replicas, np.int64)}),
     }
 
 
 def _rows(stored: ReadableTable, steps: slice, signals: slice) -> Floats:
     """States on each replica, NaN where a worker wrote none."""
-    rows = stored.read("rows", steps, signals)
-    present = stored.read("present", steps)
+    rows, present = stored.read("rows", steps, signals), stored.read("present", steps)
     return rows if present.all() else np.where(present[..., None, None], rows, np.nan)
 
 
 def _lazy(da: Any, stored: ReadableTable, in_chunk: int, *, merged: bool) -> Any:
     """States as a dask array of shape (step, signal, field), or with replica after step."""
-    signals = len(stored.table.signals)
-    fields = len(stored.table.fields)
+    signals, fields = len(stored.table.signals), len(stored.table.fields)
     few = divisor(signals, SIGNALS_PER_CHUNK)
-    replicas = () if merged else ((len(stored.replicas),),)
-    steps = _parts(stored.steps, in_chunk)
-    chunks = (steps, *replicas, _parts(signals, few), (fields,))
+    replicas = () if merged else (len(stored.replicas),)
+    shape = (stored.steps, *replicas, signals, fields)
+    chunks = da.core.normalize_chunks((in_chunk, *replicas, few, fields), shape)
 
     def read(block_id: Any = None) -> Floats:
         at_steps = slice(block_id[0] * in_chunk, (block_id[0] + 1) * in_chunk)
@@ -162,11 +155,6 @@ def _unique(name: str) -> str:
     return f"{name}-{uuid.uuid4().hex}"
 
 
-def _parts(size: int, most: int) -> tuple[int, ...]:
-    whole, rest = divmod(size, most)
-    return (most,) * whole + ((rest,) if rest or not whole else ())
-
-
 def steps_in_chunk(tables: Sequence[ReadableTable], chunks: str | int) -> int:
     """How many steps a lazy chunk of each table holds, equal so that they can be joined.
 
@@ -183,8 +171,7 @@ def steps_in_chunk(tables: Sequence[ReadableTable], chunks: str | int) -> int:
 def _steps_that_fit(stored: ReadableTable) -> int:
     signals = divisor(len(stored.table.signals), SIGNALS_PER_CHUNK)
     row = 8 * len(stored.replicas) * signals * len(stored.table.fields)
-    window = stored.table.window
-    return max(1, _CHUNK_BYTES // (row * window)) * window
+    return max(1, _CHUNK_BYTES // (row * stored.table.window)) * stored.table.window
 
 
 def _dask_array() -> Any:

@@ -34,34 +34,24 @@ def quantiles(
     probabilities = np.asarray(q, np.float64)
     if probabilities.ndim > 1 or not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ConfigError(f"quantile q={q!r}: give probabilities from 0 to 1.")
-    counts, extremes = _states(stored, position, per_replica)
-    dims = ["step"]
-    coordinates: dict[str, Any] = {"step": stored.read("step")}
-    if per_replica:
-        dims.append("replica")
-        coordinates["replica"] = np.asarray(stored.replicas)
+    counts, extremes = _states(stored, position, merged=not per_replica)
+    axes = _axes(stored, merged=not per_replica)
     if not per_step:
         counts, extremes = counts.sum(axis=0), merge_axis(ROW, extremes, axis=0)
-        del dims[0], coordinates["step"]
+        del axes["step"]
     low, high = (extremes[..., ROW.fields.index(name)] for name in ("min", "max"))
     found = histogram.quantile(counts, low, high, probabilities)
     if probabilities.ndim:
-        dims.append("quantile")
-        coordinates["quantile"] = probabilities
-    if not dims:
-        return float(found)
-    return xr.DataArray(found, coordinates, dims)
+        axes["quantile"] = probabilities
+    return xr.DataArray(found, axes, list(axes)) if axes else float(found)
 
 
 def bucket_counts(stored: ReadableTable, position: int, *, merged: bool) -> xr.DataArray:
     """See `distwatch.Run.histogram`."""
     histogram = histogram_of(stored, position)
-    counts, _ = _states(stored, position, not merged)
-    dims = ("step", "bucket") if merged else ("step", "replica", "bucket")
-    coordinates = {"step": stored.read("step"), "bucket": histogram.centres}
-    if not merged:
-        coordinates["replica"] = np.asarray(stored.replicas)
-    return xr.DataArray(counts, coordinates, dims)
+    counts, _ = _states(stored, position, merged=merged)
+    axes = _axes(stored, merged=merged) | {"bucket": histogram.centres}
+    return xr.DataArray(counts, axes, list(axes))
 
 
 def raw_tensor(stored: ReadableTable, signal: str) -> xr.DataArray:
@@ -77,12 +67,8 @@ def raw_tensor(stored: ReadableTable, signal: str) -> xr.DataArray:
         raise ConfigError(f"{signal}: no step was looked at yet, so there is no tensor.")
     axis = "reduced" if layout.reduce else "replica"
     features = [f"dim_{i}" for i in range(1, 1 + len(layout.features))]
-    coordinates: dict[str, Any] = {
-        "step": stored.read("step"),
-        "valid": (("step", axis), tensors.valid),
-    }
-    if not layout.reduce:
-        coordinates["replica"] = np.asarray(stored.replicas)
+    coordinates = _axes(stored, merged=layout.reduce is not None)
+    coordinates["valid"] = (("step", axis), tensors.valid)
     dims = ("step", axis, "batch", *features)
     return xr.DataArray(tensors.values, coordinates, dims, name=signal)
 
@@ -102,12 +88,15 @@ def histogram_of(stored: ReadableTable, position: int) -> LogHistogram:
     return histogram
 
 
-def _states(stored: ReadableTable, position: int, per_replica: bool) -> tuple[Any, Any]:
-    """Bucket counts and the usual row of one signal, replica by replica or merged."""
+def _axes(stored: ReadableTable, *, merged: bool) -> dict[str, Any]:
+    """The coordinates of what is kept of a signal, by the names of their dims, in order."""
+    steps = {"step": stored.read("step")}
+    return steps if merged else {**steps, "replica": np.asarray(stored.replicas)}
+
+
+def _states(stored: ReadableTable, position: int, *, merged: bool) -> tuple[Any, Any]:
+    """Bucket counts and the usual row of one signal: shapes (step, [replica,] ...)."""
+    names = ("histogram_merged", "merged") if merged else ("histogram", "rows")
     one = slice(position, position + 1)
-    usual = len(ROW.fields)
-    if per_replica:
-        counts, rows = (stored.read(name, signals=one) for name in ("histogram", "rows"))
-        return counts[:, :, 0], rows[:, :, 0, :usual]
-    counts, rows = (stored.read(n, signals=one) for n in ("histogram_merged", "merged"))
-    return counts[:, 0], rows[:, 0, :usual]
+    counts, rows = (stored.read(name, signals=one) for name in names)
+    return counts[..., 0, :], rows[..., 0, : len(ROW.fields)]

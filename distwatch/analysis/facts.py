@@ -51,8 +51,8 @@ def describe(stored: StoredRun) -> dict[str, Any]:
 def _describe_table(stored: ReadableTable) -> dict[str, Any]:
     table = stored.table
     # Only the ends are read: there may be a million steps.
-    ends = slice(0, 1), slice(max(stored.steps - 1, 0), stored.steps)
-    first, last = (stored.read("step", end) for end in ends)
+    first = stored.read("step", slice(0, 1))
+    last = stored.read("step", slice(max(stored.steps - 1, 0), None))
     return {
         "name": table.name,
         "signals": [vars(signal) for signal in table.signals],
@@ -75,6 +75,7 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         tables = [table for table in described["tables"] if table["committed_steps"]]
         first = min(table["first_step"] for table in tables)
         extent += f", from {first} to {max(table['last_step'] for table in tables)}"
+    thinned = f"{described['thinned_steps']} steps of the old part, to stay within max_bytes"
     replicas = ", ".join(map(str, described["replicas"]))
     versions = ", ".join(f"{name} {is_}" for name, is_ in described["versions"].items())
     return [
@@ -85,18 +86,11 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("replicas", replicas or "none has committed a row yet"),
         ("steps", extent),
         ("lost", f"{lost} steps" if lost else "none"),
-        *_thinned(described),
+        *([("thinned out", thinned)] if described["thinned_steps"] else []),
         ("written", _written(described)),
         ("size", format_bytes(described["bytes"])),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
-
-
-def _thinned(described: dict[str, Any]) -> list[tuple[str, str]]:
-    thinned = described["thinned_steps"]
-    if not thinned:
-        return []
-    return [("thinned out", f"{thinned} steps of the old part, to stay within max_bytes")]
 
 
 def _written(described: dict[str, Any]) -> str:
@@ -110,6 +104,6 @@ def _written(described: dict[str, Any]) -> str:
 
 
 def _phase(described: dict[str, Any]) -> str:
-    others = [phase for phase in described["phases"] if phase != described["phase"]]
-    more = f" (also recorded, see --phase: {', '.join(others)})" if others else ""
-    return f"{described['phase']}{more}"
+    phase = described["phase"]
+    others = ", ".join(each for each in described["phases"] if each != phase)
+    return f"{phase} (also recorded, see --phase: {others})" if others else str(phase)

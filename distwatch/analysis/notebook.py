@@ -44,13 +44,16 @@ def as_html(stored: StoredRun, findings: list[Finding], read: int | None) -> str
         findings: what stands out; only the first ones are shown.
         read: how many steps they are about; None for all.
     """
-    facts = [(name, text) for name, text in facts_of(describe(stored)) if name in _FACTS]
     rows = "".join(
         f'<tr><th style="text-align:left;font-weight:600">{_text(name)}</th>'
         f'<td style="text-align:left">{_text(text)}</td></tr>'
-        for name, text in facts
+        for name, text in facts_of(describe(stored))
+        if name in _FACTS
     )
-    said = "".join(f"<li>{_mark(each)}{_text(each.text)}</li>" for each in findings[:_MOST])
+    said = "".join(
+        f"<li>{'<b>Warning: </b>' * (each.severity == WARNING)}{_text(each.text)}</li>"
+        for each in findings[:_MOST]
+    )
     if len(findings) > _MOST:
         said += f"<li>And {len(findings) - _MOST} more: see <code>run.findings()</code>.</li>"
     part = (
@@ -60,10 +63,6 @@ def as_html(stored: StoredRun, findings: list[Finding], read: int | None) -> str
         "<code>run.summary()</code> reads all of them.</i></p>"
     )
     return f"<div><p><b>distwatch.Run</b></p><ul>{said}</ul>{part}<table>{rows}</table></div>"
-
-
-def _mark(finding: Finding) -> str:
-    return "<b>Warning: </b>" if finding.severity == WARNING else ""
 
 
 def _text(text: str) -> str:

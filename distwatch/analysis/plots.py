@@ -9,8 +9,6 @@ from distwatch.analysis.figures import (
     require_plotly,
     ridgeline,
 )
-from distwatch.analysis.figures.divergence import DIVERGENCE
-from distwatch.analysis.figures.ratios import UPDATE_RATIOS
 from distwatch.analysis.figures.style import Figure
 from distwatch.analysis.overview import (
     Overview,
@@ -83,7 +81,7 @@ class Plots:
         Raises:
             SetupError: plotly is not installed.
         """
-        return DIVERGENCE.draw(self._overview())
+        return self.figure("divergence")
 
     def ridgeline(self, signal: str) -> Figure:
         """How the distribution of a signal moves over the run.
@@ -106,7 +104,7 @@ class Plots:
             ConfigError: no updates were watched.
             SetupError: plotly is not installed.
         """
-        return UPDATE_RATIOS.draw(self._overview())
+        return self.figure("update-ratios")
 
     def figure(self, name: str) -> Figure:
         """A figure of the whole run, by the name that reports give it.

@@ -49,8 +49,6 @@ class Run:
 
     def __init__(self, store: StoredRun) -> None:
         self._store = store
-        self._phase = store.phase
-        self._plots: Plots | None = None
 
     @property
     def path(self) -> Address:
@@ -125,20 +123,18 @@ class Run:
         digest, read = digest_of_end(self._store)
         return as_html(self._store, self.findings(digest), read)
 
-    @property
+    @functools.cached_property
     def plot(self) -> Plots:
         """Figures: ``run.plot.curves("loss")``; see `Plots`. They need plotly."""
-        if self._plots is None:
-            self._plots = Plots(self._store)
-        return self._plots
+        return Plots(self._store)
 
     def refresh(self) -> Run:
         """Reopen the run, to see what was committed since; returns itself.
 
         A run that is being written can be opened and refreshed at any time.
         """
-        self._store = StoredRun(self.path, self._phase)
-        self._plots = None
+        self._store = StoredRun(self.path, self._store.phase)
+        vars(self).pop("plot", None)
         return self
 
     def to_xarray(self, *, merged: bool = False, chunks: str | int | None = None) -> xr.Dataset:
@@ -175,8 +171,12 @@ class Run:
             datasets = [
                 lazy_dataset_of(table, merged=merged, in_chunk=steps) for table in tables
             ]
-        said = zip(datasets, tables, strict=True)
-        datasets = [each.assign_attrs(self._attributes(table)) for each, table in said]
+        for dataset, table in zip(datasets, tables, strict=True):
+            dataset.attrs |= {
+                "strategy": self.info.strategy,
+                "schedule": table.table.schedule,
+                "lost_steps": self.lost,
+            }
         return datasets[0] if len(datasets) == 1 else joined(datasets)
 
     def __getitem__(self, signal: str) -> SignalView:
@@ -208,8 +208,8 @@ class Run:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was watched without a histogram, or q is no probability.
         """
-        table, position = find(self._store, signal)
-        return quantiles(table, position, q, per_step=per_step, per_replica=per_replica)
+        found = find(self._store, signal)
+        return quantiles(*found, q, per_step=per_step, per_replica=per_replica)
 
     def histogram(self, signal: str, *, merged: bool = True) -> xr.DataArray:
         """The bucket counts of a signal that was watched with ``distwatch.histogram()``.
@@ -221,8 +221,7 @@ class Run:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was watched without a histogram.
         """
-        table, position = find(self._store, signal)
-        return bucket_counts(table, position, merged=merged)
+        return bucket_counts(*find(self._store, signal), merged=merged)
 
     def tensor(self, signal: str) -> xr.DataArray:
         """The raw deltas of a signal that was watched by ``distwatch.tensors()``.
@@ -235,8 +234,7 @@ class Run:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was not watched by tensors, or nothing was kept.
         """
-        table, _ = find(self._store, signal)
-        return raw_tensor(table, signal)
+        return raw_tensor(find(self._store, signal)[0], signal)
 
     def summary(self) -> str:
         """What stands out in the run, in a few sentences, one a line."""
@@ -271,13 +269,11 @@ class Run:
         return digest
 
     def _thinned_out(self) -> list[Finding]:
-        if not self.thinned:
-            return []
         text = (
             f"{self.thinned} steps of the old part were removed to stay within max_bytes; "
             "all that is said here is about the others."
         )
-        return [Finding("thinned", NOTE, text)]
+        return [Finding("thinned", NOTE, text)] if self.thinned else []
 
     def _stopped(self) -> list[Finding]:
         """Which workers wrote rows of fewer steps than others, or none."""
@@ -294,13 +290,6 @@ class Run:
                 f"{self.info.workers - len(ends)} of {self.info.workers} workers wrote no rows."
             )
         return [Finding("worker_stopped", WARNING, line) for line in lines]
-
-    def _attributes(self, stored: ReadableTable) -> dict[str, Any]:
-        return {
-            "strategy": self.info.strategy,
-            "schedule": stored.table.schedule,
-            "lost_steps": self.lost,
-        }
 
 
 class SignalView:

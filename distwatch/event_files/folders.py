@@ -50,9 +50,9 @@ def make_room(options: EventOptions, *, overwrite: bool) -> None:
             raise RunExistsError(_refusal(folder, (foreign or there)[0], bool(foreign)))
         for path in there:
             path.unlink()
+    except RunExistsError:
+        raise
     except OSError as error:
-        if isinstance(error, RunExistsError):
-            raise
         raise NotWritableError(
             f"{folder}: event files cannot be written there ({error}); give another folder."
         ) from error

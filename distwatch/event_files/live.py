@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import TYPE_CHECKING
 
 from distwatch.errors import EventFilesWarning
 from distwatch.event_files.options import EventOptions
 from distwatch.records import Block, RunInfo
-from distwatch.store import BackgroundWriter
-
-if TYPE_CHECKING:
-    from distwatch.event_files.writer import EventWriter
+from distwatch.store.background import BackgroundWriter, Writer
 
 #: Bytes that may wait to be written.
 MAX_BYTES = 32 * 2**20
@@ -61,7 +57,7 @@ class LiveEvents:
         self._writer.close()
 
 
-def _make_writer(options: EventOptions, info: RunInfo) -> EventWriter:
+def _make_writer(options: EventOptions, info: RunInfo) -> Writer:
     from distwatch.event_files.writer import EventWriter
 
     # Of several workers each has the rows of its own replicas only.

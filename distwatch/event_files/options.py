@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -25,18 +25,6 @@ STATISTICS = tuple(value.name for value in VALUES if value.logged)
 KNOWN = tuple(value.name for value in VALUES)
 
 
-def check_statistics(names: Iterable[str]) -> None:
-    """Refuse statistics that no signal has.
-
-    Raises:
-        ConfigError: one is unknown; the nearest known ones are named.
-    """
-    for name in names:
-        if name not in KNOWN:
-            close = nearest(name, list(KNOWN))
-            raise ConfigError(f"unknown statistic {name!r}; nearest: {close}.")
-
-
 def _names(given: Any) -> tuple[str, ...]:
     listed = [given] if isinstance(given, str) else given
     if not isinstance(listed, (list, tuple)) or not all(isinstance(x, str) for x in listed):
@@ -46,7 +34,10 @@ def _names(given: Any) -> tuple[str, ...]:
 
 def _statistics(given: Any) -> tuple[str, ...]:
     names = _names(given)
-    check_statistics(names)
+    for name in names:
+        if name not in KNOWN:
+            close = nearest(name, list(KNOWN))
+            raise ConfigError(f"unknown statistic {name!r}; nearest: {close}.")
     return names
 
 
@@ -76,8 +67,8 @@ class EventOptions:
     Args:
         folder: TensorBoard's ``--logdir``, or a folder in it.
         statistics: the scalars of each signal, of those that it has.
-        signals: patterns over the signals' names; none for all.
-        every: of every so many steps one at most is written: the first that there is.
+        signals: patterns that the signals' names match; none for all.
+        every: write at most one of every so many steps: the first that was recorded.
         replicas: write each replica.
         merged: write what is merged over the replicas.
 

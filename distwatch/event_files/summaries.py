@@ -78,16 +78,12 @@ def histogram_proto(histogram: LogHistogram, state: Floats) -> Any:
         state: shape (field,), of which bucket counts are the last.
     """
     counts = state[len(state) - len(histogram.fields) :][1:-1]
-    limits: list[float] = []
-    buckets: list[float] = []
-    edges = histogram.edges
-    for place in np.flatnonzero(counts):
-        low = float(edges[place])
-        if place > 0 and (not limits or limits[-1] < low):
-            limits.append(low)
-            buckets.append(0.0)
-        limits.append(float(edges[place + 1]))
-        buckets.append(float(counts[place]))
+    places = np.flatnonzero(counts)
+    lower, upper = histogram.edges[places], histogram.edges[places + 1]
+    # TensorBoard's first bucket has no lower limit, so the first edge of all is none.
+    limits = np.union1d(lower[places > 0], upper)
+    buckets = np.zeros(len(limits))
+    buckets[np.searchsorted(limits, upper)] = counts[places]
     return summary_pb2.HistogramProto(
         min=state[_MIN],
         max=state[_MAX],

@@ -1,4 +1,4 @@
-"""Fewer steps than there are."""
+"""Keeping only some of the steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from distwatch.records import Block, Ints
 
 
 class Thinning:
-    """Keeps one step of every so many, the first that there is, of one table's blocks.
+    """Keeps one of every so many steps of one table's blocks: the first that was recorded.
 
     Of steps 0, 3, 6, 9, 12 and every 5 that is 0, 6, 12; so a table that looks at few steps
     loses none.

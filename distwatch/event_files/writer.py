@@ -61,7 +61,7 @@ class EventWriter:
             for table in info.tables
             if chosen & set(table.names)
         }
-        self._files: dict[str, EventFile] = {}
+        self._files: dict[str, BinaryIO] = {}
         self._thinned = {name: Thinning(options.every) for name in self._summaries}
         #: Steps that were looked at.
         self.committed = 0
@@ -70,7 +70,7 @@ class EventWriter:
     @property
     def paths(self) -> list[Path]:
         """The files."""
-        return [file.path for file in self._files.values()]
+        return [Path(file.name) for file in self._files.values()]
 
     @property
     def nbytes(self) -> int:
@@ -104,10 +104,6 @@ class EventWriter:
         for file in self._files.values():
             file.close()
 
-    @property
-    def _replicas(self) -> tuple[int, ...]:
-        return self._info.replicas if self._options.replicas else ()
-
     # What float32 or a sum cannot hold is infinite; a training that diverged says so itself.
     @np.errstate(over="ignore", invalid="ignore")
     def _write_due(self, block: Block) -> None:
@@ -115,55 +111,49 @@ class EventWriter:
         now = self._clock()
         if self._merges:
             self._write(MERGED, block.step, summaries.merged(block), now)
-        for position, number in enumerate(self._replicas):
+        for position, number in enumerate(
+            self._info.replicas if self._options.replicas else ()
+        ):
             of_replica = summaries.of_replica(block, position)
             self._write(f"{REPLICA}{number}", block.step, of_replica, now)
 
     def _write(self, run: str, steps: Ints, summaries: Iterator[Any], now: float) -> None:
         file = self._files.get(run) or self._open(run)
-        file.write(
+        events = (
             event_pb2.Event(wall_time=now, step=int(step), summary=summary)
             for step, summary in zip(steps, summaries, strict=True)
             if summary.value
         )
+        _append(file, events)
 
-    def _open(self, run: str) -> EventFile:
-        file = self._files[run] = EventFile(
-            phase_folder(self._options.folder, self._info.phase) / run
-        )
-        origin = self._info.origin
-        now = self._clock()
-        file.write([event_pb2.Event(wall_time=now, file_version="brain.Event:2")])
+    def _open(self, run: str) -> BinaryIO:
+        folder = phase_folder(self._options.folder, self._info.phase) / run
+        file = self._files[run] = _new_file(folder)
+        now, origin = self._clock(), self._info.origin
+        _append(file, [event_pb2.Event(wall_time=now, file_version="brain.Event:2")])
         if origin.start:
             started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            file.write([event_pb2.Event(wall_time=now, step=origin.step, session_log=started)])
+            event = event_pb2.Event(wall_time=now, step=origin.step, session_log=started)
+            _append(file, [event])
         return file
 
 
-class EventFile:
-    """One file of records, as TFRecord frames them: length, its checksum, bytes, theirs.
+def _new_file(folder: Path) -> BinaryIO:
+    """A new file in a folder, under a name that sorts behind those of before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds, rest = divmod(time.time_ns(), 10**9)
+    where = f"{seconds:010d}.{rest:09d}.{socket.gethostname()}.{os.getpid()}"
+    return (folder / f"{EVENTS}{where}.{next(_number)}{OURS}").open("xb")
 
-    Args:
-        folder: where it is made, under a name that sorts behind those of before.
-    """
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        seconds, rest = divmod(time.time_ns(), 10**9)
-        where = f"{seconds:010d}.{rest:09d}.{socket.gethostname()}.{os.getpid()}"
-        self.path = folder / f"{EVENTS}{where}.{next(_number)}{OURS}"
-        self._file: BinaryIO = self.path.open("xb")
-
-    def write(self, events: Iterable[Any]) -> None:
-        """Append events; they are in the file when this returns."""
-        self._file.write(b"".join(_framed(event.SerializeToString()) for event in events))
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+def _append(file: BinaryIO, events: Iterable[Any]) -> None:
+    """Append events; they are in the file when this returns."""
+    file.write(b"".join(_framed(event.SerializeToString()) for event in events))
+    file.flush()
 
 
 def _framed(record: bytes) -> bytes:
+    """A record as TFRecord frames it: length, its checksum, the record, its checksum."""
     length = struct.pack("<Q", len(record))
     return b"".join([length, _masked_checksum(length), record, _masked_checksum(record)])
 

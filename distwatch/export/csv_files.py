@@ -9,12 +9,11 @@ import numpy as np
 
 from distwatch.export.rows import WHOLE, Progress, Wanted, statistics_of, tidy_rows
 from distwatch.store import StoredRun
+from distwatch.store.schema import COORDINATES
 from distwatch.text import printable
 
 #: A spreadsheet takes text that starts with these for a formula.
 _FORMULA = ("=", "+", "-", "@")
-
-_COORDINATES = ("step", "epoch", "iteration")
 
 
 def write_csv(
@@ -38,12 +37,12 @@ def write_csv(
     """
     names = statistics_of(stored, wanted)
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*_COORDINATES, "replica", "signal", *names])
+    writer.writerow([*COORDINATES, "replica", "signal", *names])
     rows = 0
     for columns in tidy_rows(stored, wanted, progress):
         signals = {name: _inert(name) for name in set(columns["signal"])}
         written = [
-            *(columns[name].tolist() for name in _COORDINATES),
+            *(columns[name].tolist() for name in COORDINATES),
             columns["replica"],
             [signals[name] for name in columns["signal"]],
             *(_written(columns[name], whole=name in WHOLE) for name in names),
@@ -58,10 +57,8 @@ def _inert(name: str) -> str:
     return f"'{shown}" if shown.startswith(_FORMULA) else shown
 
 
-def _written(values: Any, *, whole: bool) -> list[Any]:
+def _written(values: Any, *, whole: bool) -> Any:
     """Numbers as Python's own, which are written as the shortest exact text."""
     unknown = np.isnan(values)
-    listed = (
-        np.where(unknown, 0, values).astype(np.int64).tolist() if whole else values.tolist()
-    )
-    return ["" if gone else value for value, gone in zip(listed, unknown, strict=True)]
+    numbers = np.where(unknown, 0, values).astype(np.int64) if whole else values
+    return np.where(unknown, "", numbers.astype(object))

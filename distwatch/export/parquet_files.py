@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distwatch.errors import ConfigError
-from distwatch.export.rows import WHOLE, Columns, Progress, Wanted, statistics_of, tidy_rows
+from distwatch.export.rows import WHOLE, Progress, Wanted, statistics_of, tidy_rows
 from distwatch.store import StoredRun
-
-_COORDINATES = ("step", "epoch", "iteration")
-_NAMES = ("replica", "signal")
+from distwatch.store.schema import COORDINATES
 
 
 def write_parquet(
@@ -33,58 +29,38 @@ def write_parquet(
         ConfigError: pyarrow is not installed, or the run does not have what is wanted.
         UnknownSignalError: nor such signals.
     """
-    pa, parquet = _pyarrow()
-    names = statistics_of(stored, wanted)
-    schema = _schema(pa, names, stored)
+    pa = check_pyarrow()
+    schema = pa.schema(
+        [
+            *((name, pa.int64()) for name in COORDINATES),
+            *((name, pa.dictionary(pa.int32(), pa.string())) for name in ("replica", "signal")),
+            *(
+                (name, pa.int64() if name in WHOLE else pa.float64())
+                for name in statistics_of(stored, wanted)
+            ),
+        ],
+        metadata={"distwatch.run": str(stored.path), "distwatch.phase": stored.info.phase},
+    )
     rows = 0
-    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for columns in tidy_rows(stored, wanted, progress):
-            writer.write_table(_table(pa, columns, schema))
+            # From pandas: NaN is null.
+            arrays = [pa.array(columns[f.name], f.type, from_pandas=True) for f in schema]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             rows += len(columns["step"])
     return rows
 
 
-def check_pyarrow() -> None:
-    """Refuse early if pyarrow is missing.
+def check_pyarrow() -> Any:
+    """The module ``pyarrow``, with ``pyarrow.parquet`` loaded.
 
     Raises:
         ConfigError: it is not installed.
     """
-    _pyarrow()
-
-
-def _schema(pa: Any, names: tuple[str, ...], stored: StoredRun) -> Any:
-    return pa.schema(
-        [
-            *((name, pa.int64()) for name in _COORDINATES),
-            *((name, pa.dictionary(pa.int32(), pa.string())) for name in _NAMES),
-            *((name, pa.int64() if name in WHOLE else pa.float64()) for name in names),
-        ],
-        metadata={"distwatch.run": str(stored.path), "distwatch.phase": stored.info.phase},
-    )
-
-
-def _table(pa: Any, columns: Columns, schema: Any) -> Any:
-    arrays = []
-    for field in schema:
-        values = columns[field.name]
-        if field.name in _NAMES:
-            arrays.append(pa.array(values, pa.string()).dictionary_encode())
-        elif field.name in _COORDINATES:
-            arrays.append(pa.array(values))
-        else:
-            unknown = np.isnan(values)
-            filled = np.where(unknown, 0, values).astype(field.type.to_pandas_dtype())
-            arrays.append(pa.array(filled, mask=unknown))
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _pyarrow() -> Any:
     try:
-        import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise ConfigError(
             'Parquet needs pyarrow, which is not installed: pip install "distwatch[parquet]".'
         ) from error
-    return pyarrow, pyarrow.parquet
+    return pyarrow

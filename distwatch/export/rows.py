@@ -8,7 +8,7 @@ are ``step``, ``epoch``, ``iteration``, ``replica`` (its number as text, or "mer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,10 @@ def statistics_of(stored: StoredRun, wanted: Wanted) -> tuple[str, ...]:
         ConfigError: no table has one that was asked for.
     """
     chosen = wanted.chosen(stored)
-    known = [value.name for value in ROW.values]
-    for each in stored.tables.values():
-        if chosen & set(each.table.names):
-            known += [name for name in each.table.values if name not in known]
-    known += [SPREAD.name] if wanted.merged else []
+    tables = [each.table for each in stored.tables.values() if chosen & set(each.table.names)]
+    usual = [value.name for value in ROW.values]
+    further = [name for table in tables for name in table.values]
+    known = list(dict.fromkeys([*usual, *further, *([SPREAD.name] * wanted.merged)]))
     for name in wanted.statistics:
         if name not in known:
             raise ConfigError(
@@ -94,22 +93,36 @@ def tidy_rows(stored: StoredRun, wanted: Wanted, progress: Progress) -> Iterator
     for each in stored.tables.values():
         signals = [i for i, name in enumerate(each.table.names) if name in chosen]
         thinned = Thinning(wanted.every)
-        for block in scalar_blocks(each) if signals else ():
+        for block in recorded_blocks(each) if signals else ():
             kept = thinned.kept(block)
             if len(kept):
                 yield _tidy(each, block[kept], signals, names, wanted)
             progress(len(block))
 
 
-def scalar_blocks(stored: ReadableTable) -> Iterator[Block]:
-    """A table's blocks of scalar fields, NaN in rows that a worker did not write."""
+def recorded_blocks(stored: ReadableTable, *, histograms: bool = False) -> Iterator[Block]:
+    """A table's blocks, NaN in rows that a worker did not write.
+
+    Args:
+        stored: the table.
+        histograms: whether bucket counts follow the scalar fields, where there are any.
+    """
+    histograms = histograms and stored.table.statistic.histogram is not None
     start = 0
     for block in blocks(stored):
-        present = stored.read("present", slice(start, start + len(block)))
-        start += len(block)
-        if not present.all():
-            block.rows[~present] = np.nan
-        yield block
+        steps = slice(start, start + len(block))
+        start = steps.stop
+        block.rows[~stored.read("present", steps)] = np.nan
+        yield _with_histograms(stored, block, steps) if histograms else block
+
+
+def _with_histograms(stored: ReadableTable, block: Block, steps: slice) -> Block:
+    counts, merged = (stored.read(name, steps) for name in ("histogram", "histogram_merged"))
+    return replace(
+        block,
+        rows=np.concatenate([block.rows, counts], axis=-1),
+        merged=np.concatenate([block.merged, merged], axis=-1),
+    )
 
 
 def _tidy(
@@ -120,14 +133,10 @@ def _tidy(
     wanted: Wanted,
 ) -> Columns:
     """Columns of a block: step by step, in it by replica with merged last, then by signal."""
-    parts, replicas = [], []
-    if wanted.replicas:
-        parts.append(block.rows[:, :, signals])
-        replicas += [str(number) for number in stored.replicas]
-    if wanted.merged:
-        parts.append(block.merged[:, None, signals])
-        replicas.append(MERGED)
-    states = np.concatenate(parts, axis=1)
+    every = np.concatenate([block.rows, block.merged[:, None]], axis=1)
+    chosen_rows = slice(None if wanted.replicas else -1, None if wanted.merged else -1)
+    replicas = [*map(str, stored.replicas), MERGED][chosen_rows]
+    states = every[:, chosen_rows, signals]
     # Without those that a worker did not write.
     there = ~np.isnan(states[..., 0])
     steps, axis, chosen = np.nonzero(there)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 
-import numpy as np
-
 from distwatch.event_files.options import EventOptions
-from distwatch.export.rows import Progress, scalar_blocks
-from distwatch.records import Block
+from distwatch.export.rows import Progress, recorded_blocks
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable
 
 
 def write_events(
@@ -37,35 +32,16 @@ def write_events(
     created = _seconds(stored.created)
     writer = EventWriter(options, stored.info, clock=lambda: created)
     try:
-        for table in stored.tables.values():
-            for block in _whole_blocks(table):
-                writer.append(block)
-                progress(len(block))
-        writer.close()
+        with contextlib.closing(writer):
+            for table in stored.tables.values():
+                for block in recorded_blocks(table, histograms=True):
+                    writer.append(block)
+                    progress(len(block))
     except BaseException:
-        writer.close()
         for path in writer.paths:
             path.unlink(missing_ok=True)
         raise
     return writer.nbytes
-
-
-def _whole_blocks(stored: ReadableTable) -> Iterator[Block]:
-    """A table's blocks with all their fields, bucket counts among them."""
-    start = 0
-    for block in scalar_blocks(stored):
-        steps = slice(start, start + len(block))
-        start += len(block)
-        if stored.table.statistic.histogram is None:
-            yield block
-        else:
-            yield replace(
-                block,
-                rows=np.concatenate([block.rows, stored.read("histogram", steps)], axis=-1),
-                merged=np.concatenate(
-                    [block.merged, stored.read("histogram_merged", steps)], axis=-1
-                ),
-            )
 
 
 def _seconds(created: str) -> float:

@@ -3,7 +3,7 @@
 A `Digest` takes blocks as they come and keeps only what the rules need, so a Watch can print
 findings at the end of training without reading its store, and `Run.summary` finds the same in
 the store. What it keeps does not grow with the run, and does not depend on how the run was cut
-into blocks. ``rules`` lists what is looked for.
+into blocks. ``digest`` lists the rules: what is looked for.
 """
 
 from distwatch.findings.digest import Digest

@@ -36,12 +36,12 @@ class Peak(NamedTuple):
     what: str
     value: float
     step: int
-    #: Its median over all steps.
+    #: Its median over all steps, or around this one.
     usual: float
 
     @property
     def times(self) -> float:
-        """How many times its median it is; 0 where the median is 0."""
+        """How many times its usual size it is; 0 where that is 0."""
         return self.value / self.usual if self.usual > 0 else 0.0
 
     def size(self) -> str:
@@ -83,7 +83,8 @@ def largest_change(run: Recorded) -> list[Finding]:
 
 def spikes(run: Recorded) -> list[Finding]:
     """The largest of the sudden jumps, and which other signals jumped."""
-    found = sorted((spike for table in run.tables for spike in _spikes(table)), reverse=True)
+    found = [spike for table in run.tables for spike in _spikes(table)]
+    found.sort(key=lambda each: (each.times, each.signal), reverse=True)
     if not found:
         return []
     first, others = found[0], tuple(spike.signal for spike in found[1:])
@@ -93,20 +94,12 @@ def spikes(run: Recorded) -> list[Finding]:
     )
     if others:
         text += f"; {counted(len(others), 'more signal')} jumped, at that step or at others"
-    text = f"{text}. Inspect the batch of that step, or clip gradients."
+    text += ". Inspect the batch of that step, or clip gradients."
     return [Finding("spike", WARNING, text, first.signal, first.step, others=others)]
 
 
-class _Spike(NamedTuple):
-    times: float
-    signal: str
-    what: str
-    value: float
-    step: int
-
-
-def _spikes(table: TableDigest) -> Iterator[_Spike]:
-    """The largest spike of each signal that has one."""
+def _spikes(table: TableDigest) -> Iterator[Peak]:
+    """The largest spike of each signal that has one; usual is its size around that step."""
     line = table.timeline
     peak = line.peak.copy()
     peak[: -(-int(line.rows * _BEGINNING) // line.width)] = -np.inf
@@ -116,13 +109,7 @@ def _spikes(table: TableDigest) -> Iterator[_Spike]:
     times = np.divide(peak, usual, where=comparable, out=np.zeros(peak.shape))
     for signal in np.flatnonzero(times.max(axis=0, initial=0.0) > at_least):
         at = int(np.argmax(times[:, signal]))
-        yield _Spike(
-            float(times[at, signal]),
-            table.table.names[signal],
-            _what(table, int(signal)),
-            float(peak[at, signal]),
-            int(line.peak_step[at, signal]),
-        )
+        yield _peak(table, int(signal), at, usual[at, signal])
 
 
 def _typical_around(table: TableDigest) -> Floats:
@@ -131,7 +118,7 @@ def _typical_around(table: TableDigest) -> Floats:
     Shape (stretch, signal); NaN where too few stretches are near.
     """
     line = table.timeline
-    change, steps = line.sums("change"), line.sums("changes")
+    change, steps = line.sums["change"], line.sums["changes"]
     rest = np.where(steps > 1, change - line.peak, np.where(steps == 1, change, np.nan))
     mean = rest / np.maximum(steps - (steps > 1), 1)
     padded = np.pad(mean, ((_AROUND, _AROUND), (0, 0)), constant_values=np.nan)
@@ -143,17 +130,18 @@ def _typical_around(table: TableDigest) -> Floats:
 
 
 def _peaks(table: TableDigest) -> Iterator[Peak]:
-    line, usual = table.timeline, table.usual()
+    usual = table.usual()
     for signal in np.flatnonzero(np.isfinite(usual)):
-        at = int(np.argmax(line.peak[:, signal]))
-        yield Peak(
-            table.table.names[signal],
-            _what(table, int(signal)),
-            float(line.peak[at, signal]),
-            int(line.peak_step[at, signal]),
-            float(usual[signal]),
-        )
+        at = int(np.argmax(table.timeline.peak[:, signal]))
+        yield _peak(table, int(signal), at, usual[signal])
 
 
-def _what(table: TableDigest, signal: int) -> str:
-    return "value" if table.table.signals[signal].reference == "none" else "change"
+def _peak(table: TableDigest, signal: int, stretch: int, usual: float) -> Peak:
+    of_value = table.table.signals[signal].reference == "none"
+    return Peak(
+        table.table.names[signal],
+        "value" if of_value else "change",
+        float(table.timeline.peak[stretch, signal]),
+        int(table.timeline.peak_step[stretch, signal]),
+        float(usual),
+    )

@@ -1,13 +1,42 @@
-"""What a run's rows add up to, and what stands out in it."""
+"""What a run's rows add up to, and all rules that find what stands out in it.
+
+A new rule is a function that takes what is `Recorded` and returns its findings, listed here
+in the order in which findings of equal severity are listed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
+from distwatch.findings.changes import largest_change, spikes
+from distwatch.findings.extent import extent, losses, sound
+from distwatch.findings.faults import dead, no_gradient, not_finite, update_ratios
 from distwatch.findings.findings import Finding, ordered, sentences
-from distwatch.findings.rules import ALWAYS, RULES
+from distwatch.findings.replicas import apart, odd_replicas, same_inputs
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Block, RunInfo
+
+Rule = Callable[[Recorded], Iterable[Finding]]
+
+#: Those that hold for a run without rows, too.
+ALWAYS: tuple[Rule, ...] = (extent, losses, sound)
+
+RULES: tuple[Rule, ...] = (
+    extent,
+    not_finite,
+    losses,
+    same_inputs,
+    odd_replicas,
+    dead,
+    no_gradient,
+    update_ratios,
+    spikes,
+    largest_change,
+    apart,
+    sound,
+)
 
 
 class Digest:

@@ -24,17 +24,12 @@ def extent(run: Recorded) -> list[Finding]:
 
 def losses(run: Recorded) -> list[Finding]:
     """How many steps were lost."""
-    if not run.lost:
-        return []
     text = f"{counted(run.lost, 'step')} lost: see the gaps in `step`."
-    return [Finding("lost", WARNING, text)]
+    return [Finding("lost", WARNING, text)] if run.lost else []
 
 
 def sound(run: Recorded) -> list[Finding]:
     """Which faults there are not, so that nobody has to infer it from silence."""
     broken = any(table.broken.first is not None for table in run.tables)
-    said = [
-        *([] if broken else ["No NaN and no Inf."]),
-        *([] if run.lost else ["No row was lost."]),
-    ]
+    said = ["No NaN and no Inf."] * (not broken) + ["No row was lost."] * (not run.lost)
     return [Finding("sound", NOTE, " ".join(said))] if said else []

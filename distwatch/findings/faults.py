@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -36,6 +36,19 @@ _FROM_ZERO = 2.0
 #: large as the weight itself an update leaves nothing of it.
 _LOST_IN_ROUNDING, _OVERWRITING = 1e-7, 1.0
 
+_TOO_FAST = (
+    "updates from step {since} on are up to {ratio:.2g} of their weight's norm, where about "
+    "0.001 is healthy: the training may be unstable. A lower learning rate may help."
+)
+_FROZEN = (
+    "not changed by any step from {since} on. Is the learning rate zero, or does no gradient "
+    "arrive there?"
+)
+_TOO_SLOW = (
+    "updates from step {since} on are down to {ratio:.2g} of their weight's norm, where about "
+    "0.001 is healthy: it hardly learns any more. A higher learning rate may help."
+)
+
 _GRADIENTS = tuple(f"{prefix}/" for prefix in Gradients.prefixes)
 
 
@@ -45,7 +58,9 @@ def not_finite(run: Recorded) -> list[Finding]:
     if not broken:
         return []
     (step, position, signal), table = min(broken, key=lambda pair: pair[0][0])
-    all_signals = [name for _, each in broken for name in _named(each, each.broken.signals)]
+    all_signals = _names(
+        (each, i) for _, each in broken for i in np.flatnonzero(each.broken.signals).tolist()
+    )
     steps = max(each.broken.steps for _, each in broken)
     last = max(each.broken.last for _, each in broken)
     still = any(each.broken.still for _, each in broken)
@@ -61,23 +76,24 @@ def not_finite(run: Recorded) -> list[Finding]:
 
 def dead(run: Recorded) -> list[Finding]:
     """Activations of which most elements do not change, or are zero, in the last part."""
-    found = []
-    for table in run.tables:
-        share = _share_of_zeros(table)
-        for signal in _named_as(table, ("activation/",)):
-            of_values = table.table.signals[signal].reference == "none"
-            if share[signal] >= (_ZERO if of_values else _UNCHANGED):
-                found.append((float(share[signal]), table, signal, of_values))
+    shares = [
+        (float(_share_of_zeros(table)[signal]), table, signal)
+        for table in run.tables
+        for signal in _named_as(table, ("activation/",))
+    ]
+    found = [
+        each for each in shares if each[0] >= (_ZERO if _of_values(*each[1:]) else _UNCHANGED)
+    ]
     if not found:
         return []
     found.sort(key=lambda each: each[0], reverse=True)
-    most, table, signal, of_values = found[0]
-    name, others = table.table.names[signal], _names(each[1:3] for each in found[1:])
+    most, table, signal = found[0]
+    name, others = table.table.names[signal], _names(each[1:] for each in found[1:])
     text = (
         f"{_percent(most)} of the elements of {name}{_among(others)} "
-        f"{'were exactly zero' if of_values else 'did not change at all'} from step "
-        f"{_since(table)} on: up to that share of its units may be dead or saturated. A lower "
-        "learning rate or a leaky activation may help."
+        f"{'were exactly zero' if _of_values(table, signal) else 'did not change at all'} "
+        f"from step {_since(table)} on: up to that share of its units may be dead or "
+        "saturated. A lower learning rate or a leaky activation may help."
     )
     severity = WARNING if most >= _DEAD else NOTE
     return [Finding("dead", severity, text, name, _since(table), others=others)]
@@ -89,8 +105,7 @@ def no_gradient(run: Recorded) -> list[Finding]:
         (table, signal)
         for table in run.tables
         for signal in _named_as(table, _GRADIENTS)
-        if table.table.signals[signal].reference == "none"
-        and _share_of_zeros(table)[signal] == 1.0
+        if _of_values(table, signal) and _share_of_zeros(table)[signal] == 1.0
     ]
     if not found:
         return []
@@ -103,7 +118,7 @@ def no_gradient(run: Recorded) -> list[Finding]:
     return [Finding("no_gradient", WARNING, text, name, _since(table), others=others)]
 
 
-def update_ratios(run: Recorded) -> list[Finding]:
+def update_ratios(run: Recorded) -> Iterator[Finding]:
     """Weights that hardly change any more in the last part, or change too much."""
     ratios = [
         (ratio, table, signal)
@@ -113,59 +128,31 @@ def update_ratios(run: Recorded) -> list[Finding]:
     ]
     still = [each for each in ratios if each[0] == 0.0]
     slow = sorted((each for each in ratios if 0.0 < each[0] < _SLOW), key=lambda each: each[0])
-    fast = [each for each in ratios if each[0] > _fast(each[1])]
-    fast.sort(key=lambda each: -each[0])
-    kinds: list[tuple[list[tuple[float, TableDigest, int]], Callable[..., str], bool]] = [
-        (fast, _too_fast, bool(fast) and fast[0][0] > _OVERWRITING),
-        (still, _frozen, True),
-        (slow, _too_slow, bool(slow) and slow[0][0] < _LOST_IN_ROUNDING),
+    fast = sorted(
+        (each for each in ratios if each[0] > _fast(each[1])), key=lambda each: -each[0]
+    )
+    kinds = [
+        (fast, _TOO_FAST, bool(fast) and fast[0][0] > _OVERWRITING),
+        (still, _FROZEN, True),
+        (slow, _TOO_SLOW, bool(slow) and slow[0][0] < _LOST_IN_ROUNDING),
     ]
-    found = []
-    for them, words, grave in kinds:
-        if them:
-            ratio, table, signal = them[0]
-            name, others = table.table.names[signal], _names(each[1:] for each in them[1:])
-            text = words(f"{name}{and_more(others)}", ratio, _since(table))
+    for found, what, grave in kinds:
+        if found:
+            ratio, table, signal = found[0]
+            name, since = table.table.names[signal], _since(table)
+            others = _names(each[1:] for each in found[1:])
+            text = f"{name}{and_more(others)}: {what.format(since=since, ratio=ratio)}"
             severity = WARNING if grave else NOTE
-            found.append(
-                Finding("update_ratio", severity, text, name, _since(table), others=others)
-            )
-    return found
-
-
-def _too_fast(names: str, ratio: float, since: int) -> str:
-    return (
-        f"{names}: updates from step {since} on are up to {ratio:.2g} of their weight's norm, "
-        "where about 0.001 is healthy: the training may be unstable. A lower learning rate "
-        "may help."
-    )
-
-
-def _frozen(names: str, ratio: float, since: int) -> str:
-    return (
-        f"{names}: not changed by any step from {since} on. Is the learning rate zero, or "
-        "does no gradient arrive there?"
-    )
-
-
-def _too_slow(names: str, ratio: float, since: int) -> str:
-    return (
-        f"{names}: updates from step {since} on are down to {ratio:.2g} of their weight's "
-        "norm, where about 0.001 is healthy: it hardly learns any more. A higher learning "
-        "rate may help."
-    )
+            yield Finding("update_ratio", severity, text, name, since, others=others)
 
 
 def _ratios(table: TableDigest) -> Iterator[tuple[int, float]]:
     """The update-to-weight ratio in the last part, where weights are not zero."""
     if table.steps < _ROWS:
         return
-    last = table.timeline.last
-    change, weight = (
-        table.timeline.sums(name)[last].sum(axis=0) for name in ("change_l2sq", "weight_l2sq")
-    )
+    change, weight = map(table.timeline.in_last_part, ("change_l2sq", "weight_l2sq"))
     for signal in _named_as(table, ("update/",)):
-        if table.table.signals[signal].reference == "none" and 0 < weight[signal] < np.inf:
+        if _of_values(table, signal) and 0 < weight[signal] < np.inf:
             ratio = float(np.sqrt(change[signal] / weight[signal]))
             if np.isfinite(ratio):
                 yield signal, ratio
@@ -178,23 +165,23 @@ def _fast(table: TableDigest) -> float:
 
 def _share_of_zeros(table: TableDigest) -> Floats:
     """Which share of the elements is exactly zero in the last part: shape (signal,)."""
-    last = table.timeline.last
-    zeros, count = (table.timeline.sums(n)[last].sum(axis=0) for n in ("zeros", "count"))
+    zeros, count = map(table.timeline.in_last_part, ("zeros", "count"))
     enough = (count > 0) & (table.steps >= _ROWS)
     return np.where(enough, zeros / np.maximum(count, 1.0), np.nan)
 
 
 def _since(table: TableDigest) -> int:
     """The first step of the last part."""
-    return int(table.timeline.first_step[table.timeline.last.start])
+    return int(table.timeline.first_step[table.timeline.last_part])
+
+
+def _of_values(table: TableDigest, signal: int) -> bool:
+    """Whether a signal records values, not changes of them."""
+    return table.table.signals[signal].reference == "none"
 
 
 def _named_as(table: TableDigest, starts: tuple[str, ...]) -> list[int]:
     return [i for i, name in enumerate(table.table.names) if name.startswith(starts)]
-
-
-def _named(table: TableDigest, chosen: Floats) -> list[str]:
-    return [table.table.names[signal] for signal in np.flatnonzero(chosen)]
 
 
 def _names(found: Iterable[tuple[TableDigest, int]]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple
 
@@ -51,9 +51,6 @@ class Oddity(NamedTuple):
 
 def apart(run: Recorded) -> list[Finding]:
     """How far the replicas' means lie apart, in the signal where they differ most."""
-    if len(run.info.replicas) < 2:
-        text = "There is one replica, so there is none to compare it with."
-        return [Finding("replicas_apart", NOTE, text)]
     main = [table for table in run.tables if table.of_changes] or run.tables
     found = [each for each in map(_furthest, main) if each is not None]
     if not found:
@@ -68,9 +65,8 @@ def apart(run: Recorded) -> list[Finding]:
     return [Finding("replicas_apart", NOTE, text, name, replica=replica)]
 
 
-def same_inputs(run: Recorded) -> list[Finding]:
+def same_inputs(run: Recorded) -> Iterator[Finding]:
     """Which replicas are given the same batches."""
-    found = []
     for table in run.tables:
         pairs = np.argwhere(np.triu(table.shared, 1))
         if not len(pairs):
@@ -83,8 +79,7 @@ def same_inputs(run: Recorded) -> list[Finding]:
         if len(pairs) > 1:
             more = counted(len(pairs) - 1, "more pair")
             text += f" The same holds for {more}, at as many steps or fewer."
-        found.append(Finding("same_inputs", WARNING, text, table.table.names[0]))
-    return found
+        yield Finding("same_inputs", WARNING, text, table.table.names[0])
 
 
 def odd_replicas(run: Recorded) -> list[Finding]:
@@ -107,19 +102,20 @@ def _group(odd: Oddity) -> tuple[bool, bool, int]:
 
 
 def _finding(info: RunInfo, found: list[Oddity]) -> Finding:
-    first, others = found[0], tuple(dict.fromkeys(each.signal for each in found[1:]))
-    others = tuple(name for name in others if name != first.signal)
-    replica = info.replicas[first.replica]
-    than = "the others"
-    if len(info.replicas) == 2:
-        than = f"replica {info.replicas[1 - first.replica]}"
-    text = f"{_difference(first, replica, than)}{_so_too(others)}."
-    if not first.alone and len(info.replicas) > 2:
+    first = found[0]
+    others = tuple(dict.fromkeys(o.signal for o in found if o.signal != first.signal))
+    replica, two = info.replicas[first.replica], len(info.replicas) == 2
+    than = f"replica {info.replicas[1 - first.replica]}" if two else "the others"
+    text = _difference(first, replica, than)
+    if others:
+        text += f", and it differs in {counted(len(others), 'more signal')}"
+    text += "."
+    if not first.alone and not two:
         text += " The other replicas differ among themselves, too."
-    kind = "skewed_inputs" if first.inputs else "odd_replica"
-    if not first.alone and not first.inputs:
-        kind = "replicas_differ"
-    if not first.inputs:
+    if first.inputs:
+        kind = "skewed_inputs"
+    else:
+        kind = "odd_replica" if first.alone else "replicas_differ"
         text += " Check the data that it is given."
     return Finding(kind, WARNING, text, first.signal, replica=replica, others=others)
 
@@ -135,26 +131,20 @@ def _difference(odd: Oddity, replica: int, than: str) -> str:
     return f"{where}: its standard deviation is {odd.factor:.2g} times as large"
 
 
-def _so_too(others: Sequence[str]) -> str:
-    return f", and it differs in {counted(len(others), 'more signal')}" if others else ""
-
-
 def _oddities(table: TableDigest) -> Iterator[Oddity]:
     std = ROW.compute(ROW.unpack(merge_axis(ROW, table.totals, axis=0)))["std"]
     mean, mean_sure = _lasting(table, "mean", "means")
-    shift = mean / std
     width, width_sure = _lasting(table, "width", "widths")
-    counts = mean_sure & (np.abs(shift) > _SKEW)
-    for replica, signal, alone in _outliers(mean, counts, _SKEW * std):
-        by = float(shift[replica, signal])
-        name = table.table.names[signal]
-        yield Oddity(replica, alone, table.of_inputs, abs(by) / _SKEW, name, shift=by)
-    limit = np.log(_WIDER)
-    counts = width_sure & (np.abs(width) > limit)
-    for replica, signal, alone in _outliers(width, counts, np.full_like(std, limit)):
-        by = float(width[replica, signal])
-        name, factor = table.table.names[signal], float(np.exp(by))
-        yield Oddity(replica, alone, table.of_inputs, abs(by) / limit, name, factor=factor)
+    for key, off, scale, sure, limit in (
+        ("shift", mean, std, mean_sure, _SKEW),
+        ("factor", width, np.ones_like(std), width_sure, float(np.log(_WIDER))),
+    ):
+        counts = sure & (np.abs(off / scale) > limit)
+        for replica, signal, alone in _outliers(off, counts, limit * scale):
+            by = float(off[replica, signal] / scale[signal])
+            how = {key: by if key == "shift" else float(np.exp(by))}
+            name = table.table.names[signal]
+            yield Oddity(replica, alone, table.of_inputs, abs(by) / limit, name, **how)
     yield from _frozen(table)
 
 
@@ -174,7 +164,7 @@ def _lasting(table: TableDigest, value: str, count: str) -> tuple[Floats, Floats
     The standard error is that between stretches of the run (the method of batch means),
     since neighbouring steps may be correlated. Shapes: (replica, signal) both.
     """
-    sums, steps = table.timeline.sums(value), table.timeline.sums(count)
+    sums, steps = table.timeline.sums[value], table.timeline.sums[count]
     total = steps.sum(axis=0)
     stretches = (steps > 0).sum(axis=0)
     mean = sums.sum(axis=0) / total

@@ -36,7 +36,7 @@ class Timeline:
 
     All stretches have ``width`` rows, except the last one: the smallest power of two with
     which the run fits into `STRETCHES`. So they depend on the rows alone, not on the
-    blocks in which they came.
+    blocks in which they came. Stretches beyond the end have sums of 0 and no peak.
 
     Args:
         signals: the number of signals.
@@ -46,11 +46,14 @@ class Timeline:
     def __init__(self, signals: int, shapes: dict[str, tuple[int, ...]]) -> None:
         self.rows = 0
         self.width = 1
-        #: Name -> shape (stretch, *shape of a row).
-        self._sums = {name: np.zeros((STRETCHES, *shape)) for name, shape in shapes.items()}
-        self._peak = np.full((STRETCHES, signals), -np.inf)
-        self._peak_step: Ints = np.zeros((STRETCHES, signals), np.int64)
-        self._first: Ints = np.zeros(STRETCHES, np.int64)
+        #: Name -> what was summed: shape (stretch, *shape of a row).
+        self.sums = {name: np.zeros((STRETCHES, *shape)) for name, shape in shapes.items()}
+        #: The largest height: shape (stretch, signal); -inf where there is none.
+        self.peak = np.full((STRETCHES, signals), -np.inf)
+        #: The first step that has it: shape (stretch, signal).
+        self.peak_step: Ints = np.zeros((STRETCHES, signals), np.int64)
+        #: The first step of each stretch: shape (stretch,).
+        self.first_step: Ints = np.zeros(STRETCHES, np.int64)
 
     def add(self, step: Ints, height: Floats, values: dict[str, Floats]) -> None:
         """Take the next rows.
@@ -66,40 +69,20 @@ class Timeline:
         starts = np.flatnonzero(np.diff(stretch, prepend=-1))
         at = stretch[starts]
         for name, value in values.items():
-            accumulate(np.add, self._sums[name], at, value, starts)
+            accumulate(np.add, self.sums[name], at, value, starts)
         self._raise_peaks(step, height, starts, at, stretch - stretch[0])
         begins = (self.rows + starts) % self.width == 0
-        self._first[at[begins]] = step[starts[begins]]
+        self.first_step[at[begins]] = step[starts[begins]]
         self.rows += len(step)
 
     @property
-    def used(self) -> int:
-        """The number of stretches that have rows."""
-        return -(-self.rows // self.width)
+    def last_part(self) -> int:
+        """The first stretch of the run's last part."""
+        return -(-int(self.rows * _LAST_PART) // self.width)
 
-    @property
-    def last(self) -> slice:
-        """The stretches of the run's last part."""
-        return slice(-(-int(self.rows * _LAST_PART) // self.width), self.used)
-
-    @property
-    def first_step(self) -> Ints:
-        """The first step of each stretch: shape (stretch,)."""
-        return self._first[: self.used]
-
-    @property
-    def peak(self) -> Floats:
-        """The largest height: shape (stretch, signal); -inf where there is none."""
-        return self._peak[: self.used]
-
-    @property
-    def peak_step(self) -> Ints:
-        """The first step that has it: shape (stretch, signal)."""
-        return self._peak_step[: self.used]
-
-    def sums(self, name: str) -> Floats:
-        """What was summed: shape (stretch, *shape of a row)."""
-        return self._sums[name][: self.used]
+    def in_last_part(self, name: str) -> Floats:
+        """The sum over the run's last part: of the shape of a row."""
+        return np.asarray(self.sums[name][self.last_part :].sum(axis=0))
 
     def _raise_peaks(
         self, step: Ints, height: Floats, starts: Ints, at: Ints, stretch: Ints
@@ -108,19 +91,19 @@ class Timeline:
         none = np.iinfo(np.int64).max
         reached = np.where(height == peak[stretch], step[:, None], none)
         peak_step = np.minimum.reduceat(reached, starts, axis=0)
-        higher = peak > self._peak[at]
-        self._peak_step[at] = np.where(higher, peak_step, self._peak_step[at])
-        self._peak[at] = np.where(higher, peak, self._peak[at])
+        higher = peak > self.peak[at]
+        self.peak_step[at] = np.where(higher, peak_step, self.peak_step[at])
+        self.peak[at] = np.maximum(peak, self.peak[at])
 
     def _halve(self) -> None:
         """Merge pairs of stretches."""
-        for name, sums in self._sums.items():
-            self._sums[name] = _filled(sums[::2] + sums[1::2], 0.0)
-        second = self._peak[1::2] > self._peak[::2]
-        step = np.where(second, self._peak_step[1::2], self._peak_step[::2])
-        self._peak_step = _filled(step, 0)
-        self._peak = _filled(np.maximum(self._peak[::2], self._peak[1::2]), -np.inf)
-        self._first = _filled(self._first[::2], 0)
+        for name, sums in self.sums.items():
+            self.sums[name] = _filled(sums[::2] + sums[1::2], 0.0)
+        second = self.peak[1::2] > self.peak[::2]
+        step = np.where(second, self.peak_step[1::2], self.peak_step[::2])
+        self.peak_step = _filled(step, 0)
+        self.peak = _filled(np.maximum(self.peak[::2], self.peak[1::2]), -np.inf)
+        self.first_step = _filled(self.first_step[::2], 0)
         self.width *= 2
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from distwatch.analysis.figures.heatmap import edges_of
 from distwatch.analysis.figures.style import LONGEST, shortened
 from distwatch.analysis.overview import History, Overview
-from distwatch.analysis.overview.binning import Binned, Bins
+from distwatch.analysis.overview.binning import Binned
 from distwatch.report.reading import MOST_REPLICAS, ReadRun
 from distwatch.statistics import QUANTITIES
 
@@ -44,9 +44,7 @@ def _first(run: ReadRun) -> str | None:
 def as_script(value: Any) -> str:
     """JSON that cannot end its script element or start a comment, whatever text is in it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for letter in "<>&":
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return text
+    return text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&"})
 
 
 def drawn_replicas(overview: Overview) -> list[int]:
@@ -54,11 +52,9 @@ def drawn_replicas(overview: Overview) -> list[int]:
     replicas = len(overview.info.replicas)
     if replicas <= MOST_REPLICAS:
         return list(range(replicas))
-    offsets = [np.abs(history.offset) for history in overview.histories]
-    known = (
-        np.nan_to_num(np.concatenate(offsets, axis=1)) if offsets else np.zeros((replicas, 1))
-    )
-    return sorted(np.argsort(-known.max(axis=1), kind="stable")[:MOST_REPLICAS].tolist())
+    offsets = np.hstack([np.zeros((replicas, 1)), *(h.offset for h in overview.histories)])
+    furthest = np.nan_to_num(np.abs(offsets)).max(axis=1)
+    return sorted(np.argsort(-furthest, kind="stable")[:MOST_REPLICAS].tolist())
 
 
 def _run(run: ReadRun) -> dict[str, Any]:
@@ -96,16 +92,7 @@ def _name(name: str) -> str:
 
 
 def _table(history: History, drawn: list[int]) -> dict[str, Any]:
-    series = [*drawn, -1]
-    return {
-        **_bins(history.bins),
-        "series": len(series),
-        "broken": packed(history.broken[:, series]),
-        "kept": {name: _binned(binned, series) for name, binned in history.kept.items()},
-    }
-
-
-def _bins(bins: Bins) -> dict[str, Any]:
+    series, bins = [*drawn, -1], history.bins
     return {
         "bins": len(bins),
         "exact": bins.are_steps,
@@ -113,6 +100,9 @@ def _bins(bins: Bins) -> dict[str, Any]:
         "last": array(bins.last, "<f8"),
         "edges": array(edges_of(bins), "<f8"),
         "gaps": np.flatnonzero(bins.after_gap).tolist(),
+        "series": len(series),
+        "broken": packed(history.broken[:, series]),
+        "kept": {name: _binned(binned, series) for name, binned in history.kept.items()},
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from distwatch.analysis.figures import (
     side_by_side,
 )
 from distwatch.analysis.figures.style import Figure
-from distwatch.errors import SetupError
+from distwatch.errors import NotWritableError, SetupError
 from distwatch.report.browsers import browser
-from distwatch.report.reading import ReadRun
+from distwatch.report.reading import Progress, ReadRun
+from distwatch.signals.patterns import names_matching
 
 WIDTH = 1000
 _SCALE = 2
@@ -70,11 +71,9 @@ def images_of(runs: list[ReadRun], signals: list[str]) -> dict[str, Figure]:
                 found[file_name(f"ridgeline{letter}", each.name, found)] = ridgeline(each)
     overviews = [run.overview for run in runs]
     for name in signals:
-        if len(runs) == 1:
-            found[file_name("curves", name, found)] = curves(overviews[0].history(name))
-        else:
-            both = (overview.history(name) for overview in overviews)
-            found[file_name("curves", name, found)] = side_by_side(*both)
+        drawn = [overview.history(name) for overview in overviews]
+        drawing = side_by_side if len(drawn) > 1 else curves
+        found[file_name("curves", name, found)] = drawing(*drawn)
     if len(runs) == 2 and Compared(*overviews).common:
         found["comparison"] = comparison(Compared(*overviews))
     return found
@@ -89,29 +88,53 @@ def file_name(kind: str, signal: str, taken: Any = ()) -> str:
     return name
 
 
-def write_images_to(
-    folder: Path, figures: dict[str, Figure], progress: Callable[[int, int], None] | None = None
+def write_images(
+    runs: list[ReadRun],
+    folder: Path,
+    *,
+    signals: Sequence[str] = (),
+    progress: Progress = lambda done, total: None,
 ) -> list[Path]:
-    """Write each figure as a PNG on white, and return the files.
+    """Write the figures as PNGs on white; files of the same names are replaced.
+
+    Args:
+        runs: one run or two.
+        folder: it is made if it does not exist.
+        signals: patterns of those whose curves and distributions are drawn; if there are
+            none, the first dozen.
+        progress: called with how many are written, and how many there are.
+
+    Returns:
+        The files.
 
     Raises:
+        UnknownSignalError: a pattern matches no signal.
         SetupError: kaleido or a browser is missing, or the browser makes no image.
+        NotWritableError: the folder cannot be made.
     """
     require_images()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotWritableError(f"{folder} cannot be made: {error}.") from error
+    figures = images_of(runs, _chosen(runs, signals))
     import kaleido
     from kaleido import PageGenerator
 
     def asked() -> Iterator[dict[str, Any]]:
         for done, (name, figure) in enumerate(figures.items()):
             figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
-            size = {"width": WIDTH, "height": figure.layout.height, "scale": _SCALE}
             yield {
                 "fig": figure,
                 "path": folder / f"{name}.png",
-                "opts": {"format": "png", **size},
+                "opts": {
+                    "format": "png",
+                    "width": WIDTH,
+                    "height": figure.layout.height,
+                    "scale": _SCALE,
+                },
             }
-            if progress is not None:
-                progress(done + 1, len(figures))
+            progress(done + 1, len(figures))
 
     # MathJax would be loaded from the network.
     how = {"page_generator": PageGenerator(mathjax=False), "path": browser()}
@@ -123,3 +146,13 @@ def write_images_to(
             "starts with --headless."
         ) from error
     return [folder / f"{name}.png" for name in figures]
+
+
+def _chosen(runs: list[ReadRun], patterns: Sequence[str]) -> list[str]:
+    if len(runs) > 1:
+        names = Compared(runs[0].overview, runs[1].overview).common
+    else:
+        names = [signal.name for signal in runs[0].overview.signals]
+    if patterns:
+        return names_matching(patterns, names, str(runs[0].described["path"]))
+    return names[:MOST_SIGNALS]

@@ -1,12 +1,14 @@
-"""Rendering a page from its template, its style, its script and the runs."""
+"""Rendering a page from its template, its style, its script and the runs, and writing it."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from distwatch import __version__
@@ -22,25 +24,46 @@ from distwatch.analysis.figures import (
     side_by_side,
 )
 from distwatch.analysis.figures.style import Figure
-from distwatch.errors import SetupError
+from distwatch.errors import NotWritableError, RunExistsError, SetupError
 from distwatch.findings import WARNING
 from distwatch.report.contents import as_script, contents, drawn_replicas
 from distwatch.report.reading import ReadRun
 from distwatch.text import counted, printable
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """A run as the template shows it."""
+def write_page(runs: list[ReadRun], path: Path, *, title: str | None = None) -> int:
+    """Write a report, and return its size in bytes.
 
-    letter: str
-    name: str
-    tiles: list[tuple[str, ...]]
-    facts: list[tuple[str, str]]
-    findings: list[tuple[bool, str]]
-    signals: list[tuple[str, str, str]]
-    unwatched: list[tuple[str, str]]
-    notes: list[str]
+    It is written to a temporary file and renamed when it is complete; an existing report is
+    replaced.
+
+    Raises:
+        RunExistsError: something else than a file is there.
+        NotWritableError: it cannot be written.
+        SetupError: plotly or jinja2 is not installed.
+    """
+    check_page(path)
+    made = page(runs, title).encode()
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(made)
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise NotWritableError(f"{path} cannot be written: {error}.") from error
+    return len(made)
+
+
+def check_page(path: Path) -> None:
+    """Refuse a path where something else than a file is, before runs are read.
+
+    Raises:
+        RunExistsError: something else than a file is there.
+    """
+    if path.is_dir():
+        raise RunExistsError(f"{path} is a folder; name a file, such as {path}/report.html.")
 
 
 def page(runs: list[ReadRun], title: str | None = None) -> str:
@@ -92,13 +115,10 @@ def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
     if len(runs) == 1 and overviews[0].histories:
         first = overviews[0].history(overviews[0].signals[0].name)
         found["curves"] = _empty(curves(first.only(drawn_replicas(overviews[0]))))
-    if len(runs) == 2:
-        compared = Compared(*overviews)
-        if compared.common:
-            name = compared.common[0]
-            both = (each.history(name) for each in overviews)
-            found["curves"] = _empty(side_by_side(*both))
-            found["comparison"] = _plain(comparison(compared))
+    if len(runs) == 2 and (common := Compared(*overviews).common):
+        both = (each.history(common[0]) for each in overviews)
+        found["curves"] = _empty(side_by_side(*both))
+        found["comparison"] = _plain(comparison(Compared(*overviews)))
     return found
 
 
@@ -151,15 +171,16 @@ def _name_of(run: ReadRun) -> str:
     return path.rsplit("/", 1)[-1].rsplit("\\", 1)[-1] or path
 
 
-def _shown(run: ReadRun, letter: str) -> _Shown:
+def _shown(run: ReadRun, letter: str) -> dict[str, Any]:
+    """A run as the template shows it."""
     described = run.described
-    return _Shown(
-        letter=letter,
-        name=_name_of(run),
-        tiles=_tiles(run),
-        facts=[(name, printable(text)) for name, text in facts_of(described)],
-        findings=[(each.severity == WARNING, printable(each.text)) for each in run.findings],
-        signals=[
+    return {
+        "letter": letter,
+        "name": _name_of(run),
+        "tiles": _tiles(run),
+        "facts": [(name, printable(text)) for name, text in facts_of(described)],
+        "findings": [(each.severity == WARNING, printable(each.text)) for each in run.findings],
+        "signals": [
             (
                 printable(signal["name"]),
                 printable(signal["reference"]),
@@ -168,11 +189,11 @@ def _shown(run: ReadRun, letter: str) -> _Shown:
             for table in described["tables"]
             for signal in table["signals"]
         ],
-        unwatched=[
+        "unwatched": [
             (printable(k), printable(str(v))) for k, v in described["unwatched"].items()
         ],
-        notes=_notes(run),
-    )
+        "notes": list(_notes(run)),
+    }
 
 
 def _tiles(run: ReadRun) -> list[tuple[str, ...]]:
@@ -194,29 +215,27 @@ def _tiles(run: ReadRun) -> list[tuple[str, ...]]:
     ]
 
 
-def _notes(run: ReadRun) -> list[str]:
+def _notes(run: ReadRun) -> Iterator[str]:
     """Notes on what the page leaves out."""
-    overview, found = run.overview, []
+    overview = run.overview
     thinned = [history.bins for history in overview.histories if not history.bins.are_steps]
     if thinned:
-        most = max(len(bins) for bins in thinned)
-        found.append(
-            f"{overview.steps:,} steps are drawn in {most} bins. A line is the mean of a "
-            "bin's steps; its band reaches from the smallest step to the largest, so a single "
-            "step that stands out has its full height."
+        yield (
+            f"{overview.steps:,} steps are drawn in {max(map(len, thinned))} bins. A line is "
+            "the mean of a bin's steps; its band reaches from the smallest step to the "
+            "largest, so a single step that stands out has its full height."
         )
     replicas, drawn = overview.info.replicas, drawn_replicas(overview)
     if len(drawn) < len(replicas):
-        found.append(
+        yield (
             f"Of {len(replicas)} replicas the {len(drawn)} furthest from the others have "
             "curves here; merged values are over all of them."
         )
     if run.left_out:
-        found.append(
+        yield (
             f"Distributions of {run.left_out} more signals are left out; "
             "run.plot.ridgeline(signal) draws them."
         )
-    return found
 
 
 def _run_figures(runs: list[ReadRun]) -> list[RunFigure]:

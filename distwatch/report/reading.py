@@ -31,6 +31,7 @@ MOST_DISTRIBUTIONS = 60
 #: How many replicas have curves on the page; merged values are over all of them.
 MOST_REPLICAS = 16
 
+#: Called with how much is done, and how much there is.
 Progress = Callable[[int, int], None]
 
 
@@ -53,7 +54,7 @@ def read_runs(
     *,
     phase: str | None = None,
     budget: int = BUDGET,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> list[ReadRun]:
     """Read one run or two.
 
@@ -75,8 +76,7 @@ def read_runs(
     def more(rows: int) -> None:
         nonlocal done
         done += rows
-        if progress is not None:
-            progress(done, total)
+        progress(done, total)
 
     return [_read(stored, int(budget * _AS_TEXT) // len(opened), more) for stored in opened]
 
@@ -101,9 +101,9 @@ def _with_histogram(stored: StoredRun) -> list[str]:
 
 
 def _rows_to_read(stored: StoredRun) -> int:
-    rows = {name: table.steps for table in stored.tables.values() for name in table.table.names}
-    histograms = _with_histogram(stored)[:MOST_DISTRIBUTIONS]
-    return sum(t.steps for t in stored.tables.values()) + sum(rows[n] for n in histograms)
+    shown = set(_with_histogram(stored)[:MOST_DISTRIBUTIONS])
+    tables = stored.tables.values()
+    return sum(t.steps * (1 + len(shown.intersection(t.table.names))) for t in tables)
 
 
 def _read(stored: StoredRun, budget: int, more: Callable[[int], None]) -> ReadRun:

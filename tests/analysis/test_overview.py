@@ -53,15 +53,6 @@ def test_some_signals_are_read_alone(fake):
         read_overview(stored, signals=["activation/dens"])
 
 
-def test_the_last_steps_alone(fake):
-    stored = StoredRun(fake.path)
-    whole, end = read_overview(stored), read_overview(stored, last=13)
-    assert (whole.steps, end.steps) == (43, 13)
-    np.testing.assert_array_equal(
-        end.history("activation/dense").mean, whole.history("activation/dense").mean[-13:]
-    )
-
-
 def test_bins_are_the_extremes_of_their_steps(fake):
     stored = StoredRun(fake.path)
     steps, bins = read_overview(stored), read_overview(stored, extent=Extent(bins=6))

@@ -12,8 +12,7 @@ from distwatch.analysis.figures.divergence import DIVERGENCE
 from distwatch.analysis.figures.heatmap import heatmap
 from distwatch.analysis.figures.ratios import UPDATE_RATIOS
 from distwatch.analysis.figures.ridgeline import ridgeline
-from distwatch.analysis.figures.run_figure import RunFigure
-from distwatch.analysis.figures.style import require_plotly, shown
+from distwatch.analysis.figures.style import RunFigure, require_plotly, shown
 
 #: Figures of a whole run that take no arguments, in the order of reports.
 RUN_FIGURES: tuple[RunFigure, ...] = (DIVERGENCE, UPDATE_RATIOS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from distwatch.analysis.figures.style import (
     RUN_COLOURS,
     TIMES,
     Figure,
+    Trace,
     faint,
     figure,
     name_rows,
@@ -57,11 +57,8 @@ def side_by_side(first: SignalHistory, second: SignalHistory) -> Figure:
     Raises:
         SetupError: plotly is not installed.
     """
-    traces: list[Any] = []
-    for place, history in enumerate((first, second)):
-        traces += _merged(history, place)
     return figure(
-        traces,
+        [*_merged(first, 0), *_merged(second, 1)],
         height=HEIGHT,
         title=shown(first.signal.name),
         xaxis_title="step",
@@ -70,20 +67,23 @@ def side_by_side(first: SignalHistory, second: SignalHistory) -> Figure:
     )
 
 
-def _merged(history: SignalHistory, place: int) -> list[Any]:
+def _merged(history: SignalHistory, place: int) -> list[Trace]:
     colour, name = RUN_COLOURS[place], f"run {'AB'[place]}"
     band, line, crosses = traces_of(history.only(()))
-    band.update(fillcolor=faint(colour), line={"color": faint(colour, 0.55)})
-    line.update(
-        line={"color": colour, "dash": ("solid", "dash")[place], "width": 1.8},
-        hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
-    )
-    crosses.update(name=f"NaN or Inf in {name}")
+    band |= {
+        "name": name,
+        "fillcolor": faint(colour),
+        "line": {**band["line"], "color": faint(colour, 0.55)},
+    }
+    line |= {
+        "name": name,
+        "line": {"color": colour, "dash": ("solid", "dash")[place], "width": 1.8},
+        "hovertemplate": f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
+    }
+    crosses["name"] = f"NaN or Inf in {name}"
     for trace in (band, line, crosses):
-        meta = {**trace.meta, "run": place, "series": -1, "ink": False}
-        trace.update(meta=meta, legendgroup=name)
-    band.update(name=name)
-    line.update(name=name)
+        trace["meta"] |= {"run": place, "series": -1, "ink": False}
+        trace["legendgroup"] = name
     return [band, line, crosses]
 
 
@@ -94,22 +94,19 @@ def comparison(compared: Compared, statistic: str = "size", most: int = MOST) ->
         SetupError: plotly is not installed.
     """
     names, times = ranked(compared, statistic, most)
-    import plotly.graph_objects as go
-
-    colours = [RUN_COLOURS[int(each > 0)] for each in times]
+    bars = {
+        "type": "bar",
+        "x": times,
+        "y": np.arange(len(names)),
+        "orientation": "h",
+        "width": 0.6,
+        "marker": {"color": [RUN_COLOURS[int(each > 0)] for each in times]},
+        "customdata": 2.0**times,
+        "hovertemplate": "%{y}<br>in B %{customdata:.3g} times that in A<extra></extra>",
+        "meta": {"part": "times"},
+    }
     made = figure(
-        [
-            go.Bar(
-                x=times,
-                y=np.arange(len(names)),
-                orientation="h",
-                width=0.6,
-                marker={"color": colours},
-                customdata=2.0**times,
-                hovertemplate="%{y}<br>in B %{customdata:.3g} times that in A<extra></extra>",
-                meta={"part": "times"},
-            )
-        ],
+        [bars],
         height=110 + _ROW * max(1, len(names)),
         xaxis_title="median in B / median in A",
         showlegend=False,
@@ -129,11 +126,15 @@ def comparison(compared: Compared, statistic: str = "size", most: int = MOST) ->
 
 def ranked(compared: Compared, statistic: str, most: int) -> tuple[list[str], Floats]:
     """Names, and log2 of the second run's median over the first's, largest difference first."""
-    found = []
-    for name in compared.common:
-        medians = [_median(run, name, statistic) for run in (compared.first, compared.second)]
-        if all(m > 0 for m in medians):
-            found.append((name, float(np.log2(medians[1] / medians[0]))))
+    medians = (
+        (
+            name,
+            _median(compared.first, name, statistic),
+            _median(compared.second, name, statistic),
+        )
+        for name in compared.common
+    )
+    found = [(name, float(np.log2(b / a))) for name, a, b in medians if a > 0 and b > 0]
     found = sorted(found, key=lambda pair: -abs(pair[1]))[:most]
     return [name for name, _ in found], np.array([times for _, times in found])
 

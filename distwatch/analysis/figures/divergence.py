@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from distwatch.analysis.figures.run_figure import RunFigure
-from distwatch.analysis.figures.style import Figure, colour_of, figure, name_rows
+from distwatch.analysis.figures.style import (
+    Figure,
+    RunFigure,
+    Trace,
+    colour_of,
+    figure,
+    name_rows,
+)
 from distwatch.analysis.overview import Overview
 from distwatch.analysis.overview.binning import Floats
 
@@ -13,6 +19,9 @@ from distwatch.analysis.overview.binning import Floats
 MOST = 20
 
 _ROW = 24
+
+#: Those of the replicas, in turn.
+_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 
 
 def divergence(overview: Overview, most: int = MOST) -> Figure:
@@ -30,11 +39,10 @@ def divergence(overview: Overview, most: int = MOST) -> Figure:
     """
     names, apart, offset = ranked(overview, most)
     made = figure(
-        [],
+        _traces(overview.info.replicas, apart, offset),
         height=110 + _ROW * max(1, len(names)),
         xaxis_title="standard deviations",
     )
-    _draw(made, overview.info.replicas, apart, offset)
     name_rows(made, names)
     if not names:
         made.add_annotation(
@@ -53,45 +61,43 @@ def ranked(overview: Overview, most: int) -> tuple[list[str], Floats, Floats]:
     signals = [signal.name for signal in overview.signals]
     replicas = len(overview.info.replicas)
     apart = np.concatenate([np.zeros(0), *(h.apart for h in overview.histories)])
-    offsets = [np.zeros((replicas, 0)), *(h.offset for h in overview.histories)]
-    offset = np.concatenate(offsets, axis=1)
+    offset = np.hstack([np.zeros((replicas, 0)), *(h.offset for h in overview.histories)])
     order = np.argsort(-np.nan_to_num(apart), kind="stable")
     order = order[np.nan_to_num(apart[order]) > 0][:most]
     return [signals[i] for i in order], apart[order], offset[:, order]
 
 
-def _draw(made: Figure, replicas: tuple[int, ...], apart: Floats, offset: Floats) -> None:
-    import plotly.graph_objects as go
-
+def _traces(replicas: tuple[int, ...], apart: Floats, offset: Floats) -> list[Trace]:
     rows = np.arange(len(apart))
-    made.add_trace(
-        go.Bar(
-            x=apart,
-            y=rows,
-            orientation="h",
-            width=0.5,
-            marker={"color": "rgba(128,140,152,0.35)"},
-            name="distance",
-            hovertemplate="%{y}<br>%{x:.3g} standard deviations apart<extra></extra>",
-            meta={"part": "apart"},
-        )
-    )
-    for place, number in enumerate(replicas):
-        made.add_trace(
-            go.Scatter(
-                x=offset[place],
-                y=rows,
-                mode="markers",
-                marker={"size": 9, "color": colour_of(place), "symbol": _symbol(place)},
-                name=f"replica {number}",
-                hovertemplate="%{y}<br>%{x:+.3g}<extra>replica " + str(number) + "</extra>",
-                meta={"part": "offset"},
-            )
-        )
-
-
-def _symbol(place: int) -> str:
-    return ("circle", "diamond", "square", "triangle-up", "cross", "star")[place % 6]
+    bars = {
+        "type": "bar",
+        "x": apart,
+        "y": rows,
+        "orientation": "h",
+        "width": 0.5,
+        "marker": {"color": "rgba(128,140,152,0.35)"},
+        "name": "distance",
+        "hovertemplate": "%{y}<br>%{x:.3g} standard deviations apart<extra></extra>",
+        "meta": {"part": "apart"},
+    }
+    dots = [
+        {
+            "type": "scatter",
+            "x": offset[place],
+            "y": rows,
+            "mode": "markers",
+            "marker": {
+                "size": 9,
+                "color": colour_of(place),
+                "symbol": _SYMBOLS[place % len(_SYMBOLS)],
+            },
+            "name": f"replica {number}",
+            "hovertemplate": "%{y}<br>%{x:+.3g}<extra>replica " + str(number) + "</extra>",
+            "meta": {"part": "offset"},
+        }
+        for place, number in enumerate(replicas)
+    ]
+    return [bars, *dots]
 
 
 DIVERGENCE = RunFigure(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from distwatch.analysis.figures.style import LABEL, SCALE, TIMES, Figure, figure, shown
+from distwatch.analysis.figures.style import LABEL, SCALE, TIMES, Figure, Trace, figure, shown
 from distwatch.analysis.overview import History, Overview, quantity_named
 from distwatch.analysis.overview.binning import Bins, Floats
 from distwatch.errors import ConfigError
@@ -37,7 +35,8 @@ def heatmap(overview: Overview, statistic: str = "size", replica: int | None = N
     series = _series(overview, replica)
     rows = [each for each in overview.histories if statistic in each.kept]
     _check(overview, statistic, bool(rows))
-    steps = _edges(rows)
+    # The ends of the columns: those of the table that has most bins.
+    steps = edges_of(max((history.bins for history in rows), key=len))
     names = [signal.name for history in rows for signal in history.signals]
     values = np.concatenate([_on(steps, h, statistic, series) for h in rows], axis=1).T
     made = figure(
@@ -76,21 +75,20 @@ def _check(overview: Overview, statistic: str, found: bool) -> None:
         raise ConfigError(f"no signal of the run has {statistic!r}; it has: {has}.")
 
 
-def _trace(steps: Floats, values: Floats, statistic: str, series: int) -> Any:
-    import plotly.graph_objects as go
-
-    return go.Heatmap(
-        x=steps,
-        y=np.arange(len(values)),
-        z=relative(values),
-        customdata=values,
-        zmin=-_LOG,
-        zmax=_LOG,
-        colorscale=SCALE,
-        hoverongaps=False,
-        hovertemplate="%{y}<br>step %{x}<br>%{customdata:.4g}<extra></extra>",
-        meta={"part": "heat", "statistic": statistic, "series": series},
-        colorbar={
+def _trace(steps: Floats, values: Floats, statistic: str, series: int) -> Trace:
+    return {
+        "type": "heatmap",
+        "x": steps,
+        "y": np.arange(len(values)),
+        "z": relative(values),
+        "customdata": values,
+        "zmin": -_LOG,
+        "zmax": _LOG,
+        "colorscale": SCALE,
+        "hoverongaps": False,
+        "hovertemplate": "%{y}<br>step %{x}<br>%{customdata:.4g}<extra></extra>",
+        "meta": {"part": "heat", "statistic": statistic, "series": series},
+        "colorbar": {
             "title": {"text": "relative to its median", "side": "right"},
             "tickvals": [-2, -1, 0, 1, 2],
             "ticktext": [f"{part}{TIMES}" for part in ("¼", "½", "1", "2", "4")],
@@ -101,7 +99,7 @@ def _trace(steps: Floats, values: Floats, statistic: str, series: int) -> Any:
             "y": 1,
             "yanchor": "top",
         },
-    )
+    }
 
 
 def relative(values: Floats) -> Floats:
@@ -112,12 +110,6 @@ def relative(values: Floats) -> Floats:
     # A row that is zero throughout equals its median.
     found = np.where(values == 0, np.where(np.isnan(usual)[:, None], 0.0, -_LOG), found)
     return np.asarray(np.clip(found, -_LOG, _LOG))
-
-
-def _edges(rows: list[History]) -> Floats:
-    """The ends of the columns: those of the table that has most bins."""
-    finest = max((history.bins for history in rows), key=len)
-    return edges_of(finest)
 
 
 def edges_of(bins: Bins) -> Floats:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from distwatch.analysis.figures.curves import line
-from distwatch.analysis.figures.run_figure import RunFigure
-from distwatch.analysis.figures.style import LABEL, Figure, colour_of, dash_of, figure, shown
+from distwatch.analysis.figures.style import (
+    LABEL,
+    Figure,
+    RunFigure,
+    Trace,
+    colour_of,
+    dash_of,
+    figure,
+    shown,
+)
 from distwatch.analysis.overview import Overview, SignalHistory
 from distwatch.errors import ConfigError
 
@@ -66,21 +72,17 @@ def _distance_from_target(history: SignalHistory) -> float:
     return float(abs(np.log10(np.median(positive) / TARGET)))
 
 
-def _trace(history: SignalHistory, place: int) -> Any:
-    import plotly.graph_objects as go
-
+def _trace(history: SignalHistory, place: int) -> Trace:
     mean = history.mean[:, -1]
-    x, y = line(history.bins, np.where(mean > 0, mean, np.nan))
-    name = shown(history.signal.name.removeprefix("update/"), LABEL)
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="lines",
-        line={"color": colour_of(place), "dash": dash_of(place), "width": 1.6},
-        name=name,
-        hovertemplate="step %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
-        meta={"part": "ratio"},
-    )
+    return {
+        "type": "scatter",
+        **line(history.bins, np.where(mean > 0, mean, np.nan)),
+        "mode": "lines",
+        "line": {"color": colour_of(place), "dash": dash_of(place), "width": 1.6},
+        "name": shown(history.signal.name.removeprefix("update/"), LABEL),
+        "hovertemplate": "step %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
+        "meta": {"part": "ratio"},
+    }
 
 
 UPDATE_RATIOS = RunFigure(

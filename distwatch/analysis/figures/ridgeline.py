@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from distwatch.analysis.figures.style import Figure, figure, shown
+from distwatch.analysis.figures.style import Figure, Trace, figure, require_plotly, shown
 from distwatch.analysis.overview import Distribution
 from distwatch.analysis.overview.binning import Floats
 
@@ -25,16 +23,16 @@ def ridgeline(distribution: Distribution) -> Figure:
     Raises:
         SetupError: plotly is not installed.
     """
+    require_plotly()
     from plotly.colors import sample_colorscale
 
     parts = len(distribution.density)
     colours = sample_colorscale("Viridis", np.linspace(0.12, 0.9, parts), colortype="rgb")
     middles = (distribution.edges[:-1] + distribution.edges[1:]) / 2.0
-    traces = []
-    for part, row in enumerate(heights(distribution.density)):
-        traces += _traces(middles, row, part, colours[part], _steps(distribution, part))
+    labels = [_steps(distribution, part) for part in range(parts)]
+    rows = zip(heights(distribution.density), range(parts), colours, labels, strict=True)
     made = figure(
-        traces,
+        [trace for row in rows for trace in _traces(middles, *row)],
         height=100 + _ROW * parts,
         title=shown(distribution.name),
         xaxis_title="value" if distribution.reference == "none" else "change",
@@ -42,7 +40,7 @@ def ridgeline(distribution: Distribution) -> Figure:
     )
     made.update_yaxes(
         tickvals=list(range(parts)),
-        ticktext=[_steps(distribution, part) for part in range(parts)],
+        ticktext=labels,
         range=[parts - 0.5, -_OVERLAP - 0.1],
         showgrid=False,
         ticksuffix=" ",
@@ -66,25 +64,25 @@ def _steps(distribution: Distribution, part: int) -> str:
     return f"{first}" if first == last else f"{first}\N{EN DASH}{last}"
 
 
-def _traces(x: Floats, height: Floats, part: int, colour: str, steps: str) -> list[Any]:
-    import plotly.graph_objects as go
-
-    base = go.Scatter(
-        x=x[[0, -1]],
-        y=[part, part],
-        mode="lines",
-        line={"width": 0.5, "color": colour},
-        hoverinfo="skip",
-        meta={"part": "base"},
-    )
-    ridge = go.Scatter(
-        x=x,
-        y=part - height,
-        mode="lines",
-        fill="tonexty",
-        fillcolor=colour.replace("rgb(", "rgba(").replace(")", ", 0.55)"),
-        line={"width": 1.4, "color": colour},
-        hovertemplate="%{x:.4g}<extra>steps " + steps + "</extra>",
-        meta={"part": "ridge", "row": part},
-    )
+def _traces(x: Floats, height: Floats, part: int, colour: str, steps: str) -> list[Trace]:
+    base = {
+        "type": "scatter",
+        "x": x[[0, -1]],
+        "y": [part, part],
+        "mode": "lines",
+        "line": {"width": 0.5, "color": colour},
+        "hoverinfo": "skip",
+        "meta": {"part": "base"},
+    }
+    ridge = {
+        "type": "scatter",
+        "x": x,
+        "y": part - height,
+        "mode": "lines",
+        "fill": "tonexty",
+        "fillcolor": colour.replace("rgb(", "rgba(").replace(")", ", 0.55)"),
+        "line": {"width": 1.4, "color": colour},
+        "hovertemplate": "%{x:.4g}<extra>steps " + steps + "</extra>",
+        "meta": {"part": "ridge", "row": part},
+    }
     return [base, ridge]

@@ -1,10 +1,13 @@
-"""How figures look, and how text from a store is escaped in them."""
+"""What all figures share: how they are declared and look, and how text is escaped in them."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distwatch.analysis.overview import Overview
 from distwatch.errors import SetupError
 from distwatch.text import printable
 
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
 else:
     # For annotations only: plotly is loaded when something is drawn.
     Figure = Any
+
+#: A trace, as plotly's JSON has it.
+Trace = dict[str, Any]
 
 __all__ = [
     "BROKEN",
@@ -25,6 +31,8 @@ __all__ = [
     "SCALE",
     "TIMES",
     "Figure",
+    "RunFigure",
+    "Trace",
     "colour_of",
     "dash_of",
     "faint",
@@ -75,6 +83,25 @@ LABEL = 34
 _SPECIAL = {"$": "&#36;", "%": "&#37;", "{": "&#123;", "}": "&#125;"}
 
 
+@dataclass(frozen=True)
+class RunFigure:
+    """A figure of a whole run: a section of reports, a PNG, and ``run.plot.figure(name)``.
+
+    Args:
+        name: that of its PNG and of its section, such as "update-ratios".
+        title: the section's heading.
+        caption: what the section says about how to read it.
+        draw: draws it.
+        applies: whether a run has what it shows; where it has not, it is left out.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Overview], Figure]
+    applies: Callable[[Overview], bool]
+
+
 def shown(text: str, longest: int = _TITLE) -> str:
     """Text from a store, shown literally: no markup, no formula, no placeholder."""
     escaped = html.escape(shortened(text, longest), quote=False)
@@ -90,30 +117,34 @@ def shortened(text: str, longest: int = _TITLE) -> str:
     return f"{line[: longest - 1 - tail]}…{line[-tail:]}"
 
 
-def require_plotly() -> None:
-    """Refuse where figures cannot be drawn.
+def require_plotly() -> Any:
+    """The module ``plotly.graph_objects``.
 
     Raises:
         SetupError: plotly is not installed.
     """
     try:
-        import plotly.graph_objects  # noqa: F401
+        import plotly.graph_objects
     except ModuleNotFoundError as error:
         raise SetupError(
             'figures need plotly, which is not installed: pip install "distwatch[report]".'
         ) from error
+    return plotly.graph_objects
 
 
-def figure(traces: list[Any], *, height: int, title: str = "", **layout: Any) -> Figure:
+def figure(traces: Sequence[Trace], *, height: int, title: str = "", **layout: Any) -> Figure:
     """A figure in the style of all.
+
+    Args:
+        traces: what it shows, each with its ``type``, as plotly describes them.
+        height: in pixels.
+        title: its title; empty for none.
+        layout: further properties of plotly's layout.
 
     Raises:
         SetupError: plotly is not installed.
     """
-    require_plotly()
-    import plotly.graph_objects as go
-
-    made = go.Figure(data=traces)
+    made = require_plotly().Figure(data=traces)
     made.update_layout(
         template="none",
         height=height,

@@ -131,10 +131,8 @@ class Binning:
         self._bins = bins
         self._row = 0
         size = (len(bins), *shape)
-        self._low = np.full(size, np.nan)
-        self._high = np.full(size, np.nan)
-        self._total = np.zeros(size)
-        self._number = np.zeros(size, np.int64)
+        self._low, self._high = np.full((2, *size), np.nan)
+        self._total, self._number = np.zeros(size), np.zeros(size, np.int64)
         self._infinite = np.zeros(size, bool)
 
     def observe(self, values: npt.NDArray[np.floating]) -> None:
@@ -145,10 +143,11 @@ class Binning:
         if end > self._bins.rows:
             raise ValueError(f"{end} rows were given, the bins are of {self._bins.rows}.")
         self._row = end
-        first = int(np.searchsorted(self._bins.starts, begin, side="right")) - 1
-        after = int(np.searchsorted(self._bins.starts, end, side="left"))
-        places = slice(first, after)
-        cuts = np.maximum(self._bins.starts[places] - begin, 0)
+        starts = self._bins.starts
+        places = slice(
+            np.searchsorted(starts, begin, "right") - 1, np.searchsorted(starts, end)
+        )
+        cuts = np.maximum(starts[places] - begin, 0)
         finite = np.isfinite(values)
         known = np.where(finite, values, np.nan)
         with np.errstate(over="ignore"):

@@ -20,6 +20,9 @@ SLICES = 96
 #: The share of elements at either end that may lie outside the figure.
 _OUTSIDE = 0.002
 
+#: Called with how many more rows are read.
+Progress = Callable[[int], None]
+
 
 @dataclass(frozen=True)
 class Distribution:
@@ -42,7 +45,7 @@ def read_distribution(
     name: str,
     *,
     parts: int = PARTS,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = lambda _: None,
 ) -> Distribution:
     """Read the histograms of a signal, in one pass over its chunks.
 
@@ -68,8 +71,7 @@ def read_distribution(
         read = table.read("histogram_merged", slice(start, stop), signal)[:, 0]
         of_row = np.searchsorted(bins.starts, np.arange(start, stop), side="right") - 1
         np.add.at(counts, of_row, read)
-        if progress is not None:
-            progress(stop - start)
+        progress(stop - start)
     edges = np.linspace(*_range(histogram, counts.sum(axis=0)), SLICES + 1)
     return Distribution(
         name=name,

@@ -25,11 +25,6 @@ def quantity_named(name: str) -> Quantity:
     return known[name]
 
 
-def quantities_of(table: Table, replicas: int) -> list[Quantity]:
-    """The quantities that a table has; what compares replicas only with two of them."""
-    return [each for each in table.statistic.quantities if replicas > 1 or not each.merged_only]
-
-
 @dataclass(frozen=True)
 class SignalHistory:
     """One quantity of one signal: shapes (bin, series); the last series is all replicas.
@@ -49,10 +44,14 @@ class SignalHistory:
     def only(self, replicas: Sequence[int]) -> SignalHistory:
         """That of some replicas, given by their positions, and of all together."""
         series = [*replicas, -1]
-        parts = {
-            name: getattr(self, name)[:, series] for name in ("low", "high", "mean", "broken")
-        }
-        return replace(self, replicas=tuple(self.replicas[i] for i in replicas), **parts)
+        return replace(
+            self,
+            replicas=tuple(self.replicas[i] for i in replicas),
+            low=self.low[:, series],
+            high=self.high[:, series],
+            mean=self.mean[:, series],
+            broken=self.broken[:, series],
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Overview:
     digest: Digest
     #: The quantities that were kept, by rank.
     quantities: tuple[Quantity, ...]
-    #: How many steps were read: all of them, or the last ones of the table that has most.
+    #: How many steps were read of the table that has most.
     steps: int
 
     @property
@@ -102,8 +101,7 @@ class Overview:
             for place, signal in enumerate(history.signals):
                 if signal.name == name:
                     return history, place
-        names = [signal.name for signal in self.signals]
-        raise no_such_signal(name, names, "the run")
+        raise no_such_signal(name, [signal.name for signal in self.signals], "the run")
 
     def history(self, name: str, statistic: str = "size") -> SignalHistory:
         """One statistic of one signal.

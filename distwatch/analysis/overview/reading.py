@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from distwatch.analysis.detail import find
 from distwatch.analysis.overview.binning import Binning, Floats, bins_of
-from distwatch.analysis.overview.histories import History, Overview, quantities_of
+from distwatch.analysis.overview.distributions import Progress
+from distwatch.analysis.overview.histories import History, Overview
 from distwatch.findings import Digest
 from distwatch.records import Block
 from distwatch.statistics import QUANTITIES, Quantity, Values, finite, spread
@@ -24,30 +25,11 @@ _ENOUGH_BINS = 200
 
 #: Numbers of bins, tried in this order until one fits.
 _BINS = (
-    MOST_BINS,
-    800,
-    600,
-    500,
-    400,
-    300,
-    250,
-    225,
-    _ENOUGH_BINS,
-    160,
-    120,
-    100,
-    80,
-    60,
-    40,
-    20,
-)
+    MOST_BINS, 800, 600, 500, 400, 300, 250, 225, _ENOUGH_BINS, 160, 120, 100, 80, 60, 40, 20,
+)  # fmt: skip
 
 #: Bytes of a bin: mean, low and high, as float32.
 _BYTES = 4 * 3
-
-#: Called with how many more rows are read.
-Progress = Callable[[int], None]
-
 
 _NAMES = tuple(quantity.name for quantity in QUANTITIES)
 
@@ -67,13 +49,11 @@ def extent_within(stored: StoredRun, budget: int) -> Extent:
     for.
     """
     for most in range(len(_NAMES), 0, -1):
-        for bins in _BINS:
-            extent = Extent(bins, _NAMES[:most])
-            if nbytes_of(stored, extent) <= budget:
-                if bins >= _ENOUGH_BINS or most == 1:
-                    return extent
-                break
-    return Extent(_BINS[-1], _NAMES[:1])
+        extents = (Extent(bins, _NAMES[:most]) for bins in _BINS)
+        fits = next((each for each in extents if nbytes_of(stored, each) <= budget), None)
+        if fits and fits.bins >= _ENOUGH_BINS:
+            return fits
+    return fits or Extent(_BINS[-1], _NAMES[:1])
 
 
 def nbytes_of(stored: StoredRun, extent: Extent) -> int:
@@ -96,8 +76,7 @@ def read_overview(
     *,
     extent: Extent | None = None,
     signals: Sequence[str] | None = None,
-    last: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> Overview:
     """Read a run once.
 
@@ -105,7 +84,6 @@ def read_overview(
         stored: the run.
         extent: how much is kept; as much as a screen shows if not given.
         signals: names of those that are read; all if not given.
-        last: how many steps of each table are read, the last ones; all if not given.
         progress: called with how many more rows are read.
 
     Raises:
@@ -116,33 +94,37 @@ def read_overview(
     for name in signals or ():
         find(stored, name)
     tables = [
-        _Reading(table, stored, extent, signals, last) for table in stored.tables.values()
+        _Reading(table, stored, extent, signals)
+        for table in stored.tables.values()
+        if table.steps and (signals is None or set(signals) & set(table.table.names))
     ]
-    tables = [table for table in tables if table.places and table.rows]
     for table in tables:
         for block in table.blocks():
             if signals is None:
                 digest.observe(block)
             table.observe(block)
-            if progress is not None:
-                progress(len(block))
-    kept = {name for table in tables for name in table.names}
+            progress(len(block))
+    kept = {each.name for table in tables for each in table.quantities}
     return Overview(
         info=stored.info,
         histories=tuple(table.history() for table in tables),
         digest=digest,
         quantities=tuple(quantity for quantity in QUANTITIES if quantity.name in kept),
-        steps=max((table.rows for table in tables), default=0),
+        steps=max((table.steps for table in tables), default=0),
     )
 
 
 def _chosen(stored: ReadableTable, extent: Extent, replicas: int) -> list[Quantity]:
-    has = quantities_of(stored.table, replicas)
-    return [quantity for quantity in has if quantity.name in extent.statistics]
+    """The quantities that are kept; what compares replicas only with two of them."""
+    return [
+        quantity
+        for quantity in stored.table.statistic.quantities
+        if quantity.name in extent.statistics and (replicas > 1 or not quantity.merged_only)
+    ]
 
 
 class _Reading:
-    """Reads one table."""
+    """Reads one table that has steps and some of the signals."""
 
     def __init__(
         self,
@@ -150,25 +132,19 @@ class _Reading:
         run: StoredRun,
         extent: Extent,
         signals: Sequence[str] | None,
-        last: int | None,
     ) -> None:
         self._stored = stored
         self._replicas = len(run.info.replicas)
         names = stored.table.names
         wanted = names if signals is None else signals
         self.places = [i for i, name in enumerate(names) if name in wanted]
-        self._since = 0 if last is None else max(0, stored.steps - last)
-        self.rows = stored.steps - self._since
-        self._quantities = _chosen(stored, extent, self._replicas)
-        self.names = [quantity.name for quantity in self._quantities]
-        if not self.places or not self.rows:
-            return
-        step = stored.read("step", slice(self._since, None))
-        self.bins = bins_of(step, extent.bins)
+        self.steps = stored.steps
+        self.quantities = _chosen(stored, extent, self._replicas)
+        self.bins = bins_of(stored.read("step"), extent.bins)
         series, size = self._replicas + 1, len(self.places)
         self._kept = {
             quantity.name: Binning(self.bins, (1 if quantity.merged_only else series, size))
-            for quantity in self._quantities
+            for quantity in self.quantities
         }
         self._broken = Binning(self.bins, (series, size))
         self._apart = np.zeros((2, size))
@@ -179,7 +155,7 @@ class _Reading:
         between = slice(self.places[0], self.places[-1] + 1)
         within = [place - self.places[0] for place in self.places]
         every = len(within) == between.stop - between.start
-        for block in blocks(self._stored, since=self._since, signals=between):
+        for block in blocks(self._stored, signals=between):
             yield (
                 block
                 if every
@@ -194,7 +170,7 @@ class _Reading:
         """Take the next block."""
         states = np.concatenate([block.rows, block.merged[:, None]], axis=1)
         known = self._stored.table.read(states)
-        for quantity in self._quantities:
+        for quantity in self.quantities:
             self._kept[quantity.name].observe(quantity.derive(known))
         self._broken.observe(known["nans"] + known["infs"])
         self._add_apart(known)
