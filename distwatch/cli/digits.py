@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from distwatch.cli.following import Follower, Wanted, display_for, follow
+from distwatch.cli.following import Follower, Wanted, display
 from distwatch.errors import SetupError, training_imports
 
 #: Rows a replica and batch: the first batch has to divide evenly over the replicas.
@@ -42,7 +42,7 @@ def run_demo(store: Path, *, replicas: int, epochs: int, overwrite: bool) -> Non
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _train(store, replicas, epochs, overwrite)
 
-    follow(Follower(str(store), Wanted()), display_for(once=True), once=True)
+    display([Follower(str(store), Wanted()).look()], str(store), once=True)
     Console().print(_what_next(store), highlight=False, soft_wrap=True)
 
 

@@ -28,7 +28,7 @@ from distwatch.cli.conventions import INTERRUPTED
 from distwatch.cli.following import Follower, Wanted, following
 from distwatch.cli.following.pace import Pace, Scales
 from distwatch.cli.following.picture import Picture, conclusion
-from distwatch.cli.following.sparkline import ASCII, UNICODE, glyphs_for, sparkline
+from distwatch.cli.following.sparkline import ASCII, UNICODE, sparkline
 from distwatch.errors import NotARunError
 from distwatch.records import Block, Origin, RunInfo, Table
 from distwatch.signals import Signal
@@ -194,10 +194,15 @@ def test_unknown_values_are_gaps_and_extremes_are_drawn():
     assert sparkline([], [], 9) == sparkline([1.0], [False], 0) == ""
 
 
-def test_terminals_without_blocks_get_other_characters():
-    assert glyphs_for("utf-8") == UNICODE
-    for encoding in ("ascii", "latin-1", "nonsense", None):
-        assert glyphs_for(encoding) == ASCII
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_terminals_without_blocks_get_other_characters(tmp_path, encoding):
+    seen = look(fake_run(tmp_path / "run.zarr").path)
+    output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    Console(width=100, file=output).print(Picture(seen))
+    output.seek(0)
+    shown = set(output.read())
+    assert bool(shown & set(UNICODE.levels)) is (encoding == "utf-8")
+    assert bool(shown & set(ASCII.levels) - set("-_.=*")) is (encoding != "utf-8")
     assert "".join(ASCII).isascii()
 
 
@@ -208,7 +213,12 @@ def test_a_look_says_what_the_run_says(tmp_path):
     path = fake_run(tmp_path / "run.zarr", steps=43, replicas=3, lost=4).path
     run = dw.open_run(path)
     seen = look(path, last=20)
-    assert (seen.steps, seen.last_step, seen.lost, seen.ended) == (43, 42, 4, "closed")
+    assert (seen.stored.steps, seen.last_step, seen.stored.lost, seen.ended) == (
+        43,
+        42,
+        4,
+        "closed",
+    )
     assert seen.nbytes == sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
     assert [each.name for each in seen.signals] == run.signals
     for each in seen.signals:
@@ -474,7 +484,7 @@ def test_what_is_mended_in_a_moment_is_no_error(tmp_path):
     away = tmp_path / "away"
     path.rename(away)
     threading.Timer(0.3, lambda: away.rename(path)).start()
-    assert follower.look().steps == 9
+    assert follower.look().stored.steps == 9
 
 
 def test_a_training_that_is_taken_up_again_is_followed(tmp_path):
@@ -487,7 +497,7 @@ def test_a_training_that_is_taken_up_again_is_followed(tmp_path):
     writer = StoreWriter(path, again)
     write(writer, again, range(12, 15))
     seen = follower.look()
-    assert (seen.steps, seen.last_step, len(seen.signals[0].values)) == (15, 14, 15)
+    assert (seen.stored.steps, seen.last_step, len(seen.signals[0].values)) == (15, 14, 15)
     writer.close()
     assert follower.look().ended == "closed"
 
@@ -496,9 +506,9 @@ def test_a_phase_stays_when_another_one_comes(tmp_path):
     test, train = (info_of(phase=phase) for phase in ("test", "train"))
     write(begin(tmp_path / "run.zarr", test), test, range(3))
     follower = Follower(str(tmp_path / "run.zarr"), Wanted())
-    assert follower.look().phase == "test"
+    assert follower.look().stored.info.phase == "test"
     write(StoreWriter(tmp_path / "run.zarr", train), train, range(9))
-    assert (follower.look().phase, follower.look().steps) == ("test", 3)
+    assert (follower.look().stored.info.phase, follower.look().stored.steps) == ("test", 3)
 
 
 @pytest.mark.usefixtures("impatient")

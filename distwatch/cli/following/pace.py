@@ -32,29 +32,24 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._commits: deque[Growth] = deque(maxlen=_COMMITS)
-        #: What was there at the start, committed at an unknown time.
-        self._first: Growth | None = None
+        #: Commits; before them what was there at the start, committed at an unknown time.
+        self._seen: deque[Growth] = deque(maxlen=1 + _COMMITS)
 
     def observe(self, now: float, steps: int, rows: int) -> None:
         """Take the current counts."""
-        seen = Growth(now, steps, rows)
-        before = self._commits[-1] if self._commits else self._first
-        if before is None or steps < before.steps:
+        if self._seen and steps < self._seen[-1].steps:
             # A resumed training replaces steps of the one before.
-            self._commits.clear()
-            self._first = seen
-        elif rows > before.rows:
-            self._commits.append(seen)
+            self._seen.clear()
+        if not self._seen or rows > self._seen[-1].rows:
+            self._seen.append(Growth(now, steps, rows))
 
     def quiet(self, now: float) -> float:
         """Seconds since something new was seen, or since it was opened."""
-        last = self._commits[-1] if self._commits else self._first
-        return now - last.time if last else 0.0
+        return now - self._seen[-1].time if self._seen else 0.0
 
     def per_second(self, now: float) -> tuple[float, float] | None:
         """Steps and rows a second; None until two commits were seen."""
-        seen = list(self._commits)
+        seen = list(self._seen)[1:]
         if len(seen) < 2:
             return None
         longest = max(b.time - a.time for a, b in itertools.pairwise(seen))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from distwatch.cli.following.following import Look, WorkerLook
 from distwatch.cli.following.signals import SignalLook
-from distwatch.cli.following.sparkline import UNICODE, Glyphs, sparkline
+from distwatch.cli.following.sparkline import ASCII, UNICODE, Glyphs, sparkline
 from distwatch.store.schema import CLOSED
 from distwatch.text import counted, format_bytes, printable
 
@@ -43,20 +44,20 @@ class Picture:
 
     look: Look
     height: int | None = None
-    glyphs: Glyphs = UNICODE
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        glyphs = ASCII if options.ascii_only else UNICODE
         width = options.max_width
-        head = header(self.look, width, self.glyphs)
+        head = header(self.look, width, glyphs)
         yield from head
         if not self.look.signals:
             return
         room = None if self.height is None else max(self.height - len(head) - 3, 1)
         shown, left_out = fitting(self.look.signals, room)
         yield Text("")
-        yield _table(self.look, shown, width, self.glyphs)
+        yield _table(self.look, shown, width, glyphs)
         if left_out:
-            yield Text(f"{self.glyphs.ellipsis} {counted(left_out, 'more signal')}", "dim")
+            yield Text(f"{glyphs.ellipsis} {counted(left_out, 'more signal')}", "dim")
 
 
 def fitting(
@@ -78,12 +79,12 @@ def ranked(signals: Sequence[SignalLook]) -> list[SignalLook]:
     return sorted(signals, key=lambda each: (each.special == 0, -each.attention))
 
 
-def header(look: Look, width: int, glyphs: Glyphs = UNICODE) -> list[Text]:
+def header(look: Look, width: int, glyphs: Glyphs) -> list[Text]:
     """The facts about the run, in lines that fit."""
     about = [
-        Text(_end(printable(look.path), width, glyphs), "bold"),
-        Text(printable(look.phase)),
-        Text(printable(look.strategy)),
+        Text(_end(printable(str(look.stored.path)), width, glyphs), "bold"),
+        Text(printable(look.stored.info.phase)),
+        Text(printable(look.stored.info.strategy)),
         _state(look),
     ]
     return [
@@ -99,12 +100,10 @@ def progress(look: Look) -> Iterator[str]:
         yield "no step is committed yet"
     else:
         yield f"step {look.last_step:,}"
-        yield f"{look.steps:,} committed"
-    if look.last_step is not None and not look.lost:
-        yield "none lost"
-    if look.steps_per_second is not None and look.rows_per_second is not None:
-        yield f"{_rate(look.steps_per_second)} steps/s"
-        yield f"{_rate(look.rows_per_second)} rows/s"
+        yield f"{look.stored.steps:,} committed"
+        yield from () if look.stored.lost else ["none lost"]
+    for pace, unit in zip(look.per_second or (), ("steps", "rows"), strict=False):
+        yield f"{pace:,.0f} {unit}/s" if pace >= 100 else f"{pace:.3g} {unit}/s"
     if look.nbytes is not None:
         yield format_bytes(look.nbytes)
     if look.free is not None:
@@ -113,8 +112,8 @@ def progress(look: Look) -> Iterator[str]:
 
 def conclusion(look: Look) -> str:
     """How the writing ended, in a sentence; only for a run that has ended."""
-    lost = f"{counted(look.lost, 'step')} lost" if look.lost else "none lost"
-    steps = f"{counted(look.steps, 'step')}, {lost}"
+    lost = counted(look.stored.lost, "step") if look.stored.lost else "none"
+    steps = f"{counted(look.stored.steps, 'step')}, {lost} lost"
     if look.ended == CLOSED:
         return f"The run is closed: {steps}."
     return f"The run was ended by an error ({steps}): {printable(str(look.ended))}"
@@ -136,8 +135,8 @@ def _state(look: Look) -> Text:
 
 
 def _troubles(look: Look) -> Iterator[str]:
-    if look.lost:
-        yield f"{counted(look.lost, 'step')} lost"
+    if look.stored.lost:
+        yield f"{counted(look.stored.lost, 'step')} lost"
     behind = sorted(
         (worker for worker in look.workers if worker.behind or _went_wrong(worker)),
         key=lambda worker: -worker.behind,
@@ -180,25 +179,16 @@ def _wrapped(facts: Sequence[Text], width: int, glyphs: Glyphs) -> Iterator[Text
         yield line
 
 
-class _Column(NamedTuple):
-    heading: str
-    width: int
-    cells: list[Text]
-
-
 def _table(look: Look, shown: Sequence[SignalLook], width: int, glyphs: Glyphs) -> Table:
     numbers = _numbers(look, shown, glyphs)
     longest = max(cell_len(printable(each.name)) for each in shown)
     named = min(max(longest, len("signal")), max(12, width * 3 // 10))
-
-    def room() -> int:
-        taken = sum(column.width + _GAP for column in numbers)
-        return width - named - _GAP - taken
-
+    taken = itertools.accumulate(_GAP + width for _, width, _ in numbers)
+    # What is left for the sparkline, with one column of numbers, two, ...
+    left = [width - named - _GAP - each for each in taken]
     # The first, what the sparkline shows, always stays.
-    while len(numbers) > 1 and room() < _LEAST_SPARKLINE:
-        numbers.pop()
-    columns = min(max(room(), 4), _MOST_SPARKLINE)
+    kept = max(1, sum(each >= _LEAST_SPARKLINE for each in left))
+    columns = min(max(left[kept - 1], 4), _MOST_SPARKLINE)
     # A column of the gap is the box's own.
     padding = (0, _GAP - 1, 0, 0)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
@@ -206,13 +196,13 @@ def _table(look: Look, shown: Sequence[SignalLook], width: int, glyphs: Glyphs) 
     steps = max(len(each.values) for each in shown)
     heading = _heading(printable(look.statistic), counted(steps, "step"), columns)
     table.add_column(Text(heading), width=columns, no_wrap=True)
-    for column in numbers:
-        table.add_column(column.heading, width=column.width, no_wrap=True, justify="right")
-    for i, each in enumerate(shown):
+    for title, needed, _ in numbers[:kept]:
+        table.add_column(title, width=needed, no_wrap=True, justify="right")
+    for each, *cells in zip(shown, *(cells for *_, cells in numbers[:kept]), strict=True):
         table.add_row(
             Text(_end(printable(each.name), named, glyphs)),
             _line(each, columns, glyphs),
-            *(column.cells[i] for column in numbers),
+            *cells,
         )
     return table
 
@@ -223,18 +213,24 @@ def _heading(statistic: str, steps: str, width: int) -> str:
     return next((each for each in most if len(each) <= width), statistic[:width])
 
 
-def _numbers(look: Look, shown: Sequence[SignalLook], glyphs: Glyphs) -> list[_Column]:
-    """The columns of numbers, the most important first."""
+def _numbers(
+    look: Look, shown: Sequence[SignalLook], glyphs: Glyphs
+) -> list[tuple[str, int, list[Text]]]:
+    """Heading, width and cells of the columns of numbers, the most important first."""
     dash = glyphs.dash
     columns = [
-        _Column("now", 10, [Text(number(each.value, dash)) for each in shown]),
-        _Column("NaN/Inf", 7, [_special(each, dash) for each in shown]),
+        ("now", 10, [Text(number(each.value, dash)) for each in shown]),
+        ("NaN/Inf", 7, [_special(each, dash) for each in shown]),
     ]
-    if len(look.replicas) > 1:
-        spreads = [Text(number(each.spread, dash, digits=3)) for each in shown]
-        outliers = [dash if each.replica is None else str(each.replica) for each in shown]
-        columns.append(_Column("spread", 8, spreads))
-        columns.append(_Column("replica", 7, [Text(each) for each in outliers]))
+    if len(look.stored.info.replicas) > 1:
+        columns += [
+            ("spread", 8, [Text(number(each.spread, dash, digits=3)) for each in shown]),
+            (
+                "replica",
+                7,
+                [Text(dash if each.replica is None else str(each.replica)) for each in shown],
+            ),
+        ]
     return columns
 
 
@@ -254,14 +250,7 @@ def _end(text: str, width: int, glyphs: Glyphs) -> str:
     """A text, or as much of its end as fits: names begin alike and end differently."""
     if cell_len(text) <= width:
         return text
-    kept = text
-    while kept and cell_len(kept) > width - 1:
-        kept = kept[1:]
-    return f"{glyphs.ellipsis}{kept}"
-
-
-def _rate(per_second: float) -> str:
-    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
+    return f"{glyphs.ellipsis}{set_cell_size(text[::-1], width - 1)[::-1]}"
 
 
 def _duration(seconds: float) -> str:
@@ -274,16 +263,18 @@ def _duration(seconds: float) -> str:
 
 def as_data(look: Look) -> dict[str, Any]:
     """A look as plain data, for programs: NaN and infinity are None."""
+    stored = look.stored
+    steps_per_second, rows_per_second = look.per_second or (None, None)
     return {
-        "path": look.path,
-        "strategy": look.strategy,
-        "phase": look.phase,
-        "replicas": list(look.replicas),
-        "committed_steps": look.steps,
+        "path": str(stored.path),
+        "strategy": stored.info.strategy,
+        "phase": stored.info.phase,
+        "replicas": list(stored.info.replicas),
+        "committed_steps": stored.steps,
         "last_step": look.last_step,
-        "lost_steps": look.lost,
-        "steps_per_second": look.steps_per_second,
-        "rows_per_second": look.rows_per_second,
+        "lost_steps": stored.lost,
+        "steps_per_second": steps_per_second,
+        "rows_per_second": rows_per_second,
         "quiet_seconds": look.quiet,
         "bytes": look.nbytes,
         "free_bytes": look.free,
