@@ -64,6 +64,16 @@ class StoredRun:
         return max((table.steps for table in self.tables.values()), default=0)
 
     @property
+    def last_step(self) -> int | None:
+        """The number of the last committed step; None if there is none."""
+        last = [
+            int(table.read("step", slice(table.steps - 1, table.steps))[0])
+            for table in self.tables.values()
+            if table.steps
+        ]
+        return max(last, default=None)
+
+    @property
     def lost(self) -> int:
         """How many steps were due and are not there, summed over tables."""
         return sum(table.lost for table in self.tables.values())

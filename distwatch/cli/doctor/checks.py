@@ -5,31 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from distwatch.cli.doctor.findings import (
-    NOTE,
-    OK,
-    PROBLEM,
-    WARNING,
-    Finding,
-    Verdict,
-    problem,
-)
+from distwatch.cli.doctor.findings import Finding, problem
 from distwatch.cli.doctor.software import look_at_software
 from distwatch.cli.doctor.targets import look_at_target
 from distwatch.cli.doctor.trainings import TIMEOUT, look_at_trainings
-
-__all__ = [
-    "NOTE",
-    "OK",
-    "PROBLEM",
-    "TIMEOUT",
-    "WARNING",
-    "Check",
-    "Finding",
-    "Verdict",
-    "checks",
-    "findings_of",
-]
 
 
 class Check(NamedTuple):
@@ -47,10 +26,10 @@ def checks(target: str, *, quick: bool = False, timeout: float = TIMEOUT) -> lis
         quick: leave the trainings out.
         timeout: seconds that a training may take.
     """
-    trainings = [Check("training", lambda: look_at_trainings(timeout))]
+    training = Check("training", lambda: look_at_trainings(timeout))
     return [
         Check("software", look_at_software),
-        *([] if quick else trainings),
+        *([] if quick else [training]),
         Check("target", lambda: look_at_target(target)),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Iterator
@@ -33,7 +34,11 @@ _EXTRAS = {
 def look_at_software() -> Iterator[Finding]:
     """Python, distwatch, what it needs, and what it could have besides."""
     cpus = os.cpu_count() or 1
-    yield ok("machine", f"{platform.system()} {platform.machine()}, {cpus} CPUs", cpus=cpus)
+    yield ok(
+        "machine",
+        f"{platform.system()} {platform.machine()}, {cpus} CPUs",
+        figures={"cpus": cpus},
+    )
     try:
         package = metadata.metadata("distwatch")
         needed = [Requirement(text) for text in metadata.requires("distwatch") or []]
@@ -58,14 +63,10 @@ def look_at_software() -> Iterator[Finding]:
 
 def version_of(name: str) -> str | None:
     """The version of a package; None where it is not installed."""
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        pass
-    if name != "tensorflow":
-        return None
     # TensorFlow also comes as tensorflow-cpu, tf-nightly, ...
-    others = metadata.packages_distributions().get(name, [])
+    others = metadata.packages_distributions().get(name) if name == "tensorflow" else None
     return metadata.version(others[0]) if others else None
 
 

@@ -6,18 +6,16 @@ import contextlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import distwatch
-from distwatch.cli.doctor.findings import Finding, note, ok, problem, warning
+from distwatch.cli.doctor.findings import Finding, graded, note, ok, problem, warning
 from distwatch.text import printable
 
 #: Seconds in which a tiny training ends on any machine, also from a slow network disk.
@@ -31,8 +29,7 @@ _LONGEST = 300
 _BY_HAND = "see its own output: python -c 'import tensorflow'"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a child process reported, and how it failed: empty if it did not."""
 
     said: Mapping[str, Any]
@@ -86,14 +83,12 @@ def train_apart(kind: str, timeout: float, command: tuple[str, ...] = _CHILD) ->
 def _environment() -> dict[str, str]:
     # The child finds the distwatch that asks, however that was found; what Keras runs on is
     # looked at apart from whether TensorFlow works.
-    root = str(Path(distwatch.__file__).parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
+    paths = [str(Path(distwatch.__file__).parents[1]), os.environ.get("PYTHONPATH")]
     return {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
         **os.environ,
-        **quiet,
         "KERAS_BACKEND": "tensorflow",
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
 
 
@@ -138,7 +133,7 @@ def _start(outcome: Outcome) -> Iterator[Finding]:
         return
     took = said["seconds_to_load"]
     text = f"{said['loaded']} starts in {took:.1f} s"
-    yield ok("TensorFlow", text, seconds=took)
+    yield ok("TensorFlow", text, figures={"seconds": took})
     if "devices" not in said:
         yield problem("devices", f"cannot be listed: {outcome.failure}", outcome.remedy)
 
@@ -166,7 +161,7 @@ def _devices(said: Mapping[str, Any]) -> Finding:
     card = None if said["gpus"] else nvidia_card()
     if card is None:
         alone = "" if said["gpus"] else "; more replicas by virtual CPUs"
-        return ok("devices", f"{listed}{alone}", gpus=said["gpus"])
+        return ok("devices", f"{listed}{alone}", figures={"gpus": said["gpus"]})
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden in ("", "-1"):
         remedy = f"CUDA_VISIBLE_DEVICES={hidden!r} hides it: unset that."
@@ -174,19 +169,16 @@ def _devices(said: Mapping[str, Any]) -> Finding:
         remedy = "this TensorFlow was built without CUDA: pip install 'tensorflow[and-cuda]'"
     else:
         remedy = "CUDA's libraries are missing or old: pip install 'tensorflow[and-cuda]'"
-    return warning("devices", f"{listed}; TensorFlow does not see {card}", remedy, gpus=0)
+    return warning("devices", f"{listed}; TensorFlow does not see {card}", remedy, {"gpus": 0})
 
 
 def nvidia_card() -> str | None:
     """What says that there is an NVIDIA GPU, whether TensorFlow sees it or not."""
     if Path("/dev/nvidia0").exists():
         return "the GPU at /dev/nvidia0"
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
     try:
         listed = subprocess.run(
-            [tool, "-L"], capture_output=True, text=True, timeout=20, check=False
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -200,6 +192,6 @@ def _training(name: str, outcome: Outcome) -> Finding:
         return problem(name, f"failed: {outcome.failure}", outcome.remedy)
     rows, due, wrong, took = (said[key] for key in ("rows", "due", "wrong", "seconds"))
     text = f"{said['strategy']}: {rows} of {due} rows kept, {wrong} wrong, in {took:.1f} s"
-    if rows != due or wrong:
-        return problem(name, text, "please report it, with the output of this command.")
-    return ok(name, text, rows=rows, seconds=took)
+    remedy = "please report it, with the output of this command."
+    figures = {"rows": rows, "seconds": took}
+    return graded(name, text, remedy, figures, is_problem=rows != due or wrong > 0)

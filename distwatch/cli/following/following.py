@@ -240,7 +240,7 @@ class Follower:
         """The signals and the last step, read again only if there is something new."""
         there = (over, *_fingerprint(stored))
         if self._read[0] != there:
-            self._read = there, tuple(self._read_signals(stored, over)), _last_step(stored)
+            self._read = there, tuple(self._read_signals(stored, over)), stored.last_step
         return self._read[1:]
 
     def _read_signals(self, stored: StoredRun, over: bool) -> Iterator[SignalLook]:
@@ -263,15 +263,6 @@ def _fingerprint(stored: StoredRun) -> tuple[object, ...]:
         for segment in stored.segments
         for name, table in segment.tables.items()
     )
-
-
-def _last_step(stored: StoredRun) -> int | None:
-    last = [
-        int(table.read("step", slice(table.steps - 1, table.steps))[0])
-        for table in stored.tables.values()
-        if table.steps
-    ]
-    return max(last, default=None)
 
 
 def _absent(stored: StoredRun) -> int:

@@ -170,12 +170,15 @@ def test_a_card_that_tensorflow_does_not_see(monkeypatch, hidden, cuda, remedy):
 
 def test_nvidias_tool_is_asked(monkeypatch, tmp_path):
     tool = tmp_path / "nvidia-smi"
-    monkeypatch.setattr(trainings.shutil, "which", lambda _: str(tool))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     for script, card in (("echo 'GPU 0: H100'; echo 'GPU 1: H100'", "GPU 0: H100"),
                          ("echo 'No devices were found'; exit 6", None)):  # fmt: skip
         tool.write_text(f"#!/bin/sh\n{script}\n")
         tool.chmod(0o755)
         assert trainings.nvidia_card() == card
+    tool.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert trainings.nvidia_card() is None
 
 
 def test_without_tensorflow_nothing_is_started(monkeypatch):
