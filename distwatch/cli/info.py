@@ -66,6 +66,8 @@ def _show(described: dict[str, Any]) -> None:
 
 
 def _how(table: dict[str, Any]) -> tuple[str, str, str]:
-    further = [statistic["name"] for statistic in table["statistics"]]
-    further += ["tensor"] if table["tensor"] else []
+    further = [
+        *(each["name"] for each in table["statistics"]),
+        *["tensor"] * bool(table["tensor"]),
+    ]
     return str(table["committed_steps"]), table["schedule"], ", ".join(further)

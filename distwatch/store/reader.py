@@ -142,6 +142,13 @@ class Worker(NamedTuple):
     latest: Segment
 
     @property
+    def ended(self) -> str | None:
+        """What ended its writing: an error before "closed"; None while a table goes on."""
+        ends = [table.ended or "" for table in self.latest.tables.values()]
+        order = ("", *sorted({*ends} - {"", schema.CLOSED}), schema.CLOSED)
+        return min(ends, key=order.index, default=None) or None
+
+    @property
     def steps(self) -> int:
         """How many steps it has in the table that has most."""
         return max((table.steps for table in self.tables.values()), default=0)

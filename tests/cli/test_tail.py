@@ -347,11 +347,14 @@ def test_a_lagging_worker_is_named_and_waited_for(tmp_path):
     first, second = begin(path, *infos)
     write(first, infos[0], range(4))
     seen = look(path)
-    assert [(each.steps, each.behind) for each in seen.workers] == [(4, 0), (0, 4)]
+    assert [(each.steps, seen.behind(each)) for each in seen.stored.workers] == [(4, 0), (0, 4)]
     write(second, infos[1], range(4))
     write(first, infos[0], range(4, 14))
     seen = look(path)
-    assert [(each.steps, each.behind) for each in seen.workers] == [(14, 0), (4, 10)]
+    assert [(each.steps, seen.behind(each)) for each in seen.stored.workers] == [
+        (14, 0),
+        (4, 10),
+    ]
     assert "worker 1 (replicas 2, 3) is 10 steps behind" in drawn(Picture(seen))
     # A step that half of the replicas have looks like a smaller change.
     assert [len(each.values) for each in seen.signals] == [4, 4, 4]

@@ -36,9 +36,8 @@ def main(kind: str) -> None:
     import distwatch.training.watch  # noqa: F401 - Keras, too
 
     say(loaded=tf.__version__, seconds_to_load=time.perf_counter() - start)
-    cards = tf.config.list_physical_devices("GPU")
     physical = [device.device_type for device in tf.config.list_physical_devices()]
-    say(devices=physical, gpus=len(cards), cuda=tf.test.is_built_with_cuda())
+    say(devices=physical, gpus=physical.count("GPU"), cuda=tf.test.is_built_with_cuda())
     say(**train(_strategy(kind)))
 
 
@@ -74,17 +73,21 @@ def train(strategy: Any) -> dict[str, Any]:
     replicas = strategy.num_replicas_in_sync
     x, y = _unlike_rows(BATCHES * replicas * ROWS)
     with strategy.scope():
-        stack = [keras.layers.Dense(8, "relu"), keras.layers.Dense(3, "softmax")]
-        model = keras.Sequential([keras.Input((4,)), *stack])
+        model = keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(8, "relu"),
+                keras.layers.Dense(3, "softmax"),
+            ]
+        )
         model.compile("adam", "sparse_categorical_crossentropy")
     watch = Watch(store, signals=[inputs(), activations()], strict=True)
     model.fit(x, y, batch_size=replicas * ROWS, shuffle=False, callbacks=[watch], verbose=0)
     rows = open_run(store)["input"]
-    kept = int((rows.per_replica("count") > 0).sum())
     return {
         "strategy": str(facts_of(strategy)),
         "seconds": time.perf_counter() - start,
-        "rows": kept,
+        "rows": int((rows.per_replica("count") > 0).sum()),
         "due": BATCHES * replicas,
         "wrong": _wrong(rows, x.reshape(BATCHES, replicas, -1).astype(np.float64)),
     }

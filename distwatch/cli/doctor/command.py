@@ -60,9 +60,9 @@ def doctor(
     found: dict[str, list[Finding]] = {}
     with progress_bar() as progress:
         looking = progress.add_task("", total=len(planned))
-        for check in planned:
-            progress.update(looking, description=check.topic)
-            found[check.topic] = findings_of(check)
+        for topic, look in planned.items():
+            progress.update(looking, description=topic)
+            found[topic] = findings_of(topic, look)
             progress.advance(looking)
     verdicts = [each.verdict for findings in found.values() for each in findings]
     problems, warnings = verdicts.count("problem"), verdicts.count("warning")

@@ -33,12 +33,13 @@ def graded(
     name: str,
     text: str,
     remedy: str,
-    figures: Mapping[str, float],
+    figures: Mapping[str, float] | None = None,
     *,
     is_problem: bool = False,
     is_warning: bool = False,
 ) -> Finding:
     """A finding whose verdict a measurement decides; OK if it is neither of the two."""
     if not (is_problem or is_warning):
-        return ok(name, text, figures=figures)
-    return Finding("problem" if is_problem else "warning", name, text, remedy, figures)
+        return ok(name, text, figures=figures or {})
+    verdict = problem if is_problem else warning
+    return verdict(name, text, remedy, figures or {})

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import distwatch
-from distwatch.cli.doctor.findings import Finding, note, ok, problem, warning
+from distwatch.cli.doctor.findings import Finding, graded, note, ok, problem, warning
 from distwatch.report.browsers import browser
 
 #: Packages with a line of their own; the others share one if nothing is wrong.
@@ -47,7 +47,13 @@ def look_at_software() -> Iterator[Finding]:
         text = f"{distwatch.__version__}, not installed, so what it needs is not known"
         yield warning("distwatch", text, "pip install -e . in its checkout.")
         return
-    yield _python(package["Requires-Python"])
+    have, wanted = platform.python_version(), package["Requires-Python"] or ""
+    yield graded(
+        "Python",
+        f"{have}; distwatch needs {wanted}",
+        "use another Python.",
+        is_problem=not SpecifierSet(wanted).contains(have, prereleases=True),
+    )
     yield ok("distwatch", distwatch.__version__)
     required = [each for each in needed if _applies(each, "")]
     known = set(package.get_all("Provides-Extra") or []) & set(_EXTRAS)
@@ -68,13 +74,6 @@ def version_of(name: str) -> str | None:
     # TensorFlow also comes as tensorflow-cpu, tf-nightly, ...
     others = metadata.packages_distributions().get(name) if name == "tensorflow" else None
     return metadata.version(others[0]) if others else None
-
-
-def _python(wanted: str | None) -> Finding:
-    have = platform.python_version()
-    if SpecifierSet(wanted or "").contains(have, prereleases=True):
-        return ok("Python", have)
-    return problem("Python", f"{have}, and distwatch needs {wanted}", "use another Python.")
 
 
 def _required(needed: list[Requirement]) -> Iterator[Finding]:

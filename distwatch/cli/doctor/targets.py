@@ -216,9 +216,8 @@ def sync_seconds(folder: Path, times: int = 8) -> float:
     """Seconds to sync a small file to the disk: the median of several."""
     took = []
     for _ in range(times):
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(4096))
-            file.flush()
             start = time.perf_counter()
             os.fsync(file.fileno())
             took.append(time.perf_counter() - start)

@@ -48,10 +48,14 @@ def look_at_trainings(timeout: float = TIMEOUT) -> Iterator[Finding]:
         return
     yield _backend()
     cpu = train_apart("cpu", timeout)
-    yield from _start(cpu)
-    if "devices" not in cpu.said:
-        return
-    yield _devices(cpu.said)
+    for key, name, failure, finding in (
+        ("loaded", "TensorFlow", "does not start", _loaded),
+        ("devices", "devices", "cannot be listed", _devices),
+    ):
+        if key not in cpu.said:
+            yield problem(name, f"{failure}: {cpu.failure}", cpu.remedy)
+            return
+        yield finding(cpu.said)
     yield _training("training on CPUs", cpu)
     if cpu.said["gpus"]:
         yield _training("training on GPUs", train_apart("gpu", timeout))
@@ -112,8 +116,7 @@ def _failure(code: int, err: str) -> tuple[str, str]:
     """What went wrong and what to do, by how a process ended; two empty texts if well."""
     if code == 0:
         return "", ""
-    lines = [line for line in err.splitlines() if line.strip()]
-    last = printable(lines[-1])[:_LONGEST] if lines else "no output"
+    last = printable(err.strip().rpartition("\n")[2])[:_LONGEST] or "no output"
     if code > 0:
         return last, _BY_HAND
     name = signal.Signals(-code).name
@@ -125,25 +128,18 @@ def _failure(code: int, err: str) -> tuple[str, str]:
     return f"it was killed by {name}; its last output: {last}", remedies.get(name, _BY_HAND)
 
 
-def _start(outcome: Outcome) -> Iterator[Finding]:
-    """Whether TensorFlow and Keras start."""
-    said = outcome.said
-    if "loaded" not in said:
-        yield problem("TensorFlow", f"does not start: {outcome.failure}", outcome.remedy)
-        return
+def _loaded(said: Mapping[str, Any]) -> Finding:
     took = said["seconds_to_load"]
     text = f"{said['loaded']} starts in {took:.1f} s"
-    yield ok("TensorFlow", text, figures={"seconds": took})
-    if "devices" not in said:
-        yield problem("devices", f"cannot be listed: {outcome.failure}", outcome.remedy)
+    return ok("TensorFlow", text, figures={"seconds": took})
 
 
 def _backend() -> Finding:
     """What Keras is told to run on, by the environment or by its own file."""
     name = "Keras's backend"
     try:
-        home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
-        written = json.loads((Path(home) / "keras.json").read_text())["backend"]
+        home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        written = json.loads((home / "keras.json").read_text())["backend"]
     except (OSError, RuntimeError, ValueError, TypeError, KeyError):
         written = "tensorflow"
     backend = os.environ.get("KERAS_BACKEND") or written

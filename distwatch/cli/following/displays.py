@@ -100,7 +100,7 @@ def _facts(look: Look) -> Iterator[str]:
     yield from progress(look)
     if look.stored.lost:
         yield f"{look.stored.lost:,} lost"
-    if behind := max((worker.behind for worker in look.workers), default=0):
+    if behind := max(map(look.behind, look.stored.workers), default=0):
         yield f"a worker is {behind:,} behind"
     if special := sum(each.special for each in look.signals):
         yield f"{special:,} NaN or Inf"

@@ -21,7 +21,6 @@ from distwatch.signals import names_matching
 from distwatch.store import StoredRun
 from distwatch.store.locations import location_of
 from distwatch.store.reader import Worker
-from distwatch.store.schema import CLOSED
 
 _T = TypeVar("_T")
 
@@ -42,17 +41,6 @@ class Wanted(NamedTuple):
     last: int = 512
 
 
-class WorkerLook(NamedTuple):
-    """The progress of one worker."""
-
-    number: int
-    replicas: tuple[int, ...]
-    steps: int
-    behind: int
-    #: As `StoredRun.ended`.
-    ended: str | None
-
-
 @dataclass(frozen=True)
 class Look:
     """The state of a run at one moment. What is not known is None."""
@@ -68,11 +56,14 @@ class Look:
     free: int | None
     #: What ended the writing, as `StoredRun.ended`; None while a worker may still write.
     ended: str | None
-    workers: tuple[WorkerLook, ...]
     #: How many workers have written no row.
     absent: int
     statistic: str
     signals: tuple[SignalLook, ...]
+
+    def behind(self, worker: Worker) -> int:
+        """How many steps a worker lacks of those that are committed."""
+        return self.stored.steps - worker.steps
 
 
 def follow(
@@ -185,8 +176,7 @@ class Follower:
 
     def _look(self) -> Look:
         stored = self._open()
-        workers = _workers(stored)
-        ended = self._ended(stored, workers)
+        ended = self._ended(stored)
         signals, last_step = self._signals(stored, over=ended is not None)
         now = self._clock()
         rows = sum(table.steps * len(table.replicas) for table in stored.tables.values())
@@ -199,7 +189,6 @@ class Follower:
             nbytes=self._scales.weigh(lambda: stored.nbytes, at_once=ended is not None),
             free=free_space(self.path),
             ended=ended,
-            workers=workers,
             absent=_absent(stored),
             statistic=self._wanted.statistic,
             signals=signals,
@@ -227,9 +216,9 @@ class Follower:
             )
         self._identity = stored.identity
 
-    def _ended(self, stored: StoredRun, workers: tuple[WorkerLook, ...]) -> str | None:
+    def _ended(self, stored: StoredRun) -> str | None:
         """What ended the run; None while one of its workers may still write."""
-        if not workers or any(worker.ended is None for worker in workers):
+        if not stored.workers or any(worker.ended is None for worker in stored.workers):
             return None
         quiet = self._pace.quiet(self._clock())
         return None if _absent(stored) and quiet < _GIVE_UP else stored.ended
@@ -267,23 +256,3 @@ def _fingerprint(stored: StoredRun) -> tuple[object, ...]:
 
 def _absent(stored: StoredRun) -> int:
     return max(0, stored.info.workers - len(stored.workers)) if stored.workers else 0
-
-
-def _workers(stored: StoredRun) -> tuple[WorkerLook, ...]:
-    return tuple(
-        WorkerLook(
-            number=worker.info.worker,
-            replicas=tuple(worker.info.replicas),
-            steps=worker.steps,
-            behind=stored.steps - worker.steps,
-            ended=_end_of(worker),
-        )
-        for worker in stored.workers
-    )
-
-
-def _end_of(worker: Worker) -> str | None:
-    """What ended a worker's writing: the worst that its tables say; None while it goes on."""
-    said = [table.ended for table in worker.latest.tables.values()]
-    ends = sorted((each for each in said if each), key=lambda end: (end == CLOSED, end))
-    return ends[0] if ends and len(ends) == len(said) else None

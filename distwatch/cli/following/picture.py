@@ -11,12 +11,13 @@ from typing import Any
 from rich import box
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from distwatch.cli.following.following import Look, WorkerLook
+from distwatch.cli.following.following import Look
 from distwatch.cli.following.signals import SignalLook
 from distwatch.cli.following.sparkline import ASCII, UNICODE, Glyphs, sparkline
+from distwatch.store.reader import Worker
 from distwatch.store.schema import CLOSED
 from distwatch.text import counted, format_bytes, printable
 
@@ -53,25 +54,22 @@ class Picture:
         if not self.look.signals:
             return
         room = None if self.height is None else max(self.height - len(head) - 3, 1)
-        shown, left_out = fitting(self.look.signals, room)
+        shown = fitting(self.look.signals, room)
         yield Text("")
         yield _table(self.look, shown, width, glyphs)
-        if left_out:
+        if left_out := len(self.look.signals) - len(shown):
             yield Text(f"{glyphs.ellipsis} {counted(left_out, 'more signal')}", "dim")
 
 
-def fitting(
-    signals: Sequence[SignalLook], room: int | None
-) -> tuple[Sequence[SignalLook], int]:
-    """The signals that there is room for, and how many are left out.
+def fitting(signals: Sequence[SignalLook], room: int | None) -> Sequence[SignalLook]:
+    """The signals that there is room for, with a line that says how many are left out.
 
     If all fit they are in the run's own order, so that lines stay in place; otherwise
     those that deserve most attention come first.
     """
     if room is None or len(signals) <= room:
-        return signals, 0
-    shown = ranked(signals)[: max(room - 1, 1)]
-    return shown, len(signals) - len(shown)
+        return signals
+    return ranked(signals)[: max(room - 1, 1)]
 
 
 def ranked(signals: Sequence[SignalLook]) -> list[SignalLook]:
@@ -138,45 +136,43 @@ def _troubles(look: Look) -> Iterator[str]:
     if look.stored.lost:
         yield f"{counted(look.stored.lost, 'step')} lost"
     behind = sorted(
-        (worker for worker in look.workers if worker.behind or _went_wrong(worker)),
-        key=lambda worker: -worker.behind,
+        (each for each in look.stored.workers if look.behind(each) or _went_wrong(each)),
+        key=look.behind,
+        reverse=True,
     )
-    for worker in behind[:_NAMED]:
-        yield _about(worker)
+    yield from (_about(worker, look.behind(worker)) for worker in behind[:_NAMED])
     if len(behind) > _NAMED:
         yield f"{len(behind) - _NAMED} more workers are behind"
     if look.absent:
         yield f"{counted(look.absent, 'worker')} left no row yet"
 
 
-def _about(worker: WorkerLook) -> str:
-    numbers = ", ".join(map(str, worker.replicas))
-    said = f"worker {worker.number} (replica{'s' * (len(worker.replicas) != 1)} {numbers})"
-    if worker.behind:
-        said += f" is {counted(worker.behind, 'step')} behind"
+def _about(worker: Worker, behind: int) -> str:
+    info = worker.info
+    numbers = ", ".join(map(str, info.replicas))
+    said = f"worker {info.worker} (replica{'s' * (len(info.replicas) != 1)} {numbers})"
+    if behind:
+        said += f" is {counted(behind, 'step')} behind"
     if _went_wrong(worker):
         said += f", ended by an error: {printable(str(worker.ended))}"
     return said
 
 
-def _went_wrong(worker: WorkerLook) -> bool:
+def _went_wrong(worker: Worker) -> bool:
     return worker.ended not in (None, CLOSED)
 
 
-def _wrapped(facts: Sequence[Text], width: int, glyphs: Glyphs) -> Iterator[Text]:
+def _wrapped(facts: Sequence[Text], width: int, glyphs: Glyphs) -> list[Text]:
     """Facts side by side, broken into lines between them."""
-    line = Text()
+    lines: list[Text] = []
     for fact in facts:
-        if line and line.cell_len + len(glyphs.between) + fact.cell_len > width:
-            yield line
-            line = Text()
-        if line:
-            line.append(glyphs.between, "dim")
         # One that is too long for any line keeps its beginning.
         fact.truncate(width, overflow="crop")
-        line.append_text(fact)
-    if line:
-        yield line
+        if lines and lines[-1].cell_len + len(glyphs.between) + fact.cell_len <= width:
+            lines[-1].append(glyphs.between, "dim").append_text(fact)
+        else:
+            lines.append(Text.assemble(fact))
+    return lines
 
 
 def _table(look: Look, shown: Sequence[SignalLook], width: int, glyphs: Glyphs) -> Table:
@@ -189,15 +185,21 @@ def _table(look: Look, shown: Sequence[SignalLook], width: int, glyphs: Glyphs) 
     # The first, what the sparkline shows, always stays.
     kept = max(1, sum(each >= _LEAST_SPARKLINE for each in left))
     columns = min(max(left[kept - 1], 4), _MOST_SPARKLINE)
-    # A column of the gap is the box's own.
-    padding = (0, _GAP - 1, 0, 0)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
-    table.add_column("signal", width=named, no_wrap=True)
-    steps = max(len(each.values) for each in shown)
-    heading = _heading(printable(look.statistic), counted(steps, "step"), columns)
-    table.add_column(Text(heading), width=columns, no_wrap=True)
-    for title, needed, _ in numbers[:kept]:
-        table.add_column(title, width=needed, no_wrap=True, justify="right")
+    steps = counted(max(len(each.values) for each in shown), "step")
+    heading = _heading(printable(look.statistic), steps, columns)
+    table = Table(
+        Column("signal", width=named, no_wrap=True),
+        Column(Text(heading), width=columns, no_wrap=True),
+        *(
+            Column(title, width=needed, no_wrap=True, justify="right")
+            for title, needed, _ in numbers[:kept]
+        ),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        # A column of the gap is the box's own.
+        padding=(0, _GAP - 1, 0, 0),
+    )
     for each, *cells in zip(shown, *(cells for *_, cells in numbers[:kept]), strict=True):
         table.add_row(
             Text(_end(printable(each.name), named, glyphs)),
@@ -281,13 +283,13 @@ def as_data(look: Look) -> dict[str, Any]:
         "ended": look.ended,
         "workers": [
             {
-                "worker": worker.number,
-                "replicas": list(worker.replicas),
+                "worker": worker.info.worker,
+                "replicas": list(worker.info.replicas),
                 "committed_steps": worker.steps,
-                "behind": worker.behind,
+                "behind": look.behind(worker),
                 "ended": worker.ended,
             }
-            for worker in look.workers
+            for worker in stored.workers
         ],
         "absent_workers": look.absent,
         "statistic": look.statistic,
