@@ -66,8 +66,6 @@ def _show(described: dict[str, Any]) -> None:
 
 
 def _how(table: dict[str, Any]) -> tuple[str, str, str]:
-    further = [
-        *(each["name"] for each in table["statistics"]),
-        *["tensor"] * bool(table["tensor"]),
-    ]
+    tensor = ["tensor"] if table["tensor"] else []
+    further = [*(statistic["name"] for statistic in table["statistics"]), *tensor]
     return str(table["committed_steps"]), table["schedule"], ", ".join(further)

@@ -26,7 +26,7 @@ from rich.console import Console
 import distwatch as dw
 from distwatch.cli.conventions import INTERRUPTED
 from distwatch.cli.following import Follower, Wanted, following
-from distwatch.cli.following.pace import Pace, Scales
+from distwatch.cli.following.pace import Pace, SizeGauge
 from distwatch.cli.following.picture import Picture, conclusion
 from distwatch.cli.following.sparkline import ASCII, UNICODE, sparkline
 from distwatch.errors import NotARunError
@@ -423,20 +423,20 @@ def test_the_pace_is_counted_from_commit_to_commit():
     assert pace.per_second(60.0) is None
 
 
-def test_weighing_takes_a_small_part_of_the_time():
-    now, weighed = [0.0], []
+def test_measuring_the_size_takes_a_small_part_of_the_time():
+    now, measured = [0.0], []
 
-    def weigh():
-        weighed.append(now[0])
+    def measure():
+        measured.append(now[0])
         now[0] += 0.5
-        return len(weighed)
+        return len(measured)
 
-    scales = Scales(lambda: now[0])
+    gauge = SizeGauge(lambda: now[0])
     for second in range(100):
         now[0] = max(now[0], float(second))
-        assert scales.weigh(weigh)
-    assert len(weighed) == 4
-    assert scales.weigh(weigh, at_once=True) == 5
+        assert gauge.measure(measure)
+    assert len(measured) == 4
+    assert gauge.measure(measure, at_once=True) == 5
 
 
 # What may happen to a run.

@@ -57,7 +57,7 @@ def look_at_software() -> Iterator[Finding]:
     yield ok("distwatch", distwatch.__version__)
     required = [each for each in needed if _applies(each, "")]
     known = set(package.get_all("Provides-Extra") or []) & set(_EXTRAS)
-    training = _members("tensorflow", needed)
+    training = list(_members("tensorflow", needed))
     if any(version_of(each.name) for each in training):
         # Who trains needs both, in these versions; who only reads needs neither.
         required += training
@@ -92,7 +92,7 @@ def _required(needed: list[Requirement]) -> Iterator[Finding]:
 
 
 def _extra(extra: str, purpose: str, needed: list[Requirement]) -> Finding:
-    members = _members(extra, needed)
+    members = list(_members(extra, needed))
     missing = [f"{each.name} {wrong}" for each in members if (wrong := _what_is_wrong(each))]
     if missing:
         text = f"for {purpose}: {', '.join(missing)}"
@@ -105,16 +105,15 @@ def _extra(extra: str, purpose: str, needed: list[Requirement]) -> Finding:
     return ok(f"[{extra}]", f"for {purpose}: {there}")
 
 
-def _members(extra: str, needed: list[Requirement]) -> list[Requirement]:
+def _members(extra: str, needed: list[Requirement]) -> Iterator[Requirement]:
     """What an extra adds, with what the extras add that it names."""
-    own = [each for each in needed if _applies(each, extra) and not _applies(each, "")]
-    members = []
-    for each in own:
+    for each in needed:
+        if not _applies(each, extra) or _applies(each, ""):
+            continue
         if each.name == "distwatch":
-            members += [m for inner in sorted(each.extras) for m in _members(inner, needed)]
+            yield from (m for inner in sorted(each.extras) for m in _members(inner, needed))
         else:
-            members.append(each)
-    return members
+            yield each
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:

@@ -85,14 +85,14 @@ def look_at_target(target: str) -> Iterator[Finding]:
     """Whether runs can be written there, how fast, and how many of them."""
     try:
         address = place_of(target)
-        stands = "kept by the process only" if scheme_of(address) == "memory" else "writable"
+        state = "kept by the process only" if scheme_of(address) == "memory" else "writable"
         speed = measure(address)
     except (DistwatchError, OSError) as error:
         yield problem("place", f"{error}", "choose another --store, or fix this one.")
         return
     asked = address_of(target)
     shown = asked.absolute() if isinstance(asked, Path) else asked
-    yield ok("place", f"{shown}, {stands}")
+    yield ok("place", f"{shown}, {state}")
     yield _writing(speed)
     if isinstance(address, Path):
         yield _syncing(measure(address, synced=True), address.parent)
@@ -162,9 +162,8 @@ def _write(address: Address, info: RunInfo, synced: bool) -> Speed:
         written += 1
     writer.close()
     _read_back(address, made, written)
-    stored = location.nbytes - before
     blocks = written - 1
-    return Speed(blocks, took, blocks * made[0].nbytes, stored)
+    return Speed(blocks, took, blocks * made[0].nbytes, location.nbytes - before)
 
 
 def _moved(block: Block, number: int) -> Block:
@@ -177,8 +176,8 @@ def _read_back(address: Address, made: list[Block], written: int) -> None:
     (table,) = StoredRun(address).tables.values()
     length = len(made[0])
     last = table.read("rows", slice((written - 1) * length, written * length))
-    there = table.steps == written * length
-    if not there or not np.array_equal(last, made[(written - 1) % len(made)].rows):
+    expected = made[(written - 1) % len(made)].rows
+    if table.steps != written * length or not np.array_equal(last, expected):
         raise DamagedStoreError(f"{address}: what was read is not what was written.")
 
 

@@ -32,7 +32,7 @@ _BY_HAND = "see its own output: python -c 'import tensorflow'"
 class Outcome(NamedTuple):
     """What a child process reported, and how it failed: empty if it did not."""
 
-    said: Mapping[str, Any]
+    reported: Mapping[str, Any]
     failure: str = ""
     remedy: str = ""
 
@@ -52,12 +52,12 @@ def look_at_trainings(timeout: float = TIMEOUT) -> Iterator[Finding]:
         ("loaded", "TensorFlow", "does not start", _loaded),
         ("devices", "devices", "cannot be listed", _devices),
     ):
-        if key not in cpu.said:
+        if key not in cpu.reported:
             yield problem(name, f"{failure}: {cpu.failure}", cpu.remedy)
             return
-        yield finding(cpu.said)
+        yield finding(cpu.reported)
     yield _training("training on CPUs", cpu)
-    if cpu.said["gpus"]:
+    if cpu.reported["gpus"]:
         yield _training("training on GPUs", train_apart("gpu", timeout))
 
 
@@ -77,11 +77,11 @@ def train_apart(kind: str, timeout: float, command: tuple[str, ...] = _CHILD) ->
         _kill(process)
         out, _ = process.communicate()
         remedy = f"{_BY_HAND}; or allow more time with --timeout."
-        return Outcome(_said(out), f"not done within {timeout:g} s, and killed", remedy)
+        return Outcome(_reported(out), f"not done within {timeout:g} s, and killed", remedy)
     finally:
         # Also when Ctrl-C ends the doctor.
         _kill(process)
-    return Outcome(_said(out), *_failure(process.returncode, err.decode(errors="replace")))
+    return Outcome(_reported(out), *_failure(process.returncode, err.decode(errors="replace")))
 
 
 def _environment() -> dict[str, str]:
@@ -103,13 +103,13 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _said(out: bytes) -> dict[str, Any]:
-    said: dict[str, Any] = {}
+def _reported(out: bytes) -> dict[str, Any]:
+    reported: dict[str, Any] = {}
     for line in out.splitlines():
         # The last one may be cut off.
         with contextlib.suppress(ValueError):
-            said.update(json.loads(line))
-    return said
+            reported.update(json.loads(line))
+    return reported
 
 
 def _failure(code: int, err: str) -> tuple[str, str]:
@@ -128,14 +128,14 @@ def _failure(code: int, err: str) -> tuple[str, str]:
     return f"it was killed by {name}; its last output: {last}", remedies.get(name, _BY_HAND)
 
 
-def _loaded(said: Mapping[str, Any]) -> Finding:
-    took = said["seconds_to_load"]
-    text = f"{said['loaded']} starts in {took:.1f} s"
+def _loaded(reported: Mapping[str, Any]) -> Finding:
+    took = reported["seconds_to_load"]
+    text = f"{reported['loaded']} starts in {took:.1f} s"
     return ok("TensorFlow", text, figures={"seconds": took})
 
 
 def _backend() -> Finding:
-    """What Keras is told to run on, by the environment or by its own file."""
+    """The backend that the environment, or Keras's own file, chooses for Keras."""
     name = "Keras's backend"
     try:
         home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
@@ -150,18 +150,17 @@ def _backend() -> Finding:
     return problem(name, text, remedy)
 
 
-def _devices(said: Mapping[str, Any]) -> Finding:
+def _devices(reported: Mapping[str, Any]) -> Finding:
     """The devices, and a GPU that is there without TensorFlow knowing."""
-    counts = Counter(said["devices"])
-    listed = ", ".join(f"{n} x {kind}" for kind, n in counts.items())
-    card = None if said["gpus"] else nvidia_card()
+    listed = ", ".join(f"{n} x {kind}" for kind, n in Counter(reported["devices"]).items())
+    card = None if reported["gpus"] else nvidia_card()
     if card is None:
-        alone = "" if said["gpus"] else "; more replicas by virtual CPUs"
-        return ok("devices", f"{listed}{alone}", figures={"gpus": said["gpus"]})
+        alone = "" if reported["gpus"] else "; more replicas by virtual CPUs"
+        return ok("devices", f"{listed}{alone}", figures={"gpus": reported["gpus"]})
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden in ("", "-1"):
         remedy = f"CUDA_VISIBLE_DEVICES={hidden!r} hides it: unset that."
-    elif not said["cuda"]:
+    elif not reported["cuda"]:
         remedy = "this TensorFlow was built without CUDA: pip install 'tensorflow[and-cuda]'"
     else:
         remedy = "CUDA's libraries are missing or old: pip install 'tensorflow[and-cuda]'"
@@ -183,11 +182,11 @@ def nvidia_card() -> str | None:
 
 
 def _training(name: str, outcome: Outcome) -> Finding:
-    said = outcome.said
-    if "due" not in said:
+    reported = outcome.reported
+    if "due" not in reported:
         return problem(name, f"failed: {outcome.failure}", outcome.remedy)
-    rows, due, wrong, took = (said[key] for key in ("rows", "due", "wrong", "seconds"))
-    text = f"{said['strategy']}: {rows} of {due} rows kept, {wrong} wrong, in {took:.1f} s"
+    rows, due, wrong, took = (reported[key] for key in ("rows", "due", "wrong", "seconds"))
+    text = f"{reported['strategy']}: {rows} of {due} rows kept, {wrong} wrong, in {took:.1f} s"
     remedy = "please report it, with the output of this command."
     figures = {"rows": rows, "seconds": took}
     return graded(name, text, remedy, figures, is_problem=rows != due or wrong > 0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from distwatch.cli.following.pace import Pace, Scales, free_space
+from distwatch.cli.following.pace import Pace, SizeGauge, free_space
 from distwatch.cli.following.signals import SignalLook, check_statistic, look_at
 from distwatch.errors import (
     ConfigError,
@@ -109,7 +109,7 @@ class Follower:
         self._phase = wanted.phase
         self._clock = clock
         self._pace = Pace()
-        self._scales = Scales(clock)
+        self._size = SizeGauge(clock)
         self._identity: tuple[str, str] | None = None
         #: What was there when the signals were read, and these.
         self._read: tuple[object, tuple[SignalLook, ...], int | None] = (None, (), None)
@@ -186,7 +186,7 @@ class Follower:
             last_step=last_step,
             per_second=self._pace.per_second(now),
             quiet=self._pace.quiet(now),
-            nbytes=self._scales.weigh(lambda: stored.nbytes, at_once=ended is not None),
+            nbytes=self._size.measure(lambda: stored.nbytes, at_once=ended is not None),
             free=free_space(self.path),
             ended=ended,
             absent=_absent(stored),

@@ -61,7 +61,7 @@ class Pace:
         )
 
 
-class Scales:
+class SizeGauge:
     """The size of a run in bytes, measured only as often as that is cheap.
 
     A longer run has more files, but must not cost more to follow.
@@ -72,14 +72,14 @@ class Scales:
         self._nbytes: int | None = None
         self._due = 0.0
 
-    def weigh(self, weigh: Callable[[], int], *, at_once: bool = False) -> int | None:
+    def measure(self, measure: Callable[[], int], *, at_once: bool = False) -> int | None:
         """Bytes, possibly not current unless ``at_once``; None where they are not known."""
         began = self._clock()
         if self._nbytes is not None and began < self._due and not at_once:
             return self._nbytes
         # Files come and go while they are counted.
         with contextlib.suppress(OSError):
-            self._nbytes = weigh()
+            self._nbytes = measure()
         ended = self._clock()
         self._due = ended + (ended - began) / _SHARE
         return self._nbytes

@@ -99,7 +99,8 @@ def progress(look: Look) -> Iterator[str]:
     else:
         yield f"step {look.last_step:,}"
         yield f"{look.stored.steps:,} committed"
-        yield from () if look.stored.lost else ["none lost"]
+        if not look.stored.lost:
+            yield "none lost"
     for pace, unit in zip(look.per_second or (), ("steps", "rows"), strict=False):
         yield f"{pace:,.0f} {unit}/s" if pace >= 100 else f"{pace:.3g} {unit}/s"
     if look.nbytes is not None:
@@ -150,12 +151,12 @@ def _troubles(look: Look) -> Iterator[str]:
 def _about(worker: Worker, behind: int) -> str:
     info = worker.info
     numbers = ", ".join(map(str, info.replicas))
-    said = f"worker {info.worker} (replica{'s' * (len(info.replicas) != 1)} {numbers})"
+    words = f"worker {info.worker} (replica{'s' * (len(info.replicas) != 1)} {numbers})"
     if behind:
-        said += f" is {counted(behind, 'step')} behind"
+        words += f" is {counted(behind, 'step')} behind"
     if _went_wrong(worker):
-        said += f", ended by an error: {printable(str(worker.ended))}"
-    return said
+        words += f", ended by an error: {printable(str(worker.ended))}"
+    return words
 
 
 def _went_wrong(worker: Worker) -> bool:
@@ -256,11 +257,10 @@ def _end(text: str, width: int, glyphs: Glyphs) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
+    hours, minutes = divmod(int(seconds) // 60, 60)
     if hours:
         return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes >= 5 else f"{60 * minutes + rest} s"
+    return f"{minutes} min" if minutes >= 5 else f"{int(seconds)} s"
 
 
 def as_data(look: Look) -> dict[str, Any]:

@@ -47,8 +47,9 @@ def sparkline(values: Any, broken: Any, width: int, glyphs: Glyphs = UNICODE) ->
     shown = _most_striking(np.asarray(values, np.float64), columns)
     marks = [bool(np.any(part)) for part in np.array_split(broken, columns)]
     heights = _heights(shown, len(glyphs.levels))
-    known = np.isfinite(shown)
-    levels = np.where(known, np.asarray(list(glyphs.levels))[heights], glyphs.unknown)
+    levels = np.where(
+        np.isfinite(shown), np.asarray(list(glyphs.levels))[heights], glyphs.unknown
+    )
     return "".join(np.where(marks, glyphs.broken, levels))
 
 
@@ -56,8 +57,7 @@ def _most_striking(values: npt.NDArray[np.float64], columns: int) -> npt.NDArray
     """One value a column: shape (columns,), NaN where none is finite."""
     # Halves, or the distance between two huge values would be infinite.
     half = np.where(np.isfinite(values), values, np.nan) / 2
-    signed = (half < 0).any()
-    centre = np.median(half[~np.isnan(half)]) if signed else 0.0
+    centre = np.median(half[~np.isnan(half)]) if (half < 0).any() else 0.0
     strikes = np.nan_to_num(np.abs(half - centre), nan=-1.0)
     places = np.array_split(np.arange(len(values)), columns)
     return 2 * half[[part[np.argmax(strikes[part])] for part in places]]

@@ -33,7 +33,7 @@ def test_what_a_child_said_before_it_crashed_is_kept():
         f"print({json.dumps(LOADED)!r}, flush=True); print('{{\"cut', end='', flush=True);"
         "import os; os.kill(os.getpid(), 4)"
     )
-    assert outcome.said == LOADED
+    assert outcome.reported == LOADED
     assert "SIGILL" in outcome.failure
     assert "AVX" in outcome.remedy
 
@@ -41,7 +41,7 @@ def test_what_a_child_said_before_it_crashed_is_kept():
 def test_an_error_is_told_by_its_last_line():
     outcome = apart("raise ImportError('libcud\\x1b[31ma')")
     assert outcome.failure == r"ImportError: libcud\x1b[31ma"
-    assert outcome.said == {}
+    assert outcome.reported == {}
 
 
 def test_a_child_that_hangs_is_ended_with_all_that_it_started():
@@ -56,7 +56,7 @@ def test_a_child_that_hangs_is_ended_with_all_that_it_started():
     assert time.monotonic() - start < 30
     assert "within 3 s" in outcome.failure
     assert "--timeout" in outcome.remedy
-    assert ended(outcome.said["inner"])
+    assert ended(outcome.reported["inner"])
 
 
 def ended(pid, seconds=10):
