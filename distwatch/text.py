@@ -18,10 +18,8 @@ def shortened(value: object, most: int = 200, *, quoted: bool = True) -> str:
     """An untrusted value for a message: quoted, and at most about ``most`` characters."""
     if isinstance(value, (list, tuple, dict)) and len(value) > most:
         return f"{type(value).__name__} of {len(value)}"
-    if quoted:
-        shown = repr(value[: most + 1] if isinstance(value, str) else value)
-    else:
-        shown = str(value)
+    beginning = value[: most + 1] if isinstance(value, str) else value
+    shown = repr(beginning) if quoted else str(beginning)
     return shown if len(shown) <= most else f"{shown[:most]}..."
 
 

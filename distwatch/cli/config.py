@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from distwatch.errors import ConfigError
 from distwatch.text import format_bytes, printable
 
 if TYPE_CHECKING:
-    from distwatch.config import Mistake, WatchConfig
+    from distwatch.config import WatchConfig
     from distwatch.signals import Selector
 
 #: The file that `distwatch config init` writes by default.
@@ -116,7 +116,9 @@ def check(
         for line in described:
             typer.echo(printable(line))
         for mistake in mistakes:
-            typer.echo(printable(_placed(file, mistake)), err=True)
+            # In the form of compilers, which editors can jump to.
+            line = f"{file}:{mistake.line or 1}: {mistake.text}"
+            typer.echo(printable(line), err=True)
     if mistakes:
         raise typer.Exit(REFUSED)
 
@@ -134,11 +136,6 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-def _placed(file: Path, mistake: Mistake) -> str:
-    """In the form of compilers, which editors can jump to."""
-    return f"{file}:{mistake.line or 1}: {mistake.text}"
-
-
 def _described(config: WatchConfig) -> Iterator[str]:
     """What such a Watch does, in words."""
     if config.signals is None:
@@ -150,13 +147,12 @@ def _described(config: WatchConfig) -> Iterator[str]:
 
 
 def _chosen(selector: Selector, config: WatchConfig) -> str:
-    patterns = [_written(pattern) for pattern in selector.chosen or ()]
+    patterns = [
+        each if isinstance(each, str) else f"re:{each.pattern}"
+        for each in selector.chosen or ()
+    ]
     reference = selector.reference or config.reference
     against = "their values" if reference == "none" else f"against {reference}"
     further = "".join(f", with {each.spec()['name']}" for each in selector.statistics)
     which = f" of {', '.join(patterns)}" if patterns else ""
     return f"{selector.kind}{which}, {against}, {selector.schedule or config.schedule}{further}"
-
-
-def _written(pattern: Any) -> str:
-    return pattern if isinstance(pattern, str) else f"re:{pattern.pattern}"

@@ -51,8 +51,11 @@ def the_run(given: str) -> str:
     if run_name(address) is not None:
         return given
     try:
-        children = location_of(address).children()
-        runs = [name for name in children if run_name(inside(address, name)) is not None]
+        runs = [
+            name
+            for name in location_of(address).children()
+            if run_name(inside(address, name)) is not None
+        ]
     except (DistwatchError, OSError):
         return given
     if len(runs) > _NAMED:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from distwatch.cli.following import Follower, Wanted, display_for, follow
+from distwatch.cli.following import Follower, Wanted, display
 from distwatch.errors import SetupError, training_imports
 
 #: Rows a replica and batch: the first batch has to divide evenly over the replicas.
@@ -42,7 +42,7 @@ def run_demo(store: Path, *, replicas: int, epochs: int, overwrite: bool) -> Non
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _train(store, replicas, epochs, overwrite)
 
-    follow(Follower(str(store), Wanted()), display_for(once=True), once=True)
+    display([Follower(str(store), Wanted()).look()], str(store), once=True)
     Console().print(_what_next(store), highlight=False, soft_wrap=True)
 
 
@@ -53,24 +53,20 @@ def _train(store: Path, replicas: int, epochs: int, overwrite: bool) -> None:
         from distwatch.training.strategies import mirrored
         from distwatch.training.watch import Watch
 
+    from sklearn.datasets import load_digits
+
     strategy = mirrored(replicas)
     watch = Watch(store, overwrite=overwrite)
     keras.utils.set_random_seed(1)
     with strategy.scope():
         model = _small_cnn()
-    images, digits = _digits()
+    # 1,797 digits of 8 x 8 pixels, with values from 0 to 16.
+    images, digits = load_digits(return_X_y=True)
+    images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
     rows = ROWS_PER_REPLICA * replicas
     # So that the last batch has a row for every replica: TensorFlow's convolutions need one.
     kept = len(images) // replicas * replicas
     model.fit(images[:kept], digits[:kept], batch_size=rows, epochs=epochs, callbacks=[watch])
-
-
-def _digits() -> tuple[Any, Any]:
-    """1,797 handwritten digits of 8 x 8 pixels, with values from 0 to 1."""
-    from sklearn.datasets import load_digits
-
-    images, digits = load_digits(return_X_y=True)
-    return (images / 16).astype("float32").reshape(-1, 8, 8, 1), digits
 
 
 def _small_cnn() -> Any:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from distwatch.cli.conventions import JsonOption, app, examples
 from distwatch.errors import ConfigError
 from distwatch.text import format_bytes
-
-if TYPE_CHECKING:
-    from distwatch.store import StoredRun
 
 
 @app.command(
@@ -47,9 +44,10 @@ def estimate(
 
     if like is not None:
         stored = StoredRun(like)
-        if not stored.steps:
+        if stored.last_step is None:
             raise ConfigError(f"{like} has no steps yet, so nothing can be estimated from it.")
-        size = round(stored.nbytes / _trained(stored) * steps)
+        # Also those steps count that the run did not record.
+        size = round(stored.nbytes / (1 + stored.last_step) * steps)
     else:
         info = made_up_info(signals, replicas, window=window, histogram=histogram)
         size = estimated_bytes(info, {info.tables[0].name: -(-steps // every)})
@@ -57,10 +55,3 @@ def estimate(
         typer.echo(json.dumps({"steps": steps, "bytes": size}))
     else:
         typer.echo(f"{steps:,} steps take about {format_bytes(size)}.")
-
-
-def _trained(stored: StoredRun) -> int:
-    """How many steps a run was watched for, including those that it did not record."""
-    tables = [table for table in stored.tables.values() if table.steps]
-    last = [table.read("step", slice(table.steps - 1, table.steps)) for table in tables]
-    return 1 + max(int(step[0]) for step in last)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from distwatch.event_files.options import EventOptions
     from distwatch.export import Wanted
     from distwatch.store import StoredRun
-
-    Progress = Callable[[int], None]
 
 _STDOUT = "-"
 
@@ -94,7 +92,7 @@ def export(
     name that begins with = + - or @ gets a ' before it. TensorBoard's wall time is that of
     the run's creation, since steps have none of their own.
     """
-    from distwatch.export import Wanted, check_pyarrow, statistics_of
+    from distwatch.export import Wanted, check_pyarrow, statistics_of, write_parquet
     from distwatch.store import StoredRun
 
     if not (tensorboard or parquet or csv):
@@ -117,17 +115,21 @@ def export(
         check_pyarrow()
     options = _event_options(tensorboard, wanted) if tensorboard else None
     for file in (parquet, csv):
-        _check_free(file, overwrite=overwrite)
-    # Messages must not mix with rows on stdout.
-    say = functools.partial(_say, err=csv == _STDOUT)
+        if file and file != _STDOUT:
+            _check_free(Path(file), overwrite=overwrite)
+
+    def say(line: str) -> None:
+        # Messages must not mix with rows on stdout.
+        typer.echo(printable(line), err=csv == _STDOUT)
+
     if options:
         say(_to_tensorboard(stored, phase, options, overwrite=overwrite))
     if parquet:
-        say(_to_parquet(stored, wanted, Path(parquet)))
+        say(_to_file(stored, Path(parquet), partial(write_parquet, stored, wanted)))
     if csv == _STDOUT:
         _to_stdout(stored, wanted)
     elif csv:
-        say(_to_csv(stored, wanted, Path(csv)))
+        say(_to_file(stored, Path(csv), partial(_write_csv_file, stored, wanted)))
 
 
 def _event_options(folder: str, wanted: Wanted) -> EventOptions:
@@ -164,24 +166,19 @@ def _to_tensorboard(
     )
 
 
-def _to_parquet(stored: StoredRun, wanted: Wanted, path: Path) -> str:
-    from distwatch.export import write_parquet
-
-    with _written(stored, str(path)) as progress, _replacing(path) as partial:
-        rows = write_parquet(stored, wanted, partial, progress=progress)
+def _to_file(stored: StoredRun, path: Path, write: Callable[..., int]) -> str:
+    with _written(stored, str(path)) as progress, _replacing(path) as unfinished:
+        rows = write(unfinished, progress=progress)
     return f"{path}: {rows:,} rows, {format_bytes(path.stat().st_size)}"
 
 
-def _to_csv(stored: StoredRun, wanted: Wanted, path: Path) -> str:
+def _write_csv_file(
+    stored: StoredRun, wanted: Wanted, path: Path, *, progress: Callable[[int], None]
+) -> int:
     from distwatch.export import write_csv
 
-    with (
-        _written(stored, str(path)) as progress,
-        _replacing(path) as partial,
-        partial.open("w", encoding="utf-8", newline="") as file,
-    ):
-        rows = write_csv(stored, wanted, file, progress=progress)
-    return f"{path}: {rows:,} rows, {format_bytes(path.stat().st_size)}"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        return write_csv(stored, wanted, file, progress=progress)
 
 
 def _to_stdout(stored: StoredRun, wanted: Wanted) -> None:
@@ -196,10 +193,7 @@ def _to_stdout(stored: StoredRun, wanted: Wanted) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _check_free(target: str | None, *, overwrite: bool) -> None:
-    if target is None or target == _STDOUT:
-        return
-    path = Path(target)
+def _check_free(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give the name of a file.")
     if path.exists() and not overwrite:
@@ -209,27 +203,23 @@ def _check_free(target: str | None, *, overwrite: bool) -> None:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary file that replaces ``path`` once it is complete, and never before."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield partial
-        partial.replace(path)
+        yield unfinished
+        unfinished.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _written(stored: StoredRun, target: str) -> Iterator[Progress]:
+def _written(stored: StoredRun, target: str) -> Iterator[Callable[[int], None]]:
     """A progress bar over the steps of all tables; disk errors become a NotWritableError."""
     steps = sum(table.steps for table in stored.tables.values())
     try:
         with progress_bar() as bar:
             task = bar.add_task(f"writing {printable(target)}", total=steps)
             yield lambda done: bar.advance(task, done)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
         raise NotWritableError(f"{target} could not be written: {error}.") from error
-
-
-def _say(line: str, *, err: bool) -> None:
-    typer.echo(printable(line), err=err)

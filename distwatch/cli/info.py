@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from distwatch.cli.conventions import (
@@ -48,9 +48,8 @@ def _show(described: dict[str, Any]) -> None:
     from distwatch.analysis.facts import facts_of
 
     console = Console()
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="bold", no_wrap=True)
-    facts.add_column(overflow="fold")
+    columns = Column(style="bold", no_wrap=True), Column(overflow="fold")
+    facts = Table.grid(*columns, padding=(0, 2))
     for name, value in facts_of(described):
         facts.add_row(name, Text(printable(value)))
     console.print(facts)
@@ -67,6 +66,6 @@ def _show(described: dict[str, Any]) -> None:
 
 
 def _how(table: dict[str, Any]) -> tuple[str, str, str]:
-    further = [statistic["name"] for statistic in table["statistics"]]
-    further += ["tensor"] if table["tensor"] else []
+    tensor = ["tensor"] if table["tensor"] else []
+    further = [*(statistic["name"] for statistic in table["statistics"]), *tensor]
     return str(table["committed_steps"]), table["schedule"], ", ".join(further)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
 from distwatch.cli.conventions import (
     PhaseOption,
@@ -86,14 +86,12 @@ def report(
     paths = [run] if other is None else [run, other]
     check_patterns(paths, signals or (), phase)
     with progress_bar() as bar:
-        reading = bar.add_task("reading", total=None)
-        read = read_runs(paths, phase=phase, progress=_moves(bar, reading))
+        read = read_runs(paths, phase=phase, progress=_shown(bar, "reading"))
         size = write_page(read, output, title=title)
         images = []
         if png is not None:
-            drawing = bar.add_task("drawing", total=None)
             images = write_images(
-                read, png, signals=signals or (), progress=_moves(bar, drawing)
+                read, png, signals=signals or (), progress=_shown(bar, "drawing")
             )
     typer.echo(f"{printable(str(output))}: {format_bytes(size)}, opens without a network.")
     if png is not None:
@@ -102,5 +100,6 @@ def report(
         typer.launch(str(output.resolve()))
 
 
-def _moves(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
+def _shown(bar: Progress, what: str) -> Callable[[int, int], None]:
+    task = bar.add_task(what, total=None)
     return lambda done, total: bar.update(task, completed=done, total=total)

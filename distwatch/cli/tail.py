@@ -56,11 +56,11 @@ def tail(
     lie apart and which replica is furthest from the others, NaN and Inf. Elsewhere: one line
     per update.
     """
-    from distwatch.cli.following import Follower, Wanted, display_for, follow
+    from distwatch.cli.following import Follower, Wanted, display, follow
 
     follower = Follower(run, Wanted(phase, tuple(signals or ()), statistic, last))
-    display = display_for(once=once, as_json=as_json)
+    looks = follow(follower, interval=interval, once=once, wait=wait)
     try:
-        follow(follower, display, interval=interval, once=once, wait=wait)
+        display(looks, run, once=once, as_json=as_json)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

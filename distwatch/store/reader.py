@@ -60,6 +60,16 @@ class StoredRun:
         return max((table.steps for table in self.tables.values()), default=0)
 
     @property
+    def last_step(self) -> int | None:
+        """The number of the last committed step; None if there is none."""
+        last = [
+            int(table.read("step", slice(table.steps - 1, table.steps))[0])
+            for table in self.tables.values()
+            if table.steps
+        ]
+        return max(last, default=None)
+
+    @property
     def lost(self) -> int:
         """How many steps were due and are not there, summed over tables."""
         return sum(table.lost for table in self.tables.values())
@@ -140,6 +150,13 @@ class Worker(NamedTuple):
     info: RunInfo
     tables: dict[str, ReadableTable]
     latest: Segment
+
+    @property
+    def ended(self) -> str | None:
+        """What ended its writing: an error before "closed"; None while a table goes on."""
+        ends = [table.ended or "" for table in self.latest.tables.values()]
+        order = ("", *sorted({*ends} - {"", schema.CLOSED}), schema.CLOSED)
+        return min(ends, key=order.index, default=None) or None
 
     @property
     def steps(self) -> int:

@@ -1,6 +1,7 @@
 """What `distwatch tail` reads of a run that is being written, whatever happens to it."""
 
 import functools
+import io
 import json
 import shutil
 import threading
@@ -8,13 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from tailed import NAMES, begin, delta, drawn, info_of, look, write
 
 import distwatch as dw
 from distwatch.cli.following import Follower, Wanted, following
-from distwatch.cli.following.pace import Pace, Scales
+from distwatch.cli.following.pace import Pace, SizeGauge
 from distwatch.cli.following.picture import Picture
-from distwatch.cli.following.sparkline import ASCII, UNICODE, glyphs_for, sparkline
+from distwatch.cli.following.sparkline import ASCII, UNICODE, sparkline
 from distwatch.errors import NotARunError
 from distwatch.records import Origin
 from distwatch.store import StoreWriter, claim
@@ -67,10 +69,15 @@ def test_unknown_values_are_gaps_and_extremes_are_drawn():
     assert sparkline([], [], 9) == sparkline([1.0], [False], 0) == ""
 
 
-def test_terminals_without_blocks_get_other_characters():
-    assert glyphs_for("utf-8") == UNICODE
-    for encoding in ("ascii", "latin-1", "nonsense", None):
-        assert glyphs_for(encoding) == ASCII
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_terminals_without_blocks_get_other_characters(tmp_path, encoding):
+    seen = look(fake_run(tmp_path / "run.zarr").path)
+    output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    Console(width=100, file=output).print(Picture(seen))
+    output.seek(0)
+    shown = set(output.read())
+    assert bool(shown & set(UNICODE.levels)) is (encoding == "utf-8")
+    assert bool(shown & set(ASCII.levels) - set("-_.=*")) is (encoding != "utf-8")
     assert "".join(ASCII).isascii()
 
 
@@ -81,7 +88,12 @@ def test_a_look_says_what_the_run_says(tmp_path):
     path = fake_run(tmp_path / "run.zarr", steps=43, replicas=3, lost=4).path
     run = dw.open_run(path)
     seen = look(path, last=20)
-    assert (seen.steps, seen.last_step, seen.lost, seen.ended) == (43, 42, 4, "closed")
+    assert (seen.stored.steps, seen.last_step, seen.stored.lost, seen.ended) == (
+        43,
+        42,
+        4,
+        "closed",
+    )
     assert seen.nbytes == sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
     assert [each.name for each in seen.signals] == run.signals
     for each in seen.signals:
@@ -210,11 +222,14 @@ def test_a_lagging_worker_is_named_and_waited_for(tmp_path):
     first, second = begin(path, *infos)
     write(first, infos[0], range(4))
     seen = look(path)
-    assert [(each.steps, each.behind) for each in seen.workers] == [(4, 0), (0, 4)]
+    assert [(each.steps, seen.behind(each)) for each in seen.stored.workers] == [(4, 0), (0, 4)]
     write(second, infos[1], range(4))
     write(first, infos[0], range(4, 14))
     seen = look(path)
-    assert [(each.steps, each.behind) for each in seen.workers] == [(14, 0), (4, 10)]
+    assert [(each.steps, seen.behind(each)) for each in seen.stored.workers] == [
+        (14, 0),
+        (4, 10),
+    ]
     assert "worker 1 (replicas 2, 3) is 10 steps behind" in drawn(Picture(seen))
     # A step that half of the replicas have looks like a smaller change.
     assert [len(each.values) for each in seen.signals] == [4, 4, 4]
@@ -283,20 +298,20 @@ def test_the_pace_is_counted_from_commit_to_commit():
     assert pace.per_second(60.0) is None
 
 
-def test_weighing_takes_a_small_part_of_the_time():
-    now, weighed = [0.0], []
+def test_measuring_the_size_takes_a_small_part_of_the_time():
+    now, measured = [0.0], []
 
-    def weigh():
-        weighed.append(now[0])
+    def measure():
+        measured.append(now[0])
         now[0] += 0.5
-        return len(weighed)
+        return len(measured)
 
-    scales = Scales(lambda: now[0])
+    gauge = SizeGauge(lambda: now[0])
     for second in range(100):
         now[0] = max(now[0], float(second))
-        assert scales.weigh(weigh)
-    assert len(weighed) == 4
-    assert scales.weigh(weigh, at_once=True) == 5
+        assert gauge.measure(measure)
+    assert len(measured) == 4
+    assert gauge.measure(measure, at_once=True) == 5
 
 
 # What may happen to a run.
@@ -347,7 +362,7 @@ def test_what_is_mended_in_a_moment_is_no_error(tmp_path):
     away = tmp_path / "away"
     path.rename(away)
     threading.Timer(0.3, lambda: away.rename(path)).start()
-    assert follower.look().steps == 9
+    assert follower.look().stored.steps == 9
 
 
 def test_a_training_that_is_taken_up_again_is_followed(tmp_path):
@@ -360,7 +375,7 @@ def test_a_training_that_is_taken_up_again_is_followed(tmp_path):
     writer = StoreWriter(path, again)
     write(writer, again, range(12, 15))
     seen = follower.look()
-    assert (seen.steps, seen.last_step, len(seen.signals[0].values)) == (15, 14, 15)
+    assert (seen.stored.steps, seen.last_step, len(seen.signals[0].values)) == (15, 14, 15)
     writer.close()
     assert follower.look().ended == "closed"
 
@@ -369,9 +384,9 @@ def test_a_phase_stays_when_another_one_comes(tmp_path):
     test, train = (info_of(phase=phase) for phase in ("test", "train"))
     write(begin(tmp_path / "run.zarr", test), test, range(3))
     follower = Follower(str(tmp_path / "run.zarr"), Wanted())
-    assert follower.look().phase == "test"
+    assert follower.look().stored.info.phase == "test"
     write(StoreWriter(tmp_path / "run.zarr", train), train, range(9))
-    assert (follower.look().phase, follower.look().steps) == ("test", 3)
+    assert (follower.look().stored.info.phase, follower.look().stored.steps) == ("test", 3)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from distwatch.cli.conventions import (
     REFUSED,
@@ -17,10 +17,8 @@ from distwatch.cli.conventions import (
     progress_bar,
     safe,
 )
+from distwatch.cli.doctor.findings import Finding
 from distwatch.cli.doctor.trainings import TIMEOUT
-
-if TYPE_CHECKING:
-    from distwatch.cli.doctor.checks import Finding
 
 _STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "problem": "red"}
 
@@ -56,26 +54,26 @@ def doctor(
     Checks what is installed; whether TensorFlow trains under MirroredStrategy, on virtual
     CPUs and on GPUs, with every row right; how fast runs are written to --store.
     """
-    from distwatch.cli.doctor.checks import PROBLEM, WARNING, checks, findings_of
+    from distwatch.cli.doctor.checks import checks, findings_of
 
     planned = checks(store, quick=quick, timeout=timeout)
     found: dict[str, list[Finding]] = {}
     with progress_bar() as progress:
         looking = progress.add_task("", total=len(planned))
-        for check in planned:
-            progress.update(looking, description=check.topic)
-            found[check.topic] = findings_of(check)
+        for topic, look in planned.items():
+            progress.update(looking, description=topic)
+            found[topic] = findings_of(topic, look)
             progress.advance(looking)
     verdicts = [each.verdict for findings in found.values() for each in findings]
-    problems, warnings = verdicts.count(PROBLEM), verdicts.count(WARNING)
+    problems, warnings = verdicts.count("problem"), verdicts.count("warning")
     if as_json:
         listed = [
             {"topic": topic, **vars(each)}
             for topic, each_of in found.items()
             for each in each_of
         ]
-        counts = {"problems": problems, "warnings": warnings}
-        typer.echo(json.dumps({**counts, "findings": listed}, indent=2))
+        counted = {"problems": problems, "warnings": warnings, "findings": listed}
+        typer.echo(json.dumps(counted, indent=2))
     else:
         _show(found)
         typer.echo(_in_all(problems, warnings))
@@ -84,10 +82,8 @@ def doctor(
 
 
 def _show(found: dict[str, list[Finding]]) -> None:
-    lines = Table.grid(padding=(0, 2, 0, 0))
-    lines.add_column(no_wrap=True)
-    lines.add_column(no_wrap=True)
-    lines.add_column(overflow="fold")
+    kept_whole = [Column(no_wrap=True), Column(no_wrap=True)]
+    lines = Table.grid(*kept_whole, Column(overflow="fold"), padding=(0, 2, 0, 0))
     for topic, findings in found.items():
         lines.add_row(f"[bold]{topic}[/bold]")
         for each in findings:

@@ -4,47 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
-
-Verdict = Literal["ok", "note", "warning", "problem"]
-
-#: A note is about something that is missing and optional.
-OK: Verdict = "ok"
-NOTE: Verdict = "note"
-WARNING: Verdict = "warning"
-PROBLEM: Verdict = "problem"
 
 
 @dataclass(frozen=True)
 class Finding:
     """One line of the doctor's output.
 
-    ``remedy`` says what to do about anything but OK; ``figures`` are measurements, by names
-    that end in their unit.
+    A note is about something that is missing and optional. ``remedy`` says what to do about
+    anything but OK; ``figures`` are measurements, by names that end in their unit.
     """
 
+    verdict: Literal["ok", "note", "warning", "problem"]
     name: str
-    verdict: Verdict
     text: str
     remedy: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-def ok(name: str, text: str, **figures: float) -> Finding:
-    """It works."""
-    return Finding(name, OK, text, figures=figures)
+ok = partial(Finding, "ok")
+note = partial(Finding, "note")
+warning = partial(Finding, "warning")
+problem = partial(Finding, "problem")
 
 
-def note(name: str, text: str, remedy: str = "") -> Finding:
-    """Something optional is missing."""
-    return Finding(name, NOTE, text, remedy)
-
-
-def warning(name: str, text: str, remedy: str, **figures: float) -> Finding:
-    """It works, but not as well as it could."""
-    return Finding(name, WARNING, text, remedy, figures)
-
-
-def problem(name: str, text: str, remedy: str, **figures: float) -> Finding:
-    """It does not work."""
-    return Finding(name, PROBLEM, text, remedy, figures)
+def graded(
+    name: str,
+    text: str,
+    remedy: str,
+    figures: Mapping[str, float] | None = None,
+    *,
+    is_problem: bool = False,
+    is_warning: bool = False,
+) -> Finding:
+    """A finding whose verdict a measurement decides; OK if it is neither of the two."""
+    if not (is_problem or is_warning):
+        return ok(name, text, figures=figures or {})
+    verdict = problem if is_problem else warning
+    return verdict(name, text, remedy, figures or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import distwatch
-from distwatch.cli.doctor.findings import Finding, note, ok, problem, warning
+from distwatch.cli.doctor.findings import Finding, graded, note, ok, problem, warning
 from distwatch.report.browsers import browser
 
 #: Packages with a line of their own; the others share one if nothing is wrong.
@@ -33,7 +34,11 @@ _EXTRAS = {
 def look_at_software() -> Iterator[Finding]:
     """Python, distwatch, what it needs, and what it could have besides."""
     cpus = os.cpu_count() or 1
-    yield ok("machine", f"{platform.system()} {platform.machine()}, {cpus} CPUs", cpus=cpus)
+    yield ok(
+        "machine",
+        f"{platform.system()} {platform.machine()}, {cpus} CPUs",
+        figures={"cpus": cpus},
+    )
     try:
         package = metadata.metadata("distwatch")
         needed = [Requirement(text) for text in metadata.requires("distwatch") or []]
@@ -42,11 +47,17 @@ def look_at_software() -> Iterator[Finding]:
         text = f"{distwatch.__version__}, not installed, so what it needs is not known"
         yield warning("distwatch", text, "pip install -e . in its checkout.")
         return
-    yield _python(package["Requires-Python"])
+    have, wanted = platform.python_version(), package["Requires-Python"] or ""
+    yield graded(
+        "Python",
+        f"{have}; distwatch needs {wanted}",
+        "use another Python.",
+        is_problem=not SpecifierSet(wanted).contains(have, prereleases=True),
+    )
     yield ok("distwatch", distwatch.__version__)
     required = [each for each in needed if _applies(each, "")]
     known = set(package.get_all("Provides-Extra") or []) & set(_EXTRAS)
-    training = _members("tensorflow", needed)
+    training = list(_members("tensorflow", needed))
     if any(version_of(each.name) for each in training):
         # Who trains needs both, in these versions; who only reads needs neither.
         required += training
@@ -58,22 +69,11 @@ def look_at_software() -> Iterator[Finding]:
 
 def version_of(name: str) -> str | None:
     """The version of a package; None where it is not installed."""
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        pass
-    if name != "tensorflow":
-        return None
     # TensorFlow also comes as tensorflow-cpu, tf-nightly, ...
-    others = metadata.packages_distributions().get(name, [])
+    others = metadata.packages_distributions().get(name) if name == "tensorflow" else None
     return metadata.version(others[0]) if others else None
-
-
-def _python(wanted: str | None) -> Finding:
-    have = platform.python_version()
-    if SpecifierSet(wanted or "").contains(have, prereleases=True):
-        return ok("Python", have)
-    return problem("Python", f"{have}, and distwatch needs {wanted}", "use another Python.")
 
 
 def _required(needed: list[Requirement]) -> Iterator[Finding]:
@@ -92,7 +92,7 @@ def _required(needed: list[Requirement]) -> Iterator[Finding]:
 
 
 def _extra(extra: str, purpose: str, needed: list[Requirement]) -> Finding:
-    members = _members(extra, needed)
+    members = list(_members(extra, needed))
     missing = [f"{each.name} {wrong}" for each in members if (wrong := _what_is_wrong(each))]
     if missing:
         text = f"for {purpose}: {', '.join(missing)}"
@@ -105,16 +105,15 @@ def _extra(extra: str, purpose: str, needed: list[Requirement]) -> Finding:
     return ok(f"[{extra}]", f"for {purpose}: {there}")
 
 
-def _members(extra: str, needed: list[Requirement]) -> list[Requirement]:
+def _members(extra: str, needed: list[Requirement]) -> Iterator[Requirement]:
     """What an extra adds, with what the extras add that it names."""
-    own = [each for each in needed if _applies(each, extra) and not _applies(each, "")]
-    members = []
-    for each in own:
+    for each in needed:
+        if not _applies(each, extra) or _applies(each, ""):
+            continue
         if each.name == "distwatch":
-            members += [m for inner in sorted(each.extras) for m in _members(inner, needed)]
+            yield from (m for inner in sorted(each.extras) for m in _members(inner, needed))
         else:
-            members.append(each)
-    return members
+            yield each
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:

@@ -12,15 +12,25 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from distwatch.cli.doctor.findings import Finding, ok, problem, warning
-from distwatch.errors import ConfigError, DistwatchError
+import numpy as np
+
+from distwatch.cli.doctor.findings import Finding, graded, ok, problem
+from distwatch.errors import ConfigError, DamagedStoreError, DistwatchError
+from distwatch.records import Block, RunInfo
+from distwatch.store import (
+    StoredRun,
+    StoreWriter,
+    claim,
+    is_run,
+    location_of,
+    made_up_block,
+    made_up_info,
+    now,
+)
 from distwatch.store.addresses import Address, address_of, inside, scheme_of
+from distwatch.store.schema import root_attributes
 from distwatch.text import format_bytes
-
-if TYPE_CHECKING:
-    from distwatch.records import Block, RunInfo
 
 #: The training that a place is measured against: signals, replicas, steps a second.
 SIGNALS, REPLICAS, PACE = 40, 2, 100
@@ -75,12 +85,14 @@ def look_at_target(target: str) -> Iterator[Finding]:
     """Whether runs can be written there, how fast, and how many of them."""
     try:
         address = place_of(target)
-        stands = "kept by the process only" if scheme_of(address) == "memory" else "writable"
+        state = "kept by the process only" if scheme_of(address) == "memory" else "writable"
         speed = measure(address)
     except (DistwatchError, OSError) as error:
         yield problem("place", f"{error}", "choose another --store, or fix this one.")
         return
-    yield ok("place", f"{_said(target)}, {stands}")
+    asked = address_of(target)
+    shown = asked.absolute() if isinstance(asked, Path) else asked
+    yield ok("place", f"{shown}, {state}")
     yield _writing(speed)
     if isinstance(address, Path):
         yield _syncing(measure(address, synced=True), address.parent)
@@ -96,8 +108,6 @@ def place_of(target: str) -> Address:
     name = f".distwatch-doctor-{uuid.uuid4().hex}.zarr"
     address = address_of(target)
     if isinstance(address, Path):
-        from distwatch.store import is_run
-
         folder = address.absolute()
         if folder.is_file():
             raise ConfigError(f"{folder} is a file; a run is a folder of its own.")
@@ -124,9 +134,6 @@ def measure(address: Address, *, synced: bool = False) -> Speed:
     Raises:
         StoreError: it cannot be written there, or is not what was written.
     """
-    from distwatch.store import claim, location_of, made_up_info, now
-    from distwatch.store.schema import root_attributes
-
     info = made_up_info(SIGNALS, REPLICAS, window=_STEPS)
     location = location_of(address)
     try:
@@ -142,10 +149,6 @@ def measure(address: Address, *, synced: bool = False) -> Speed:
 
 
 def _write(address: Address, info: RunInfo, synced: bool) -> Speed:
-    import numpy as np
-
-    from distwatch.store import StoreWriter, location_of, made_up_block
-
     random = np.random.default_rng(0)
     made = [made_up_block(info, number, random) for number in range(4)]
     location = location_of(address)
@@ -166,58 +169,55 @@ def _write(address: Address, info: RunInfo, synced: bool) -> Speed:
 
 def _moved(block: Block, number: int) -> Block:
     """The same rows at the steps of another block."""
-    import numpy as np
-
     steps = np.arange(number * len(block), (number + 1) * len(block))
     return replace(block, step=steps, iteration=steps + 1)
 
 
 def _read_back(address: Address, made: list[Block], written: int) -> None:
-    import numpy as np
-
-    from distwatch.errors import DamagedStoreError
-    from distwatch.store import StoredRun
-
     (table,) = StoredRun(address).tables.values()
     length = len(made[0])
     last = table.read("rows", slice((written - 1) * length, written * length))
-    there = table.steps == written * length
-    if not there or not np.array_equal(last, made[(written - 1) % len(made)].rows):
+    expected = made[(written - 1) % len(made)].rows
+    if table.steps != written * length or not np.array_equal(last, expected):
         raise DamagedStoreError(f"{address}: what was read is not what was written.")
 
 
 def _writing(speed: Speed) -> Finding:
     needed = PACE / _STEPS
-    times = speed.rate / needed
+    too_slow = speed.rate < needed
     text = (
         f"{speed.rate:.3g} blocks/s, {format_bytes(speed.raw / speed.seconds)}/s; "
         f"{SIGNALS} signals on {REPLICAS} replicas at {PACE} steps/s need {needed:.2g} "
         f"blocks/s"
     )
-    if times < 1:
-        return problem("writing", text, f"rows would be lost: {_SLOWER}", **speed.figures)
-    if times < _MARGIN:
-        return warning("writing", text, _SLOWER, **speed.figures)
-    return ok("writing", text, **speed.figures)
+    return graded(
+        "writing",
+        text,
+        f"rows would be lost: {_SLOWER}" if too_slow else _SLOWER,
+        speed.figures,
+        is_problem=too_slow,
+        is_warning=speed.rate < _MARGIN * needed,
+    )
 
 
 def _syncing(speed: Speed, folder: Path) -> Finding:
     took = 1000 * sync_seconds(folder)
     text = f"{took:.2g} ms a file; with durability: power {speed.rate:.3g} blocks/s"
-    figures: dict[str, Any] = {"sync_milliseconds": took, **speed.figures}
-    if took > _SLOW_SYNC_MS:
-        remedy = "use another disk for durability: power."
-        return warning("sync to disk", text, remedy, **figures)
-    return ok("sync to disk", text, **figures)
+    return graded(
+        "sync to disk",
+        text,
+        "use another disk for durability: power.",
+        {"sync_milliseconds": took, **speed.figures},
+        is_warning=took > _SLOW_SYNC_MS,
+    )
 
 
 def sync_seconds(folder: Path, times: int = 8) -> float:
     """Seconds to sync a small file to the disk: the median of several."""
     took = []
     for _ in range(times):
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(4096))
-            file.flush()
             start = time.perf_counter()
             os.fsync(file.fileno())
             took.append(time.perf_counter() - start)
@@ -231,14 +231,11 @@ def _free(folder: Path, speed: Speed) -> Finding:
         f"{format_bytes(free)}: {steps / 1e6:,.2g} million steps of {SIGNALS} signals on "
         f"{REPLICAS} replicas"
     )
-    remedy = "free some space, or limit the run: max_bytes: 1GB."
-    if free < _NO_ROOM:
-        return problem("free", text, remedy, free_bytes=free)
-    if free < _ROOM:
-        return warning("free", text, remedy, free_bytes=free)
-    return ok("free", text, free_bytes=free)
-
-
-def _said(target: str) -> str:
-    address = address_of(target)
-    return str(address.absolute() if isinstance(address, Path) else address)
+    return graded(
+        "free",
+        text,
+        "free some space, or limit the run: max_bytes: 1GB.",
+        {"free_bytes": free},
+        is_problem=free < _NO_ROOM,
+        is_warning=free < _ROOM,
+    )

@@ -6,18 +6,16 @@ import contextlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import distwatch
-from distwatch.cli.doctor.findings import Finding, note, ok, problem, warning
+from distwatch.cli.doctor.findings import Finding, graded, note, ok, problem, warning
 from distwatch.text import printable
 
 #: Seconds in which a tiny training ends on any machine, also from a slow network disk.
@@ -31,11 +29,10 @@ _LONGEST = 300
 _BY_HAND = "see its own output: python -c 'import tensorflow'"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a child process reported, and how it failed: empty if it did not."""
 
-    said: Mapping[str, Any]
+    reported: Mapping[str, Any]
     failure: str = ""
     remedy: str = ""
 
@@ -51,12 +48,16 @@ def look_at_trainings(timeout: float = TIMEOUT) -> Iterator[Finding]:
         return
     yield _backend()
     cpu = train_apart("cpu", timeout)
-    yield from _start(cpu)
-    if "devices" not in cpu.said:
-        return
-    yield _devices(cpu.said)
+    for key, name, failure, finding in (
+        ("loaded", "TensorFlow", "does not start", _loaded),
+        ("devices", "devices", "cannot be listed", _devices),
+    ):
+        if key not in cpu.reported:
+            yield problem(name, f"{failure}: {cpu.failure}", cpu.remedy)
+            return
+        yield finding(cpu.reported)
     yield _training("training on CPUs", cpu)
-    if cpu.said["gpus"]:
+    if cpu.reported["gpus"]:
         yield _training("training on GPUs", train_apart("gpu", timeout))
 
 
@@ -76,24 +77,22 @@ def train_apart(kind: str, timeout: float, command: tuple[str, ...] = _CHILD) ->
         _kill(process)
         out, _ = process.communicate()
         remedy = f"{_BY_HAND}; or allow more time with --timeout."
-        return Outcome(_said(out), f"not done within {timeout:g} s, and killed", remedy)
+        return Outcome(_reported(out), f"not done within {timeout:g} s, and killed", remedy)
     finally:
         # Also when Ctrl-C ends the doctor.
         _kill(process)
-    return Outcome(_said(out), *_failure(process.returncode, err.decode(errors="replace")))
+    return Outcome(_reported(out), *_failure(process.returncode, err.decode(errors="replace")))
 
 
 def _environment() -> dict[str, str]:
     # The child finds the distwatch that asks, however that was found; what Keras runs on is
     # looked at apart from whether TensorFlow works.
-    root = str(Path(distwatch.__file__).parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
+    paths = [str(Path(distwatch.__file__).parents[1]), os.environ.get("PYTHONPATH")]
     return {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
         **os.environ,
-        **quiet,
         "KERAS_BACKEND": "tensorflow",
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
 
 
@@ -104,21 +103,20 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _said(out: bytes) -> dict[str, Any]:
-    said: dict[str, Any] = {}
+def _reported(out: bytes) -> dict[str, Any]:
+    reported: dict[str, Any] = {}
     for line in out.splitlines():
         # The last one may be cut off.
         with contextlib.suppress(ValueError):
-            said.update(json.loads(line))
-    return said
+            reported.update(json.loads(line))
+    return reported
 
 
 def _failure(code: int, err: str) -> tuple[str, str]:
     """What went wrong and what to do, by how a process ended; two empty texts if well."""
     if code == 0:
         return "", ""
-    lines = [line for line in err.splitlines() if line.strip()]
-    last = printable(lines[-1])[:_LONGEST] if lines else "no output"
+    last = printable(err.strip().rpartition("\n")[2])[:_LONGEST] or "no output"
     if code > 0:
         return last, _BY_HAND
     name = signal.Signals(-code).name
@@ -130,25 +128,18 @@ def _failure(code: int, err: str) -> tuple[str, str]:
     return f"it was killed by {name}; its last output: {last}", remedies.get(name, _BY_HAND)
 
 
-def _start(outcome: Outcome) -> Iterator[Finding]:
-    """Whether TensorFlow and Keras start."""
-    said = outcome.said
-    if "loaded" not in said:
-        yield problem("TensorFlow", f"does not start: {outcome.failure}", outcome.remedy)
-        return
-    took = said["seconds_to_load"]
-    text = f"{said['loaded']} starts in {took:.1f} s"
-    yield ok("TensorFlow", text, seconds=took)
-    if "devices" not in said:
-        yield problem("devices", f"cannot be listed: {outcome.failure}", outcome.remedy)
+def _loaded(reported: Mapping[str, Any]) -> Finding:
+    took = reported["seconds_to_load"]
+    text = f"{reported['loaded']} starts in {took:.1f} s"
+    return ok("TensorFlow", text, figures={"seconds": took})
 
 
 def _backend() -> Finding:
-    """What Keras is told to run on, by the environment or by its own file."""
+    """The backend that the environment, or Keras's own file, chooses for Keras."""
     name = "Keras's backend"
     try:
-        home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
-        written = json.loads((Path(home) / "keras.json").read_text())["backend"]
+        home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        written = json.loads((home / "keras.json").read_text())["backend"]
     except (OSError, RuntimeError, ValueError, TypeError, KeyError):
         written = "tensorflow"
     backend = os.environ.get("KERAS_BACKEND") or written
@@ -159,34 +150,30 @@ def _backend() -> Finding:
     return problem(name, text, remedy)
 
 
-def _devices(said: Mapping[str, Any]) -> Finding:
+def _devices(reported: Mapping[str, Any]) -> Finding:
     """The devices, and a GPU that is there without TensorFlow knowing."""
-    counts = Counter(said["devices"])
-    listed = ", ".join(f"{n} x {kind}" for kind, n in counts.items())
-    card = None if said["gpus"] else nvidia_card()
+    listed = ", ".join(f"{n} x {kind}" for kind, n in Counter(reported["devices"]).items())
+    card = None if reported["gpus"] else nvidia_card()
     if card is None:
-        alone = "" if said["gpus"] else "; more replicas by virtual CPUs"
-        return ok("devices", f"{listed}{alone}", gpus=said["gpus"])
+        alone = "" if reported["gpus"] else "; more replicas by virtual CPUs"
+        return ok("devices", f"{listed}{alone}", figures={"gpus": reported["gpus"]})
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden in ("", "-1"):
         remedy = f"CUDA_VISIBLE_DEVICES={hidden!r} hides it: unset that."
-    elif not said["cuda"]:
+    elif not reported["cuda"]:
         remedy = "this TensorFlow was built without CUDA: pip install 'tensorflow[and-cuda]'"
     else:
         remedy = "CUDA's libraries are missing or old: pip install 'tensorflow[and-cuda]'"
-    return warning("devices", f"{listed}; TensorFlow does not see {card}", remedy, gpus=0)
+    return warning("devices", f"{listed}; TensorFlow does not see {card}", remedy, {"gpus": 0})
 
 
 def nvidia_card() -> str | None:
     """What says that there is an NVIDIA GPU, whether TensorFlow sees it or not."""
     if Path("/dev/nvidia0").exists():
         return "the GPU at /dev/nvidia0"
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
     try:
         listed = subprocess.run(
-            [tool, "-L"], capture_output=True, text=True, timeout=20, check=False
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -195,11 +182,11 @@ def nvidia_card() -> str | None:
 
 
 def _training(name: str, outcome: Outcome) -> Finding:
-    said = outcome.said
-    if "due" not in said:
+    reported = outcome.reported
+    if "due" not in reported:
         return problem(name, f"failed: {outcome.failure}", outcome.remedy)
-    rows, due, wrong, took = (said[key] for key in ("rows", "due", "wrong", "seconds"))
-    text = f"{said['strategy']}: {rows} of {due} rows kept, {wrong} wrong, in {took:.1f} s"
-    if rows != due or wrong:
-        return problem(name, text, "please report it, with the output of this command.")
-    return ok(name, text, rows=rows, seconds=took)
+    rows, due, wrong, took = (reported[key] for key in ("rows", "due", "wrong", "seconds"))
+    text = f"{reported['strategy']}: {rows} of {due} rows kept, {wrong} wrong, in {took:.1f} s"
+    remedy = "please report it, with the output of this command."
+    figures = {"rows": rows, "seconds": took}
+    return graded(name, text, remedy, figures, is_problem=rows != due or wrong > 0)

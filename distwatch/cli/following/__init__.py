@@ -5,7 +5,7 @@ the last steps, ``pace`` measures how fast they come; ``picture`` and ``sparklin
 look, ``displays`` says where: on a terminal, as lines, as JSON.
 """
 
-from distwatch.cli.following.displays import display_for
+from distwatch.cli.following.displays import display
 from distwatch.cli.following.following import Follower, Wanted, follow
 
-__all__ = ["Follower", "Wanted", "display_for", "follow"]
+__all__ = ["Follower", "Wanted", "display", "follow"]

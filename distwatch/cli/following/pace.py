@@ -32,29 +32,24 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._commits: deque[Growth] = deque(maxlen=_COMMITS)
-        #: What was there at the start, committed at an unknown time.
-        self._first: Growth | None = None
+        #: Commits; before them what was there at the start, committed at an unknown time.
+        self._seen: deque[Growth] = deque(maxlen=1 + _COMMITS)
 
     def observe(self, now: float, steps: int, rows: int) -> None:
         """Take the current counts."""
-        seen = Growth(now, steps, rows)
-        before = self._commits[-1] if self._commits else self._first
-        if before is None or steps < before.steps:
+        if self._seen and steps < self._seen[-1].steps:
             # A resumed training replaces steps of the one before.
-            self._commits.clear()
-            self._first = seen
-        elif rows > before.rows:
-            self._commits.append(seen)
+            self._seen.clear()
+        if not self._seen or rows > self._seen[-1].rows:
+            self._seen.append(Growth(now, steps, rows))
 
     def quiet(self, now: float) -> float:
         """Seconds since something new was seen, or since it was opened."""
-        last = self._commits[-1] if self._commits else self._first
-        return now - last.time if last else 0.0
+        return now - self._seen[-1].time if self._seen else 0.0
 
     def per_second(self, now: float) -> tuple[float, float] | None:
         """Steps and rows a second; None until two commits were seen."""
-        seen = list(self._commits)
+        seen = list(self._seen)[1:]
         if len(seen) < 2:
             return None
         longest = max(b.time - a.time for a, b in itertools.pairwise(seen))
@@ -66,7 +61,7 @@ class Pace:
         )
 
 
-class Scales:
+class SizeGauge:
     """The size of a run in bytes, measured only as often as that is cheap.
 
     A longer run has more files, but must not cost more to follow.
@@ -77,14 +72,14 @@ class Scales:
         self._nbytes: int | None = None
         self._due = 0.0
 
-    def weigh(self, weigh: Callable[[], int], *, at_once: bool = False) -> int | None:
+    def measure(self, measure: Callable[[], int], *, at_once: bool = False) -> int | None:
         """Bytes, possibly not current unless ``at_once``; None where they are not known."""
         began = self._clock()
         if self._nbytes is not None and began < self._due and not at_once:
             return self._nbytes
         # Files come and go while they are counted.
         with contextlib.suppress(OSError):
-            self._nbytes = weigh()
+            self._nbytes = measure()
         ended = self._clock()
         self._due = ended + (ended - began) / _SHARE
         return self._nbytes

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from distwatch.cli.following.following import Look, WorkerLook
+from distwatch.cli.following.following import Look
 from distwatch.cli.following.signals import SignalLook
-from distwatch.cli.following.sparkline import UNICODE, Glyphs, sparkline
+from distwatch.cli.following.sparkline import ASCII, UNICODE, Glyphs, sparkline
+from distwatch.store.reader import Worker
 from distwatch.store.schema import CLOSED
 from distwatch.text import counted, format_bytes, printable
 
@@ -43,34 +45,31 @@ class Picture:
 
     look: Look
     height: int | None = None
-    glyphs: Glyphs = UNICODE
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        glyphs = ASCII if options.ascii_only else UNICODE
         width = options.max_width
-        head = header(self.look, width, self.glyphs)
+        head = header(self.look, width, glyphs)
         yield from head
         if not self.look.signals:
             return
         room = None if self.height is None else max(self.height - len(head) - 3, 1)
-        shown, left_out = fitting(self.look.signals, room)
+        shown = fitting(self.look.signals, room)
         yield Text("")
-        yield _table(self.look, shown, width, self.glyphs)
-        if left_out:
-            yield Text(f"{self.glyphs.ellipsis} {counted(left_out, 'more signal')}", "dim")
+        yield _table(self.look, shown, width, glyphs)
+        if left_out := len(self.look.signals) - len(shown):
+            yield Text(f"{glyphs.ellipsis} {counted(left_out, 'more signal')}", "dim")
 
 
-def fitting(
-    signals: Sequence[SignalLook], room: int | None
-) -> tuple[Sequence[SignalLook], int]:
-    """The signals that there is room for, and how many are left out.
+def fitting(signals: Sequence[SignalLook], room: int | None) -> Sequence[SignalLook]:
+    """The signals that there is room for, with a line that says how many are left out.
 
     If all fit they are in the run's own order, so that lines stay in place; otherwise
     those that deserve most attention come first.
     """
     if room is None or len(signals) <= room:
-        return signals, 0
-    shown = ranked(signals)[: max(room - 1, 1)]
-    return shown, len(signals) - len(shown)
+        return signals
+    return ranked(signals)[: max(room - 1, 1)]
 
 
 def ranked(signals: Sequence[SignalLook]) -> list[SignalLook]:
@@ -78,12 +77,12 @@ def ranked(signals: Sequence[SignalLook]) -> list[SignalLook]:
     return sorted(signals, key=lambda each: (each.special == 0, -each.attention))
 
 
-def header(look: Look, width: int, glyphs: Glyphs = UNICODE) -> list[Text]:
+def header(look: Look, width: int, glyphs: Glyphs) -> list[Text]:
     """The facts about the run, in lines that fit."""
     about = [
-        Text(_end(printable(look.path), width, glyphs), "bold"),
-        Text(printable(look.phase)),
-        Text(printable(look.strategy)),
+        Text(_end(printable(str(look.stored.path)), width, glyphs), "bold"),
+        Text(printable(look.stored.info.phase)),
+        Text(printable(look.stored.info.strategy)),
         _state(look),
     ]
     return [
@@ -99,12 +98,11 @@ def progress(look: Look) -> Iterator[str]:
         yield "no step is committed yet"
     else:
         yield f"step {look.last_step:,}"
-        yield f"{look.steps:,} committed"
-    if look.last_step is not None and not look.lost:
-        yield "none lost"
-    if look.steps_per_second is not None and look.rows_per_second is not None:
-        yield f"{_rate(look.steps_per_second)} steps/s"
-        yield f"{_rate(look.rows_per_second)} rows/s"
+        yield f"{look.stored.steps:,} committed"
+        if not look.stored.lost:
+            yield "none lost"
+    for pace, unit in zip(look.per_second or (), ("steps", "rows"), strict=False):
+        yield f"{pace:,.0f} {unit}/s" if pace >= 100 else f"{pace:.3g} {unit}/s"
     if look.nbytes is not None:
         yield format_bytes(look.nbytes)
     if look.free is not None:
@@ -113,8 +111,8 @@ def progress(look: Look) -> Iterator[str]:
 
 def conclusion(look: Look) -> str:
     """How the writing ended, in a sentence; only for a run that has ended."""
-    lost = f"{counted(look.lost, 'step')} lost" if look.lost else "none lost"
-    steps = f"{counted(look.steps, 'step')}, {lost}"
+    lost = counted(look.stored.lost, "step") if look.stored.lost else "none"
+    steps = f"{counted(look.stored.steps, 'step')}, {lost} lost"
     if look.ended == CLOSED:
         return f"The run is closed: {steps}."
     return f"The run was ended by an error ({steps}): {printable(str(look.ended))}"
@@ -136,83 +134,78 @@ def _state(look: Look) -> Text:
 
 
 def _troubles(look: Look) -> Iterator[str]:
-    if look.lost:
-        yield f"{counted(look.lost, 'step')} lost"
+    if look.stored.lost:
+        yield f"{counted(look.stored.lost, 'step')} lost"
     behind = sorted(
-        (worker for worker in look.workers if worker.behind or _went_wrong(worker)),
-        key=lambda worker: -worker.behind,
+        (each for each in look.stored.workers if look.behind(each) or _went_wrong(each)),
+        key=look.behind,
+        reverse=True,
     )
-    for worker in behind[:_NAMED]:
-        yield _about(worker)
+    yield from (_about(worker, look.behind(worker)) for worker in behind[:_NAMED])
     if len(behind) > _NAMED:
         yield f"{len(behind) - _NAMED} more workers are behind"
     if look.absent:
         yield f"{counted(look.absent, 'worker')} left no row yet"
 
 
-def _about(worker: WorkerLook) -> str:
-    numbers = ", ".join(map(str, worker.replicas))
-    said = f"worker {worker.number} (replica{'s' * (len(worker.replicas) != 1)} {numbers})"
-    if worker.behind:
-        said += f" is {counted(worker.behind, 'step')} behind"
+def _about(worker: Worker, behind: int) -> str:
+    info = worker.info
+    numbers = ", ".join(map(str, info.replicas))
+    words = f"worker {info.worker} (replica{'s' * (len(info.replicas) != 1)} {numbers})"
+    if behind:
+        words += f" is {counted(behind, 'step')} behind"
     if _went_wrong(worker):
-        said += f", ended by an error: {printable(str(worker.ended))}"
-    return said
+        words += f", ended by an error: {printable(str(worker.ended))}"
+    return words
 
 
-def _went_wrong(worker: WorkerLook) -> bool:
+def _went_wrong(worker: Worker) -> bool:
     return worker.ended not in (None, CLOSED)
 
 
-def _wrapped(facts: Sequence[Text], width: int, glyphs: Glyphs) -> Iterator[Text]:
+def _wrapped(facts: Sequence[Text], width: int, glyphs: Glyphs) -> list[Text]:
     """Facts side by side, broken into lines between them."""
-    line = Text()
+    lines: list[Text] = []
     for fact in facts:
-        if line and line.cell_len + len(glyphs.between) + fact.cell_len > width:
-            yield line
-            line = Text()
-        if line:
-            line.append(glyphs.between, "dim")
         # One that is too long for any line keeps its beginning.
         fact.truncate(width, overflow="crop")
-        line.append_text(fact)
-    if line:
-        yield line
-
-
-class _Column(NamedTuple):
-    heading: str
-    width: int
-    cells: list[Text]
+        if lines and lines[-1].cell_len + len(glyphs.between) + fact.cell_len <= width:
+            lines[-1].append(glyphs.between, "dim").append_text(fact)
+        else:
+            lines.append(Text.assemble(fact))
+    return lines
 
 
 def _table(look: Look, shown: Sequence[SignalLook], width: int, glyphs: Glyphs) -> Table:
     numbers = _numbers(look, shown, glyphs)
     longest = max(cell_len(printable(each.name)) for each in shown)
     named = min(max(longest, len("signal")), max(12, width * 3 // 10))
-
-    def room() -> int:
-        taken = sum(column.width + _GAP for column in numbers)
-        return width - named - _GAP - taken
-
+    taken = itertools.accumulate(_GAP + width for _, width, _ in numbers)
+    # What is left for the sparkline, with one column of numbers, two, ...
+    left = [width - named - _GAP - each for each in taken]
     # The first, what the sparkline shows, always stays.
-    while len(numbers) > 1 and room() < _LEAST_SPARKLINE:
-        numbers.pop()
-    columns = min(max(room(), 4), _MOST_SPARKLINE)
-    # A column of the gap is the box's own.
-    padding = (0, _GAP - 1, 0, 0)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
-    table.add_column("signal", width=named, no_wrap=True)
-    steps = max(len(each.values) for each in shown)
-    heading = _heading(printable(look.statistic), counted(steps, "step"), columns)
-    table.add_column(Text(heading), width=columns, no_wrap=True)
-    for column in numbers:
-        table.add_column(column.heading, width=column.width, no_wrap=True, justify="right")
-    for i, each in enumerate(shown):
+    kept = max(1, sum(each >= _LEAST_SPARKLINE for each in left))
+    columns = min(max(left[kept - 1], 4), _MOST_SPARKLINE)
+    steps = counted(max(len(each.values) for each in shown), "step")
+    heading = _heading(printable(look.statistic), steps, columns)
+    table = Table(
+        Column("signal", width=named, no_wrap=True),
+        Column(Text(heading), width=columns, no_wrap=True),
+        *(
+            Column(title, width=needed, no_wrap=True, justify="right")
+            for title, needed, _ in numbers[:kept]
+        ),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        # A column of the gap is the box's own.
+        padding=(0, _GAP - 1, 0, 0),
+    )
+    for each, *cells in zip(shown, *(cells for *_, cells in numbers[:kept]), strict=True):
         table.add_row(
             Text(_end(printable(each.name), named, glyphs)),
             _line(each, columns, glyphs),
-            *(column.cells[i] for column in numbers),
+            *cells,
         )
     return table
 
@@ -223,18 +216,24 @@ def _heading(statistic: str, steps: str, width: int) -> str:
     return next((each for each in most if len(each) <= width), statistic[:width])
 
 
-def _numbers(look: Look, shown: Sequence[SignalLook], glyphs: Glyphs) -> list[_Column]:
-    """The columns of numbers, the most important first."""
+def _numbers(
+    look: Look, shown: Sequence[SignalLook], glyphs: Glyphs
+) -> list[tuple[str, int, list[Text]]]:
+    """Heading, width and cells of the columns of numbers, the most important first."""
     dash = glyphs.dash
     columns = [
-        _Column("now", 10, [Text(number(each.value, dash)) for each in shown]),
-        _Column("NaN/Inf", 7, [_special(each, dash) for each in shown]),
+        ("now", 10, [Text(number(each.value, dash)) for each in shown]),
+        ("NaN/Inf", 7, [_special(each, dash) for each in shown]),
     ]
-    if len(look.replicas) > 1:
-        spreads = [Text(number(each.spread, dash, digits=3)) for each in shown]
-        outliers = [dash if each.replica is None else str(each.replica) for each in shown]
-        columns.append(_Column("spread", 8, spreads))
-        columns.append(_Column("replica", 7, [Text(each) for each in outliers]))
+    if len(look.stored.info.replicas) > 1:
+        columns += [
+            ("spread", 8, [Text(number(each.spread, dash, digits=3)) for each in shown]),
+            (
+                "replica",
+                7,
+                [Text(dash if each.replica is None else str(each.replica)) for each in shown],
+            ),
+        ]
     return columns
 
 
@@ -254,49 +253,43 @@ def _end(text: str, width: int, glyphs: Glyphs) -> str:
     """A text, or as much of its end as fits: names begin alike and end differently."""
     if cell_len(text) <= width:
         return text
-    kept = text
-    while kept and cell_len(kept) > width - 1:
-        kept = kept[1:]
-    return f"{glyphs.ellipsis}{kept}"
-
-
-def _rate(per_second: float) -> str:
-    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
+    return f"{glyphs.ellipsis}{set_cell_size(text[::-1], width - 1)[::-1]}"
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
+    hours, minutes = divmod(int(seconds) // 60, 60)
     if hours:
         return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes >= 5 else f"{60 * minutes + rest} s"
+    return f"{minutes} min" if minutes >= 5 else f"{int(seconds)} s"
 
 
 def as_data(look: Look) -> dict[str, Any]:
     """A look as plain data, for programs: NaN and infinity are None."""
+    stored = look.stored
+    steps_per_second, rows_per_second = look.per_second or (None, None)
     return {
-        "path": look.path,
-        "strategy": look.strategy,
-        "phase": look.phase,
-        "replicas": list(look.replicas),
-        "committed_steps": look.steps,
+        "path": str(stored.path),
+        "strategy": stored.info.strategy,
+        "phase": stored.info.phase,
+        "replicas": list(stored.info.replicas),
+        "committed_steps": stored.steps,
         "last_step": look.last_step,
-        "lost_steps": look.lost,
-        "steps_per_second": look.steps_per_second,
-        "rows_per_second": look.rows_per_second,
+        "lost_steps": stored.lost,
+        "steps_per_second": steps_per_second,
+        "rows_per_second": rows_per_second,
         "quiet_seconds": look.quiet,
         "bytes": look.nbytes,
         "free_bytes": look.free,
         "ended": look.ended,
         "workers": [
             {
-                "worker": worker.number,
-                "replicas": list(worker.replicas),
+                "worker": worker.info.worker,
+                "replicas": list(worker.info.replicas),
                 "committed_steps": worker.steps,
-                "behind": worker.behind,
+                "behind": look.behind(worker),
                 "ended": worker.ended,
             }
-            for worker in look.workers
+            for worker in stored.workers
         ],
         "absent_workers": look.absent,
         "statistic": look.statistic,

@@ -73,8 +73,7 @@ def look_at(
     merged = stored.table.read(stored.read("merged", steps, signals)[:, within])
     each = ROW.read(rows[..., : len(ROW.fields)])
     apart = merged[SPREAD.name] = replica_spread(rows)
-    unknown = np.full(apart.shape, np.nan)
-    values = np.asarray(merged.get(statistic, unknown), np.float64)
+    values = np.asarray(merged.get(statistic, np.nan * apart), np.float64)
     special = merged["nans"] + merged["infs"]
     attention = _attention(values, apart, merged["std"])
     outliers = _outliers(each)
@@ -112,12 +111,9 @@ def _last(values: Floats) -> float:
     return float(values[-1]) if len(values) else np.nan
 
 
-def _mean(values: Any, axis: int | tuple[int, ...]) -> Floats:
+def _mean(values: Any, axis: int) -> Any:
     """The mean of what is finite; NaN where nothing is."""
-    finite = np.isfinite(values)
-    total = np.where(finite, values, 0.0).sum(axis=axis)
-    number = finite.sum(axis=axis)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+    return np.ma.masked_invalid(values).mean(axis=axis).filled(np.nan)
 
 
 def _attention(values: Floats, apart: Floats, std: Floats) -> Floats:
@@ -145,10 +141,7 @@ def _outliers(each: dict[str, Any]) -> Any:
     means = each["mean"]
     if means.shape[1] < 2:
         return None
-    known = ~np.isnan(means)
-    total = np.where(known, means, 0.0).sum(axis=1, keepdims=True)
-    centre = total / np.maximum(known.sum(axis=1, keepdims=True), 1)
-    out = np.nan_to_num(_mean(np.abs(means - centre), 0))
+    out = np.nan_to_num(_mean(np.abs(means - _mean(means, 1)[:, None]), 0))
     std = np.nan_to_num(_mean(each["std"], 0))
     furthest = out >= out.max(axis=0) * (1 - 1e-9)
     return np.argmax(np.where(furthest, std, -1.0), axis=0)

@@ -27,15 +27,6 @@ UNICODE = Glyphs("▁▂▃▄▅▆▇█", "\N{MULTIPLICATION SIGN}", "·", "�
 ASCII = Glyphs("_.-=+*%#", "x", " ", "~", " | ", "-")
 
 
-def glyphs_for(encoding: str | None) -> Glyphs:
-    """The glyphs that an encoding can represent."""
-    try:
-        "".join(UNICODE).encode(encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return ASCII
-    return UNICODE
-
-
 def sparkline(values: Any, broken: Any, width: int, glyphs: Glyphs = UNICODE) -> str:
     """Draw values from their lowest to their highest, oldest first, in at most ``width``.
 
@@ -50,38 +41,31 @@ def sparkline(values: Any, broken: Any, width: int, glyphs: Glyphs = UNICODE) ->
         width: how many columns there are.
         glyphs: what to draw with.
     """
-    values, broken = np.asarray(values, np.float64), np.asarray(broken, bool)
     columns = min(width, len(values))
     if columns < 1:
         return ""
-    shown = _most_striking(values, columns)
-    marked = [part.any() for part in np.array_split(broken, columns)]
-    return "".join(
-        glyphs.broken if mark else glyphs.unknown if level is None else glyphs.levels[level]
-        for mark, level in zip(marked, _levels(shown, len(glyphs.levels)), strict=True)
+    shown = _most_striking(np.asarray(values, np.float64), columns)
+    marks = [bool(np.any(part)) for part in np.array_split(broken, columns)]
+    heights = _heights(shown, len(glyphs.levels))
+    levels = np.where(
+        np.isfinite(shown), np.asarray(list(glyphs.levels))[heights], glyphs.unknown
     )
+    return "".join(np.where(marks, glyphs.broken, levels))
 
 
 def _most_striking(values: npt.NDArray[np.float64], columns: int) -> npt.NDArray[np.float64]:
     """One value a column: shape (columns,), NaN where none is finite."""
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.full(columns, np.nan)
     # Halves, or the distance between two huge values would be infinite.
-    half = values / 2
-    signed = bool((half[finite] < 0).any())
-    centre = np.median(half[finite]) if signed else 0.0
-    strikes = np.where(finite, np.abs(half - centre), -1.0)
+    half = np.where(np.isfinite(values), values, np.nan) / 2
+    centre = np.median(half[~np.isnan(half)]) if (half < 0).any() else 0.0
+    strikes = np.nan_to_num(np.abs(half - centre), nan=-1.0)
     places = np.array_split(np.arange(len(values)), columns)
-    best = np.asarray([part[np.argmax(strikes[part])] for part in places])
-    return np.where(finite[best], values[best], np.nan)
+    return 2 * half[[part[np.argmax(strikes[part])] for part in places]]
 
 
-def _levels(shown: npt.NDArray[np.float64], levels: int) -> list[int | None]:
-    known = shown[np.isfinite(shown)]
-    if not len(known):
-        return [None] * len(shown)
-    low, high = known.min() / 2, known.max() / 2
-    # Equal values are drawn low.
-    height = (shown / 2 - low) / (high - low) if high > low else shown * 0
-    return [None if np.isnan(each) else min(int(each * levels), levels - 1) for each in height]
+def _heights(shown: npt.NDArray[np.float64], levels: int) -> Any:
+    """The level of each value, from 0; also 0 if all are equal, and for unknown ones."""
+    half = shown / 2
+    low, high = np.fmin.reduce(half), np.fmax.reduce(half)
+    height = np.nan_to_num((half - low) / (high - low if high > low else 1.0))
+    return np.minimum(height * levels, levels - 1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Where runs are to lie is tried with the real writer, and left as it was."""
+"""The place for runs is tested with the real writer, and left as it was."""
 
 import os
 from types import SimpleNamespace

@@ -33,7 +33,7 @@ def test_what_a_child_said_before_it_crashed_is_kept():
         f"print({json.dumps(LOADED)!r}, flush=True); print('{{\"cut', end='', flush=True);"
         "import os; os.kill(os.getpid(), 4)"
     )
-    assert outcome.said == LOADED
+    assert outcome.reported == LOADED
     assert "SIGILL" in outcome.failure
     assert "AVX" in outcome.remedy
 
@@ -41,7 +41,7 @@ def test_what_a_child_said_before_it_crashed_is_kept():
 def test_an_error_is_told_by_its_last_line():
     outcome = apart("raise ImportError('libcud\\x1b[31ma')")
     assert outcome.failure == r"ImportError: libcud\x1b[31ma"
-    assert outcome.said == {}
+    assert outcome.reported == {}
 
 
 def test_a_child_that_hangs_is_ended_with_all_that_it_started():
@@ -56,7 +56,7 @@ def test_a_child_that_hangs_is_ended_with_all_that_it_started():
     assert time.monotonic() - start < 30
     assert "within 3 s" in outcome.failure
     assert "--timeout" in outcome.remedy
-    assert ended(outcome.said["inner"])
+    assert ended(outcome.reported["inner"])
 
 
 def ended(pid, seconds=10):
@@ -170,12 +170,15 @@ def test_a_card_that_tensorflow_does_not_see(monkeypatch, hidden, cuda, remedy):
 
 def test_nvidias_tool_is_asked(monkeypatch, tmp_path):
     tool = tmp_path / "nvidia-smi"
-    monkeypatch.setattr(trainings.shutil, "which", lambda _: str(tool))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     for script, card in (("echo 'GPU 0: H100'; echo 'GPU 1: H100'", "GPU 0: H100"),
                          ("echo 'No devices were found'; exit 6", None)):  # fmt: skip
         tool.write_text(f"#!/bin/sh\n{script}\n")
         tool.chmod(0o755)
         assert trainings.nvidia_card() == card
+    tool.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert trainings.nvidia_card() is None
 
 
 def test_without_tensorflow_nothing_is_started(monkeypatch):
