@@ -7,13 +7,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from distwatch.config import WatchConfig
 from distwatch.errors import RowsReplacedWarning, WatcherError
-from distwatch.records import Block, Origin, RunInfo
+from distwatch.records import Origin, RunInfo
 from distwatch.store import Budget, origin_of, steps_of
-from distwatch.training.device.ring import DrainedRows, Recorder, TableRecorder
+from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps import TracedPlan
@@ -169,23 +167,10 @@ class Phase:
         self._pending[table.table.name] = 0
         # Between workers no collective of ours is entered: if an error had ended the
         # watching on one, the others, and so the training, would wait for it for ever.
-        drained = table.drain(together=together and self._info.workers == 1)
-        if drained is not None:
-            block = self._block(table.table.name, drained)
+        block = table.drain(self._epoch, together=together and self._info.workers == 1)
+        if block is not None:
             for sink in self._sinks:
                 sink.write(block)
-
-    def _block(self, table: str, drained: DrainedRows) -> Block:
-        return Block(
-            table=table,
-            step=drained.step,
-            epoch=np.full(len(drained.step), self._epoch, np.int64),
-            iteration=drained.iteration,
-            rows=drained.rows,
-            merged=drained.merged,
-            tensors=drained.tensors,
-            lost=drained.lost,
-        )
 
 
 def run_info(facts: StrategyFacts, versions: dict[str, str], phase: str) -> RunInfo:

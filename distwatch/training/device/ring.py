@@ -10,7 +10,6 @@ model knows of them.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
-from distwatch.records import Floats, Ints, Table, Tensors
+from distwatch.records import Block, Ints, Table, Tensors
 from distwatch.signals.schedules import Schedule
 from distwatch.statistics import ROW, Observation, Row, merge_axis
 from distwatch.training import strategies
@@ -38,7 +37,7 @@ class TablePlan:
     """How a table is fed: known when the first step was traced.
 
     A tensor that is two signals (a last layer's output is also the model's) is taken
-    once; ``carrier[i]`` is the position of signal i's tensor. ``references`` has one
+    once; ``tensor_index[i]`` is the position of signal i's tensor. ``references`` has one
     entry a tensor.
     """
 
@@ -52,7 +51,7 @@ class TablePlan:
 class StepInput:
     """What one step gives a table, inside the graph.
 
-    ``besides`` are the companions of the tensors (see `distwatch.statistics.Seen`). With
+    ``companions`` are those of the tensors (see `distwatch.statistics.Observation`). With
     ``evaluate`` the tensors are only examples of their kind: the real ones are made by
     it, from a flag that says whether they are needed.
     """
@@ -60,22 +59,6 @@ class StepInput:
     tensors: Sequence[Tensor]
     companions: Sequence[Tensor | None] = ()
     evaluate: Callable[[Tensor], Sequence[Tensor]] | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True)
-class DrainedRows:
-    """What a drain reads from the devices.
-
-    Shapes: step, iteration (n,); rows (n, replica, signal, field); merged
-    (n, signal, field). ``lost`` steps were overwritten before they were read.
-    """
-
-    step: Ints
-    iteration: Ints
-    rows: Floats
-    merged: Floats
-    lost: int
-    tensors: Tensors | None = None
 
 
 class Recorder:
@@ -99,29 +82,21 @@ class Recorder:
         shared = _Shared(strategy)
         self.tables = [TableRecorder(shared, feed, steps_per_execution) for feed in feeds]
         self._first_step = first_step
-        self._steps: dict[int, Any] = {}
-        self._lock = threading.Lock()
+        self._steps: strategies.PerReplica[Any] = strategies.PerReplica()
 
     def record(self, fed: Sequence[StepInput], iteration: Tensor) -> None:
         """Take one step's tensors, in the train step on one replica."""
-        steps = self._step_counter()
+        counter = functools.partial(_counter, self._first_step)
+        steps = self._steps.get(lambda device: strategies.on_device(device, counter))
         step = steps.read_value()
         for table, given in zip(self.tables, fed, strict=True):
             table.record(given, step, iteration)
         steps.assign_add(1, read_value=False)
 
-    def _step_counter(self) -> Any:
-        number = strategies.replica_id()
-        with self._lock:
-            if number not in self._steps:
-                counter = functools.partial(_counter, self._first_step)
-                self._steps[number] = strategies.on_device(strategies.replica_device(), counter)
-            return self._steps[number]
-
     @property
     def started(self) -> bool:
         """Whether a step was traced, so that there are rings to read."""
-        return bool(self._steps)
+        return bool(self._steps.made)
 
     def follow_schedules(self) -> None:
         """Take over changes of the schedules, from the next step on."""
@@ -162,15 +137,15 @@ class _Shared:
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
-        self._mergers: dict[str, strategies.RowMerger] = {}
-        self.sum_over_replicas = strategies.SumOverReplicas(strategy)
+        self._mergers: dict[str, strategies.OverReplicas] = {}
+        self.sum_over_replicas = strategies.sum_over_replicas(strategy)
         self.kernels = kernels.SharedFunctions()
 
-    def merger_of(self, statistic: Row) -> strategies.RowMerger:
+    def merger_of(self, statistic: Row) -> strategies.OverReplicas:
         """What merges rows of a statistic."""
         parts = str([part.spec() for part in statistic.further])
         if parts not in self._mergers:
-            self._mergers[parts] = strategies.RowMerger(self._strategy, statistic)
+            self._mergers[parts] = strategies.row_merger(self._strategy, statistic)
         return self._mergers[parts]
 
 
@@ -186,8 +161,7 @@ class TableRecorder:
         self._merger = shared.merger_of(self._statistic)
         self._reducer = shared.sum_over_replicas
         self._kernels = shared.kernels
-        self._rings: dict[int, _Ring] = {}
-        self._lock = threading.Lock()
+        self._rings: strategies.PerReplica[_Ring] = strategies.PerReplica()
         self._read = 0
         self._following = feed.schedule.parameters
 
@@ -195,7 +169,9 @@ class TableRecorder:
 
     def record(self, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
         """Take one step's tensors, on one replica."""
-        ring = self._ring(fed.tensors)
+        ring = self._rings.get(
+            lambda device: _Ring(self._feed, self._capacity, fed.tensors, device)
+        )
         references = ring.references
         parameters = ring.parameters.read_value()
         looking = self._feed.schedule.decide(step, parameters)
@@ -240,27 +216,20 @@ class TableRecorder:
             rows.append(tf.concat(packed, axis=-1))
         return tf.stack(rows)
 
-    def _ring(self, examples: Sequence[Tensor]) -> _Ring:
-        number = strategies.replica_id()
-        with self._lock:
-            if number not in self._rings:
-                device = strategies.replica_device()
-                self._rings[number] = _Ring(self._feed, self._capacity, examples, device)
-            return self._rings[number]
-
     # On the host
 
     def follow_schedule(self) -> None:
         """Take over a change of the schedule, from the next step on."""
         if self._feed.schedule.parameters != self._following:
             self._following = self._feed.schedule.parameters
-            for ring in self._rings.values():
+            for ring in self._rings.made.values():
                 ring.parameters.assign(self._following)
 
-    def drain(self, *, together: bool = True) -> DrainedRows | None:
+    def drain(self, epoch: int = 0, *, together: bool = True) -> Block | None:
         """Read the rows written since the last drain; None if there are none.
 
         Args:
+            epoch: what they are labelled with.
             together: merge by cross-replica reductions. False on an interrupt or
                 error, where another worker may never enter them: then the host
                 merges, to the same result.
@@ -268,7 +237,7 @@ class TableRecorder:
         Raises:
             WatcherError: the replicas do not hold the same steps.
         """
-        rings = [self._rings[number] for number in sorted(self._rings)]
+        rings = [ring for _, ring in sorted(self._rings.made.items())]
         written = [int(ring.written.numpy()) for ring in rings]
         if together and len(set(written)) > 1:
             raise WatcherError(
@@ -286,12 +255,18 @@ class TableRecorder:
         states = [self._states(rows) for rows in held]
         marks = held[0].numpy()[slots, :_MARKS].astype(np.int64)
         rows = np.stack([state.numpy()[slots] for state in states], axis=1)
-        if together:
-            merged = self._merger(states)[slots]
-        else:
-            merged = merge_axis(self._statistic, rows, axis=1)
-        tensors = self._drain_tensors(rings, slots, together)
-        return DrainedRows(marks[:, 0], marks[:, 1], rows, merged, lost, tensors)
+        return Block(
+            table=self.table.name,
+            step=marks[:, 0],
+            epoch=np.full(len(marks), epoch, np.int64),
+            iteration=marks[:, 1],
+            rows=rows,
+            merged=self._merger(states)[slots]
+            if together
+            else merge_axis(self._statistic, rows, axis=1),
+            tensors=self._drain_tensors(rings, slots, together),
+            lost=lost,
+        )
 
     def _states(self, ring: Tensor) -> Tensor:
         shape = [self._capacity, len(self._feed.tensor_index), len(self._statistic.fields)]
