@@ -36,7 +36,8 @@ class Phase:
         self._steps_per_execution = steps_per_execution
         self._recorder: Recorder | None = None
         self._sinks: list[Sink] = []
-        self._epoch = 0
+        #: What the rows from here on are labelled with.
+        self.epoch = 0
         #: Steps since each table's last drain.
         self._pending: Counter[str] = Counter()
 
@@ -86,10 +87,6 @@ class Phase:
                 RowsReplacedWarning,
                 stacklevel=2,
             )
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Label the rows from here on with this epoch."""
-        self._epoch = epoch
 
     def end_epoch(self) -> None:
         """Drain the epoch's last rows, and let the sinks end it."""
@@ -167,7 +164,7 @@ class Phase:
         self._pending[table.table.name] = 0
         # Between workers no collective of ours is entered: if an error had ended the
         # watching on one, the others, and so the training, would wait for it for ever.
-        block = table.drain(self._epoch, together=together and self._info.workers == 1)
+        block = table.drain(self.epoch, together=together and self._info.workers == 1)
         if block is not None:
             for sink in self._sinks:
                 sink.write(block)

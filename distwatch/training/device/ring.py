@@ -9,7 +9,6 @@ model knows of them.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,8 +85,7 @@ class Recorder:
 
     def record(self, fed: Sequence[StepInput], iteration: Tensor) -> None:
         """Take one step's tensors, in the train step on one replica."""
-        counter = functools.partial(_counter, self._first_step)
-        steps = self._steps.get(lambda device: strategies.on_device(device, counter))
+        steps = self._steps.get(lambda device: _counter(device, self._first_step))
         step = steps.read_value()
         for table, given in zip(self.tables, fed, strict=True):
             table.record(given, step, iteration)
@@ -104,8 +102,11 @@ class Recorder:
             table.follow_schedule()
 
 
-def _counter(first: int = 0) -> Any:
-    return tf.Variable(first, dtype=tf.int64, trainable=False)
+def _counter(device: str, first: Any = 0) -> Any:
+    """A variable of one or several whole numbers."""
+    return strategies.on_device(
+        device, lambda: tf.Variable(first, dtype=tf.int64, trainable=False)
+    )
 
 
 class _Ring:
@@ -116,18 +117,14 @@ class _Ring:
     ) -> None:
         width = _MARKS + len(feed.tensor_index) * len(feed.table.statistic.fields)
         self.references = References(feed.references, examples, device)
-
-        def rows() -> Any:
-            return tf.Variable(tf.zeros([capacity, width], tf.float64), trainable=False)
-
         #: Rows written.
-        self.written = strategies.on_device(device, _counter)
-        self.rows = strategies.on_device(device, rows)
-        #: What of the schedule may change while training runs.
-        self.parameters = strategies.on_device(
+        self.written = _counter(device)
+        self.rows = strategies.on_device(
             device,
-            lambda: tf.Variable(feed.schedule.parameters, dtype=tf.int64, trainable=False),
+            lambda: tf.Variable(tf.zeros([capacity, width], tf.float64), trainable=False),
         )
+        #: What of the schedule may change while training runs.
+        self.parameters = _counter(device, feed.schedule.parameters)
         layout = feed.table.tensor
         self.slots = TensorSlots(layout, capacity, device) if layout else None
 
@@ -139,7 +136,7 @@ class _Shared:
         self._strategy = strategy
         self._mergers: dict[str, strategies.OverReplicas] = {}
         self.sum_over_replicas = strategies.sum_over_replicas(strategy)
-        self.kernels = kernels.SharedFunctions()
+        self.kernels = kernels.shared_functions()
 
     def merger_of(self, statistic: Row) -> strategies.OverReplicas:
         """What merges rows of a statistic."""
@@ -159,8 +156,7 @@ class TableRecorder:
         # Twice what may come between two drains, so that none is ever overwritten.
         self._capacity = 2 * max(feed.table.window, steps_per_execution)
         self._merger = shared.merger_of(self._statistic)
-        self._reducer = shared.sum_over_replicas
-        self._kernels = shared.kernels
+        self._shared = shared
         self._rings: strategies.PerReplica[_Ring] = strategies.PerReplica()
         self._read = 0
         self._following = feed.schedule.parameters
@@ -188,7 +184,7 @@ class TableRecorder:
 
     def _write(self, ring: _Ring, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
         deltas, counts = ring.references.deltas(fed.tensors)
-        sums = kernels.measure(deltas, counts, self._kernels)
+        sums = kernels.measure(deltas, counts, self._shared.kernels)
         states = ROW.pack(ROW.from_sums(sums))
         if self._statistic.further:
             states = tf.concat([states, self._look_further(deltas, fed)], axis=-1)
@@ -276,7 +272,9 @@ class TableRecorder:
         held = [ring.slots.read(slots) for ring in rings if ring.slots is not None]
         if self.table.tensor is None:
             return None
-        return collect(held, self.table.tensor, self._reducer if together else None)
+        return collect(
+            held, self.table.tensor, self._shared.sum_over_replicas if together else None
+        )
 
 
 def _needed(references: References, looking: Tensor, next_looking: Tensor) -> Tensor:
