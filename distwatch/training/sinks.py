@@ -100,7 +100,7 @@ class Sink:
         return {}
 
     def sentences(self, lost: int) -> list[str]:
-        """What to tell people at the end, given how many steps are missing."""
+        """Sentences for the summary at the end, given how many steps are missing."""
         return []
 
 

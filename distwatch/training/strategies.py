@@ -262,8 +262,15 @@ def virtual_devices(n: int) -> list[str]:
     This has to happen before TensorFlow starts its devices (``tf.constant``,
     ``tf.data`` or an optimizer start them), and it is the one place that does it.
 
+    Args:
+        n: at least 1.
+
+    Returns:
+        Their names, such as ``CPU:0``.
+
     Raises:
-        VirtualDevicesError: TensorFlow has started with fewer devices.
+        VirtualDevicesError: ``n`` is less than 1, or TensorFlow has started with fewer
+            devices.
     """
     if n < 1:
         raise VirtualDevicesError(f"virtual_devices({n}): ask for at least one device.")
@@ -290,7 +297,7 @@ _key_base_lock = threading.Lock()
 def mirrored(n: int) -> Strategy:
     """A MirroredStrategy over ``n`` virtual CPU devices, made for tests.
 
-    It works with ``steps_per_execution`` > 1 and beside other strategies in one
+    It works with ``steps_per_execution`` > 1 and together with other strategies in one
     process, which a plain ``MirroredStrategy`` on virtual CPUs does not: its
     reductions go through one device, and its collective keys are its own.
 
@@ -326,7 +333,7 @@ def on_device(device: str, make: Callable[[], Any]) -> Any:
 def host_of(device: str) -> str:
     """The device for small whole numbers (row counts, slots) of a replica.
 
-    Shapes live on the host; a variable of them beside a GPU's tensors would make
+    Shapes live on the host; a variable of them on the GPU would make
     the GPU wait at every step.
     """
     spec = tf.DeviceSpec.from_string(device)

@@ -100,7 +100,7 @@ def measure(
     plain = _plain(deltas, counts)
     vanished = tf.logical_and(plain.l1 > 0.0, plain.l2sq < _VANISHING * counts)
     unsquared = tf.logical_or(tf.logical_not(tf.math.is_finite(plain.l2sq)), vanished)
-    # Where m2 is small beside the squares of the mean, the subtraction that gave
+    # Where m2 is small compared with the squares of the mean, the subtraction that gave
     # it has eaten its digits. An empty delta compares 0 > 0.
     cancelled = plain.l2sq > _CANCELLATION * plain.m2
     uncounted = counts > _COUNTED
