@@ -33,11 +33,6 @@ def _twin_gradients(info: RunInfo) -> dict[str, str]:
     """On one replica the gradient that is applied is the replica's own."""
     if len(info.replicas) * info.workers > 1:
         return {}
-    local = {name.partition("/")[2] for name in info.names if name.startswith(_LOCAL)}
     applied = [name for name in info.names if name.startswith("gradient/")]
-    paths = [name.partition("/")[2] for name in applied]
-    twins = zip(applied, paths, strict=True)
-    return {name: _LOCAL + path for name, path in twins if path in local}
-
-
-_LOCAL = "gradient_local/"
+    local = {name: name.replace("gradient/", "gradient_local/", 1) for name in applied}
+    return {name: twin for name, twin in local.items() if twin in info.names}

@@ -122,14 +122,25 @@ class Watching:
             self._session.abandon()
 
     @_as_written
-    def step(self, batch: Any = None) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def step(self, batch: Any = None) -> Iterator[None]:
         """Watch what is done in a ``with`` block: one step, on one replica.
 
         Args:
             batch: what the step is given, where ``distwatch.inputs()`` is watched: x, or
                 (x, y), or (x, y, sample_weight).
         """
-        return self._watched(batch)
+        try:
+            _check_place()
+        except UnsupportedTrainingError as error:
+            self._session.fail(error)
+        with self._steps.capturing(batch) as capture:
+            self._thread.capture = capture
+            try:
+                yield
+            finally:
+                self._thread.capture = None
+        self._steps.record(self._steps.choose(capture))
 
     def wrap(self, train_step: Step) -> Step:
         """Wrap a step on one replica so that it is watched.
@@ -179,20 +190,6 @@ class Watching:
     def summary(self) -> str:
         """What stands out in what was recorded so far, in a few plain sentences."""
         return "\n".join(self._session.sentences())
-
-    @contextlib.contextmanager
-    def _watched(self, batch: Any) -> Iterator[None]:
-        try:
-            _check_place()
-        except UnsupportedTrainingError as error:
-            self._session.fail(error)
-        with self._steps.capturing(batch) as capture:
-            self._thread.capture = capture
-            try:
-                yield
-            finally:
-                self._thread.capture = None
-        self._steps.record(self._steps.choose(capture))
 
 
 def _check_place() -> None:

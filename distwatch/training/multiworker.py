@@ -26,7 +26,7 @@ class _Fixes:
     def __init__(self) -> None:
         self.open = 0
         self._lock = threading.Lock()
-        self._originals: dict[tuple[Any, str], Any] = {}
+        self._undo = contextlib.ExitStack()
 
     @contextlib.contextmanager
     def on(self, replacements: dict[tuple[Any, str], Any]) -> Iterator[None]:
@@ -34,8 +34,8 @@ class _Fixes:
         with self._lock:
             self.open += 1
             if self.open == 1:
-                self._originals = {place: vars(place[0])[place[1]] for place in replacements}
                 for (owner, name), fixed in replacements.items():
+                    self._undo.callback(setattr, owner, name, vars(owner)[name])
                     setattr(owner, name, fixed)
         try:
             yield
@@ -43,8 +43,7 @@ class _Fixes:
             with self._lock:
                 self.open -= 1
                 if not self.open:
-                    for (owner, name), original in self._originals.items():
-                        setattr(owner, name, original)
+                    self._undo.close()
 
 
 _fixes = _Fixes()

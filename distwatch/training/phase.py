@@ -7,13 +7,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from distwatch.config import WatchConfig
 from distwatch.errors import RowsReplacedWarning, WatcherError
-from distwatch.records import Block, Origin, RunInfo
+from distwatch.records import Origin, RunInfo
 from distwatch.store import Budget, origin_of, steps_of
-from distwatch.training.device.ring import DrainedRows, Recorder, TableRecorder
+from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps import TracedPlan
@@ -38,7 +36,8 @@ class Phase:
         self._steps_per_execution = steps_per_execution
         self._recorder: Recorder | None = None
         self._sinks: list[Sink] = []
-        self._epoch = 0
+        #: What the rows from here on are labelled with.
+        self.epoch = 0
         #: Steps since each table's last drain.
         self._pending: Counter[str] = Counter()
 
@@ -88,10 +87,6 @@ class Phase:
                 RowsReplacedWarning,
                 stacklevel=2,
             )
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Label the rows from here on with this epoch."""
-        self._epoch = epoch
 
     def end_epoch(self) -> None:
         """Drain the epoch's last rows, and let the sinks end it."""
@@ -169,23 +164,10 @@ class Phase:
         self._pending[table.table.name] = 0
         # Between workers no collective of ours is entered: if an error had ended the
         # watching on one, the others, and so the training, would wait for it for ever.
-        drained = table.drain(together=together and self._info.workers == 1)
-        if drained is not None:
-            block = self._block(table.table.name, drained)
+        block = table.drain(self.epoch, together=together and self._info.workers == 1)
+        if block is not None:
             for sink in self._sinks:
                 sink.write(block)
-
-    def _block(self, table: str, drained: DrainedRows) -> Block:
-        return Block(
-            table=table,
-            step=drained.step,
-            epoch=np.full(len(drained.step), self._epoch, np.int64),
-            iteration=drained.iteration,
-            rows=drained.rows,
-            merged=drained.merged,
-            tensors=drained.tensors,
-            lost=drained.lost,
-        )
 
 
 def run_info(facts: StrategyFacts, versions: dict[str, str], phase: str) -> RunInfo:

@@ -129,12 +129,10 @@ class Session:
         """
         # Random, so that no worker takes a run that lay there before for this one.
         run = secrets.randbits(50) or 1
-        if self._facts.workers > 1:
-            self._check_options_of_workers()
         if self._facts.workers == 1:
-            self._claim(run)
-            self._start = self._next_start()
+            _, self._start = self._claim(run)
         else:
+            self._check_options_of_workers()
             self._claim_for_all(run)
         self._budget = self._make_budget()
         self._claimed = True
@@ -148,7 +146,7 @@ class Session:
     def begin_epoch(self, epoch: int) -> None:
         """Label the rows from here on with this epoch."""
         for phase in self._phases.values():
-            phase.begin_epoch(epoch)
+            phase.epoch = epoch
 
     @_disables_on_error
     def after_steps(self, steps: int, phase: str = TRAIN) -> None:
@@ -222,12 +220,16 @@ class Session:
             lines += found
         return lines
 
-    def _claim(self, run: int) -> int:
-        """Claim the path for a run, or continue the run that is there; returns its name."""
+    def _claim(self, run: int) -> tuple[int, int]:
+        """Claim the path for a run, or continue the run that is there.
+
+        Returns:
+            The run's name, and which start of it this is.
+        """
         store = self._config.store
         if self._config.resume and (there := run_name(store)):
             sweep(store)
-            return int(there, 16)
+            return int(there, 16), next_start(store)
         if self._config.tensorboard is not None:
             make_room(self._config.tensorboard, overwrite=self._config.overwrite)
         described = run_info(self._facts, versions(), next(iter(self._phases)))
@@ -238,10 +240,7 @@ class Session:
             overwrite=self._config.overwrite,
             synced=self._config.durability == "power",
         )
-        return run
-
-    def _next_start(self) -> int:
-        return next_start(self._config.store) if self._config.resume else 0
+        return run, 0
 
     def _claim_for_all(self, run: int) -> None:
         """Claim on the first worker, and go on only if every worker sees the claim.
@@ -253,10 +252,9 @@ class Session:
         mine = start = 0
         if self._facts.worker == 0:
             try:
-                mine = self._claim(run)
-                start = self._next_start()
+                mine, start = self._claim(run)
             except Exception as error:
-                refusal, mine = error, 0
+                refusal = error
         claimed = strategies.sum_over_workers(self._strategy, mine)
         self._start = strategies.sum_over_workers(self._strategy, start)
         if refusal is not None:

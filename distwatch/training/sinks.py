@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import functools
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import astuple, dataclass
+from typing import cast
 
 from distwatch.config import WatchConfig
-from distwatch.errors import DistwatchError, RowsThinnedWarning, WriteFailedError
-from distwatch.event_files.live import LiveEvents
+from distwatch.errors import (
+    DistwatchError,
+    EventFilesWarning,
+    RowsThinnedWarning,
+    WriteFailedError,
+)
+from distwatch.event_files.live import start_live_writer
+from distwatch.event_files.options import EventOptions
 from distwatch.findings import Digest
 from distwatch.records import TRAIN, Block, RunInfo
 from distwatch.signals import names_matching
@@ -92,7 +100,7 @@ class Sink:
         return {}
 
     def sentences(self, lost: int) -> list[str]:
-        """What to tell people at the end, given how many steps are missing."""
+        """Sentences for the summary at the end, given how many steps are missing."""
         return []
 
 
@@ -116,15 +124,39 @@ class FindingsSink(Sink):
         return self._digest.sentences(lost=lost)
 
 
-class StoreSink(Sink):
-    """Writes the run, on a thread of its own that starts with the first block."""
+class _BackgroundSink(Sink, ABC):
+    """Queues blocks for a writer on a thread of its own, which starts with the first block."""
 
     def __init__(self, context: SinkContext) -> None:
         self._context = context
-        self._warned_of_thinning = False
+        self._writer: BackgroundWriter | None = None
+        self._warned = False
 
-    @functools.cached_property
-    def _writer(self) -> BackgroundWriter:
+    @abstractmethod
+    def _start(self) -> BackgroundWriter:
+        """Start the thread."""
+
+    def write(self, block: Block) -> None:
+        """Queue the block for the writer."""
+        if self._writer is None:
+            self._writer = self._start()
+        self._writer.submit(block)
+
+    def _warn_once(self, message: str, category: type[Warning]) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(message, category, stacklevel=3)
+
+    def close(self) -> None:
+        """Write and commit what is queued."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class StoreSink(_BackgroundSink):
+    """Writes the run."""
+
+    def _start(self) -> BackgroundWriter:
         config = self._context.config
         make = functools.partial(
             StoreWriter,
@@ -133,21 +165,12 @@ class StoreSink(Sink):
             synced=config.durability == "power",
             budget=self._context.budget,
         )
-        max_wait = None if config.on_full == "wait" else MAX_WAIT
-        return BackgroundWriter(make, max_wait=max_wait)
-
-    @property
-    def _started(self) -> BackgroundWriter | None:
-        return self.__dict__.get("_writer")
-
-    def write(self, block: Block) -> None:
-        """Queue the block for the writer."""
-        self._writer.submit(block)
+        return BackgroundWriter(make, max_wait=None if config.on_full == "wait" else MAX_WAIT)
 
     def end_epoch(self) -> None:
         """Commit the rows of a chunk that is not full yet, if that is due."""
-        if self._started:
-            self._started.commit_tail()
+        if self._writer is not None:
+            self._writer.commit_tail()
 
     def check(self) -> None:
         """Raise the writer's error, or warn once that steps are thinned out.
@@ -156,7 +179,7 @@ class StoreSink(Sink):
             WriteFailedError: the store could not be written.
             DistwatchError: the writer's own error, where it has one.
         """
-        error = self._started.error if self._started else None
+        error = self._writer.error if self._writer else None
         if isinstance(error, DistwatchError):
             raise error
         if error is not None:
@@ -165,25 +188,18 @@ class StoreSink(Sink):
                 f"({type(error).__name__}: {error}); {self.counts.committed} steps are "
                 "committed and stay readable."
             ) from error
-        if self.counts.thinned and not self._warned_of_thinning:
-            self._warned_of_thinning = True
-            warnings.warn(
+        if self.counts.thinned:
+            self._warn_once(
                 f"{self._context.config.store} comes near its max_bytes: from now on only "
                 "every second, fourth, ... step of its old part is kept. Watch fewer signals "
                 "or steps, or give it more room, to keep all of them.",
                 RowsThinnedWarning,
-                stacklevel=2,
             )
-
-    def close(self) -> None:
-        """Write and commit what is queued."""
-        if self._started:
-            self._started.close()
 
     @property
     def counts(self) -> Counts:
         """Steps committed, not written, and thinned out."""
-        writer = self._started
+        writer = self._writer
         if writer is None:
             return Counts()
         return Counts(committed=writer.committed, lost=writer.lost, thinned=writer.thinned)
@@ -214,40 +230,44 @@ class LogsSink(Sink):
         return self._logs.values
 
 
-class EventsSink(Sink):
-    """Writes event files for TensorBoard; its thread starts with the first block."""
+class EventsSink(_BackgroundSink):
+    """Writes event files for TensorBoard.
+
+    An error is reported once, and ends only the writing of event files.
+    """
 
     def __init__(self, context: SinkContext) -> None:
-        self._context = context
-        self._events: LiveEvents | None = None
+        super().__init__(context)
         config, info = context.config, context.info
         # Other phases need not have the signals that the first one has.
-        if config.tensorboard is not None and info.phase == config.phases[0]:
-            where = "this Watch (see tensorboard)"
-            names_matching(config.tensorboard.signals, info.names, where)
+        if info.phase == config.phases[0]:
+            names_matching(self._options.signals, info.names, "this Watch (see tensorboard)")
 
     @classmethod
     def wanted(cls, context: SinkContext) -> bool:
         """If ``tensorboard`` names a folder."""
         return context.config.tensorboard is not None
 
-    def write(self, block: Block) -> None:
-        """Queue the block for the event files."""
-        options = self._context.config.tensorboard
-        if self._events is None and options is not None:
-            self._events = LiveEvents(options, self._context.info)
-        if self._events is not None:
-            self._events.submit(block)
+    @property
+    def _options(self) -> EventOptions:
+        return cast(EventOptions, self._context.config.tensorboard)
+
+    def _start(self) -> BackgroundWriter:
+        return start_live_writer(self._options, self._context.info)
 
     def check(self) -> None:
         """Warn once if something is missing from the event files."""
-        if self._events is not None:
-            self._events.tell()
-
-    def close(self) -> None:
-        """Write what is queued."""
-        if self._events is not None:
-            self._events.close()
+        if self._writer is not None and (self._writer.error or self._writer.lost):
+            error = self._writer.error
+            why = (
+                f"{type(error).__name__}: {error}" if error else "they are slower than training"
+            )
+            self._warn_once(
+                f"{self._options.folder}: TensorBoard's event files are not complete ({why}). "
+                "Training and the run's own record go on; 'distwatch export RUN --tensorboard "
+                "DIR' makes whole ones of it.",
+                EventFilesWarning,
+            )
 
 
 #: All sinks, in the order in which they take a block.

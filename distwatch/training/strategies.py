@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from distwatch.training.gradient_registry import forget_gradients
 
 Strategy = Any
 Tensor = Any
+T = TypeVar("T")
 
 #: What TensorFlow calls training without a strategy.
 _DEFAULT = type(tf.distribute.get_strategy())
@@ -117,6 +118,27 @@ def facts_of(strategy: Strategy) -> StrategyFacts:
     )
 
 
+class PerReplica(Generic[T]):
+    """One object a replica of this process, made where it is needed first."""
+
+    def __init__(self) -> None:
+        #: Number of the replica -> its object.
+        self.made: dict[int, T] = {}
+        self._lock = threading.Lock()
+
+    def get(self, make: Callable[[str], T]) -> T:
+        """The object of the replica that this code runs on.
+
+        Args:
+            make: called at the first time, with the replica's device.
+        """
+        number = replica_id()
+        with self._lock:
+            if number not in self.made:
+                self.made[number] = make(replica_device())
+            return self.made[number]
+
+
 def has_copies(variable: Any) -> bool:
     """Whether a TensorFlow variable has a copy on each replica."""
     return hasattr(variable, "values")
@@ -152,61 +174,54 @@ class _ReplicaReductions:
         return self.context.all_gather(x[None], axis=0)
 
 
-class RowMerger:
-    """Merges rows over the replicas of a strategy, by cross-replica reductions.
+#: Makes one float64 array of one float64 array a replica, all of one shape.
+OverReplicas = Callable[[Sequence[Any]], npt.NDArray[np.float64]]
+
+
+def row_merger(strategy: Strategy, statistic: Statistic[Any] = ROW) -> OverReplicas:
+    """Make a function that merges rows over replicas, by cross-replica reductions.
 
     The formula is each statistic's own (``Statistic.reduce_replicas``); here it runs on
     the devices, one ``strategy.run`` for a whole block of rows, in float64.
+
+    Returns:
+        A function of one array a replica, each of shape (..., field), to one such array.
     """
 
-    def __init__(self, strategy: Strategy, statistic: Statistic[Any] = ROW) -> None:
-        def merge(rows: Tensor) -> Tensor:
-            merged = statistic.reduce_replicas(statistic.unpack(rows), _ReplicaReductions())
-            return statistic.pack(merged)
+    def merge(rows: Tensor) -> Tensor:
+        merged = statistic.reduce_replicas(statistic.unpack(rows), _ReplicaReductions())
+        return statistic.pack(merged)
 
-        self._merge = _on_all_replicas(strategy, merge)
-
-    def __call__(self, rows: Sequence[Tensor]) -> npt.NDArray[np.float64]:
-        """Merge one array a replica, each of shape (..., field), to one such array."""
-        if len(rows) == 1:
-            return np.asarray(rows[0])
-        return np.asarray(self._merge(rows))
+    return _on_all_replicas(strategy, merge)
 
 
-class SumOverReplicas:
-    """Adds up arrays over the replicas of a strategy, by one cross-replica reduction."""
-
-    def __init__(self, strategy: Strategy) -> None:
-        self._sum = _on_all_replicas(strategy, lambda x: _ReplicaReductions().sum(x))
-
-    def __call__(self, arrays: Sequence[Any]) -> npt.NDArray[np.float64]:
-        """Add one float64 array a replica, all of one shape."""
-        if len(arrays) == 1:
-            return np.asarray(arrays[0])
-        return np.asarray(self._sum(arrays))
+def sum_over_replicas(strategy: Strategy) -> OverReplicas:
+    """Make a function that adds up arrays over replicas, by one cross-replica reduction."""
+    return _on_all_replicas(strategy, lambda x: _ReplicaReductions().sum(x))
 
 
-def _on_all_replicas(
-    strategy: Strategy, function: Callable[[Tensor], Tensor]
-) -> Callable[[Sequence[Any]], Any]:
+def _on_all_replicas(strategy: Strategy, function: Callable[[Tensor], Tensor]) -> OverReplicas:
     """Compile a function that every replica calls with its own array of float64.
 
     What is returned takes one array a replica, and gives what the first replica
-    got out. TensorFlow adds up the traces of all functions that share their code,
-    and warns of many, so what is compiled is a ``partial``, which is counted by itself.
+    got out. The array of a single replica is returned as it is. TensorFlow adds up the
+    traces of all functions that share their code, and warns of many, so what is compiled
+    is a ``partial``, which is counted by itself.
     """
     traced: list[Any] = []
     run = partial(_run, strategy, function, traced)
     compiled = tf.function(run, reduce_retracing=True)
 
-    def call(arrays: Sequence[Any]) -> Any:
+    def call(arrays: Sequence[Any]) -> npt.NDArray[np.float64]:
+        if len(arrays) == 1:
+            return np.asarray(arrays[0])
         distributed = strategy.experimental_distribute_values_from_function(
             lambda context: tf.convert_to_tensor(
                 arrays[context.replica_id_in_sync_group], tf.float64
             )
         )
         try:
-            return local_part(strategy, compiled(distributed))
+            return np.asarray(local_part(strategy, compiled(distributed)))
         finally:
             forget_gradients(traced)
             traced.clear()
@@ -247,8 +262,15 @@ def virtual_devices(n: int) -> list[str]:
     This has to happen before TensorFlow starts its devices (``tf.constant``,
     ``tf.data`` or an optimizer start them), and it is the one place that does it.
 
+    Args:
+        n: at least 1.
+
+    Returns:
+        Their names, such as ``CPU:0``.
+
     Raises:
-        VirtualDevicesError: TensorFlow has started with fewer devices.
+        VirtualDevicesError: ``n`` is less than 1, or TensorFlow has started with fewer
+            devices.
     """
     if n < 1:
         raise VirtualDevicesError(f"virtual_devices({n}): ask for at least one device.")
@@ -275,7 +297,7 @@ _key_base_lock = threading.Lock()
 def mirrored(n: int) -> Strategy:
     """A MirroredStrategy over ``n`` virtual CPU devices, made for tests.
 
-    It works with ``steps_per_execution`` > 1 and beside other strategies in one
+    It works with ``steps_per_execution`` > 1 and together with other strategies in one
     process, which a plain ``MirroredStrategy`` on virtual CPUs does not: its
     reductions go through one device, and its collective keys are its own.
 
@@ -311,7 +333,7 @@ def on_device(device: str, make: Callable[[], Any]) -> Any:
 def host_of(device: str) -> str:
     """The device for small whole numbers (row counts, slots) of a replica.
 
-    Shapes live on the host; a variable of them beside a GPU's tensors would make
+    Shapes live on the host; a variable of them on the GPU would make
     the GPU wait at every step.
     """
     spec = tf.DeviceSpec.from_string(device)

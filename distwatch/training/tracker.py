@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import keras
@@ -90,16 +89,11 @@ class _Memory:
     """The batch before on each replica, outside the model's weights."""
 
     def __init__(self) -> None:
-        self._batches: dict[int, Previous] = {}
-        self._lock = threading.Lock()
+        self._batches: strategies.PerReplica[Previous] = strategies.PerReplica()
 
     def exchange(self, inputs: Tensor) -> Tensor:
         """The change since the batch before, in whose place these inputs step."""
-        with self._lock:
-            number = strategies.replica_id()
-            if number not in self._batches:
-                self._batches[number] = Previous([inputs], strategies.replica_device())
-        batch = self._batches[number]
+        batch = self._batches.get(lambda device: Previous([inputs], device))
         ((_, common),) = batch.pairs([inputs])
         before = tf.reshape(common, [-1])
         # A row without a counterpart is measured against nothing, that is zero.

@@ -20,7 +20,7 @@ from distwatch.statistics import (
 from distwatch.testing import mirrored
 from distwatch.testing.laws import assert_statistic_laws, shards
 from distwatch.training.device import kernels
-from distwatch.training.strategies import RowMerger
+from distwatch.training.strategies import row_merger
 
 STATISTICS = [Counts(), Moments(), Extrema(), Norms(), ROW]
 REPLICAS = [1, 2, 3, 4, 8]
@@ -123,7 +123,7 @@ def test_devices_reduce_as_the_host_merges(replicas):
         for r in range(replicas)
     ]
     rows = np.stack([[[ROW.pack(observe(ROW, x)) for x in y] for y in z] for z in parts])
-    merged = RowMerger(mirrored(replicas))([tf.constant(row) for row in rows])
+    merged = row_merger(mirrored(replicas))([tf.constant(row) for row in rows])
     assert merged.shape == (3, 2, len(ROW.fields))
     for step, signal in np.ndindex(3, 2):
         whole = [part[step][signal] for part in parts]
@@ -146,7 +146,7 @@ def test_float32_far_from_zero_on_devices(replicas):
         return ROW.pack(ROW.from_sums(kernels.measure([lambda: delta], counts)))
 
     strategy = mirrored(replicas)
-    merged = RowMerger(strategy)([row(tf.constant(part)) for part in parts])
+    merged = row_merger(strategy)([row(tf.constant(part)) for part in parts])
     assert_close(ROW.unpack(merged[0]), oracle(parts), parts, rtol=1e-4)
 
 

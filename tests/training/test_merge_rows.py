@@ -17,7 +17,7 @@ from distwatch.statistics import (
     observe,
 )
 from distwatch.statistics.usual import MomentsState
-from distwatch.training.strategies import RowMerger
+from distwatch.training.strategies import row_merger
 
 
 def shards_of(replicas, seed=0, mean=1e4):
@@ -40,7 +40,7 @@ def test_devices_host_and_numpy_agree(replicas):
     rows = np.array([packed(ROW, shards) for shards in blocks])
     rows = rows.transpose(1, 0, 2).reshape(replicas, 3, 2, -1)
 
-    reduce_replicas = RowMerger(strategy_over(replicas))(list(rows))
+    reduce_replicas = row_merger(strategy_over(replicas))(list(rows))
     host = merge_axis(ROW, rows, axis=0)
     whole = np.array(packed(ROW, [np.concatenate(shards) for shards in blocks]))
     np.testing.assert_allclose(reduce_replicas, host, rtol=1e-12)
@@ -49,7 +49,7 @@ def test_devices_host_and_numpy_agree(replicas):
 
 def test_replicas_that_saw_nothing_at_all():
     rows = packed(ROW, [np.zeros(0)] * 2)
-    merged = RowMerger(strategy_over(2))(rows)
+    merged = row_merger(strategy_over(2))(rows)
     np.testing.assert_array_equal(merged, rows[0])
 
 
@@ -66,6 +66,6 @@ class WithoutBetween(Moments):
 def test_the_between_group_term_is_what_this_tests():
     broken = Product((Counts(), WithoutBetween(), Extrema(), Norms()))
     shards = [shards_of(2)[0], np.full(9, 1.02e4)]
-    merged = RowMerger(strategy_over(2), broken)(packed(ROW, shards))
+    merged = row_merger(strategy_over(2), broken)(packed(ROW, shards))
     whole = ROW.pack(observe(ROW, np.concatenate(shards)))
     assert not np.allclose(merged, whole, rtol=1e-2)

@@ -24,6 +24,7 @@ on the host of a GPU).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -55,37 +56,34 @@ def comparable(x: Tensor) -> Tensor:
     return tf.cast(x, tf.float32 if x.dtype.is_floating else tf.float64)
 
 
-class SharedFunctions:
-    """`_look_again` as one ``tf.function`` for each dtype, traced once for all signals.
+def shared_functions() -> Callable[[tf.DType], Any]:
+    """Make what gives `_look_again` as one ``tf.function`` for flat deltas of each dtype.
 
-    It belongs to one recorder: a function kept for the whole process fails with "out of
-    scope" after TensorFlow's context was reset, as Keras's own test suite does.
+    Each is traced once for all signals. They belong to one recorder: a function kept for
+    the whole process fails with "out of scope" after TensorFlow's context was reset, as
+    Keras's own test suite does.
     """
+    return functools.cache(_look_again_function)
 
-    def __init__(self) -> None:
-        self._functions: dict[tf.DType, Any] = {}
 
-    def look_again(self, dtype: tf.DType) -> Any:
-        """The function for flat deltas of ``dtype``."""
-        if dtype not in self._functions:
-            signature = [
-                tf.TensorSpec([None], dtype),
-                tf.TensorSpec([len(BasicSums._fields)], tf.float64),
-                tf.TensorSpec([], tf.bool),
-            ]
-            self._functions[dtype] = tf.function(
-                _look_again,
-                input_signature=signature,
-                autograph=False,
-                experimental_attributes={"_noinline": True},
-            )
-        return self._functions[dtype]
+def _look_again_function(dtype: tf.DType) -> Any:
+    signature = [
+        tf.TensorSpec([None], dtype),
+        tf.TensorSpec([len(BasicSums._fields)], tf.float64),
+        tf.TensorSpec([], tf.bool),
+    ]
+    return tf.function(
+        _look_again,
+        input_signature=signature,
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
 
 
 def measure(
     deltas: Sequence[Callable[[], Tensor]],
     counts: Tensor,
-    shared: SharedFunctions | None = None,
+    shared: Callable[[tf.DType], Any] | None = None,
 ) -> BasicSums:
     """Compute the basic sums of the deltas of all signals.
 
@@ -93,7 +91,7 @@ def measure(
         deltas: for each signal a function that makes its delta in the graph where it
             is called: float32 or float64 of any shape, empty or not.
         counts: their numbers of elements, float64 of shape (signal,).
-        shared: functions that several calls share; None for some of this call's own.
+        shared: `shared_functions` of several calls; None for some of this call's own.
 
     Returns:
         float64 vectors of shape (signal,), as `distwatch.statistics.measure`
@@ -102,7 +100,7 @@ def measure(
     plain = _plain(deltas, counts)
     vanished = tf.logical_and(plain.l1 > 0.0, plain.l2sq < _VANISHING * counts)
     unsquared = tf.logical_or(tf.logical_not(tf.math.is_finite(plain.l2sq)), vanished)
-    # Where m2 is small beside the squares of the mean, the subtraction that gave
+    # Where m2 is small compared with the squares of the mean, the subtraction that gave
     # it has eaten its digits. An empty delta compares 0 > 0.
     cancelled = plain.l2sq > _CANCELLATION * plain.m2
     uncounted = counts > _COUNTED
@@ -110,7 +108,7 @@ def measure(
 
     @_called_only_when_taken
     def corrected() -> Tensor:
-        functions = shared or SharedFunctions()
+        functions = shared or shared_functions()
         rows = [
             _corrected(delta, _row(plain, i), unsquared[i], irregular[i], functions)
             for i, delta in enumerate(deltas)
@@ -200,11 +198,11 @@ def _corrected(
     plain: Tensor,
     unsquared: Tensor,
     irregular: Tensor,
-    shared: SharedFunctions,
+    shared: Callable[[tf.DType], Any],
 ) -> Tensor:
     def look_again() -> Tensor:
         flat = tf.reshape(delta(), [-1])
-        look = _look_again if tf.executing_eagerly() else shared.look_again(flat.dtype)
+        look = _look_again if tf.executing_eagerly() else shared(flat.dtype)
         return look(flat, plain, unsquared)
 
     return tf.cond(irregular, look_again, lambda: plain)

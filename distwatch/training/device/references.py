@@ -9,7 +9,7 @@ variable takes over the activation's buffer. The other kinds are made of the sam
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -96,8 +96,9 @@ class References:
         tensors = [_with_rows(x) for x in tensors]
         pairs: list[Pair] = [(x, None) for x in tensors]
         for kind, reference in self._kinds.items():
-            found = reference.pairs(self._of(kind, tensors))
-            for i, pair in zip(self._positions[kind], found, strict=True):
+            positions = self._positions[kind]
+            found = reference.pairs([tensors[i] for i in positions])
+            for i, pair in zip(positions, found, strict=True):
                 pairs[i] = pair
         with tf.device(self._host):
             counts = tf.stack([tf.size(now) for now, _ in pairs])
@@ -105,9 +106,8 @@ class References:
 
     def keep(self, tensors: Sequence[Tensor]) -> None:
         """Make this step's tensors the reference of the next, which is looked at."""
-        tensors = [_with_rows(x) for x in tensors]
-        for kind, reference in self._kinds.items():
-            reference.keep(self._of(kind, tensors))
+        for reference, own in self._own(tensors):
+            reference.keep(own)
 
     def forget(self) -> None:
         """Leave the next step, which is not looked at, without a reference."""
@@ -116,12 +116,13 @@ class References:
 
     def follow(self, tensors: Sequence[Tensor]) -> None:
         """Take a step into account that may or may not be looked at."""
-        tensors = [_with_rows(x) for x in tensors]
-        for kind, reference in self._kinds.items():
-            reference.follow(self._of(kind, tensors))
+        for reference, own in self._own(tensors):
+            reference.follow(own)
 
-    def _of(self, kind: str, tensors: Sequence[Tensor]) -> list[Tensor]:
-        return [tensors[i] for i in self._positions[kind]]
+    def _own(self, tensors: Sequence[Tensor]) -> Iterator[tuple[Reference, list[Tensor]]]:
+        """Each reference with those of the tensors that are compared with it."""
+        for kind, reference in self._kinds.items():
+            yield reference, [_with_rows(tensors[i]) for i in self._positions[kind]]
 
 
 def _reference(kind: str, examples: Sequence[Tensor], device: str) -> Reference:
@@ -230,22 +231,17 @@ class Previous(Reference):
         )
 
 
-class _BatchMean(Reference):
+class _BatchMean(Previous):
     """The per-feature mean of the batch before; one row, or none of an empty batch."""
 
-    needs_step_before = True
-
     def __init__(self, examples: Sequence[Tensor], device: str) -> None:
-        self._before = Previous([_mean(x) for x in examples], device)
+        super().__init__([_mean(x) for x in examples], device)
 
     def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
-        return self._before.pairs([_mean(x) for x in tensors])
+        return super().pairs([_mean(x) for x in tensors])
 
     def keep(self, tensors: Sequence[Tensor]) -> None:
-        self._before.keep([_mean(x) for x in tensors])
-
-    def forget(self) -> None:
-        self._before.forget()
+        super().keep([_mean(x) for x in tensors])
 
 
 class _First(Reference):
@@ -255,43 +251,39 @@ class _First(Reference):
 
     def __init__(self, examples: Sequence[Tensor], device: str) -> None:
         # One by one: they need not get their first rows together.
-        self._firsts = [Previous([x], device) for x in examples]
+        self._kept = [Previous([x], device) for x in examples]
 
     def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
         return [
             pair
-            for first, x in zip(self._firsts, tensors, strict=True)
-            for pair in first.pairs([x])
+            for kept, x in zip(self._kept, tensors, strict=True)
+            for pair in kept.pairs([x])
         ]
 
     def follow(self, tensors: Sequence[Tensor]) -> None:
-        for first, x in zip(self._firsts, tensors, strict=True):
-            _keep_if_empty(first, x)
+        for kept, x in zip(self._kept, tensors, strict=True):
+            self._follow(kept, x)
+
+    def _follow(self, kept: Previous, x: Tensor) -> None:
+        tf.cond(kept.rows[0] > 0, lambda: None, lambda: kept.keep([x]))
 
 
-class _MovingAverage(Reference):
+class _MovingAverage(_First):
     """A moving average of the batches, row by row.
 
     Rows that a longer batch has beyond it join it as they are; rows beyond a shorter
     batch stay. Where the features are of another size it starts anew.
     """
 
-    needs_every_step = True
-
     def __init__(self, examples: Sequence[Tensor], device: str, *, decay: float) -> None:
+        super().__init__([comparable(x) for x in examples], device)
         self._decay = decay
-        self._averages = [Previous([comparable(x)], device) for x in examples]
 
     def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
-        return [
-            pair
-            for average, x in zip(self._averages, tensors, strict=True)
-            for pair in average.pairs([comparable(x)])
-        ]
+        return super().pairs([comparable(x) for x in tensors])
 
-    def follow(self, tensors: Sequence[Tensor]) -> None:
-        for average, x in zip(self._averages, tensors, strict=True):
-            average.keep([self._blended(average, comparable(x))])
+    def _follow(self, kept: Previous, x: Tensor) -> None:
+        kept.keep([self._blended(kept, comparable(x))])
 
     def _blended(self, average: Previous, x: Tensor) -> Tensor:
         ((now, before),) = average.pairs([x])
@@ -306,10 +298,6 @@ class _MovingAverage(Reference):
 def _mean(x: Tensor) -> Tensor:
     some = tf.minimum(tf.shape(x)[0], 1)
     return tf.reduce_mean(comparable(x), axis=0, keepdims=True)[:some]
-
-
-def _keep_if_empty(first: Previous, x: Tensor) -> None:
-    tf.cond(first.rows[0] > 0, lambda: None, lambda: first.keep([x]))
 
 
 def _batch_variable(example: Tensor, device: str) -> Any:

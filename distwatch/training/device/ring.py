@@ -9,8 +9,6 @@ model knows of them.
 
 from __future__ import annotations
 
-import functools
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
-from distwatch.records import Floats, Ints, Table, Tensors
+from distwatch.records import Block, Ints, Table, Tensors
 from distwatch.signals.schedules import Schedule
 from distwatch.statistics import ROW, Observation, Row, merge_axis
 from distwatch.training import strategies
@@ -38,7 +36,7 @@ class TablePlan:
     """How a table is fed: known when the first step was traced.
 
     A tensor that is two signals (a last layer's output is also the model's) is taken
-    once; ``carrier[i]`` is the position of signal i's tensor. ``references`` has one
+    once; ``tensor_index[i]`` is the position of signal i's tensor. ``references`` has one
     entry a tensor.
     """
 
@@ -52,7 +50,7 @@ class TablePlan:
 class StepInput:
     """What one step gives a table, inside the graph.
 
-    ``besides`` are the companions of the tensors (see `distwatch.statistics.Seen`). With
+    ``companions`` are those of the tensors (see `distwatch.statistics.Observation`). With
     ``evaluate`` the tensors are only examples of their kind: the real ones are made by
     it, from a flag that says whether they are needed.
     """
@@ -60,22 +58,6 @@ class StepInput:
     tensors: Sequence[Tensor]
     companions: Sequence[Tensor | None] = ()
     evaluate: Callable[[Tensor], Sequence[Tensor]] | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True)
-class DrainedRows:
-    """What a drain reads from the devices.
-
-    Shapes: step, iteration (n,); rows (n, replica, signal, field); merged
-    (n, signal, field). ``lost`` steps were overwritten before they were read.
-    """
-
-    step: Ints
-    iteration: Ints
-    rows: Floats
-    merged: Floats
-    lost: int
-    tensors: Tensors | None = None
 
 
 class Recorder:
@@ -99,29 +81,20 @@ class Recorder:
         shared = _Shared(strategy)
         self.tables = [TableRecorder(shared, feed, steps_per_execution) for feed in feeds]
         self._first_step = first_step
-        self._steps: dict[int, Any] = {}
-        self._lock = threading.Lock()
+        self._steps: strategies.PerReplica[Any] = strategies.PerReplica()
 
     def record(self, fed: Sequence[StepInput], iteration: Tensor) -> None:
         """Take one step's tensors, in the train step on one replica."""
-        steps = self._step_counter()
+        steps = self._steps.get(lambda device: _counter(device, self._first_step))
         step = steps.read_value()
         for table, given in zip(self.tables, fed, strict=True):
             table.record(given, step, iteration)
         steps.assign_add(1, read_value=False)
 
-    def _step_counter(self) -> Any:
-        number = strategies.replica_id()
-        with self._lock:
-            if number not in self._steps:
-                counter = functools.partial(_counter, self._first_step)
-                self._steps[number] = strategies.on_device(strategies.replica_device(), counter)
-            return self._steps[number]
-
     @property
     def started(self) -> bool:
         """Whether a step was traced, so that there are rings to read."""
-        return bool(self._steps)
+        return bool(self._steps.made)
 
     def follow_schedules(self) -> None:
         """Take over changes of the schedules, from the next step on."""
@@ -129,8 +102,11 @@ class Recorder:
             table.follow_schedule()
 
 
-def _counter(first: int = 0) -> Any:
-    return tf.Variable(first, dtype=tf.int64, trainable=False)
+def _counter(device: str, first: Any = 0) -> Any:
+    """A variable of one or several whole numbers."""
+    return strategies.on_device(
+        device, lambda: tf.Variable(first, dtype=tf.int64, trainable=False)
+    )
 
 
 class _Ring:
@@ -141,18 +117,14 @@ class _Ring:
     ) -> None:
         width = _MARKS + len(feed.tensor_index) * len(feed.table.statistic.fields)
         self.references = References(feed.references, examples, device)
-
-        def rows() -> Any:
-            return tf.Variable(tf.zeros([capacity, width], tf.float64), trainable=False)
-
         #: Rows written.
-        self.written = strategies.on_device(device, _counter)
-        self.rows = strategies.on_device(device, rows)
-        #: What of the schedule may change while training runs.
-        self.parameters = strategies.on_device(
+        self.written = _counter(device)
+        self.rows = strategies.on_device(
             device,
-            lambda: tf.Variable(feed.schedule.parameters, dtype=tf.int64, trainable=False),
+            lambda: tf.Variable(tf.zeros([capacity, width], tf.float64), trainable=False),
         )
+        #: What of the schedule may change while training runs.
+        self.parameters = _counter(device, feed.schedule.parameters)
         layout = feed.table.tensor
         self.slots = TensorSlots(layout, capacity, device) if layout else None
 
@@ -162,15 +134,15 @@ class _Shared:
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
-        self._mergers: dict[str, strategies.RowMerger] = {}
-        self.sum_over_replicas = strategies.SumOverReplicas(strategy)
-        self.kernels = kernels.SharedFunctions()
+        self._mergers: dict[str, strategies.OverReplicas] = {}
+        self.sum_over_replicas = strategies.sum_over_replicas(strategy)
+        self.kernels = kernels.shared_functions()
 
-    def merger_of(self, statistic: Row) -> strategies.RowMerger:
+    def merger_of(self, statistic: Row) -> strategies.OverReplicas:
         """What merges rows of a statistic."""
         parts = str([part.spec() for part in statistic.further])
         if parts not in self._mergers:
-            self._mergers[parts] = strategies.RowMerger(self._strategy, statistic)
+            self._mergers[parts] = strategies.row_merger(self._strategy, statistic)
         return self._mergers[parts]
 
 
@@ -184,10 +156,8 @@ class TableRecorder:
         # Twice what may come between two drains, so that none is ever overwritten.
         self._capacity = 2 * max(feed.table.window, steps_per_execution)
         self._merger = shared.merger_of(self._statistic)
-        self._reducer = shared.sum_over_replicas
-        self._kernels = shared.kernels
-        self._rings: dict[int, _Ring] = {}
-        self._lock = threading.Lock()
+        self._shared = shared
+        self._rings: strategies.PerReplica[_Ring] = strategies.PerReplica()
         self._read = 0
         self._following = feed.schedule.parameters
 
@@ -195,7 +165,9 @@ class TableRecorder:
 
     def record(self, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
         """Take one step's tensors, on one replica."""
-        ring = self._ring(fed.tensors)
+        ring = self._rings.get(
+            lambda device: _Ring(self._feed, self._capacity, fed.tensors, device)
+        )
         references = ring.references
         parameters = ring.parameters.read_value()
         looking = self._feed.schedule.decide(step, parameters)
@@ -212,7 +184,7 @@ class TableRecorder:
 
     def _write(self, ring: _Ring, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
         deltas, counts = ring.references.deltas(fed.tensors)
-        sums = kernels.measure(deltas, counts, self._kernels)
+        sums = kernels.measure(deltas, counts, self._shared.kernels)
         states = ROW.pack(ROW.from_sums(sums))
         if self._statistic.further:
             states = tf.concat([states, self._look_further(deltas, fed)], axis=-1)
@@ -240,27 +212,20 @@ class TableRecorder:
             rows.append(tf.concat(packed, axis=-1))
         return tf.stack(rows)
 
-    def _ring(self, examples: Sequence[Tensor]) -> _Ring:
-        number = strategies.replica_id()
-        with self._lock:
-            if number not in self._rings:
-                device = strategies.replica_device()
-                self._rings[number] = _Ring(self._feed, self._capacity, examples, device)
-            return self._rings[number]
-
     # On the host
 
     def follow_schedule(self) -> None:
         """Take over a change of the schedule, from the next step on."""
         if self._feed.schedule.parameters != self._following:
             self._following = self._feed.schedule.parameters
-            for ring in self._rings.values():
+            for ring in self._rings.made.values():
                 ring.parameters.assign(self._following)
 
-    def drain(self, *, together: bool = True) -> DrainedRows | None:
+    def drain(self, epoch: int = 0, *, together: bool = True) -> Block | None:
         """Read the rows written since the last drain; None if there are none.
 
         Args:
+            epoch: what they are labelled with.
             together: merge by cross-replica reductions. False on an interrupt or
                 error, where another worker may never enter them: then the host
                 merges, to the same result.
@@ -268,7 +233,7 @@ class TableRecorder:
         Raises:
             WatcherError: the replicas do not hold the same steps.
         """
-        rings = [self._rings[number] for number in sorted(self._rings)]
+        rings = [ring for _, ring in sorted(self._rings.made.items())]
         written = [int(ring.written.numpy()) for ring in rings]
         if together and len(set(written)) > 1:
             raise WatcherError(
@@ -286,12 +251,18 @@ class TableRecorder:
         states = [self._states(rows) for rows in held]
         marks = held[0].numpy()[slots, :_MARKS].astype(np.int64)
         rows = np.stack([state.numpy()[slots] for state in states], axis=1)
-        if together:
-            merged = self._merger(states)[slots]
-        else:
-            merged = merge_axis(self._statistic, rows, axis=1)
-        tensors = self._drain_tensors(rings, slots, together)
-        return DrainedRows(marks[:, 0], marks[:, 1], rows, merged, lost, tensors)
+        return Block(
+            table=self.table.name,
+            step=marks[:, 0],
+            epoch=np.full(len(marks), epoch, np.int64),
+            iteration=marks[:, 1],
+            rows=rows,
+            merged=self._merger(states)[slots]
+            if together
+            else merge_axis(self._statistic, rows, axis=1),
+            tensors=self._drain_tensors(rings, slots, together),
+            lost=lost,
+        )
 
     def _states(self, ring: Tensor) -> Tensor:
         shape = [self._capacity, len(self._feed.tensor_index), len(self._statistic.fields)]
@@ -301,7 +272,9 @@ class TableRecorder:
         held = [ring.slots.read(slots) for ring in rings if ring.slots is not None]
         if self.table.tensor is None:
             return None
-        return collect(held, self.table.tensor, self._reducer if together else None)
+        return collect(
+            held, self.table.tensor, self._shared.sum_over_replicas if together else None
+        )
 
 
 def _needed(references: References, looking: Tensor, next_looking: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from distwatch.training.session import Status
 from distwatch.training.watch import Watch
 
 
@@ -19,6 +18,12 @@ class Outcome:
     committed: int = 0
     #: Why it was not watched, or not to its end.
     reason: str = ""
+
+    def end(self, error: Exception, report: Callable[[str], None], steps: int = 0) -> None:
+        """Keep, and report, the error that ended the watching after some steps."""
+        self.reason = f"{type(error).__name__}: {error}"
+        since = f" after {steps} steps" if steps else ""
+        report(f"{self.name} is not watched{since}, training goes on: {self.reason}")
 
 
 def _guarded(name: str) -> Callable[..., None]:
@@ -86,28 +91,20 @@ class UnobtrusiveWatch(Watch):
         if self._session is not None:
             self._session.error = error
             self._session.abandon()
-        self._say(error)
+        self.outcome.end(error, self._report, self.status.steps)
 
     def update_outcome(self) -> None:
         """Update the outcome, and report once that the watching has ended."""
-        status: Status = self.status
+        status = self.status
         self.outcome.committed = status.committed
         if status.error is not None and not self.outcome.reason:
-            self._say(status.error)
+            self.outcome.end(status.error, self._report, status.steps)
 
     def _finish(self) -> None:
         super()._finish()
         session = self._session
         if session is not None and session.error is not None and not session.status.steps:
             session.abandon()  # takes back the claim on which nothing was written
-
-    def _say(self, error: Exception) -> None:
-        self.outcome.reason = f"{type(error).__name__}: {error}"
-        since = f" after {self.status.steps} steps" if self.status.steps else ""
-        self._report(
-            f"{self.outcome.name} is not watched{since}, training goes on: "
-            f"{self.outcome.reason}"
-        )
 
 
 _on_raised = _guarded("on_raised")

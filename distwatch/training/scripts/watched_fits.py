@@ -8,7 +8,6 @@ one that a subclass calls by ``super()``, is watched.
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import os
 import shlex
@@ -28,7 +27,7 @@ from distwatch.errors import DistwatchWarning, UnsupportedTrainingError
 from distwatch.records import PREDICT, TEST, TRAIN
 from distwatch.store.addresses import address_of, inside
 from distwatch.text import printable
-from distwatch.training.taps import cell_of
+from distwatch.training.taps import cell_of, wrap_method
 
 #: Method -> the phases for whose sake it is watched.
 _PHASES = {"fit": {TRAIN, TEST}, "evaluate": {TEST}, "predict": {PREDICT}}
@@ -48,8 +47,7 @@ def watch_fits(settings: dict[str, Any]) -> WatchedFits:
     """
     fits = WatchedFits(settings)
     for method in _PHASES:
-        cell = cell_of(method)
-        cell.cell_contents = fits.wrapped(method, cell.cell_contents)
+        wrap_method(method, fits.call)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=fits.stop)
     # Warnings that a script makes errors of would otherwise end the watching.
@@ -77,25 +75,20 @@ class WatchedFits:
         """Watch no more: a forked child is another process, whose runs would collide."""
         self._stopped = True
 
-    def wrapped(self, method: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        """What runs in place of a method of Keras."""
-        signature = inspect.signature(original)
-
-        @functools.wraps(original)
-        def call(model: Any, *args: Any, **kwargs: Any) -> Any:
-            try:
-                bound = signature.bind(model, *args, **kwargs)
-            except TypeError:
-                return original(model, *args, **kwargs)  # which raises in Keras's own words
-            given = bound.arguments.get("callbacks")
-            watch = self._watch_for(method, model, given)
-            if watch is None:
-                return original(model, *args, **kwargs)
+    def call(
+        self,
+        method: str,
+        original: Callable[..., Any],
+        model: Any,
+        bound: inspect.BoundArguments,
+    ) -> Any:
+        """What runs in place of a method of Keras, see `wrap_method`."""
+        given = bound.arguments.get("callbacks")
+        if (watch := self._watch_for(method, model, given)) is not None:
             bound.arguments["callbacks"] = [*_listed(given), watch]
             # By the cell once more: the Watch has put its own wrapper there.
-            return cell_of(method).cell_contents(*bound.args, **bound.kwargs)
-
-        return call
+            original = cell_of(method).cell_contents
+        return original(*bound.args, **bound.kwargs)
 
     def closing_lines(self) -> Iterator[str]:
         """What was written, what to do next, and what was not watched."""
@@ -136,9 +129,12 @@ class WatchedFits:
         is_list = isinstance(callbacks, keras.callbacks.CallbackList)
         if is_list and method != "fit":
             return None  # the validation in a fit
-        if _has_a_watch(callbacks):
+        from distwatch.training.scripts.unobtrusive import UnobtrusiveWatch
+        from distwatch.training.watch import Watch
+
+        if watches := [each for each in _listed(callbacks) if isinstance(each, Watch)]:
             # Either the script's own, or this one, on its second way through here.
-            self._own += not _is_ours(callbacks)
+            self._own += not any(isinstance(each, UnobtrusiveWatch) for each in watches)
             return None
         return self._make_watch(method, refused=is_list)
 
@@ -163,8 +159,7 @@ class WatchedFits:
         except Exception as error:
             if self._arguments.get("strict"):
                 raise
-            outcome.reason = f"{type(error).__name__}: {error}"
-            report(f"{outcome.name} is not watched, training goes on: {outcome.reason}")
+            outcome.end(error, report)
             return None
 
 
@@ -185,18 +180,6 @@ def _listed(callbacks: Any) -> list[Any]:
     if not callbacks:
         return []
     return list(keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)))
-
-
-def _has_a_watch(callbacks: Any) -> bool:
-    from distwatch.training.watch import Watch
-
-    return any(isinstance(each, Watch) for each in _listed(callbacks))
-
-
-def _is_ours(callbacks: Any) -> bool:
-    from distwatch.training.scripts.unobtrusive import UnobtrusiveWatch
-
-    return any(isinstance(each, UnobtrusiveWatch) for each in _listed(callbacks))
 
 
 def _leave_tracebacks_alone() -> None:
@@ -242,10 +225,6 @@ def _take_out_frames(trace: TracebackType | None) -> None:
     """Take frames of ours out, in place; the first one is never ours."""
     while trace is not None:
         following = trace.tb_next
-        while following is not None and _is_ours_to_hide(following):
+        while following and following.tb_frame.f_code.co_filename.startswith(_HOME):
             following = following.tb_next
         trace.tb_next, trace = following, following
-
-
-def _is_ours_to_hide(trace: TracebackType) -> bool:
-    return trace.tb_frame.f_code.co_filename.startswith(_HOME)

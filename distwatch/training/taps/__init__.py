@@ -8,7 +8,12 @@ into a model's train function, ``tracing`` traces a step without running it, ``f
 a Watch around its fits.
 """
 
-from distwatch.training.taps.fit_hook import cell_of, moved_to_front, watch_fit_calls
+from distwatch.training.taps.fit_hook import (
+    cell_of,
+    moved_to_front,
+    watch_fit_calls,
+    wrap_method,
+)
 from distwatch.training.taps.plan import Taps, TracedPlan
 from distwatch.training.taps.steps import Steps
 from distwatch.training.taps.subject import Subject, of_loop, of_model
@@ -27,4 +32,5 @@ __all__ = [
     "of_model",
     "trace_step",
     "watch_fit_calls",
+    "wrap_method",
 ]

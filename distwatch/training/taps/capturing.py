@@ -28,6 +28,9 @@ from distwatch.training.taps.subject import Subject
 
 Tensor = Any
 
+#: The private method in which Keras's optimizers add up gradients over the replicas.
+_REDUCTION = "_all_reduce_sum_gradients"
+
 
 class StepCapturer:
     """Captures train steps, one at a time on each thread.
@@ -40,22 +43,20 @@ class StepCapturer:
 
     def __init__(self, subject: Subject, places: list[Place], *, optimizers: bool) -> None:
         self._local = threading.local()
-        patches = [InstancePatch(p.layer, "call", self._capture_layer(p.path)) for p in places]
+        patches = [
+            InstancePatch(p.layer, "call", functools.partial(self._capture_layer, p.path))
+            for p in places
+        ]
         patches += [
             InstancePatch(m, "compute_loss", self._capture_loss) for m in subject.models
         ]
         # Weights are read around the optimizer, which is not free: only if asked for.
-        for optimizer in subject.optimizers if optimizers else ():
-            patches += self._on_optimizer(optimizer)
+        for each in subject.optimizers if optimizers else ():
+            around = functools.partial(self._capture_optimizer, each)
+            patches.append(InstancePatch(each, "apply", around))
+            if hasattr(each, _REDUCTION):
+                patches.append(InstancePatch(each, _REDUCTION, self._capture_reduction))
         self._patches = InstancePatches(patches)
-
-    def _on_optimizer(self, optimizer: Any) -> list[InstancePatch]:
-        patches = [InstancePatch(optimizer, "apply", self._capture_optimizer(optimizer))]
-        if hasattr(optimizer, "_all_reduce_sum_gradients"):
-            patches.append(
-                InstancePatch(optimizer, "_all_reduce_sum_gradients", self._capture_reduction)
-            )
-        return patches
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[StepCapture]:
@@ -72,66 +73,46 @@ class StepCapturer:
     def _current(self) -> StepCapture | None:
         return getattr(self._local, "capture", None)
 
-    def _capture_layer(self, path: str) -> Any:
-        def make(original: Any) -> Any:
-            @functools.wraps(original)
-            def call(*args: Any, **kwargs: Any) -> Any:
-                outputs = original(*args, **kwargs)
-                if self._current is not None:
-                    inputs = next(iter((*args, *kwargs.values())), None)
-                    self._current.add_call(path, inputs, outputs)
-                return outputs
+    def _capture_layer(self, path: str, original: Any, /, *args: Any, **kwargs: Any) -> Any:
+        outputs = original(*args, **kwargs)
+        if self._current is not None:
+            inputs = next(iter((*args, *kwargs.values())), None)
+            self._current.add_call(path, inputs, outputs)
+        return outputs
 
-            return call
+    def _capture_loss(self, original: Any, /, *args: Any, **kwargs: Any) -> Any:
+        loss = original(*args, **kwargs)
+        if self._current is not None and self._current.belongs(loss):
+            # Keras divides it by the number of replicas, for the sum over them.
+            self._current.losses.append(loss * replica_count())
+        return loss
 
-        return make
+    def _capture_optimizer(
+        self, optimizer: Any, original: Any, /, grads: Any, trainable_variables: Any = None
+    ) -> Any:
+        if self._current is None:
+            return original(grads, trainable_variables)
+        grads = list(grads)
+        variables = list(trainable_variables or optimizer._trainable_variables)
+        # Read before: applying may change the scale.
+        factor = _unscaling(optimizer)
+        local = [None if g is None else dense(g) * factor(g) for g in grads]
+        before = [value_of(variable) for variable in variables]
+        result = original(grads, trainable_variables)
+        after = [value_of(variable) for variable in variables]
+        reduced, self._current.reduced = self._current.reduced, {}
+        self._current.applied.append(
+            Applied(optimizer, variables, local, before, after, reduced)
+        )
+        return result
 
-    def _capture_loss(self, original: Any) -> Any:
-        @functools.wraps(original)
-        def compute_loss(*args: Any, **kwargs: Any) -> Any:
-            loss = original(*args, **kwargs)
-            if self._current is not None and self._current.belongs(loss):
-                # Keras divides it by the number of replicas, for the sum over them.
-                self._current.losses.append(loss * replica_count())
-            return loss
-
-        return compute_loss
-
-    def _capture_optimizer(self, optimizer: Any) -> Any:
-        def make(original: Any) -> Any:
-            @functools.wraps(original)
-            def apply(grads: Any, trainable_variables: Any = None) -> Any:
-                if self._current is None:
-                    return original(grads, trainable_variables)
-                grads = list(grads)
-                variables = list(trainable_variables or optimizer._trainable_variables)
-                # Read before: applying may change the scale.
-                factor = _unscaling(optimizer)
-                local = [None if g is None else dense(g) * factor(g) for g in grads]
-                before = [value_of(variable) for variable in variables]
-                result = original(grads, trainable_variables)
-                after = [value_of(variable) for variable in variables]
-                reduced, self._current.reduced = self._current.reduced, {}
-                self._current.applied.append(
-                    Applied(optimizer, variables, local, before, after, reduced)
-                )
-                return result
-
-            return apply
-
-        return make
-
-    def _capture_reduction(self, original: Any) -> Any:
-        @functools.wraps(original)
-        def all_reduce(grads_and_vars: Any) -> Any:
-            reduced = list(original(grads_and_vars))
-            if self._current is not None:
-                for gradient, variable in reduced:
-                    if gradient is not None and self._current.belongs(dense(gradient)):
-                        self._current.reduced[id(variable)] = dense(gradient)
-            return reduced
-
-        return all_reduce
+    def _capture_reduction(self, original: Any, /, grads_and_vars: Any) -> Any:
+        reduced = list(original(grads_and_vars))
+        if self._current is not None:
+            for gradient, variable in reduced:
+                if gradient is not None and self._current.belongs(dense(gradient)):
+                    self._current.reduced[id(variable)] = dense(gradient)
+        return reduced
 
 
 def value_of(variable: Any) -> Tensor:

@@ -22,23 +22,10 @@ import functools
 import inspect
 import threading
 import weakref
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import keras
-
-
-class FitObserver(Protocol):
-    """What is called around ``fit``, ``evaluate`` and ``predict``: a Watch."""
-
-    def on_called(self, method: str, model: Any, arguments: dict[str, Any]) -> None:
-        """Called before a method that has this observer among its callbacks.
-
-        It may raise to refuse the call, and may change ``arguments`` in place.
-        """
-
-    def on_raised(self, model: Any, error: BaseException) -> None:
-        """Called when that method raised, before the error goes on."""
-
 
 _METHODS = ("fit", "evaluate", "predict")
 
@@ -50,16 +37,21 @@ _observers: dict[int, weakref.ref[Any]] = {}
 _engaged: set[int] = set()
 
 
-def watch_fit_calls(observer: FitObserver) -> None:
-    """Call ``observer`` around each call that has it among its callbacks, while it lives."""
+def watch_fit_calls(observer: Any) -> None:
+    """Call ``observer`` around each call that has it among its callbacks, while it lives.
+
+    Args:
+        observer: a callback of Keras. Before the method,
+            ``on_called(method, model, arguments)`` is called, which may raise to refuse the
+            call, and may change ``arguments`` in place; and if the method raises,
+            ``on_raised(model, error)``, before the error goes on.
+    """
     with _lock:
         _observers[id(observer)] = weakref.ref(observer)
         weakref.finalize(observer, _forget, id(observer))
         if not _kept:
             for method in _METHODS:
-                cell = cell_of(method)
-                _kept[method] = cell.cell_contents
-                cell.cell_contents = _wrapped(cell.cell_contents, method)
+                _kept[method] = wrap_method(method, _call_observers)
 
 
 def cell_of(method: str) -> Any:
@@ -69,29 +61,48 @@ def cell_of(method: str) -> Any:
     return function.__closure__[place]
 
 
-def _wrapped(original: Any, method: str) -> Any:
+def wrap_method(method: str, around: Callable[..., Any]) -> Any:
+    """Have ``around`` called in place of what runs when a method of a model is called.
+
+    Args:
+        method: "fit", "evaluate" or "predict".
+        around: takes the name of the method, what runs in it otherwise, the model, and
+            the arguments (`inspect.BoundArguments`, with the model).
+
+    Returns:
+        What ran in it before.
+    """
+    cell = cell_of(method)
+    original = cell.cell_contents
     signature = inspect.signature(original)
 
     @functools.wraps(original)
-    def call_observers(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             bound = signature.bind(self, *args, **kwargs)
         except TypeError:
             return original(self, *args, **kwargs)  # which raises in Keras's own words
-        observers = _engage(bound.arguments.get("callbacks"))
-        try:
-            for observer in observers:
-                observer.on_called(method, self, bound.arguments)
-            try:
-                return original(*bound.args, **bound.kwargs)
-            except BaseException as error:
-                for observer in observers:
-                    observer.on_raised(self, error)
-                raise
-        finally:
-            _engaged.difference_update(map(id, observers))
+        return around(method, original, self, bound)
 
-    return call_observers
+    cell.cell_contents = wrapper
+    return original
+
+
+def _call_observers(
+    method: str, original: Any, model: Any, bound: inspect.BoundArguments
+) -> Any:
+    observers = _engage(bound.arguments.get("callbacks"))
+    try:
+        for observer in observers:
+            observer.on_called(method, model, bound.arguments)
+        try:
+            return original(*bound.args, **bound.kwargs)
+        except BaseException as error:
+            for observer in observers:
+                observer.on_raised(model, error)
+            raise
+    finally:
+        _engaged.difference_update(map(id, observers))
 
 
 def _engage(callbacks: Any) -> list[Any]:

@@ -8,6 +8,7 @@ owner made them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,11 +17,25 @@ import tensorflow as tf
 
 
 class InstancePatch(NamedTuple):
-    """A method of one object, and what makes its replacement from the original."""
+    """A method of one object, and what is called in its place.
+
+    ``around`` gets the original method before the arguments of each call.
+    """
 
     target: Any
     name: str
-    make: Callable[[Any], Any]
+    around: Callable[..., Any]
+
+    def replacement(self) -> Any:
+        """What takes the place of the method."""
+        original = getattr(self.target, self.name)
+
+        @functools.wraps(original)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            return self.around(original, *args, **kwargs)
+
+        # A user's loop may call it in code that AutoGraph rewrites.
+        return tf.autograph.experimental.do_not_convert(replacement)
 
 
 class InstancePatches:
@@ -30,8 +45,7 @@ class InstancePatches:
         self._patches = patches
         self._lock = threading.Lock()
         self._threads = 0
-        #: What instances had in place of their class's method before.
-        self._own: list[Any] = []
+        self._undo = contextlib.ExitStack()
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -39,23 +53,17 @@ class InstancePatches:
         with self._lock:
             self._threads += 1
             if self._threads == 1:
-                self._own = [p.target.__dict__.get(p.name) for p in self._patches]
                 for patch in self._patches:
-                    made = patch.make(getattr(patch.target, patch.name))
-                    # A user's loop may call it in code that AutoGraph rewrites.
-                    unconverted = tf.autograph.experimental.do_not_convert(made)
-                    patch.target.__dict__[patch.name] = unconverted
+                    own = patch.target.__dict__.get(patch.name)
+                    self._undo.callback(restore, patch.target, patch.name, own)
+                    patch.target.__dict__[patch.name] = patch.replacement()
         try:
             yield
         finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._threads -= 1
-            if self._threads == 0:
-                for patch, own in zip(self._patches, self._own, strict=True):
-                    restore(patch.target, patch.name, own)
+            with self._lock:
+                self._threads -= 1
+                if self._threads == 0:
+                    self._undo.close()
 
 
 def restore(target: Any, name: str, own: Any) -> None:

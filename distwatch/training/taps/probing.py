@@ -41,8 +41,9 @@ def evaluator(
     names = [each.name.removeprefix("probe/") for each in picked]
 
     def run() -> list[Tensor]:
-        before = _operations()
-        losses = [(layer, layer._losses[:], set(layer._loss_ids)) for layer in _layers(model)]
+        before = len(_operations())
+        layers = list(model._flatten_layers())
+        losses = [(layer, layer._losses[:], set(layer._loss_ids)) for layer in layers]
         with capturer.capturing() as capture:
             model(x, training=False)
         for layer, kept, ids in losses:
@@ -70,23 +71,16 @@ def _no_rows(example: Tensor) -> Tensor:
     return tf.zeros([0, *features] if example.shape.rank else [], example.dtype)
 
 
-def _operations() -> int:
+def _operations() -> list[Any]:
     graph = current_graph()
-    return len(graph.get_operations()) if graph is not None else 0
+    return graph.get_operations() if graph is not None else []
 
 
 def _refuse_changes(before: int) -> None:
-    graph = current_graph()
-    if graph is None:
-        return
-    for operation in graph.get_operations()[before:]:
+    for operation in _operations()[before:]:
         if _CHANGES_A_VARIABLE.fullmatch(operation.type):
             raise UnwatchableError(
                 "probe: the model changes a variable when it is called with "
                 f"training=False ({operation.name}), so a probe would change the "
                 "training; leave the probe out, or fix the layer."
             )
-
-
-def _layers(model: keras.Model) -> Any:
-    return list(model._flatten_layers())

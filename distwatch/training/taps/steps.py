@@ -5,24 +5,17 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
-from distwatch.training.device.ring import StepInput
+from distwatch.training.device.ring import Recorder
 from distwatch.training.gradient_registry import forget_gradients
 from distwatch.training.taps.plan import Taps, TracedPlan, TracedTensors
 from distwatch.training.taps.step_capture import StepCapture
 
 Tensor = Any
-
-
-class StepRecorder(Protocol):
-    """What takes the tensors of a step, on each replica, inside the graph."""
-
-    def record(self, fed: list[StepInput], iteration: Tensor) -> None:
-        """Take one step's inputs of all tables, and the optimizer's count (int64, ())."""
 
 
 class Steps:
@@ -38,14 +31,14 @@ class Steps:
     def __init__(
         self,
         taps: Taps,
-        recorder: Callable[[TracedPlan], StepRecorder | None],
+        recorder: Callable[[TracedPlan], Recorder | None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._taps = taps
         self._make_recorder = recorder
         self._failed = failed
         self._plan: TracedPlan | None = None
-        self._recorder: StepRecorder | None = None
+        self._recorder: Recorder | None = None
         self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @contextlib.contextmanager

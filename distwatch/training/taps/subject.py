@@ -41,11 +41,11 @@ class Subject:
 
     def is_being_made(self) -> bool:
         """Whether variables wait for the end of the current trace to get their values."""
-        variables = [*self.root.variables]
-        for model in self.models:
-            variables += model.metrics_variables
-        for optimizer in self.optimizers:
-            variables += optimizer.variables
+        variables = [
+            *self.root.variables,
+            *(variable for model in self.models for variable in model.metrics_variables),
+            *(variable for optimizer in self.optimizers for variable in optimizer.variables),
+        ]
         with tf.init_scope():
             return not all(variable.value.is_initialized() for variable in variables)
 
@@ -79,7 +79,8 @@ def of_loop(models: Any, optimizers: Any) -> Subject:
 
 
 def _listed(given: Any, kind: Any, word: str) -> list[Any]:
-    listed = [] if given is None else list(given) if _is_list(given) else [given]
+    several = isinstance(given, (list, tuple))
+    listed = [] if given is None else list(given) if several else [given]
     for each in listed:
         if not isinstance(each, kind):
             raise ConfigError(
@@ -87,10 +88,6 @@ def _listed(given: Any, kind: Any, word: str) -> list[Any]:
                 f"{type(each).__name__}."
             )
     return listed
-
-
-def _is_list(given: Any) -> bool:
-    return isinstance(given, (list, tuple))
 
 
 class _SideBySide(keras.layers.Layer):

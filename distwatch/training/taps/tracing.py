@@ -53,10 +53,8 @@ def trace_step(model: keras.Model, batch: Any, config: WatchConfig) -> TracedSte
     elements: dict[tuple[str, int], int] = {}
     twins: dict[str, str] = {}
 
-    def take(plan: TracedPlan) -> None:
-        plans.append(plan)
-
-    steps = Steps(Taps(of_model(model), config), take, _raise)
+    # Nothing is recorded, only the plan is kept.
+    steps = Steps(Taps(of_model(model), config), plans.append, _raise)
 
     def step(data: Any) -> None:
         with steps.capturing(data) as capture:

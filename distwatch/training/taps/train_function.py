@@ -56,7 +56,8 @@ class WatchedFunction:
         self._phase = phase
         self._steps = steps
         self._done = done
-        self._step_name, self._name, self._maker = _NAMES[phase]
+        #: The model's attribute that holds the function.
+        self._step_name, self.name, self._maker = _NAMES[phase]
         self._step = getattr(model, self._step_name)
         self._made: Any = None
         self._forward = self._capture
@@ -67,28 +68,23 @@ class WatchedFunction:
 
     def install(self) -> None:
         """Give the model a function that is watched."""
-        self._kept = getattr(self._model, self._name)
+        self._kept = getattr(self._model, self.name)
         self._own_step = self._model.__dict__.get(self._step_name)
         # The step is compiled in here, and must not be compiled again around its
         # recording.
         self._watched = self._made_of(self._watched_step, jit_compile=False)
         self._installed = self._predict if self._phase == PREDICT else self._call
-        setattr(self._model, self._name, self._installed)
-
-    @property
-    def name(self) -> str:
-        """The model's attribute that holds the function."""
-        return self._name
+        setattr(self._model, self.name, self._installed)
 
     @property
     def in_place(self) -> bool:
         """Whether the model still uses the watched function."""
-        return getattr(self._model, self._name) is self._installed
+        return getattr(self._model, self.name) is self._installed
 
     def remove(self) -> None:
         """Put the model's own function back."""
         if self.in_place:
-            setattr(self._model, self._name, self._kept)
+            setattr(self._model, self.name, self._kept)
         self._steps.forget_graphs()
 
     def _call(self, iterator: Any) -> Any:
@@ -121,16 +117,16 @@ class WatchedFunction:
     def _made_of(self, step: Callable[[Any], Any], *, jit_compile: Any) -> Any:
         """The function that the model makes of a step."""
         model = self._model
-        before, own_compile = getattr(model, self._name), model._jit_compile
+        before, own_compile = getattr(model, self.name), model._jit_compile
         model.__dict__[self._step_name] = step
         # The private attribute: setting the property has effects.
         model._jit_compile = jit_compile
         try:
             getattr(model, self._maker)(force=True)
-            return getattr(model, self._name)
+            return getattr(model, self.name)
         finally:
             model._jit_compile = own_compile
-            setattr(model, self._name, before)
+            setattr(model, self.name, before)
             restore(model, self._step_name, self._own_step)
 
     def _watched_step(self, data: Any) -> Any:

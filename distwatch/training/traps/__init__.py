@@ -131,9 +131,13 @@ def check_loop(models: Sequence[Any], optimizers: Sequence[Any], strategy: Any) 
     """
     check_backend()
     facts = facts_of(strategy)
-    _refuse(obstacles.of_strategy(facts))
-    _refuse(obstacles.of_scope(models, facts))
-    _refuse(obstacles.of_optimizers(optimizers, facts))
+    _refuse(
+        [
+            *obstacles.of_strategy(facts),
+            *obstacles.of_scope(models, facts),
+            *obstacles.of_optimizers(optimizers, facts),
+        ]
+    )
     _warn(list(_hazards(models, optimizers, [], facts)))
 
 
@@ -152,7 +156,7 @@ def _hazards(
     yield from hazards.of_scopes(optimizers, has_copies)
 
 
-def _refuse(traps: Iterator[Trap] | Sequence[Trap]) -> None:
+def _refuse(traps: Sequence[Trap]) -> None:
     for trap in traps:
         if trap.fatal:
             raise UnsupportedTrainingError(str(trap))
@@ -173,10 +177,7 @@ def _warn(traps: Sequence[Trap]) -> None:
 def _level_of_caller() -> int:
     """How far up the first frame is that is neither Keras's nor ours, from the caller's."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
+    inside = ("keras.", "distwatch.")
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(inside):
         level, frame = level + 1, frame.f_back
     return level
-
-
-def _is_inside(module: str) -> bool:
-    return module.startswith(("keras.", "distwatch."))
