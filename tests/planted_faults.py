@@ -83,9 +83,9 @@ EXACT_MERGE = [
     ),
     Fault(
         "histograms of two batches are not added up",
-        "statistics/log_histogram.py",
-        "a.counts + b.counts",
-        "a.counts",
+        "statistics/base.py",
+        "tuple(x + y for x, y in zip(a, b, strict=True))",
+        "tuple(x for x, y in zip(a, b, strict=True))",
         ("statistics/test_log_histogram.py",),
     ),
     Fault(
@@ -153,15 +153,16 @@ NOTHING_MISSED = [
     Fault(
         "steps dropped by a full queue are not declared",
         "store",
-        "self._undeclared[block.table] += len(block) + block.lost",
-        "self._undeclared[block.table] += 0",
+        "self._uncounted[block.table] += len(block) + block.lost",
+        "self._uncounted[block.table] += 0",
         (WRITING, f"{KILLER}::test_a_slow_disk_drops_whole_blocks_and_says_so"),
     ),
     Fault(
         "what an early end left in the ring is not brought home",
         "training/phase.py",
-        "self._bring_home(table, together=together)",
-        "pass",
+        "        for table in self._started():\n"
+        "            self._drain(table, together=together)",
+        "        pass",
         (f"{MISSED}::test_a_training_that_ends_without_an_end_of_epoch",),
     ),
     Fault(
@@ -222,14 +223,14 @@ TRAINING_UNTOUCHED = [
     Fault(
         "the patches of the layers stay when the step is traced",
         "training/taps",
-        "            self._take_off()",
-        "            pass",
+        "                    self._undo.close()",
+        "                    pass",
         (f"{UNTOUCHED}::test_no_trace_is_left_when_fit_raised",),
     ),
     Fault(
         "the model keeps the watched train function",
         "training/taps",
-        "setattr(self._model, self._name, self._kept)",
+        "setattr(self._model, self.name, self._kept)",
         "pass",
         (f"{UNTOUCHED}::test_no_trace_is_left_when_fit_raised",),
     ),
@@ -263,11 +264,11 @@ NOTHING_LOST = [
     Fault(
         "steps are committed before their chunks are written",
         "store",
-        "            self._write(waiting[:whole])\n"
+        "            self._write(self._chunks(waiting[:whole]))\n"
         "            self.whole += whole\n"
         "            self._commit(self.whole)\n",
         "            self._commit(self.whole + whole)\n"
-        "            self._write(waiting[:whole])\n"
+        "            self._write(self._chunks(waiting[:whole]))\n"
         "            self.whole += whole\n",
         ("store/test_faults.py", WRITING),
     ),
@@ -291,8 +292,8 @@ REFUSALS = [
     Fault(
         "a run that is there already is overwritten",
         "store",
-        "_make_room(location, overwrite)",
-        "_make_room(location, True)",
+        "_clear_way(location, overwrite)\n",
+        "_clear_way(location, True)\n",
         ("testing/test_fake.py::test_a_path_that_is_taken",),
     ),
     Fault(
@@ -305,9 +306,8 @@ REFUSALS = [
     Fault(
         "a pattern that matches no signal chooses none, silently",
         "signals",
-        "found = {name for name in names if matches_name(pattern, name)}\n"
-        "        if not found:",
-        "found = {name for name in names if matches_name(pattern, name)}\n        if False:",
+        "found = {name for name in names if match(pattern, name)}\n        if not found:",
+        "found = {name for name in names if match(pattern, name)}\n        if False:",
         ("cli/test_tail_command.py::test_refusals", "export/test_exported_files.py"),
     ),
     Fault(
@@ -323,8 +323,8 @@ NO_FALSE_WORD = [
     Fault(
         "the replica beside the odd one is named",
         "findings",
-        "replica = info.replicas[first.replica]",
-        "replica = info.replicas[first.replica - 1]",
+        "replica, two = info.replicas[first.replica],",
+        "replica, two = info.replicas[first.replica - 1],",
         (FINDINGS,),
     ),
     Fault(
@@ -344,8 +344,8 @@ NO_FALSE_WORD = [
     Fault(
         "a fault of several replicas is reported of one",
         "training/traps",
-        "if total_replicas(strategy) < 2:\n        return\n    layers",
-        "if total_replicas(strategy) < 1:\n        return\n    layers",
+        "if facts.total_replicas < 2:\n        return\n    layers",
+        "if facts.total_replicas < 1:\n        return\n    layers",
         ("training/test_traps.py::test_what_a_model_runs_into",),
     ),
 ]
