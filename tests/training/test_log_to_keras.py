@@ -219,7 +219,7 @@ def test_two_keys_that_would_be_one_are_refused(tmp_path):
 
 
 def test_only_of_the_phase_train():
-    with pytest.raises(ConfigError, match='of the phase "train", so record that, too'):
+    with pytest.raises(ConfigError, match='of the phase "train" are logged, so record that, too'):
         dw.Watch("run.zarr", phases=["predict"], log_to_keras=["loss:mean"])
 
 

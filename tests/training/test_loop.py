@@ -379,7 +379,7 @@ def test_models_of_one_name_and_losses_outside_a_step(tmp_path):
     with pytest.raises(ConfigError, match="give each a name of its own"):
         dw.watching([model, model], None, tmp_path / "run.zarr")
     with (
-        pytest.raises(ConfigError, match="inside a step"),
+        pytest.raises(ConfigError, match="inside a watched step"),
         dw.watching(model, None, tmp_path / "run.zarr") as watch,
     ):
         watch.loss(1.0)

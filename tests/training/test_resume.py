@@ -165,7 +165,7 @@ def test_a_loop_of_ones_own(tmp_path):
     [
         (1, {"signals": ["dense_0"]}, r"other signals than this Watch \(activation/dense_1"),
         (1, {"reference": "none"}, "the same ones, otherwise"),
-        (2, {}, "begun on default strategy and cannot be resumed on MirroredStrategy"),
+        (2, {}, "started on default strategy and cannot be resumed on MirroredStrategy"),
     ],
 )
 def test_what_does_not_continue_a_run_is_refused(tmp_path, replicas, change, says):
