@@ -57,7 +57,7 @@ class Summaries:
             yield summary
 
     def _scalars(self, states: Floats, derived: dict[str, Floats]) -> list[tuple[str, Any]]:
-        found = self._table.read(states) | derived
+        found = self._table.read(states[..., : len(self._table.fields)]) | derived
         chosen = [name for name in self._options.statistics if name in found]
         return [(name, found[name].astype(np.float32).tolist()) for name in chosen]
 

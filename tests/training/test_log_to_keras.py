@@ -137,12 +137,12 @@ def test_an_epoch_without_a_look_is_not_known(tmp_path):
 def test_after_an_error_nothing_is_known_and_training_goes_on(tmp_path, monkeypatch):
     drains, original = [], TableRecorder.drain
 
-    def drain(self, **kwargs):
+    def drain(self, *args, **kwargs):
         drains.append(kwargs)
         # The second epoch begins with the 5th drain of the only table.
         if len(drains) > 4:
             raise ZeroDivisionError("planted")
-        return original(self, **kwargs)
+        return original(self, *args, **kwargs)
 
     monkeypatch.setattr(TableRecorder, "drain", drain)
     with pytest.warns(WatcherDisabledWarning, match="planted"):
@@ -219,7 +219,9 @@ def test_two_keys_that_would_be_one_are_refused(tmp_path):
 
 
 def test_only_of_the_phase_train():
-    with pytest.raises(ConfigError, match='of the phase "train" are logged, so record that, too'):
+    with pytest.raises(
+        ConfigError, match='of the phase "train" are logged, so record that, too'
+    ):
         dw.Watch("run.zarr", phases=["predict"], log_to_keras=["loss:mean"])
 
 

@@ -64,11 +64,11 @@ def test_an_error_in_a_drain(tmp_path, monkeypatch):
     drains = []
     original = TableRecorder.drain
 
-    def drain(self, **kwargs):
+    def drain(self, *args, **kwargs):
         drains.append(kwargs)
         if len(drains) == 3:
             raise ZeroDivisionError("planted")
-        return original(self, **kwargs)
+        return original(self, *args, **kwargs)
 
     monkeypatch.setattr(TableRecorder, "drain", drain)
     x, y = unlike_rows(64)
