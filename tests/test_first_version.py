@@ -72,6 +72,7 @@ def test_a_configuration_file_is_right(path):
     assert isinstance(examine(path), WatchConfig)
 
 
+@pytest.mark.slow
 def test_a_configuration_file_watches_what_it_watched(maker):
     assert len(CONFIGS) == 6
     assert maker.tables_of_a_run_by(FOLDER / "everything.yaml") == HELD["configured"]

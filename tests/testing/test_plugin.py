@@ -127,6 +127,7 @@ def test_the_option_wins_over_the_ini(noting, pytester):
     noting("--replicas=2").assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_loaded_by_every_name_at_once(noting, pytester):
     pytester.makeconftest('pytest_plugins = ["distwatch.testing.plugin"]')
     noting("--replicas=2").assert_outcomes(passed=2)

@@ -291,7 +291,7 @@ def test_a_probe_of_a_model_that_changes_itself_is_refused(tmp_path):
     assert [w.tobytes() for w in model.get_weights()] == before
 
 
-@pytest.mark.fast_cases("None", "mean")
+@pytest.mark.fast_cases("None")
 @pytest.mark.parametrize("reduce", [None, "mean", "sum"])
 def test_raw_tensors_of_unlike_replicas(tmp_path, reduce):
     x, y = unlike_rows(42)
@@ -367,6 +367,7 @@ def test_inputs_equal_numpy(tmp_path, replicas):
     assert_rows_equal(merged, batches)
 
 
+@pytest.mark.slow
 def test_eager_training_has_every_signal(tmp_path):
     x, y = unlike_rows(40)
     runs = []
@@ -384,6 +385,7 @@ def test_eager_training_has_every_signal(tmp_path):
     np.testing.assert_array_equal(graph["checksum"], eager["checksum"])
 
 
+@pytest.mark.slow
 def test_equal_and_skewed_inputs_are_named(tmp_path):
     x, y = unlike_rows(64)
     # The first half of every batch goes to replica 0, the second to replica 1.

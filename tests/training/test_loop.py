@@ -102,7 +102,7 @@ def trained(strategy, drive, store=None, epochs=3, **how):
     return model, ears, watch
 
 
-@pytest.mark.fast_cases("2-by_call", "1-in_graph")
+@pytest.mark.fast_cases("2-by_call")
 @pytest.mark.parametrize(
     ("replicas", "drive"),
     [(2, by_call), (4, in_graph), (1, in_graph), (2, eagerly)],
@@ -208,7 +208,7 @@ def duel(strategy, models, optimizers, watch=None):
             watch.after_step()
 
 
-@pytest.mark.fast_cases("1")
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     # Its critic clips; that is what is tested to be in the names.
     "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"
@@ -247,6 +247,7 @@ def test_two_models_with_an_optimizer_each(tmp_path, replicas):
     assert (run["activation/critic/out#2"].merged("count").values[1:] > 0).all()
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_the_rows_and_no_trace(tmp_path):
     strategy = strategy_over(2)
     model, _ = small_model(strategy)

@@ -21,6 +21,7 @@ def live_graphs():
     return {id(each) for each in gc.get_objects() if type(each).__name__ == "FuncGraph"}
 
 
+@pytest.mark.fast_cases("1")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_no_graph_stays_after_a_watched_fit(tmp_path, replicas):
     model, _ = small_model(strategy_over(replicas))
@@ -85,6 +86,7 @@ print("both were watched")
 """
 
 
+@pytest.mark.slow
 def test_tensorflow_context_may_be_reset_between_fits(tmp_path):
     command = [sys.executable, "-c", AFTER_A_RESET, str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -99,6 +99,7 @@ def test_an_error_in_a_later_step(tmp_path, monkeypatch):
     assert len(dw.open_run(tmp_path / "run.zarr")) == 1
 
 
+@pytest.mark.slow
 def test_a_train_function_that_someone_replaces(tmp_path):
     class Replace(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -157,6 +158,7 @@ def test_a_slow_disk_drops_whole_blocks_and_says_so(tmp_path, monkeypatch):
     assert f"{run.lost} steps lost" in run.summary()
 
 
+@pytest.mark.slow
 def test_a_slow_disk_can_be_waited_for(tmp_path, monkeypatch):
     slow_disk(monkeypatch)
     model, _ = small_model(strategy_over(1))
@@ -165,6 +167,7 @@ def test_a_slow_disk_can_be_waited_for(tmp_path, monkeypatch):
     assert (len(dw.open_run(tmp_path / "run.zarr")), watch.status.lost) == (8, 0)
 
 
+@pytest.mark.slow
 def test_power_may_fail_after_each_commit(tmp_path, monkeypatch):
     """Every file is synced under another name first, and then the folder of its name."""
     events = []

@@ -66,7 +66,7 @@ def test_validation_is_a_phase_of_its_own(tmp_path, replicas, spe):
     assert weighed == pytest.approx(history.history["val_loss"][-1], rel=1e-5)
 
 
-@pytest.mark.fast_cases("2-False")
+@pytest.mark.fast_cases("1-False")
 @pytest.mark.parametrize(("replicas", "jit"), [(1, False), (2, False), (1, True)])
 def test_evaluate_and_predict(tmp_path, replicas, jit):
     model, _ = small_model(strategy_over(replicas), jit=jit)
@@ -115,6 +115,7 @@ class ByHand(keras.callbacks.Callback):
             self.model.train_on_batch(x[:10], y[:10])
 
 
+@pytest.mark.slow
 def test_batches_trained_on_by_hand_are_not_mixed_in(tmp_path):
     x, y = unlike_rows(TRAINED)
     alone, _ = small_model(strategy_over(1))

@@ -102,6 +102,7 @@ def test_validation_goes_on_too(tmp_path):
     np.testing.assert_array_equal(rows_of(path).step, np.arange(30))
 
 
+@pytest.mark.slow
 def test_steps_that_nobody_saw_leave_a_gap(tmp_path):
     """The checkpoint is younger than the last row that was committed."""
     path = tmp_path / "run.zarr"
@@ -113,6 +114,7 @@ def test_steps_that_nobody_saw_leave_a_gap(tmp_path):
     assert rows_of(path).iteration.values.tolist() == [1, 5, 9, 21, 25, 29]
 
 
+@pytest.mark.slow
 def test_a_model_that_was_not_restored_is_said(tmp_path):
     path = tmp_path / "run.zarr"
     train(1, path, epochs=1)

@@ -64,6 +64,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_live_files_are_those_of_an_export(trained):
     for phase in ("train", "test"):
         write_events(StoredRun(trained / "run.zarr", phase), EventOptions(trained / "later"))
@@ -75,6 +76,7 @@ def test_live_files_are_those_of_an_export(trained):
     assert live == read_all(trained / "later")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["train", "test"])
 def test_scalars_are_those_of_the_store_to_float32(trained, phase):
     run = dw.open_run(trained / "run.zarr", phase=phase)
@@ -99,6 +101,7 @@ def test_scalars_are_those_of_the_store_to_float32(trained, phase):
         assert compared >= 15 * 4 * (4 + 3 + 3)
 
 
+@pytest.mark.slow
 def test_histograms_are_those_of_the_store(trained):
     run = dw.open_run(trained / "run.zarr")
     for name in ("merged", "replica-1"):

@@ -130,7 +130,7 @@ def test_the_applied_gradient_is_kept_once(tmp_path):
     assert (abs(local.sel(replica=0) - local.sel(replica=1)) > 1e-5).all()
 
 
-@pytest.mark.fast_cases("1-clipnorm", "2-global_clipnorm")
+@pytest.mark.fast_cases("1-clipnorm")
 @pytest.mark.parametrize("kind", ["clipnorm", "global_clipnorm", "clipvalue"])
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_clipping_is_in_the_name(tmp_path, kind, replicas):
@@ -157,7 +157,7 @@ def test_clipping_is_in_the_name(tmp_path, kind, replicas):
             assert_row_is_of(merged.sel(signal=f"gradient_clipped/{path}", step=step), clipped)
 
 
-@pytest.mark.fast_cases("loss_scale")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["loss_scale", "accumulation"])
 def test_what_keras_hides_is_refused_and_the_rest_is_right(tmp_path, kind):
     with pytest.raises(UnwatchableError, match=r"gradients\(applied=False\)"):
@@ -175,7 +175,7 @@ def test_what_keras_hides_is_refused_and_the_rest_is_right(tmp_path, kind):
                 assert_row_is_of(here, gradient)
 
 
-@pytest.mark.fast_cases("2-plain", "1-accumulation")
+@pytest.mark.fast_cases("2-plain")
 @pytest.mark.parametrize(
     ("replicas", "kind"),
     [(1, "plain"), (2, "plain"), (4, "ema"), (2, "decay"), (2, "clipnorm"), (1, "accumulation"),
