@@ -201,7 +201,7 @@ def skewed_and_fixed(tmp_path_factory):
 
 
 def named_as_odd(printed):
-    said = [line for line in printed.splitlines() if "other data" in line]
+    said = [line for line in printed.splitlines() if "different data" in line]
     return [int(number) for line in said for number in re.findall(r"[Rr]eplicas? (\d+)", line)]
 
 
