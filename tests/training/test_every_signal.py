@@ -408,7 +408,7 @@ def test_equal_and_skewed_inputs_are_named(tmp_path):
     )
     words = dw.open_run(tmp_path / "f.zarr").summary()
     assert "same input" not in words
-    assert "other data" not in words
+    assert "different data" not in words
 
     skewed = fair + np.where(np.arange(640) % 16 < 8, 0.0, 1.0)[:, None].astype("f4")
     model, _ = small_model(strategy_over(2))
