@@ -7,7 +7,7 @@ from typing import Any
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable
 from distwatch.store.schema import FORMAT
-from distwatch.text import format_bytes
+from distwatch.text import counted, format_bytes
 
 
 def describe(stored: StoredRun) -> dict[str, Any]:
@@ -91,6 +91,14 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("size", format_bytes(described["bytes"])),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
+
+
+def taken_at(signal: dict[str, Any]) -> str:
+    """Where in the step a signal of `describe` is taken, where that is not plain."""
+    words = [f"after {signal['after']}"] if signal["after"] else []
+    if again := signal["recomputed"]:
+        words.append(f"computed again, {counted(again, 'operation')}")
+    return ", ".join(words)
 
 
 def _written(described: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ def info(
 
 
 def _show(described: dict[str, Any]) -> None:
-    from distwatch.analysis.facts import facts_of
+    from distwatch.analysis.facts import facts_of, taken_at
 
     console = Console()
     columns = Column(style="bold", no_wrap=True), Column(overflow="fold")
@@ -55,11 +55,11 @@ def _show(described: dict[str, Any]) -> None:
     console.print(facts)
     if described["tables"]:
         rows = [
-            (signal["name"], signal["reference"], *_how(table))
+            (signal["name"], signal["reference"], taken_at(signal), *_how(table))
             for table in described["tables"]
             for signal in table["signals"]
         ]
-        headings = ("signal", "measured against", "steps", "schedule", "further")
+        headings = ("signal", "measured against", "taken", "steps", "schedule", "further")
         console.print(listing(headings, rows))
     if described["unwatched"]:
         console.print(listing(("not watched", "why"), list(described["unwatched"].items())))

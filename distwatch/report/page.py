@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distwatch import __version__
-from distwatch.analysis.facts import facts_of
+from distwatch.analysis.facts import facts_of, taken_at
 from distwatch.analysis.figures import (
     RUN_FIGURES,
     Compared,
@@ -184,6 +184,7 @@ def _shown(run: ReadRun, letter: str) -> dict[str, Any]:
             (
                 printable(signal["name"]),
                 printable(signal["reference"]),
+                printable(taken_at(signal)),
                 printable(table["schedule"]),
             )
             for table in described["tables"]

@@ -51,6 +51,11 @@ class Signal:
 
     name: str
     reference: str = "previous"
+    #: The activation layer whose output stands for this layer's, if one does.
+    after: str | None = None
+    #: How many operations compute it again at each step that is looked at; 0 where the
+    #: training keeps it anyway.
+    recomputed: int = field(default=0, compare=False)
 
 
 def histogram(
@@ -194,7 +199,7 @@ class Activations(
 
     Args:
         patterns: globs or regular expressions over layer paths; None for the outermost
-            layers that own weights, every Tracker and the model's own output.
+            layers that own trainable weights, every Tracker and the model's own output.
         outputs: watch what the layers put out.
         inputs: watch what they take in.
         reference: what the values are measured against; None for the Watch's own, which is

@@ -175,6 +175,8 @@ class SignalEntry(_Model):
 
     name: Name
     reference: Name
+    after: Name | None = None
+    recomputed: Count = 0
 
 
 class TensorEntry(_Model):
@@ -217,7 +219,7 @@ class TableAttributes(_Model):
         kept = self.tensor
         table = Table(
             name=name,
-            signals=tuple(Signal(each.name, each.reference) for each in self.signals),
+            signals=tuple(Signal(**each.model_dump()) for each in self.signals),
             schedule=self.schedule,
             window=self.window,
             statistic=from_spec(self.statistics),

@@ -53,7 +53,7 @@ class Watch(keras.callbacks.Callback):
     Args:
         store: where the run is written; a folder that does not exist yet, or a URL:
             "s3://bucket/run.zarr" (gs, az and others too), "memory://run.zarr".
-        signals: None for the outermost layers that own weights, every `Tracker`
+        signals: None for the outermost layers that own trainable weights, every `Tracker`
             and the model's own output; glob patterns over layer paths; or selectors
             such as ``distwatch.gradients()``, see `distwatch.signals`.
         reference: what activations are measured against, unless their selector says:

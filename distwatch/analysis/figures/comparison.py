@@ -44,11 +44,12 @@ class Compared:
         return [signal.name for signal in run.signals if signal.name not in common]
 
     def otherwise_measured(self) -> list[str]:
-        """Common signals whose references differ between the runs."""
-        references = [
-            {s.name: s.reference for s in run.signals} for run in (self.first, self.second)
+        """Common signals whose references, or places in the step, differ between the runs."""
+        measured = [
+            {s.name: (s.reference, s.after) for s in run.signals}
+            for run in (self.first, self.second)
         ]
-        return [name for name in self.common if references[0][name] != references[1][name]]
+        return [name for name in self.common if measured[0][name] != measured[1][name]]
 
 
 def side_by_side(first: SignalHistory, second: SignalHistory) -> Figure:

@@ -173,7 +173,8 @@ class TableRecorder:
         looking = self._feed.schedule.decide(step, parameters)
         next_looking = self._feed.schedule.decide(step + 1, parameters)
         if fed.evaluate is not None:
-            fed = StepInput(fed.evaluate(_needed(references, looking, next_looking)))
+            needed = _needed(references, step, looking, next_looking)
+            fed = StepInput(fed.evaluate(needed), fed.companions)
         tf.cond(looking, lambda: self._write(ring, fed, step, iteration), lambda: None)
         # The reference of a step is the batch before it, never the last one that
         # was looked at; so it is kept on the step before a look, and else forgotten.
@@ -277,8 +278,11 @@ class TableRecorder:
         )
 
 
-def _needed(references: References, looking: Tensor, next_looking: Tensor) -> Tensor:
+def _needed(
+    references: References, step: Tensor, looking: Tensor, next_looking: Tensor
+) -> Tensor:
     """Whether this step's values are needed, by a look or as a reference."""
     if references.needs_every_step:
-        return tf.constant(True)
+        # True, but no constant: TensorFlow would take the condition away.
+        return step >= 0
     return tf.logical_or(looking, next_looking) if references.needs_step_before else looking

@@ -101,6 +101,7 @@ class StepCapturer:
         result = original(grads, trainable_variables)
         after = [value_of(variable) for variable in variables]
         reduced, self._current.reduced = self._current.reduced, {}
+        self._current.handed += [part for g in grads for part in components(g)]
         self._current.applied.append(
             Applied(optimizer, variables, local, before, after, reduced)
         )
@@ -110,8 +111,9 @@ class StepCapturer:
         reduced = list(original(grads_and_vars))
         if self._current is not None:
             for gradient, variable in reduced:
-                if gradient is not None and self._current.belongs(dense(gradient)):
+                if gradient is not None and self._current.belongs(gradient):
                     self._current.reduced[id(variable)] = dense(gradient)
+                    self._current.handed += components(gradient)
         return reduced
 
 
@@ -123,6 +125,13 @@ def value_of(variable: Any) -> Tensor:
 def dense(gradient: Any) -> Tensor:
     """A gradient as a tensor; that of an embedding comes as rows and their places."""
     return tf.convert_to_tensor(gradient)
+
+
+def components(gradient: Any) -> list[Tensor]:
+    """The tensors that a gradient consists of; none of None."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return [gradient.values, gradient.indices]
+    return [] if gradient is None else [gradient]
 
 
 def _unscaling(optimizer: Any) -> Any:

@@ -17,7 +17,7 @@ from distwatch.errors import UnwatchableError
 from distwatch.records import PHASES, PREDICT, TensorLayout
 from distwatch.training.strategies import facts_of, replica_id
 from distwatch.training.taps.capturing import StepCapturer, value_of
-from distwatch.training.taps.layer_paths import leaves, parts
+from distwatch.training.taps.layer_paths import Place, leaves, parts
 from distwatch.training.taps.probing import evaluator
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.tap import (
@@ -48,10 +48,48 @@ class ActivationTap(LayerTap, selector=signals.Activations):
                 reference = place.inputs_reference
                 values = [c.inputs if reference else c.outputs for c in calls]
                 for name, leaf in leaves(place.path, values):
-                    yield PickedSignal(f"activation/{name}", leaf, reference=reference)
+                    yield self._output(name, leaf, reference, capture)
             if self.selector.inputs:
                 for name, leaf in leaves(place.path, [call.inputs for call in calls]):
                     yield PickedSignal(f"activation_input/{name}", leaf)
+
+    def _output(
+        self, name: str, leaf: Any, reference: str | None, capture: StepCapture
+    ) -> PickedSignal:
+        """A layer's output, by default after the activation layer that follows it.
+
+        TensorFlow computes both at once, and the training keeps the activation alone.
+        """
+        after = None
+        if self.selector.chosen is None and reference is None:
+            after = _activation_after(leaf, self.watched.layers, capture)
+        path, output = after or (None, leaf)
+        return PickedSignal(f"activation/{name}", output, reference=reference, after=path)
+
+
+def _activation_after(
+    output: Any, layers: Sequence[Place], capture: StepCapture
+) -> tuple[str, Any] | None:
+    """Path and output of the activation layer that alone takes a layer's output, if any."""
+    takers = [
+        (place, call.outputs)
+        for place in layers
+        for call in capture.calls.get(place.path, [])
+        if any(leaf is output for leaf in keras.tree.flatten(call.inputs))
+    ]
+    if len(takers) == 1 and isinstance(takers[0][0].layer, _ACTIVATIONS):
+        return takers[0][0].path, takers[0][1]
+    return None
+
+
+#: Layers that compute an activation and own no weights.
+_ACTIVATIONS = (
+    keras.layers.Activation,
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.ReLU,
+    keras.layers.Softmax,
+)
 
 
 class TensorTap(LayerTap, selector=signals.Tensors):
@@ -85,6 +123,8 @@ class TensorTap(LayerTap, selector=signals.Tensors):
 
 class ProbeTap(LayerTap, selector=signals.Probe):
     """Outputs on a fixed batch; what the step put out are examples of their shapes."""
+
+    computes = True
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         for name, leaf in self.outputs(capture):

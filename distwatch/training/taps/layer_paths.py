@@ -49,26 +49,39 @@ def places(model: keras.Model) -> list[Place]:
     return found
 
 
-def default_layers(model: keras.Model) -> set[int]:
-    """Ids of the layers that are watched by default.
+def default_layers(model: keras.Model) -> tuple[set[int], set[int]]:
+    """The layers that are watched by default, and those that would be but are frozen.
 
-    The outermost layers that own weights directly (one that runs its inner layer
-    in a loop stands for it), every Tracker, and the model.
+    Watched are the outermost layers that own trainable weights directly (one that runs its
+    inner layer in a loop stands for it), every Tracker, and the model.
+
+    Returns:
+        Ids of the ones and of the outermost of the others.
     """
+    watched, frozen = {id(model)}, set()
 
-    def descend(layer: keras.layers.Layer) -> Iterator[int]:
+    def descend(layer: keras.layers.Layer) -> None:
         for inner in layer._layers:
-            wanted = (
-                bool(inner._trainable_variables or inner._non_trainable_variables)
-                or (isinstance(inner, STAND_FOR_INNER) and bool(inner.weights))
-                or hasattr(inner, "watched_reference")
-            )
-            if wanted:
-                yield id(inner)
+            if hasattr(inner, "watched_reference") or _owns_trainable(inner):
+                watched.add(id(inner))
+            elif inner.weights and not inner.trainable_weights and not _has_tracker(inner):
+                frozen.add(id(inner))
             else:
-                yield from descend(inner)
+                descend(inner)
 
-    return {id(model), *descend(model)}
+    descend(model)
+    return watched, frozen
+
+
+def _owns_trainable(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, STAND_FOR_INNER):
+        return bool(layer.trainable_weights)
+    own = {id(variable) for variable in layer._trainable_variables}
+    return any(id(variable) in own for variable in layer.trainable_weights)
+
+
+def _has_tracker(layer: keras.layers.Layer) -> bool:
+    return any(hasattr(each, "watched_reference") for each in layer._flatten_layers())
 
 
 def weight_paths(model: keras.Model) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from distwatch.training.device.ring import StepInput, TablePlan
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.kinds import TAPS
 from distwatch.training.taps.layer_paths import places
+from distwatch.training.taps.recomputation import KeptTensors
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.subject import Subject
 from distwatch.training.taps.tap import PickedSignal, Tap, Watched
@@ -61,6 +62,9 @@ class _Group:
     signals: list[Signal] = field(default_factory=list)
 
 
+#: What makes a table's tensors at the steps where they are needed.
+Evaluator = Callable[[Tensor], Sequence[Tensor]]
+
 #: What a traced step gives: for each table its tensors and their companions.
 TracedTensors = list[tuple[list[Tensor], list[Tensor | None]]]
 
@@ -96,7 +100,7 @@ class Taps:
             self._watched.layers,
             optimizers=any(tap.observes_optimizer for tap in self._taps),
         )
-        self._evaluators: list[Callable[[Tensor], Sequence[Tensor]] | None] = []
+        self._evaluators: list[Evaluator | None] = []
 
     @contextlib.contextmanager
     def capturing(self, data: Any) -> Iterator[StepCapture]:
@@ -117,24 +121,30 @@ class Taps:
             ConfigError: a signal is chosen twice in the same way.
         """
         self._note_late_layers()
-        groups = self._groups(capture)
+        kept = KeptTensors(capture.handed)
+        groups = self._groups(capture, kept)
         unwatched = self._watched.unwatched
         if not groups:
             raise NothingToWatchError(_nothing(self.subject.root, unwatched))
         planned = [self._plan(number, group) for number, group in enumerate(groups)]
-        self._evaluators = [g.tap.evaluator(g.picked, self._capturer) for g in groups]
+        self._evaluators = [
+            group.tap.evaluator(group.picked, self._capturer) or kept.reader(tensors)
+            for group, (_, (tensors, _)) in zip(groups, planned, strict=True)
+        ]
         feeds = tuple(feed for feed, _ in planned)
         plan = TracedPlan(feeds, unwatched, self.subject.count_iterations())
         return plan, [tensors for _, tensors in planned]
 
     def fed(self, given: TracedTensors) -> list[StepInput]:
         """What the recorder takes, in the graph where it records."""
+        # They hold the step's graph, so they are not kept.
+        evaluators, self._evaluators = self._evaluators, []
         return [
             StepInput(tensors, companions, evaluate)
-            for (tensors, companions), evaluate in zip(given, self._evaluators, strict=True)
+            for (tensors, companions), evaluate in zip(given, evaluators, strict=True)
         ]
 
-    def _groups(self, capture: StepCapture) -> list[_Group]:
+    def _groups(self, capture: StepCapture, kept: KeptTensors) -> list[_Group]:
         groups: dict[Any, _Group] = {}
         names: dict[str, str] = {}
         for tap in self._taps:
@@ -148,7 +158,8 @@ class Taps:
                 key = (id(schedule), statistics, tap.table_key(name))
                 group = groups.setdefault(key, _Group(tap, schedule, statistics))
                 group.picked.append(picked)
-                group.signals.append(Signal(name, reference))
+                again = 0 if tap.computes else kept.count_again(picked.tensor)
+                group.signals.append(Signal(name, reference, picked.after, again))
         return list(groups.values())
 
     def _plan(

@@ -13,6 +13,7 @@ from distwatch.errors import UnwatchableError
 from distwatch.signals import Probe
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import leaves
+from distwatch.training.taps.recomputation import without_rows
 from distwatch.training.taps.step_capture import current_graph
 from distwatch.training.taps.tap import PickedSignal
 
@@ -61,14 +62,9 @@ def evaluator(
         return [found[name] for name in names]
 
     def nothing() -> list[Tensor]:
-        return [_no_rows(each.tensor) for each in picked]
+        return [without_rows(each.tensor) for each in picked]
 
     return lambda needed: list(tf.cond(needed, run, nothing))
-
-
-def _no_rows(example: Tensor) -> Tensor:
-    features = [size or 0 for size in example.shape[1:]]
-    return tf.zeros([0, *features] if example.shape.rank else [], example.dtype)
 
 
 def _operations() -> list[Any]:

@@ -46,6 +46,8 @@ class StepCapture:
     losses: list[Tensor] = field(default_factory=list)
     #: Gradients after a reduction, until the optimizer is done with them.
     reduced: dict[int, Tensor] = field(default_factory=dict)
+    #: What gradients consist of, as optimizers are given them and as they reduce them.
+    handed: list[Tensor] = field(default_factory=list)
 
     def add_call(self, path: str, inputs: Any, outputs: Any) -> None:
         """Store a layer's call, unless it belongs to another graph."""

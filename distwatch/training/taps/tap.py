@@ -34,6 +34,8 @@ class PickedSignal(NamedTuple):
     companion: Tensor | None = None
     #: What the tapped layer itself wants to be measured against.
     reference: str | None = None
+    #: The activation layer whose output stands for the layer's.
+    after: str | None = None
 
 
 class Watched:
@@ -65,6 +67,8 @@ class Tap(ABC):
     phases: ClassVar[tuple[str, ...]] = (TRAIN, TRAIN_ON_BATCH)
     #: Whether weights are read around the optimizer's step, which is not free.
     observes_optimizer: ClassVar[bool] = False
+    #: Whether it computes its signals itself, from tensors of the step as examples.
+    computes: ClassVar[bool] = False
 
     def __init_subclass__(cls, selector: type[Selector] | None = None) -> None:
         if selector is not None:
@@ -140,12 +144,18 @@ class LayerTap(Tap):
         """The layers that the selector chooses."""
         layers = self.watched.layers
         if self.selector.chosen is None:
-            outermost = default_layers(self.watched.model)
-            return [place for place in layers if id(place.layer) in outermost]
+            return [place for place in layers if id(place.layer) in self._usual_layers()]
         prefixes = ("activation", *self.selector.prefixes)
         paths = [place.path for place in layers]
         named = set(matching(self.selector.chosen, paths, prefixes=prefixes))
         return [place for place in layers if place.path in named]
+
+    def _usual_layers(self) -> set[int]:
+        usual, frozen = default_layers(self.watched.model)
+        for place in self.watched.places:
+            if id(place.layer) in frozen:
+                self.watched.unwatched[place.path] = "frozen: name it to watch"
+        return usual
 
     def outputs(self, capture: StepCapture) -> Iterator[tuple[str, Any]]:
         """Name -> tensor of everything that the chosen layers put out."""

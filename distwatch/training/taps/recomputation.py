@@ -1,0 +1,156 @@
+"""Reading a tensor without changing the training that computes it.
+
+TensorFlow decides by who consumes a tensor what it fuses into one kernel, how it reorders
+sums, and in whose buffer it works. So a consumer of ours, even an identity, may change the
+last bits of what is learned. One kind of tensor is safe: one that the training's own
+gradient keeps until the backward pass. All others are computed again from such tensors, by
+copies of the operations that made them, inside the branch of the steps that are looked at:
+outside of it, or under a condition that is constant, TensorFlow would merge the copies with
+the originals.
+
+What is private in TensorFlow here is that a tape names the operations of a gradient
+``gradient_tape/...``; ``tests/training/test_recomputation.py`` fails if that changes. The
+copies then are merely more than is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from distwatch.training.taps.step_capture import compiled_by_xla, current_graph
+
+Tensor = Any
+
+#: Before the names of all operations of a gradient that a tape computes.
+_TAPE = "gradient_tape/"
+
+#: Operations that consume a tensor but need its shape only.
+_OF_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+
+#: Sources that are there whether or not anybody looks; copies of constants cost nothing.
+_SOURCES = frozenset({"Placeholder", "PlaceholderWithDefault"})
+
+
+class KeptTensors:
+    """What may be read directly, in the graph of a step that has been traced.
+
+    Args:
+        given: tensors that are safe for another reason: the gradients that an optimizer
+            was given.
+    """
+
+    def __init__(self, given: Sequence[Tensor] = ()) -> None:
+        # What XLA compiles is no part of the graph that records.
+        self._graph = None if compiled_by_xla() else current_graph()
+        self._given = {id(each) for each in given}
+        self._live: set[Any] = _live_operations(self._graph) if self._graph else set()
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        if self._graph is None or tensor.graph is not self._graph:
+            return True
+        return id(tensor) in self._given or _is_source(tensor.op) or self._by_gradient(tensor)
+
+    def _by_gradient(self, tensor: Tensor) -> bool:
+        return any(
+            op.name.startswith(_TAPE) and op.type not in _OF_SHAPES and op in self._live
+            for op in tensor.consumers()
+        )
+
+    def reader(self, tensors: Sequence[Tensor]) -> Callable[[Tensor], list[Tensor]] | None:
+        """What gives these tensors at a step where they are needed.
+
+        Returns:
+            A function of a flag, scalar bool and no constant, that gives the tensors, or
+            where the flag is false empty ones in place of those that are computed again.
+            None if all of them may be read directly.
+        """
+        again = [each for each in tensors if each not in self]
+        if not again:
+            return None
+
+        def read(needed: Tensor) -> list[Tensor]:
+            made = tf.cond(needed, lambda: self.compute_again(again), lambda: _empty(again))
+            values = dict(zip(map(id, again), made, strict=True))
+            return [values.get(id(each), each) for each in tensors]
+
+        return read
+
+    def count_again(self, tensor: Tensor) -> int:
+        """How many operations compute this tensor again; 0 if it may be read directly."""
+        return 0 if tensor in self else len(self._makers([tensor])[0])
+
+    def compute_again(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Copies of tensors, computed in the current graph from tensors that are kept."""
+        operations, sources = self._makers(tensors)
+        definition = tf.compat.v1.GraphDef()
+        for operation in operations:
+            definition.node.append(_definition(operation))
+        capture = tf.compat.v1.get_default_graph().capture
+        return tf.graph_util.import_graph_def(
+            definition,
+            input_map={each.name: capture(each) for each in sources},
+            return_elements=[each.name for each in tensors],
+            name="distwatch",
+        )
+
+    def _makers(self, tensors: Sequence[Tensor]) -> tuple[list[Any], list[Tensor]]:
+        """The operations to copy, each after those it needs, and what they start from."""
+        wanted: set[Any] = set()
+        sources: dict[int, Tensor] = {}
+        waiting = [each.op for each in tensors]
+        while waiting:
+            operation = waiting.pop()
+            if operation in wanted:
+                continue
+            wanted.add(operation)
+            for each in operation.inputs:
+                if each in self:
+                    sources[id(each)] = each
+                else:
+                    waiting.append(each.op)
+        # Operations are made in the order of their inputs.
+        operations = [each for each in self._graph.get_operations() if each in wanted]
+        return operations, list(sources.values())
+
+
+def _is_source(operation: Any) -> bool:
+    """Whether an operation's results cannot be had a second time."""
+    return operation.type in _SOURCES or operation.op_def.is_stateful
+
+
+def _live_operations(graph: Any) -> set[Any]:
+    """The operations that something with an effect, such as an assignment, depends on."""
+    waiting = [each for each in graph.get_operations() if each.op_def.is_stateful]
+    live: set[Any] = set()
+    while waiting:
+        operation = waiting.pop()
+        if operation not in live:
+            live.add(operation)
+            waiting += [each.op for each in operation.inputs]
+            waiting += operation.control_inputs
+    return live
+
+
+def _definition(operation: Any) -> Any:
+    """An operation's definition, free of the order that it was given among others."""
+    node = tf.compat.v1.NodeDef()
+    node.CopyFrom(operation.node_def)
+    data = [each for each in node.input if not each.startswith("^")]
+    node.ClearField("input")
+    node.input.extend(data)
+    node.attr.pop("_class", None)
+    return node
+
+
+def _empty(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors without elements, of the dtypes and dims of these."""
+    return [without_rows(each) for each in tensors]
+
+
+def without_rows(example: Tensor) -> Tensor:
+    """A tensor like another, of no rows."""
+    features = [size or 0 for size in example.shape[1:]]
+    return tf.zeros([0, *features] if example.shape.rank else [], example.dtype)
