@@ -19,7 +19,7 @@ class Odd(layers.Layer):
     def __init__(self, make, **kwargs):
         super().__init__(**kwargs)
         self.make = make
-        self.scale = self.add_weight((), "ones", trainable=False, aggregation="mean")
+        self.scale = self.add_weight((), "ones")
 
     def call(self, x):
         return self.make(x * self.scale)
@@ -42,7 +42,7 @@ class Aside(keras.Model):
     def call(self, x, training=None):
         hidden = self.hidden(x)
         self.ear(self.odd(hidden), training=training)
-        return self.head(hidden)
+        return self.head(hidden * self.odd.scale)  # so that a gradient reaches it
 
 
 def made(replicas, make):

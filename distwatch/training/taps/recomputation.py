@@ -44,7 +44,7 @@ class KeptTensors:
 
     def __init__(self, given: Sequence[Tensor] = ()) -> None:
         # What XLA compiles is no part of the graph that records.
-        self._graph = None if compiled_by_xla() else current_graph()
+        self._graph: Any = None if compiled_by_xla() else current_graph()
         self._given = {id(each) for each in given}
         self._live: set[Any] = _live_operations(self._graph) if self._graph else set()
 
@@ -89,12 +89,13 @@ class KeptTensors:
         for operation in operations:
             definition.node.append(_definition(operation))
         capture = tf.compat.v1.get_default_graph().capture
-        return tf.graph_util.import_graph_def(
+        copies: list[Tensor] = tf.graph_util.import_graph_def(
             definition,
             input_map={each.name: capture(each) for each in sources},
             return_elements=[each.name for each in tensors],
             name="distwatch",
         )
+        return copies
 
     def _makers(self, tensors: Sequence[Tensor]) -> tuple[list[Any], list[Tensor]]:
         """The operations to copy, each after those it needs, and what they start from."""
