@@ -31,6 +31,7 @@
     ├── RowsThinnedWarning         old steps are removed, to keep within max_bytes
     ├── RowsReplacedWarning        a resumed training starts over and replaces all rows
     ├── EventFilesWarning          TensorBoard's files are incomplete, the store is not
+    ├── RoundingWarning            the last digits of this training may differ from unwatched
     └── KnownTrapWarning           a fault of Keras changes this training
 
 Errors of the first group are raised before the first training step, so nothing
@@ -160,6 +161,10 @@ class RowsReplacedWarning(DistwatchWarning):
 
 class EventFilesWarning(DistwatchWarning):
     """Steps are missing from TensorBoard's event files, but not from the store."""
+
+
+class RoundingWarning(DistwatchWarning):
+    """The last digits of this training may differ from those of an unwatched one."""
 
 
 class KnownTrapWarning(DistwatchWarning):

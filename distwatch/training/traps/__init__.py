@@ -14,7 +14,12 @@ from typing import Any
 
 import keras
 
-from distwatch.errors import BackendError, KnownTrapWarning, UnsupportedTrainingError
+from distwatch.errors import (
+    BackendError,
+    KnownTrapWarning,
+    RoundingWarning,
+    UnsupportedTrainingError,
+)
 from distwatch.training.strategies import StrategyFacts, facts_of, has_copies
 from distwatch.training.traps import hazards, obstacles
 from distwatch.training.traps.batches import (
@@ -107,6 +112,8 @@ def check_fit(model: keras.Model, arguments: dict[str, Any], *, trains: bool) ->
     if trains:
         check_last_batch(model, data, facts)
         _warn([*traps, *data_hazards(data, facts)])
+        if model.jit_compile and not model.run_eagerly:
+            _warn_of_xla()
 
 
 def check_train_on_batch(model: keras.Model) -> None:
@@ -154,6 +161,16 @@ def _hazards(
     yield from hazards.of_optimizers(optimizers)
     yield from hazards.of_losses(losses)
     yield from hazards.of_scopes(optimizers, has_copies)
+
+
+def _warn_of_xla() -> None:
+    warnings.warn(
+        "jit_compile=True: XLA compiles the whole step anew with the watched tensors among its "
+        "results, so the last digits of this training may differ from those of an unwatched "
+        "one. Compile the model with jit_compile=False to have them equal.",
+        RoundingWarning,
+        stacklevel=_level_of_caller(),
+    )
 
 
 def _refuse(traps: Sequence[Trap]) -> None:
