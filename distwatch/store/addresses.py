@@ -44,6 +44,22 @@ def address_of(given: str | os.PathLike[str]) -> Address:
     return f"{scheme}://{'/'.join(parts)}"
 
 
+def absolute(address: Address) -> Address:
+    """The same address, whatever the current folder becomes.
+
+    Raises:
+        ConfigError: there is no current folder any more.
+    """
+    if not isinstance(address, Path):
+        return address
+    try:
+        return address.absolute()
+    except OSError as error:
+        raise ConfigError(
+            f"{address} is relative, and the current folder is gone; give a path from / on."
+        ) from error
+
+
 def inside(address: Address, key: str) -> Address:
     """The address of what lies at ``key`` in a place."""
     return address / key if isinstance(address, Path) else f"{address}/{key}"

@@ -21,7 +21,7 @@ def somewhere_empty(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_is_taken_and_nothing_is_created(path, tmp_path):
     watch = dw.Watch.from_config(path)
-    assert watch.config.store == Path("run.zarr")
+    assert watch.config.store == Path("run.zarr").absolute()
     assert list(tmp_path.iterdir()) == []
 
 
