@@ -121,6 +121,9 @@ class FormatVersionError(StoreError, ValueError):
 class DamagedStoreError(StoreError, ValueError):
     """The store contradicts its own description."""
 
+    #: Whether only chunks are damaged, without which the rest can be read.
+    in_chunks = False
+
 
 class NotWritableError(StoreError, PermissionError):
     """The path cannot be written."""

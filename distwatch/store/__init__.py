@@ -23,7 +23,7 @@ from distwatch.store.claiming import (
     steps_of,
     sweep,
 )
-from distwatch.store.claims import Claim, claim, claim_again, claim_new, claim_with
+from distwatch.store.claims import Claim, claim, claim_again, claim_new, claim_with, delete_run
 from distwatch.store.estimating import estimated_bytes, made_up_block, made_up_info
 from distwatch.store.locations import location_of
 from distwatch.store.reader import StoredRun
@@ -40,6 +40,7 @@ __all__ = [
     "claim_again",
     "claim_new",
     "claim_with",
+    "delete_run",
     "estimated_bytes",
     "is_run",
     "location_of",

@@ -178,6 +178,23 @@ def claim_again(path: str | Path, *, synced: bool = False) -> Claim:
             raise
 
 
+def delete_run(path: str | Path) -> None:
+    """Delete the run at ``path``.
+
+    Raises:
+        RunInUseError: a process writes it.
+        NotWritableError: the path cannot be written.
+    """
+    location = location_of(path)
+    with _writable(path):
+        lock = RunLock(location, 0, "", takes_over=True)
+        try:
+            _check_other_locks(location)
+            location.remove()
+        finally:
+            lock.release()
+
+
 def claim_with(
     path: str | Path,
     run: str,

@@ -216,8 +216,9 @@ class Folder:
     def remove(self) -> None:
         """Remove the folder with everything in it."""
         # Renamed first, so that an interrupted deletion leaves no half of a run.
-        doomed = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.deleted")
-        self._path.rename(doomed)
+        path = Path(os.path.realpath(self._path))
+        doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}.deleted")
+        path.rename(doomed)
         shutil.rmtree(doomed)
 
     def sweep(self) -> None:

@@ -222,7 +222,9 @@ class Session:
     def _claimed(self, run: int) -> Claim:
         """Claim the path for a run of this name, or to continue the run that is there."""
         store, synced = self._config.store, self._config.durability == "power"
-        if self._config.resume and run_name(store):
+        there = run_name(store) if self._config.resume else None
+        # Without a name, several workers could not know that they mean the same run.
+        if there or (there is not None and self._facts.workers == 1):
             return claim_again(store, synced=synced)
         if self._config.tensorboard is not None:
             make_room(self._config.tensorboard, overwrite=self._config.overwrite)
