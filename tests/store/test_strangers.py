@@ -20,7 +20,7 @@ from distwatch.cli.following import Follower, Wanted
 from distwatch.errors import DamagedRowsWarning, DamagedStoreError
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
-from distwatch.store import StoredRun, StoreWriter, claim, now, sweep
+from distwatch.store import StoredRun, StoreWriter, claim, next_start, now, sweep
 from distwatch.store.checked_arrays import MissingChunkError
 from distwatch.store.encoding import encode_chunk
 from distwatch.store.schema import root_attributes
@@ -226,6 +226,19 @@ def test_hostile_texts_are_harmless_on_a_terminal(call, tmp_path, command):
     if command == "info":
         for shown in (r"a/\x1b[2J\x9b31m", r"b/\u202egpj.exe", r"c/\ud800\x00", ":skull:[/non"):
             assert shown in out
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "-test\n", "-nonsense", "0" * 20])
+def test_a_folder_that_only_begins_like_a_segment_is_none(tmp_path, name):
+    """Nor is it named in an error: it may carry escapes."""
+    path = strangers.run_at(tmp_path / "run.zarr")
+    other = path / f"worker-0000-start-0001{name}"
+    other.mkdir()
+    (other / "zarr.json").write_text("{")
+    assert len(dw.open_run(path)) == strangers.STEPS
+    assert next_start(path) == 1
+    sweep(path)
+    assert (other / "zarr.json").exists()
 
 
 def test_a_summary_has_no_escapes(tmp_path):
