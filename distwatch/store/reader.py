@@ -8,10 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from distwatch.errors import ConfigError, DamagedRowsWarning, DamagedStoreError
+from distwatch.errors import (
+    ConfigError,
+    DamagedRowsWarning,
+    DamagedStoreError,
+)
 from distwatch.records import PHASES, TRAIN, Block, RunInfo
 from distwatch.store import schema
-from distwatch.store.addresses import Address
+from distwatch.store.addresses import Address, inside
 from distwatch.store.documents import read_group
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
@@ -135,7 +139,13 @@ class StoredRun:
         return True
 
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
-        """Read every chunk of every phase: how many bytes each has, and its damage."""
+        """Read every chunk of every phase: how many bytes each has, and its damage.
+
+        Nothing comes of a run without chunks, which may never have had any.
+        """
+        for document in _lost_documents(self._location):
+            file = inside(self._location.address, document)
+            yield 0, Damage("", 0, 0, file, "it is missing")
         for segment in read_segments(self._location):
             for table in segment.tables.values():
                 yield from table.verify()
@@ -250,6 +260,25 @@ def _segment_names(location: Location) -> list[str]:
         if schema.start_of(name) is not None
         and location.size(f"{name}/{ROOT_DOCUMENT}") is not None
     ]
+
+
+def _lost_documents(location: Location) -> Iterator[str]:
+    """Documents that are gone: each is written before what lies beside it."""
+    for name in location.children():
+        if schema.start_of(name) is None:
+            continue
+        if location.size(f"{name}/{ROOT_DOCUMENT}") is None:
+            if any(not child.endswith(".partial") for child in location.children(name)):
+                yield f"{name}/{ROOT_DOCUMENT}"
+            continue
+        said, _ = read_group(location, name, SegmentAttributes)
+        for group in said.table_groups.values():
+            path = f"{name}/{group}"
+            # The labels alone are there before it.
+            if location.size(f"{path}/{ROOT_DOCUMENT}") is None and (
+                location.children(f"{path}/{schema.COORDINATES[0]}")
+            ):
+                yield f"{path}/{ROOT_DOCUMENT}"
 
 
 def _read_segment(location: Location, name: str) -> Segment | None:

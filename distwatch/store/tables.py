@@ -63,8 +63,9 @@ Region = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Damage:
-    """A chunk that cannot be read, and the rows in it."""
+    """A chunk that cannot be read, and the rows in it; or a description that is gone."""
 
+    #: Empty where a group's description is gone, and with it all that is in the group.
     array: str
     #: The rows of the array that are in it: the first, and the one after the last.
     first: int
@@ -74,6 +75,8 @@ class Damage:
     why: str
 
     def __str__(self) -> str:
+        if not self.array:
+            return f"{self.file} is damaged ({self.why}): nothing beside it can be read."
         return (
             f"{self.file} is damaged ({self.why}): it holds rows {self.first} to "
             f"{self.stop - 1} of {self.array!r}."

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import made_up
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import distwatch as dw
 from distwatch.errors import DamagedRowsWarning, StoreError
+from distwatch.records import Origin
 from distwatch.report.page import page
 from distwatch.report.reading import read_runs
 from distwatch.store.tables import Damage
@@ -204,3 +206,37 @@ def flip(chunk):
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
+
+
+def test_a_description_that_is_gone_is_damage(tmp_path):
+    """Not in one that was killed before it wrote anything else."""
+    path = made_up.store(
+        tmp_path / "run.zarr",
+        made_up.made_up(steps=range(6)),
+        made_up.made_up(steps=range(6, 12), origin=Origin(1, 6, 7)),
+    )
+    assert dw.open_run(path).verify() == []
+    killed = path / "worker-0000-start-0002"
+    killed.mkdir()
+    (killed / "zarr.0f.partial").write_bytes(b"{")
+    assert dw.open_run(path).verify() == []
+    gone = [path / "worker-0000-start-0001" / "zarr.json", path / TABLE / "zarr.json"]
+    for document in gone:
+        document.unlink()
+    found = dw.open_run(path).verify()
+    assert {damage.file for damage in found} == set(gone)
+    for damage in found:
+        assert str(damage) == (
+            f"{damage.file} is damaged (it is missing): nothing beside it can be read."
+        )
+
+
+def test_a_run_without_chunks_does_not_pass(call, tmp_path):
+    path = fake_run(tmp_path / "run.zarr", steps=5).path
+    shutil.rmtree(path / "worker-0000-start-0000")
+    code, out, _ = call("verify", path)
+    assert code == 1
+    assert "There are no chunks, so nothing was checked" in out
+    assert "none damaged" not in out
+    code, out, _ = call("verify", path, "--json")
+    assert (code, json.loads(out)["chunks"]) == (1, 0)
