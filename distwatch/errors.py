@@ -14,6 +14,8 @@
     │   └── VirtualDevicesError    TensorFlow started before its devices were split
     ├── StoreError                 choose another path or another store
     │   ├── RunExistsError         the path holds a run already
+    │   ├── RunInUseError          another process is writing the run
+    │   ├── RunTakenError          the run is no longer the one that was claimed
     │   ├── NotARunError           the path holds no run
     │   ├── FormatVersionError     a newer distwatch wrote this store
     │   ├── DamagedStoreError      the store contradicts its own description
@@ -30,6 +32,8 @@
     ├── RowsLostWarning            rows are missing from the store, and counted there
     ├── RowsThinnedWarning         old steps are removed, to keep within max_bytes
     ├── RowsReplacedWarning        a resumed training starts over and replaces all rows
+    ├── RunInUseWarning            a run may still be written by a process: waiting for its end
+    ├── DamagedRowsWarning         rows that cannot be read are left out
     ├── EventFilesWarning          TensorBoard's files are incomplete, the store is not
     ├── RoundingWarning            the last digits of this training may differ from unwatched
     └── KnownTrapWarning           a fault of Keras changes this training
@@ -99,6 +103,14 @@ class RunExistsError(StoreError, FileExistsError):
     """The path holds a run already."""
 
 
+class RunInUseError(StoreError, RuntimeError):
+    """Another process is writing the run."""
+
+
+class RunTakenError(StoreError, RuntimeError):
+    """The run is no longer the one that was claimed: it was replaced, moved or deleted."""
+
+
 class NotARunError(StoreError, ValueError):
     """The path holds no run."""
 
@@ -109,6 +121,9 @@ class FormatVersionError(StoreError, ValueError):
 
 class DamagedStoreError(StoreError, ValueError):
     """The store contradicts its own description."""
+
+    #: Whether only chunks are damaged, without which the rest can be read.
+    in_chunks = False
 
 
 class NotWritableError(StoreError, PermissionError):
@@ -157,6 +172,14 @@ class RowsThinnedWarning(DistwatchWarning):
 
 class RowsReplacedWarning(DistwatchWarning):
     """A resumed training starts over from step 0 and replaces all rows of its run."""
+
+
+class RunInUseWarning(DistwatchWarning):
+    """Whether a run is still written is not known yet: its lock is watched for a while."""
+
+
+class DamagedRowsWarning(DistwatchWarning):
+    """Rows whose chunks are damaged are left out of what is read."""
 
 
 class EventFilesWarning(DistwatchWarning):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from distwatch.errors import ConfigError
+from distwatch.errors import ConfigError, DamagedRowsWarning, DamagedStoreError
 from distwatch.records import Floats, replica_spread
 from distwatch.statistics import ROW, SPREAD
 from distwatch.store.joining import ReadableTable
@@ -137,9 +138,14 @@ def _lazy(da: Any, stored: ReadableTable, in_chunk: int, *, merged: bool) -> Any
     def read(block_id: Any = None) -> Floats:
         at_steps = slice(block_id[0] * in_chunk, (block_id[0] + 1) * in_chunk)
         at_signals = slice(block_id[-2] * few, (block_id[-2] + 1) * few)
-        if merged:
-            return stored.read("merged", at_steps, at_signals)
-        return _rows(stored, at_steps, at_signals)
+        try:
+            if merged:
+                return stored.read("merged", at_steps, at_signals)
+            return _rows(stored, at_steps, at_signals)
+        except DamagedStoreError as error:
+            # An array that was made cannot become shorter.
+            warnings.warn(f"These are NaN: {error}", DamagedRowsWarning, stacklevel=1)
+            return np.full([each[i] for each, i in zip(chunks, block_id, strict=True)], np.nan)
 
     return da.map_blocks(
         read,

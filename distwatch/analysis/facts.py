@@ -27,7 +27,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "phases": stored.phases,
         "workers": about.workers,
         "replicas": list(about.replicas),
-        "tables": [_describe_table(table) for table in stored.tables.values()],
+        "tables": stored.reading(lambda: [*map(_describe_table, stored.tables.values())]),
         "unwatched": about.unwatched,
         "committed_steps": stored.steps,
         "lost_steps": stored.lost,

@@ -26,6 +26,10 @@ def digest_of_end(stored: StoredRun) -> tuple[Digest, int | None]:
     Returns:
         The digest, and how many steps of the longest table were read; None for all.
     """
+    return stored.reading(lambda: _digest_of_end(stored))
+
+
+def _digest_of_end(stored: StoredRun) -> tuple[Digest, int | None]:
     replicas = max(1, len(stored.info.replicas))
     each_step = sum(len(t.table.signals) * replicas for t in stored.tables.values() if t.steps)
     most = max(1, MOST_STATES // max(1, each_step))

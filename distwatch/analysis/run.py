@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import xarray as xr
 
@@ -27,6 +28,9 @@ from distwatch.store.addresses import Address
 from distwatch.store.joining import ReadableTable, aligned
 from distwatch.store.reader import StoredRun
 from distwatch.store.tables import Damage
+from distwatch.text import counted
+
+Values = TypeVar("Values", xr.Dataset, xr.DataArray)
 
 
 class SegmentFacts(NamedTuple):
@@ -151,7 +155,8 @@ class Run:
         ``run[signal]`` has each signal's own steps.
 
         Where a worker stopped before the others, its replicas are NaN, and merged values
-        are merged over the others.
+        are merged over the others. Steps in damaged chunks are left out, and a
+        ``DamagedRowsWarning`` names the chunks; of dask arrays they are NaN.
 
         Args:
             merged: over replicas.
@@ -161,6 +166,9 @@ class Run:
         Raises:
             ConfigError: dask is not installed, or ``chunks`` is none of these.
         """
+        return self._store.reading(lambda: self._dataset(merged, chunks))
+
+    def _dataset(self, merged: bool, chunks: str | int | None) -> xr.Dataset:
         tables = aligned(list(self._store.tables.values()))
         if not tables:
             return no_dataset(self.replicas, merged=merged)
@@ -185,7 +193,8 @@ class Run:
         Raises:
             UnknownSignalError: the run has no such signal; the nearest are named.
         """
-        return SignalView(*find(self._store, signal))
+        find(self._store, signal)
+        return SignalView(self._store, signal)
 
     def quantile(
         self, signal: str, q: Any, *, per_step: bool = False, per_replica: bool = False
@@ -208,8 +217,12 @@ class Run:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was watched without a histogram, or q is no probability.
         """
-        found = find(self._store, signal)
-        return quantiles(*found, q, per_step=per_step, per_replica=per_replica)
+
+        def read() -> Any:
+            found = find(self._store, signal)
+            return quantiles(*found, q, per_step=per_step, per_replica=per_replica)
+
+        return self._store.reading(read)
 
     def histogram(self, signal: str, *, merged: bool = True) -> xr.DataArray:
         """The bucket counts of a signal that was watched with ``distwatch.histogram()``.
@@ -221,7 +234,9 @@ class Run:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was watched without a histogram.
         """
-        return bucket_counts(*find(self._store, signal), merged=merged)
+        return self._store.reading(
+            lambda: bucket_counts(*find(self._store, signal), merged=merged)
+        )
 
     def tensor(self, signal: str) -> xr.DataArray:
         """The raw deltas of a signal that was watched by ``distwatch.tensors()``.
@@ -234,7 +249,7 @@ class Run:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was not watched by tensors, or nothing was kept.
         """
-        return raw_tensor(find(self._store, signal)[0], signal)
+        return self._store.reading(lambda: raw_tensor(find(self._store, signal)[0], signal))
 
     def summary(self) -> str:
         """What stands out in the run, in a few sentences, one a line."""
@@ -252,7 +267,10 @@ class Run:
             digest: that of the run, where its blocks were read already.
         """
         found = (digest or self.digest()).findings(lost=self.lost)
-        return ordered([*found, *self._stopped(), *self._thinned_out()])
+        if self._store.damaged:
+            # What was not read may hold anything.
+            found = [each for each in found if each.kind != "sound"]
+        return ordered([*found, *self._damaged(), *self._stopped(), *self._thinned_out()])
 
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.
@@ -263,10 +281,22 @@ class Run:
 
     def digest(self) -> Digest:
         """The whole run, merged over its steps: what findings are derived from."""
-        digest = Digest(self.info)
-        for block in self._store.blocks():
-            digest.observe(block)
-        return digest
+
+        def read() -> Digest:
+            digest = Digest(self.info)
+            for block in self._store.blocks():
+                digest.observe(block)
+            return digest
+
+        return self._store.reading(read)
+
+    def _damaged(self) -> list[Finding]:
+        damaged = self._store.damaged
+        text = (
+            f"{counted(damaged, 'step')} cannot be read, because chunks of them are damaged: "
+            "'distwatch verify' names the files. All that is said here is about the others."
+        )
+        return [Finding("damaged", WARNING, text)] if damaged else []
 
     def _thinned_out(self) -> list[Finding]:
         text = (
@@ -296,17 +326,17 @@ class SignalView:
     """One signal of a run; values are read when they are asked for, and kept.
 
     Args:
-        stored: the table that it is in.
-        position: its place among the table's signals.
+        run: the run.
+        name: the signal's.
     """
 
-    def __init__(self, stored: ReadableTable, position: int) -> None:
-        self.name = stored.table.names[position]
-        self._stored = stored
-        self._chosen = slice(position, position + 1)
+    def __init__(self, run: StoredRun, name: str) -> None:
+        self.name = name
+        self._run = run
 
     def __repr__(self) -> str:
-        return f"<distwatch.SignalView {self.name!r}: {self._stored.steps} steps>"
+        stored, _ = find(self._run, self.name)
+        return f"<distwatch.SignalView {self.name!r}: {stored.steps} steps>"
 
     def per_replica(self, statistic: str) -> xr.DataArray:
         """A statistic on each replica: dims (step, replica).
@@ -328,15 +358,24 @@ class SignalView:
 
     @functools.cached_property
     def _per_replica(self) -> xr.Dataset:
-        return statistics_of(self._stored, self._chosen, merged=False).isel(signal=0)
+        return self._read(lambda *where: statistics_of(*where, merged=False))
 
     @functools.cached_property
     def _merged(self) -> xr.Dataset:
-        return statistics_of(self._stored, self._chosen, merged=True).isel(signal=0)
+        return self._read(lambda *where: statistics_of(*where, merged=True))
 
     @functools.cached_property
     def _spread(self) -> xr.DataArray:
-        return spread_of(self._stored, self._chosen).isel(signal=0)
+        return self._read(spread_of)
+
+    def _read(self, read: Callable[[ReadableTable, slice], Values]) -> Values:
+        """Read this one signal from its table."""
+
+        def of_signal() -> Values:
+            stored, position = find(self._run, self.name)
+            return read(stored, slice(position, position + 1)).isel(signal=0)
+
+        return self._run.reading(of_signal)
 
     def _pick(self, dataset: xr.Dataset, statistic: str, *further: str) -> xr.DataArray:
         if statistic not in dataset.data_vars:

@@ -21,8 +21,8 @@ from distwatch.text import format_bytes, printable
     epilog=examples(
         "distwatch verify run.zarr",
         "distwatch verify run.zarr --json",
-        further="Exit codes: 0 no chunk is damaged, 1 some are, or the run cannot be read, "
-        "2 bad usage.",
+        further="Exit codes: 0 no chunk is damaged, 1 some are, there are none, or the run "
+        "cannot be read, 2 bad usage.",
     )
 )
 def verify(
@@ -38,7 +38,9 @@ def verify(
     with progress_bar() as progress:
         reading = progress.add_task("reading", total=total)
         for nbytes, damage in stored.verify():
-            chunks, size = chunks + 1, size + nbytes
+            # A description that is gone is damage, but no chunk.
+            chunks += damage is None or bool(damage.array)
+            size += nbytes
             progress.update(reading, completed=size)
             if damage is not None:
                 found.append(damage)
@@ -48,9 +50,20 @@ def verify(
     else:
         for damage in found:
             typer.echo(printable(str(damage)))
-        typer.echo(
-            f"{chunks} chunks of {format_bytes(size)} read, "
-            + (f"{len(found)} damaged; the others can be read." if found else "none damaged.")
-        )
-    if found:
+        typer.echo(_conclusion(chunks, size, len(found)))
+    if found or not chunks:
         raise typer.Exit(REFUSED)
+
+
+def _conclusion(chunks: int, size: int, damaged: int) -> str:
+    if not chunks:
+        return (
+            "There are no chunks, so nothing was checked: no row of this run was ever "
+            "committed, or they are gone."
+        )
+    read = f"{chunks} chunks of {format_bytes(size)} read"
+    return (
+        f"{read}, {damaged} damaged; the others can be read."
+        if damaged
+        else (f"{read}, none damaged.")
+    )

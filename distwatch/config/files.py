@@ -13,10 +13,36 @@ from pydantic import ValidationError
 from distwatch.config.watch import WatchConfig
 from distwatch.errors import ConfigError, nearest
 from distwatch.signals.validation import argument_names, describe
+from distwatch.text import shortened
 
 #: The files for each use: in the wheel next to this module, in a checkout at its top.
 _SHIPPED = Path(__file__).parent / "uses"
 _USES = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+#: Bytes of a file, and values in it where every alias is written out.
+MOST_BYTES = 2**17
+MOST_NODES = 20_000
+
+#: How many mistakes of a file are named.
+_MOST_MISTAKES = 30
+
+#: What making values of a node raises: an impossible date, or a number of too many digits.
+_IMPOSSIBLE = (
+    yaml.YAMLError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
+
+#: Characters of a number.
+_MOST_DIGITS = 1_000
+
+#: What a file is: keys and their values.
+_MAPPING = "tag:yaml.org,2002:map"
 
 
 class Mistake(NamedTuple):
@@ -65,8 +91,8 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
     try:
         config = WatchConfig(**arguments)
     except ValidationError as error:
-        for detail in error.errors():
-            text = describe(detail, argument_names(WatchConfig))
+        for detail in error.errors()[:_MOST_MISTAKES]:
+            text = shortened(describe(detail, argument_names(WatchConfig)), 2_000, quoted=False)
             mistakes.append(Mistake(_line_of(root, detail["loc"]), text))
     return sorted(mistakes, key=lambda mistake: mistake.line or 0) if mistakes else config
 
@@ -78,20 +104,88 @@ def _error(path: str | Path, mistakes: list[Mistake]) -> ConfigError:
 
 def _load(path: str | Path) -> tuple[dict[str, Any], Any] | Mistake:
     """The arguments in a file and the node of their mapping, or why there are none."""
+    text = _text_of(path)
+    if isinstance(text, Mistake):
+        return text
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        written, root = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} cannot be read: it is not text in UTF-8.") from error
+        root = yaml.compose(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
         return Mistake(None if mark is None else mark.line + 1, f"this is not YAML: {reason}")
-    if not isinstance(written, dict):
-        return Mistake(None, "expected keys such as 'store: run.zarr', found none.")
+    except RecursionError:
+        return Mistake(None, "this is not YAML for people: brackets within brackets.")
+    written = _constructed(root)
+    if isinstance(written, Mistake):
+        return written
     return {str(key): value for key, value in written.items()}, root
+
+
+def _text_of(path: str | Path) -> str | Mistake:
+    """What a file holds. It may be a pipe, or one that never ends."""
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            return Mistake(None, f"it has more than {MOST_BYTES:,} bytes, too many for a file.")
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: it is not text in UTF-8.") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{shortened(str(path))} cannot be read: {why}.") from error
+
+
+def _expanded(node: Any, known: dict[int, float]) -> float:
+    """How many values there are in a node where each alias is written out.
+
+    Args:
+        node: the node.
+        known: the same of the nodes that were counted; those under way are infinite.
+    """
+    if id(node) not in known:
+        # A node that is within itself.
+        known[id(node)] = float("inf")
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = [x for part in parts for x in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_expanded(each, known) for each in inner)
+    return known[id(node)]
+
+
+def _constructed(root: Any) -> dict[Any, Any] | Mistake:
+    """The values of a file's mapping, or in which line one is impossible."""
+    if not isinstance(root, yaml.MappingNode) or root.tag != _MAPPING:
+        return Mistake(None, "expected keys such as 'store: run.zarr', found none.")
+    if _expanded(root, {}) > MOST_NODES:
+        return Mistake(
+            None, f"its aliases make more than {MOST_NODES:,} values of it; write fewer."
+        )
+    try:
+        return _value_of(root)  # type: ignore[no-any-return]
+    except _IMPOSSIBLE as error:
+        for key, value in root.value:
+            try:
+                _value_of(yaml.MappingNode(root.tag, [(key, value)]))
+            except _IMPOSSIBLE as wrong:
+                reason = getattr(wrong, "problem", None) or str(wrong)
+                return Mistake(_line(key), f"this is not YAML: {reason}")
+        return Mistake(None, f"this is not YAML: {error}")
+
+
+def _value_of(node: Any) -> Any:
+    return _Loader("").construct_document(node)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads numbers only as long as Python shows them."""
+
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > _MOST_DIGITS:
+            raise ValueError(f"a number of {len(node.value):,} characters")
+        return int(super().construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def json_schema() -> dict[str, Any]:

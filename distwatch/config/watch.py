@@ -34,7 +34,7 @@ from distwatch.signals.selectors import (
     read_selector,
 )
 from distwatch.signals.validation import describe_all
-from distwatch.store.addresses import Address, address_of, scheme_of
+from distwatch.store.addresses import Address, absolute, address_of, scheme_of
 
 
 class LogRequest(NamedTuple):
@@ -118,7 +118,9 @@ class WatchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     store: Annotated[
-        Address, PlainValidator(address_of), WithJsonSchema({"type": "string"})
+        Address,
+        PlainValidator(lambda given: absolute(address_of(given))),
+        WithJsonSchema({"type": "string"}),
     ] = Field(
         description="Where the run is written: a folder that does not exist yet, or a URL."
     )

@@ -15,7 +15,7 @@ from distwatch.errors import ConfigError, nearest
 from distwatch.signals.patterns import GLOB_FORM, Pattern, matches_name
 from distwatch.signals.validation import validated
 from distwatch.statistics import VALUES
-from distwatch.store.addresses import address_of
+from distwatch.store.addresses import absolute, address_of
 
 #: What is written unless something else is asked for. A value takes about 40 bytes, as
 #: tests/benchmarks/exports.py measures.
@@ -47,7 +47,7 @@ def _folder(given: Any) -> Path:
             f"{given!r}: give a folder, such as 'logs/', or a mapping such as "
             "{folder: logs/, every: 10}."
         )
-    folder = address_of(given)
+    folder = absolute(address_of(given))
     if isinstance(folder, str):
         raise ConfigError(
             f"{folder!r}: event files are written to folders of this machine; "

@@ -68,16 +68,15 @@ def apart(run: Recorded) -> list[Finding]:
 def same_inputs(run: Recorded) -> Iterator[Finding]:
     """Which replicas are given the same batches."""
     for table in run.tables:
-        pairs = np.argwhere(np.triu(table.shared, 1))
-        if not len(pairs):
+        most = table.shared.most()
+        if most is None:
             continue
-        a, b = pairs[np.argmax(table.shared[tuple(pairs.T)])]
         text = (
-            f"Replicas {table.replicas[a]} and {table.replicas[b]} were given the same "
-            f"input at {table.shared[a, b]} of {counted(table.steps, 'step')}."
+            f"Replicas {table.replicas[most.first]} and {table.replicas[most.second]} were "
+            f"given the same input at {most.steps} of {counted(table.steps, 'step')}."
         )
-        if len(pairs) > 1:
-            more = counted(len(pairs) - 1, "more pair")
+        if most.more:
+            more = counted(most.more, "more pair")
             text += f" The same holds for {more}, at as many steps or fewer."
         yield Finding("same_inputs", WARNING, text, table.table.names[0])
 

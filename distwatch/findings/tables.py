@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distwatch.findings.equal_batches import EqualBatches
 from distwatch.findings.timeline import Timeline
 from distwatch.records import Block, Floats, RunInfo, Table
 from distwatch.statistics import ROW, LogHistogram, Ratio, merge_axis, spread
@@ -48,8 +49,8 @@ class TableDigest:
         self.totals = merge_axis(ROW, np.zeros((0, *shape, _USUAL)), axis=0)
         #: Sum of the replicas' spreads over the steps that have one, and their number.
         self._spreads = np.zeros((2, signals))
-        #: At how many steps two replicas had the same values: (replica, replica).
-        self.shared = np.zeros((len(info.replicas), len(info.replicas)), np.int64)
+        #: At how many steps two replicas had the same batches.
+        self.shared = EqualBatches(len(info.replicas))
         self.broken = Broken(signals)
         #: How often a mean absolute delta was of which size, from zero on; NaN last.
         self._sizes = np.zeros((signals, len(_SIZES.centres) - _ZERO + 1), np.int64)
@@ -154,12 +155,7 @@ class TableDigest:
 
     def _find_shared(self, block: Block) -> None:
         checksum = block.rows[..., self.table.fields.index("checksum")]
-        present = block.rows[..., _COUNT] > 0
-        for a in range(checksum.shape[1] - 1):
-            one, others = slice(a, a + 1), slice(a + 1, None)
-            same = (checksum[:, one] == checksum[:, others]) & present[:, one]
-            together = (same & present[:, others]).all(axis=-1)
-            self.shared[a, others] += together.sum(axis=0)
+        self.shared.observe(checksum, (block.rows[..., _COUNT] > 0).all(axis=-1))
 
 
 class Broken:

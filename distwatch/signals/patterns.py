@@ -11,6 +11,7 @@ from pydantic import PlainValidator, WithJsonSchema
 from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
+from distwatch.text import shortened
 
 #: A pattern: a glob, or a regular expression (compiled, or written ``re:...``).
 Pattern = str | re.Pattern[str]
@@ -110,8 +111,10 @@ def expression(pattern: Pattern) -> re.Pattern[str]:
         return pattern
     try:
         return re.compile(pattern.removeprefix("re:"))
-    except re.error as error:
-        raise ConfigError(f"{pattern!r} is not a regular expression: {error}.") from error
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ConfigError(
+            f"{shortened(pattern)} is not a regular expression: {error}."
+        ) from error
 
 
 def is_pattern(x: Any) -> bool:

@@ -20,6 +20,13 @@ from pydantic import PlainValidator, WithJsonSchema
 from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError
+from distwatch.text import shortened
+
+#: No step is larger: the graph counts in int64, and files in float64.
+MOST_STEP = 2**53
+
+#: How many steps may be named: each is a comparison in the graph.
+MOST_NAMED = 10_000
 
 #: Steps that are asked about at once.
 _AT_ONCE = 1_000_000
@@ -131,8 +138,11 @@ def at(*steps: int) -> At:
     Raises:
         ConfigError: no step is named, or one is not a whole number from 0.
     """
-    if not steps or any(not _whole(step) or step < 0 for step in steps):
-        raise ConfigError(f"at{steps}: name one or more steps, whole numbers from 0.")
+    if not steps or any(not _whole(step) or not 0 <= step <= MOST_STEP for step in steps):
+        raise ConfigError(
+            f"at{shortened(steps)}: name one or more steps, whole numbers from 0 to 2**53."
+        )
+    _check_number("at(...)", len(steps))
     return At(tuple(sorted(set(steps))), f"at({', '.join(map(str, steps))})")
 
 
@@ -149,6 +159,7 @@ def logarithmic(until: int, per_decade: int = 10) -> At:
     _positive("logarithmic(until)", until)
     _positive("logarithmic(per_decade)", per_decade)
     looks = int(np.ceil(np.log10(until + 1) * per_decade)) + 1
+    _check_number("logarithmic(...)", looks)
     steps = np.unique(np.rint(np.logspace(0, np.log10(until + 1), looks) - 1))
     return At(
         tuple(int(step) for step in steps if step <= until),
@@ -169,8 +180,8 @@ def from_mapping(mapping: Any) -> Schedule:
         if name in _MAKERS:
             return _MAKERS[name](value)
     raise ConfigError(
-        f"schedule {mapping!r}: write one of {{every: 10}}, {{first: 100}}, {{at: [0, 10]}} "
-        "or {logarithmic: 100000}."
+        f"schedule {shortened(mapping)}: write one of {{every: 10}}, {{first: 100}}, "
+        "{at: [0, 10]} or {logarithmic: 100000}."
     )
 
 
@@ -198,8 +209,15 @@ def _whole(value: Any) -> bool:
 
 
 def _positive(what: str, value: Any) -> None:
-    if not _whole(value) or value < 1:
-        raise ConfigError(f"{what}: {value!r} is not a whole number from 1.")
+    if not _whole(value) or not 1 <= value <= MOST_STEP:
+        raise ConfigError(f"{what}: {shortened(value)} is not a whole number from 1 to 2**53.")
+
+
+def _check_number(what: str, steps: int) -> None:
+    if steps > MOST_NAMED:
+        raise ConfigError(
+            f"{what}: {steps:,} steps, at most {MOST_NAMED:,} can be named; use every(k)."
+        )
 
 
 _COUNT = {"type": "integer", "minimum": 1}

@@ -9,14 +9,12 @@ group, `layout` has the arrays of a table.
   thread.
 - Reading: `reader` opens what was committed; `tables` reads one table, from `documents` and
   `checked_arrays`, and finds damage; `joining` combines several starts and workers.
-- Before a training: `estimating` the size of a run, `claiming` a path for it, or resuming it.
+- Before a training: `estimating` the size of a run; `claims` on a path, by `locking`, whose
+  files are in `lock_files`; `claiming` tells what is there, and where a run is resumed.
 """
 
 from distwatch.store.background import MAX_WAIT, BackgroundWriter
 from distwatch.store.claiming import (
-    claim,
-    disclaim,
-    is_claimed,
     is_run,
     next_start,
     now,
@@ -25,6 +23,7 @@ from distwatch.store.claiming import (
     steps_of,
     sweep,
 )
+from distwatch.store.claims import Claim, claim, claim_again, claim_new, claim_with, delete_run
 from distwatch.store.estimating import estimated_bytes, made_up_block, made_up_info
 from distwatch.store.locations import location_of
 from distwatch.store.reader import StoredRun
@@ -34,12 +33,15 @@ __all__ = [
     "MAX_WAIT",
     "BackgroundWriter",
     "Budget",
+    "Claim",
     "StoreWriter",
     "StoredRun",
     "claim",
-    "disclaim",
+    "claim_again",
+    "claim_new",
+    "claim_with",
+    "delete_run",
     "estimated_bytes",
-    "is_claimed",
     "is_run",
     "location_of",
     "made_up_block",

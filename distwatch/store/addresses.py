@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from distwatch.errors import ConfigError
+from distwatch.text import shortened
 
 #: A `Path` is a folder on this machine; text is a URL.
 Address = Path | str
@@ -26,6 +27,8 @@ def address_of(given: str | os.PathLike[str]) -> Address:
     if not isinstance(given, (str, os.PathLike)):
         raise ConfigError(f"store={given!r}: give a path or a URL, as text.")
     text = os.fspath(given)
+    if not _is_name(text):
+        raise ConfigError(f"{shortened(text)}: no file has this name.")
     url = _URL.fullmatch(text)
     if url is None:
         if _BROKEN_URL.match(text):
@@ -42,6 +45,29 @@ def address_of(given: str | os.PathLike[str]) -> Address:
     if not parts:
         raise ConfigError(f"{text!r} names no place; write it as {scheme}://bucket/run.zarr.")
     return f"{scheme}://{'/'.join(parts)}"
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def absolute(address: Address) -> Address:
+    """The same address, whatever the current folder becomes.
+
+    Raises:
+        ConfigError: there is no current folder any more.
+    """
+    if not isinstance(address, Path):
+        return address
+    try:
+        return address.absolute()
+    except OSError as error:
+        raise ConfigError(
+            f"{address} is relative, and the current folder is gone; give a path from / on."
+        ) from error
 
 
 def inside(address: Address, key: str) -> Address:

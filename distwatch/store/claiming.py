@@ -1,81 +1,22 @@
-"""Before a training: a path is claimed for a new run, or an earlier run is resumed there."""
+"""Before a training: what is at a path, and where an earlier run is resumed there."""
 
 from __future__ import annotations
 
 import bisect
 import datetime
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from distwatch.errors import (
-    ConfigError,
-    NotWritableError,
-    RunExistsError,
-    StoreError,
-    UnreachableError,
-)
+from distwatch.errors import ConfigError, StoreError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo, Table
 from distwatch.store import schema
-from distwatch.store.documents import group_document, read_document, read_group
+from distwatch.store.documents import read_document, read_group
 from distwatch.store.joining import ReadableTable, value_at
-from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
+from distwatch.store.locations import ROOT_DOCUMENT, location_of
 from distwatch.store.reader import Segment, continued, groups_of, read_segments
 
 #: Phases that move the optimizer's count.
 _TRAINING = (TRAIN, TRAIN_ON_BATCH)
-
-
-def claim(
-    path: str | Path,
-    attributes: dict[str, Any],
-    *,
-    overwrite: bool = False,
-    synced: bool = False,
-) -> None:
-    """Make ``path`` a run without rows, or say before training why it cannot be one.
-
-    Args:
-        path: a folder or URL where nothing is, or (to overwrite) a run.
-        attributes: the root group's, from `schema.root_attributes`.
-        overwrite: delete the run that is there.
-        synced: wait until the disk itself has it.
-
-    Raises:
-        RunExistsError: something is there already.
-        NotWritableError: the path cannot be written.
-    """
-    location = location_of(path, synced=synced)
-    try:
-        _clear_way(location, overwrite)
-        location.write([(ROOT_DOCUMENT, group_document(attributes))])
-    except UnreachableError as error:
-        raise NotWritableError(str(error)) from error
-    except RunExistsError:
-        raise
-    except OSError as error:
-        raise NotWritableError(
-            f"{path} cannot be written ({error.strerror or error}); "
-            "give Watch a path in a folder where you may write."
-        ) from error
-
-
-def is_claimed(path: str | Path, run: str, *, wait: float) -> bool:
-    """Whether another process has claimed ``path`` for a run, and this one may write it.
-
-    Args:
-        path: what that process claimed.
-        run: the run's random name, as in its root attributes.
-        wait: seconds that a shared folder may take until it shows the claim.
-    """
-    until = time.monotonic() + wait
-    while True:
-        if run_name(path) == run:
-            return location_of(path).is_writable()
-        if time.monotonic() >= until:
-            return False
-        time.sleep(0.05)
 
 
 def run_name(path: str | Path) -> str | None:
@@ -84,30 +25,6 @@ def run_name(path: str | Path) -> str | None:
         return str(read_document(location_of(path), "")["attributes"][schema.ATTRIBUTE]["run"])
     except (StoreError, KeyError, TypeError):
         return None
-
-
-def disclaim(path: str | Path) -> None:
-    """Undo a claim under which nothing was written, so that the path can be claimed again."""
-    location = location_of(path)
-    if location.children() == [ROOT_DOCUMENT]:
-        location.remove()
-
-
-def _clear_way(location: Location, overwrite: bool) -> None:
-    path = location.address
-    if location.is_free():
-        return
-    if not is_run(path):
-        raise RunExistsError(
-            f"{path} exists and is no distwatch run, so it is left alone; "
-            "choose another path, or remove it yourself."
-        )
-    if not overwrite:
-        raise RunExistsError(
-            f"{path} holds a run already; choose another path, or pass overwrite=True "
-            "to delete that run first, or resume=True to continue it."
-        )
-    location.remove()
 
 
 def is_run(path: str | Path) -> bool:

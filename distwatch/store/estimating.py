@@ -18,7 +18,8 @@ import numpy as np
 from distwatch.records import Block, Floats, RunInfo, Table, Tensors, fitting
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, LogHistogram, Ratio, Row, merge_axis, observe, with_row
-from distwatch.store.claiming import claim, now
+from distwatch.store.claiming import now
+from distwatch.store.claims import claim
 from distwatch.store.locations import location_of
 from distwatch.store.schema import root_attributes
 from distwatch.store.writer import StoreWriter

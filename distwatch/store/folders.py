@@ -16,6 +16,11 @@ from zarr.storage import LocalStore
 
 from distwatch.errors import DamagedStoreError, UnreachableError
 from distwatch.store.addresses import Address
+from distwatch.store.lock_files import LockFile
+from distwatch.store.locking import is_lock_name
+
+#: How the names of folders begin and end whose content is being deleted.
+_DOOMED = ".", ".deleted"
 
 
 class Folder:
@@ -44,21 +49,59 @@ class Folder:
         """Write files, given as key and content, each whole or not at all.
 
         Raises:
-            OSError: the first that cannot be written.
+            OSError: the first that cannot be written; or the folder is not there, which
+                `make` makes.
         """
         changed: set[Path] = set()
         for key, content in items:
             changed |= self._write_file(self._path / key, content)
-        if self._synced:
-            for folder in changed:
-                _sync_folder(folder)
+        self._sync(changed)
+
+    def make(self) -> bool:
+        """Make the folder, and those that it lies in; False if it is there.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        # Through a link to where no folder is yet, the folder is made.
+        path = Path(os.path.realpath(self._path))
+        missing = [each for each in (path, *path.parents) if not each.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        self._sync({each.parent for each in missing})
+        return bool(missing)
+
+    def unmake(self) -> None:
+        """Remove the folder if nothing is in it."""
+        # Something may have been put there, or it is a link, or where a disk is mounted.
+        with contextlib.suppress(OSError):
+            self._path.rmdir()
+
+    def renew(self, document: tuple[str, bytes], keep: Iterable[str]) -> None:
+        """Put a document in the place of another one, and delete all else.
+
+        It is moved away first, so that an interrupted deletion leaves no half of a run. The
+        folder itself stays: a link may lead to it, or a disk be mounted there.
+
+        Args:
+            document: its key and content.
+            keep: names that stay, too.
+        """
+        stays = {document[0], *keep}
+        doomed = self._path / uuid.uuid4().hex.join(_DOOMED)
+        gone = [name for name in self.children() if name not in stays]
+        doomed.mkdir()
+        for name in gone:
+            (self._path / name).rename(doomed / name)
+        self.write([document])
+        shutil.rmtree(doomed)
+
+    def lock_file(self, name: str, content: bytes) -> LockFile:
+        """Open, or make, a lock file. Raises as `LockFile` does."""
+        return LockFile(self._path / name, content)
 
     def _write_file(self, path: Path, content: bytes) -> set[Path]:
         """Write a file under a temporary name first; returns the folders that changed."""
-        made: list[Path] = []
-        if not path.parent.is_dir():
-            made = [folder.parent for folder in path.parents if not folder.exists()]
-            path.parent.mkdir(parents=True, exist_ok=True)
+        changed = self._make_folder(path.parent)
         partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         try:
             with partial.open("wb") as file:
@@ -70,7 +113,20 @@ class Folder:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        return {path.parent, *made}
+        return {path.parent, *changed}
+
+    def _make_folder(self, folder: Path) -> set[Path]:
+        """Make a folder within this one, never this one: it may have been moved away."""
+        if folder == self._path or folder.is_dir():
+            return set()
+        changed = self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        return {folder.parent, *changed}
+
+    def _sync(self, folders: Iterable[Path]) -> None:
+        if self._synced:
+            for folder in folders:
+                _sync_folder(folder)
 
     def read(self, key: str, most: int | None = None) -> bytes | None:
         """The content of a file, at most ``most`` bytes of it; None if there is none.
@@ -128,6 +184,10 @@ class Folder:
         else:
             doomed.unlink()
 
+    def delete_file(self, key: str) -> None:
+        """Remove one file, if it is there."""
+        (self._path / key).unlink(missing_ok=True)
+
     def size_below(self, path: str = "") -> int:
         """Bytes of all files below a path; of the whole location by default."""
         total, folders = 0, [os.fspath(self._path / path)]
@@ -147,19 +207,24 @@ class Folder:
         return self._path.is_dir()
 
     def is_free(self) -> bool:
-        """Whether nothing is here, so that a run may be created."""
+        """Whether nothing but locks is here, so that a run may be created."""
         # Also a file may be here, which has no children.
-        return not self._path.exists() or (self._path.is_dir() and not self.children())
+        return not self._path.exists() or (
+            self._path.is_dir() and all(map(is_lock_name, self.children()))
+        )
 
     def remove(self) -> None:
-        """Remove the location with everything in it."""
+        """Remove the folder with everything in it."""
         # Renamed first, so that an interrupted deletion leaves no half of a run.
-        doomed = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.deleted")
-        self._path.rename(doomed)
+        path = Path(os.path.realpath(self._path))
+        doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex}.deleted")
+        path.rename(doomed)
         shutil.rmtree(doomed)
 
     def sweep(self) -> None:
-        """Remove the temporary files that a crash left."""
+        """Remove the temporary files, and what was being deleted, that a crash left."""
+        for doomed in self._path.glob("*".join(_DOOMED)):
+            self.delete(doomed.name)
         for partial in self._path.rglob("*.partial"):
             if not partial.is_dir() or partial.is_symlink():
                 partial.unlink(missing_ok=True)

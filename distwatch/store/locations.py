@@ -22,6 +22,8 @@ from zarr.storage import MemoryStore
 from distwatch.errors import ConfigError, DistwatchError, UnreachableError
 from distwatch.store.addresses import Address, address_of, scheme_of
 from distwatch.store.folders import Folder
+from distwatch.store.lock_files import LockObject
+from distwatch.store.locking import is_lock_name
 
 T = TypeVar("T")
 
@@ -110,16 +112,43 @@ class Bucket:
         return True
 
     def is_free(self) -> bool:
-        """Whether nothing is here, so that a run may be created."""
-        return not self.children()
+        """Whether nothing but locks is here, so that a run may be created."""
+        return all(map(is_lock_name, self.children()))
+
+    def make(self) -> bool:
+        """Do nothing: there are no folders."""
+        return False
+
+    def unmake(self) -> None:
+        """Do nothing."""
+
+    def make_file(self, key: str, content: bytes) -> None:
+        """Write a file unless it is there; of several writers one does."""
+        buffer = default_buffer_prototype().buffer
+        self._do(self.store.set_if_not_exists(key, buffer.from_bytes(content)))
+
+    def delete_file(self, key: str) -> None:
+        """Remove one file, if it is there."""
+        self._do(self.store.delete(key))
+
+    def lock_file(self, name: str, content: bytes) -> LockObject:
+        """Find, or make, a lock file."""
+        return LockObject(self, name, content)
+
+    def renew(self, document: tuple[str, bytes], keep: Iterable[str]) -> None:
+        """Put a document in the place of another one, and delete all else but ``keep``."""
+        self._remove_but({document[0], *keep})
+        self.write([document])
 
     def remove(self) -> None:
         """Remove the location with everything in it."""
+        self._remove_but(set())
 
+    def _remove_but(self, keep: set[str]) -> None:
         async def delete() -> None:
             keys = [key async for key in self.store.list()]
             # The root's document last: until then this can be seen to be a run.
-            for key in sorted(keys, key=lambda key: key == ROOT_DOCUMENT):
+            for key in sorted(set(keys) - keep, key=lambda key: key == ROOT_DOCUMENT):
                 await self.store.delete(key)
 
         self._do(delete())

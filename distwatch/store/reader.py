@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from distwatch.errors import ConfigError, DamagedStoreError
+from distwatch.errors import (
+    ConfigError,
+    DamagedRowsWarning,
+    DamagedStoreError,
+)
 from distwatch.records import PHASES, TRAIN, Block, RunInfo
 from distwatch.store import schema
-from distwatch.store.addresses import Address
+from distwatch.store.addresses import Address, inside
 from distwatch.store.documents import read_group
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
+from distwatch.store.salvage import WholeRows, without_damage
 from distwatch.store.schema import RootAttributes, SegmentAttributes
 from distwatch.store.tables import Damage, StoredTable
+from distwatch.text import counted, printable
+
+T = TypeVar("T")
 
 
 class StoredRun:
@@ -53,6 +62,8 @@ class StoredRun:
         self.tables = _joined(self.workers, str(path))
         #: What its rows hold.
         self.info = self._joined_info() if self.workers else root.info
+        #: Steps that are left out because they cannot be read, summed over tables.
+        self.damaged = 0
 
     @property
     def steps(self) -> int:
@@ -84,8 +95,57 @@ class StoredRun:
         """Bytes on disk."""
         return self._location.size_below()
 
+    def reading(self, read: Callable[[], T]) -> T:
+        """What ``read`` gives; where it meets damage, what it gives without it.
+
+        Damage is looked for only then: whoever reads undamaged runs pays nothing.
+
+        Args:
+            read: reads from the tables of this run, and can be called once more.
+
+        Raises:
+            DamagedStoreError: no chunk is damaged, but what the chunks say.
+        """
+        try:
+            return read()
+        except DamagedStoreError as error:
+            if not (error.in_chunks and self._leave_out_damage()):
+                raise
+            return read()
+
+    def _leave_out_damage(self) -> bool:
+        """Put tables in place of the damaged ones that have only what can be read."""
+        found: list[Damage] = []
+        before = sum(segment.whole_steps for segment in self.segments)
+        for place, segment in enumerate(self.segments):
+            tables = dict(segment.tables)
+            for name, table in tables.items():
+                if isinstance(table, StoredTable):
+                    whole, damage = without_damage(table)
+                    tables[name], found = (whole if damage else table), [*found, *damage]
+            self.segments[place] = segment._replace(tables=tables)
+        if not found:
+            return False
+        self.workers = continued(self.segments, str(self.path))
+        self.tables = _joined(self.workers, str(self.path))
+        self.damaged += before - sum(segment.whole_steps for segment in self.segments)
+        more = f" And {counted(len(found) - 1, 'more chunk')}." if len(found) > 1 else ""
+        warnings.warn(
+            f"{counted(self.damaged, 'step')} of {printable(str(self.path))} are left out: "
+            f"{printable(str(found[0]))}{more} 'distwatch verify' lists all damage.",
+            DamagedRowsWarning,
+            stacklevel=3,
+        )
+        return True
+
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
-        """Read every chunk of every phase: how many bytes each has, and its damage."""
+        """Read every chunk of every phase: how many bytes each has, and its damage.
+
+        Nothing comes of a run without chunks, which may never have had any.
+        """
+        for document in _lost_documents(self._location):
+            file = inside(self._location.address, document)
+            yield 0, Damage("", 0, 0, file, "it is missing")
         for segment in read_segments(self._location):
             for table in segment.tables.values():
                 yield from table.verify()
@@ -136,12 +196,17 @@ class Segment(NamedTuple):
 
     name: str
     info: RunInfo
-    tables: dict[str, StoredTable]
+    tables: dict[str, StoredTable | WholeRows]
 
     @property
     def steps(self) -> int:
         """How many steps are committed in the table that has most."""
         return max((table.steps for table in self.tables.values()), default=0)
+
+    @property
+    def whole_steps(self) -> int:
+        """How many steps can be read, summed over tables."""
+        return sum(table.steps for table in self.tables.values())
 
 
 class Worker(NamedTuple):
@@ -197,6 +262,25 @@ def _segment_names(location: Location) -> list[str]:
     ]
 
 
+def _lost_documents(location: Location) -> Iterator[str]:
+    """Documents that are gone: each is written before what lies beside it."""
+    for name in location.children():
+        if schema.start_of(name) is None:
+            continue
+        if location.size(f"{name}/{ROOT_DOCUMENT}") is None:
+            if any(not child.endswith(".partial") for child in location.children(name)):
+                yield f"{name}/{ROOT_DOCUMENT}"
+            continue
+        said, _ = read_group(location, name, SegmentAttributes)
+        for group in said.table_groups.values():
+            path = f"{name}/{group}"
+            # The labels alone are there before it.
+            if location.size(f"{path}/{ROOT_DOCUMENT}") is None and (
+                location.children(f"{path}/{schema.COORDINATES[0]}")
+            ):
+                yield f"{path}/{ROOT_DOCUMENT}"
+
+
 def _read_segment(location: Location, name: str) -> Segment | None:
     said, _ = read_group(location, name, SegmentAttributes)
     info, groups = said.info, said.table_groups
@@ -204,7 +288,7 @@ def _read_segment(location: Location, name: str) -> Segment | None:
     documents = [f"{name}/{group}/{ROOT_DOCUMENT}" for group in groups.values()]
     if any(location.size(document) is None for document in documents):
         return None
-    tables = {
+    tables: dict[str, StoredTable | WholeRows] = {
         table: StoredTable(location, name, table, info, group)
         for table, group in groups.items()
     }

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from distwatch.records import TRAIN, Origin, RunInfo, Table, TensorLayout, fitting
+from distwatch.records import PHASES, TRAIN, Origin, RunInfo, Table, TensorLayout, fitting
 from distwatch.signals import Signal
 from distwatch.statistics import from_spec
 from distwatch.text import shortened
@@ -49,6 +49,11 @@ LONGEST_TEXT = 65_536
 
 #: Names of groups are names of folders, on any system.
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+#: Names of segments; a folder of another name is none, whatever it begins with.
+_SEGMENT = re.compile(
+    rf"worker-[0-9]{{4,16}}-start-([0-9]{{4,16}})(?:-(?:{'|'.join(PHASES)}))?"
+)
 
 
 def _text(value: str) -> str:
@@ -316,5 +321,5 @@ def segment_name(info: RunInfo) -> str:
 
 def start_of(segment: str) -> int | None:
     """The start in a segment's name; None if it is no segment's name."""
-    named = re.match(r"worker-[0-9]{4,}-start-([0-9]{4,})", segment)
+    named = _SEGMENT.fullmatch(segment)
     return int(named[1]) if named else None

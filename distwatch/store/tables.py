@@ -56,13 +56,16 @@ _COUNTS = slice(0, ROW.fields.index("n") + 1)
 #: Elements of any number of batches: sums of so many of these are finite, and fit int64.
 _MOST_ELEMENTS = np.float64(2**53)
 
+_IMPOSSIBLE = "it holds impossible numbers of elements"
+
 Region = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A chunk that cannot be read, and the rows in it."""
+    """A chunk that cannot be read, and the rows in it; or a description that is gone."""
 
+    #: Empty where a group's description is gone, and with it all that is in the group.
     array: str
     #: The rows of the array that are in it: the first, and the one after the last.
     first: int
@@ -72,6 +75,8 @@ class Damage:
     why: str
 
     def __str__(self) -> str:
+        if not self.array:
+            return f"{self.file} is damaged ({self.why}): nothing beside it can be read."
         return (
             f"{self.file} is damaged ({self.why}): it holds rows {self.first} to "
             f"{self.stop - 1} of {self.array!r}."
@@ -146,6 +151,10 @@ class StoredTable(ReadableTable):
         for name in sorted(self._layouts):
             yield from self._checked(name)
 
+    def grows(self, name: str) -> bool:
+        """Whether an array has a row for each step; the others are labels."""
+        return self._layouts[name].dims[0] == "step"
+
     def _checked(
         self, name: str, rows: slice | None = None
     ) -> Iterator[tuple[int, Damage | None]]:
@@ -159,7 +168,7 @@ class StoredTable(ReadableTable):
             size = self._location.size(key)
             # A chunk that is not there is damage only if something was to be written in it.
             if size is not None or not layout.sparse or self._has_rows_in(region):
-                why = "it is missing" if size is None else _what_is_wrong(array, region)
+                why = "it is missing" if size is None else _what_is_wrong(name, array, region)
                 file = inside(self._location.address, key)
                 yield size or 0, Damage(name, first, stop, file, why) if why else None
 
@@ -178,7 +187,8 @@ class StoredTable(ReadableTable):
         if chunks <= _FEW:
             return
         files = len(self._location.children(f"{self._path}/{name}"))
-        if files < chunks:
+        # Of those that a run has, a few may be missing, which is damage to these alone.
+        if files < chunks // 2:
             raise self._wrong(
                 f"array {name!r} has {files:,} files, and its shape wants {chunks:,}"
             )
@@ -222,7 +232,7 @@ class StoredTable(ReadableTable):
         except _UNREADABLE as error:
             raise self._damaged(name, where, f"{type(error).__name__}: {error}") from error
         if not _are_possible(name, values):
-            raise self._damaged(name, where, "it holds impossible numbers of elements")
+            raise self._damaged(name, where, _IMPOSSIBLE)
         return values
 
     def _damaged(self, name: str, where: tuple[slice, ...], why: str) -> StoreError:
@@ -231,10 +241,12 @@ class StoredTable(ReadableTable):
         start, stop, _ = where[0].indices(self.steps)
         each = self._checked(name, slice(start, stop))
         files = "; ".join(str(damage) for _, damage in each if damage is not None)
-        return DamagedStoreError(
+        error = DamagedStoreError(
             f"{self._where}: array {name!r} cannot be read ({why}). {files or 'Try again.'} "
             "The rest of the run stays readable; 'distwatch verify' lists all damage."
         )
+        error.in_chunks = True
+        return error
 
     def _changed(self) -> RunChangedError | None:
         """The error of a table whose segment names another group by now."""
@@ -297,16 +309,16 @@ def _chunks(layout: ArrayLayout) -> Iterator[tuple[tuple[int, ...], Region]]:
         )
 
 
-def _what_is_wrong(array: Any, region: Region) -> str | None:
+def _what_is_wrong(name: str, array: Any, region: Region) -> str | None:
     """Why a region of an array cannot be read; None if it can.
 
     Raises:
         UnreachableError: the location does not answer.
     """
     try:
-        array[region]
+        values = array[region]
     except UnreachableError:
         raise
     except _UNREADABLE as error:
         return f"{type(error).__name__}: {error}"
-    return None
+    return None if _are_possible(name, values) else _IMPOSSIBLE

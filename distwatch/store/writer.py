@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from distwatch.errors import BudgetReachedError, ConfigError, RunExistsError
 from distwatch.records import Block, RunInfo, Table
 from distwatch.store import schema
+from distwatch.store.claims import Claim
 from distwatch.store.documents import group_document
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
 from distwatch.store.table_writer import TableWriter
@@ -94,9 +96,12 @@ class StoreWriter:
         info: what the rows hold.
         synced: whether a commit waits until the disk itself has it.
         budget: what bounds the bytes of the run, if anything does.
+        claim: on the path: each commit sees that it still holds. None where nobody else
+            can write there.
 
     Raises:
         RunExistsError: the segment was written already.
+        RunTakenError: the path is not the claim's any more. So do the methods that write.
         OSError: it cannot be written.
     """
 
@@ -107,7 +112,11 @@ class StoreWriter:
         *,
         synced: bool = False,
         budget: Budget | None = None,
+        claim: Claim | None = None,
     ) -> None:
+        if claim is not None:
+            claim.settle()
+        self._writing = contextlib.nullcontext if claim is None else claim.writing
         self._location = location_of(path, synced=synced)
         self._budget = budget or Budget()
         self._info = info
@@ -183,13 +192,15 @@ class StoreWriter:
                 yield key, content
                 self._budget.count(key, len(content))
 
-        self._location.write(counted())
+        with self._writing():
+            self._location.write(counted())
 
     def _remove_replaced(self, *, at_once: bool = False) -> None:
         """Remove replaced tables that have waited long enough."""
         now = time.monotonic()
         for group in [each for each, due in self._replaced.items() if at_once or due <= now]:
-            self._location.delete(group)
+            with self._writing():
+                self._location.delete(group)
             self._budget.forget(group)
             del self._replaced[group]
 

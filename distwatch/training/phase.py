@@ -10,7 +10,7 @@ from typing import Any
 from distwatch.config import WatchConfig
 from distwatch.errors import RowsReplacedWarning, WatcherError
 from distwatch.records import Origin, RunInfo
-from distwatch.store import Budget, origin_of, steps_of
+from distwatch.store import Budget, Claim, origin_of, steps_of
 from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
 from distwatch.training.strategies import StrategyFacts
@@ -42,13 +42,13 @@ class Phase:
         self._pending: Counter[str] = Counter()
 
     def make_recorder(
-        self, plan: TracedPlan, start: int, budget: Budget | None = None
+        self, plan: TracedPlan, claim: Claim, budget: Budget | None = None
     ) -> Recorder:
         """Set up rings and sinks for the signals of the first traced step.
 
         Args:
             plan: those signals.
-            start: which start of the run this is, counted from 0.
+            claim: on the store, which says which start of the run this is.
             budget: what bounds the bytes of the run; None for nothing.
 
         Raises:
@@ -60,15 +60,15 @@ class Phase:
             self._info,
             tables=tuple(feed.table for feed in plan.feeds),
             unwatched=plan.unwatched,
-            origin=Origin(start, 0, plan.iteration),
+            origin=Origin(claim.start, 0, plan.iteration),
         )
         if budget is not None:
             budget.check_suffices(self._info)
-        if start:
+        if claim.start:
             origin = origin_of(self._config.store, self._info)
             self._info = replace(self._info, origin=origin)
             self._warn_of_replaced(origin)
-        self._sinks = make_sinks(SinkContext(self._config, self._info, budget))
+        self._sinks = make_sinks(SinkContext(self._config, self._info, budget, claim))
         self._recorder = Recorder(
             self._strategy,
             plan.feeds,

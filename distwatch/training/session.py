@@ -7,7 +7,6 @@ step is done its errors raise, afterwards they disable the watching.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import platform
@@ -24,19 +23,19 @@ from distwatch.errors import (
     RowsLostWarning,
     RunExistsError,
     WatcherDisabledWarning,
+    WatcherError,
 )
 from distwatch.event_files.folders import make_room
 from distwatch.records import TRAIN
 from distwatch.store import (
     Budget,
-    claim,
-    disclaim,
-    is_claimed,
+    Claim,
+    claim_again,
+    claim_new,
+    claim_with,
     location_of,
-    next_start,
     now,
     run_name,
-    sweep,
 )
 from distwatch.store.schema import root_attributes
 from distwatch.training import shutdown, strategies
@@ -101,13 +100,11 @@ class Session:
     ) -> None:
         self.error: Exception | None = None
         self._refuses = refuses
-        self._claimed = False
+        self._claim: Claim | None = None
         self._config = config
         self._strategy = strategy
         self._facts = facts = strategies.facts_of(strategy)
         self._done = 0
-        #: Which start of the run this is.
-        self._start = 0
         self._budget: Budget | None = None
         self._phases = {
             phase: Phase(
@@ -130,17 +127,18 @@ class Session:
         # Random, so that no worker takes a run that lay there before for this one.
         run = secrets.randbits(50) or 1
         if self._facts.workers == 1:
-            _, self._start = self._claim(run)
+            self._claim = self._claimed(run)
         else:
             self._check_options_of_workers()
-            self._claim_for_all(run)
-        self._budget = self._make_budget()
-        self._claimed = True
+            self._claim = self._claimed_for_all(run)
+        self._budget = self._make_budget(self._claim)
         shutdown.register(self.abandon)
 
     def make_recorder(self, plan: TracedPlan, phase: str = TRAIN) -> Recorder:
         """Set up for the signals of the first traced step, see `Phase.make_recorder`."""
-        return self._phases[phase].make_recorder(plan, self._start, self._budget)
+        if self._claim is None:
+            raise WatcherError("a step was traced before the store was claimed.")
+        return self._phases[phase].make_recorder(plan, self._claim, self._budget)
 
     @_disables_on_error
     def begin_epoch(self, epoch: int) -> None:
@@ -151,6 +149,9 @@ class Session:
     @_disables_on_error
     def after_steps(self, steps: int, phase: str = TRAIN) -> None:
         """Count steps that were done, and drain the rings whose window is full."""
+        if self._claim is not None and self._done == 0 and self._facts.workers > 1:
+            # The other workers wait for it. A single one does this beside the training.
+            self._claim.settle()
         self._done += steps
         self._phases[phase].after_steps(steps)
 
@@ -171,6 +172,8 @@ class Session:
         """Drain everything, commit it and close the store."""
         for phase in self._phases.values():
             phase.drain_rest(together=True)
+        if self._claim is not None:
+            self._claim.settle()
         self._close()
         for phase in self._phases.values():
             phase.check()
@@ -185,11 +188,7 @@ class Session:
                     phase.drain_rest(together=False)
                 except Exception as error:
                     self._disable(error)
-        self._close()
-        if self._claimed and not self.status.steps:
-            # What ended the fit matters more than a folder that cannot be removed.
-            with contextlib.suppress(OSError):
-                disclaim(self._config.store)
+        self._close(undo=not self.status.steps)
 
     def fail(self, error: Exception) -> None:
         """End the watching: raise before the first step or if strict, else warn.
@@ -202,7 +201,7 @@ class Session:
             raise error
         if self.error is None:
             self._disable(error)
-            self._close()
+            self._close(undo=not self.status.steps)
 
     @property
     def status(self) -> Status:
@@ -220,58 +219,74 @@ class Session:
             lines += found
         return lines
 
-    def _claim(self, run: int) -> tuple[int, int]:
-        """Claim the path for a run, or continue the run that is there.
-
-        Returns:
-            The run's name, and which start of it this is.
-        """
-        store = self._config.store
-        if self._config.resume and (there := run_name(store)):
-            sweep(store)
-            return int(there, 16), next_start(store)
+    def _claimed(self, run: int) -> Claim:
+        """Claim the path for a run of this name, or to continue the run that is there."""
+        store, synced = self._config.store, self._config.durability == "power"
+        there = run_name(store) if self._config.resume else None
+        # Without a name, several workers could not know that they mean the same run.
+        if there or (there is not None and self._facts.workers == 1):
+            return claim_again(store, synced=synced)
         if self._config.tensorboard is not None:
             make_room(self._config.tensorboard, overwrite=self._config.overwrite)
         described = run_info(self._facts, versions(), next(iter(self._phases)))
         attributes = root_attributes(described, now(), f"{run:x}")
-        claim(
-            store,
-            attributes,
-            overwrite=self._config.overwrite,
-            synced=self._config.durability == "power",
-        )
-        return run, 0
+        return claim_new(store, attributes, overwrite=self._config.overwrite, synced=synced)
 
-    def _claim_for_all(self, run: int) -> None:
+    def _claimed_for_all(self, run: int) -> Claim:
         """Claim on the first worker, and go on only if every worker sees the claim.
 
         Every worker calls this before its first step, so none waits for one that was
         refused.
         """
         refusal: Exception | None = None
-        mine = start = 0
+        claim: Claim | None = None
         if self._facts.worker == 0:
             try:
-                mine, start = self._claim(run)
+                claim = self._claimed(run)
             except Exception as error:
                 refusal = error
+        mine, start = (int(claim.run, 16), claim.start) if claim else (0, 0)
         claimed = strategies.sum_over_workers(self._strategy, mine)
-        self._start = strategies.sum_over_workers(self._strategy, start)
+        start = strategies.sum_over_workers(self._strategy, start)
         if refusal is not None:
             raise refusal
-        store = self._config.store
         if not claimed:
             raise RunExistsError(
-                f"{store} was refused by worker 0, which says why; no worker is watched."
+                f"{self._config.store} was refused by worker 0, which says why; no worker is "
+                "watched."
             )
-        seen = is_claimed(store, f"{claimed:x}", wait=_SHARED_FOLDER_WAIT)
-        blind = strategies.sum_over_workers(self._strategy, 0 if seen else 1)
-        if blind:
-            raise NotWritableError(
-                f"{store}: {blind} of the workers cannot see or write it (this one "
-                f"{'can' if seen else 'cannot'}); give Watch a path in a folder that all "
-                "workers share."
-            )
+        if claim is None:
+            try:
+                claim = self._joined(f"{claimed:x}", start)
+            except Exception as error:
+                refusal = error
+        self._check_all_see(claim, refusal)
+        return cast(Claim, claim)
+
+    def _joined(self, run: str, start: int) -> Claim | None:
+        return claim_with(
+            self._config.store,
+            run,
+            self._facts.worker,
+            start=start,
+            synced=self._config.durability == "power",
+            wait=_SHARED_FOLDER_WAIT,
+        )
+
+    def _check_all_see(self, claim: Claim | None, refusal: Exception | None) -> None:
+        """Refuse, on every worker, what one of them cannot write."""
+        blind = strategies.sum_over_workers(self._strategy, 0 if claim else 1)
+        if not blind:
+            return
+        if claim is not None:
+            claim.release(undo=True)
+        if refusal is not None:
+            raise refusal
+        raise NotWritableError(
+            f"{self._config.store}: {blind} of the workers cannot see or write it (this one "
+            f"{'can' if claim else 'cannot'}); give Watch a path in a folder that all "
+            "workers share."
+        )
 
     def _check_options_of_workers(self) -> None:
         if self._config.max_bytes and self._config.at_max_bytes == "thin":
@@ -286,21 +301,24 @@ class Session:
                 "waiting; read the run with open_run instead."
             )
 
-    def _make_budget(self) -> Budget | None:
+    def _make_budget(self, claim: Claim) -> Budget | None:
         """This worker's part of ``max_bytes``, less what earlier starts left."""
         if self._config.max_bytes is None:
             return None
-        used = location_of(self._config.store).size_below()
+        # What is overwritten is there until the first step is done.
+        used = location_of(self._config.store).size_below() if claim.start else 0
         return Budget(
             self._config.max_bytes // self._facts.workers,
             thins=self._config.at_max_bytes == "thin",
             used=used // self._facts.workers,
         )
 
-    def _close(self) -> None:
+    def _close(self, *, undo: bool = False) -> None:
         shutdown.unregister(self.abandon)
         for phase in self._phases.values():
             phase.close()
+        if self._claim is not None:
+            self._claim.release(undo=undo)
 
     def _disable(self, error: Exception) -> None:
         self.error = error

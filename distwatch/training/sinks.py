@@ -23,7 +23,7 @@ from distwatch.event_files.options import EventOptions
 from distwatch.findings import Digest
 from distwatch.records import TRAIN, Block, RunInfo
 from distwatch.signals import names_matching
-from distwatch.store import MAX_WAIT, BackgroundWriter, Budget, StoreWriter
+from distwatch.store import MAX_WAIT, BackgroundWriter, Budget, Claim, StoreWriter
 from distwatch.training.epoch_logs import EpochLogs
 
 
@@ -53,6 +53,8 @@ class SinkContext:
     info: RunInfo
     #: What bounds the bytes of the run, if anything.
     budget: Budget | None = None
+    #: The claim on the store, by which this process alone writes it.
+    claim: Claim | None = None
 
 
 class Sink:
@@ -164,6 +166,7 @@ class StoreSink(_BackgroundSink):
             self._context.info,
             synced=config.durability == "power",
             budget=self._context.budget,
+            claim=self._context.claim,
         )
         return BackgroundWriter(make, max_wait=None if config.on_full == "wait" else MAX_WAIT)
 

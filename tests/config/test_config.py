@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,72 @@ def test_a_file_without_keys(written, text):
 def test_a_file_that_is_no_yaml(written):
     with pytest.raises(ConfigError, match=r"watch\.yaml: line 1: this is not YAML: expected"):
         read_config(written("store: [run.zarr"))
+
+
+def bomb(last):
+    """Nine levels of aliases, each nine times the one before: 400 million values."""
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    for i in range(1, 9):
+        nine = ", ".join([f"*a{i - 1}"] * 9)
+        levels.append(f"a{i}: &a{i} [{nine}]")
+    return "\n".join([*levels, f"{last}: *a8"])
+
+
+#: Files that take for ever, or that something in YAML's library fails at.
+HOSTILE = {
+    "aliases": (bomb("store"), "its aliases make more than 20,000 values"),
+    "aliases-elsewhere": (bomb("signals"), "its aliases make more than 20,000 values"),
+    "itself": ("store: r\nsignals: &a [*a]", "its aliases make more than"),
+    "brackets": ("store: " + "[" * 5_000, "brackets within brackets"),
+    "closed-brackets": ("store: " + "[" * 3_000 + "]" * 3_000, "brackets within brackets"),
+    "dashes": ("- " * 20_000, "brackets within brackets"),
+    "date": ("window: 3\nstore: 2025-02-30", "line 2: .*day is out of range"),
+    "time": ("store: r\nwindow: 2025-01-01 25:61:61", "line 2: .*hour must be in"),
+    "digits": ("store: r\nwindow: " + "9" * 5_000, "line 2: .*5,000 characters"),
+    "hex": ("store: r\nsignals: [0x" + "f" * 5_000 + "]", "line 2: .*5,002 characters"),
+    "sexagesimal": ("store: r\nwindow: 1" + ":1" * 3_000, "line 2: .*6,001 characters"),
+    "set": ("!!set {store, window}", "expected keys such as"),
+    "boolean": ("store: !!bool maybe", "line 1: this is not YAML"),
+    "logarithmic": ("store: r\nschedule: {logarithmic: 1" + "0" * 300 + "}", "to 2..53"),
+    "every": ("store: r\nschedule: {every: 1" + "0" * 30 + "}", "from 1 to 2..53"),
+    "at": ("store: r\nschedule: {at: [1" + "0" * 30 + "]}", "from 0 to 2..53"),
+    "many-at": (
+        f"store: r\nschedule: {{at: {list(range(10_001))}}}".replace(" ", "").replace(
+            ":", ": "
+        ),
+        "10,001 steps, at most 10,000",
+    ),
+    "deep-pattern": (
+        "store: r\nsignals: ['re:" + "(" * 3_000 + "']",
+        "no.* regular expression",
+    ),
+    "repeats": ("store: r\nsignals: ['re:a{99999999999}']", "not a regular expression"),
+    "null": ('store: "a\\0b"', "no file has this name"),
+    "half-a-letter": ('store: "\\ud800"', "no file has this name"),
+    "long": ("store: " + "a" * 10_000_000, "more than 131,072 bytes"),
+    "keys": ("\n".join(f"k{i}: 1" for i in range(8_000)), "unknown key 'k0'"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_at_once(written, name):
+    text, words = HOSTILE[name]
+    path = written(text)
+    began = time.process_time()
+    with pytest.raises(ConfigError, match=f"(?s){words}") as refused:
+        read_config(path)
+    assert time.process_time() - began < 4
+    assert len(str(refused.value)) < 3_000
+
+
+def test_a_file_that_never_ends():
+    with pytest.raises(ConfigError, match="more than 131,072 bytes"):
+        read_config("/dev/zero")
+
+
+def test_aliases_are_welcome(written):
+    text = "store: run.zarr\nsignals: [{gradients: &these [dense_*]}, {updates: *these}]"
+    assert len(read_config(written(text)).signals) == 2
 
 
 def test_a_file_that_is_no_text(tmp_path):

@@ -21,7 +21,7 @@ def somewhere_empty(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_is_taken_and_nothing_is_created(path, tmp_path):
     watch = dw.Watch.from_config(path)
-    assert watch.config.store == Path("run.zarr")
+    assert watch.config.store == Path("run.zarr").absolute()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -73,7 +73,7 @@ def test_sampled_looks_at_every_tenth_step():
 
 def test_tensorboard_chooses_what_is_written_and_logged():
     config = dw.Watch.from_config(FOLDER / "tensorboard.yaml").config
-    assert config.tensorboard.folder == Path("logs/run-1")
+    assert config.tensorboard.folder == Path("logs/run-1").absolute()
     assert config.tensorboard.every == 10
     assert config.log_to_keras == (("loss", "mean"), ("update/*/kernel", "ratio"))
     activations = dw.activations(every=10, statistics=[dw.histogram()])

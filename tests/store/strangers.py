@@ -14,6 +14,7 @@ import shutil
 import struct
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import google_crc32c
@@ -21,7 +22,7 @@ import numpy as np
 from numcodecs.blosc import Blosc
 
 import distwatch as dw
-from distwatch.errors import DistwatchError
+from distwatch.errors import DamagedRowsWarning, DistwatchError
 from distwatch.export import Wanted, write_csv
 from distwatch.records import Block, RunInfo, Table, TensorLayout, Tensors
 from distwatch.report.page import page
@@ -364,8 +365,8 @@ REFUSED = {
     "array-link": (instead(f"{TABLE}/rows", link), "is a link out of the run"),
     "chunk-link": (instead(f"{TABLE}/rows/c.1.0.0.0", link), "is a link out of the run"),
     "chunk-device": (instead(f"{TABLE}/step/c.0", device), "a link out of the run"),
-    "chunk-pipe": (instead(f"{TABLE}/step/c.0", pipe), "a chunk is missing"),
-    "chunk-folder": (instead(f"{TABLE}/step/c.0", folder), "a chunk is missing"),
+    "chunk-pipe": (instead(f"{TABLE}/step/c.0", pipe), "is missing"),
+    "chunk-folder": (instead(f"{TABLE}/step/c.0", folder), "is missing"),
     # Chunks.
     "chunk-long": (longer(f"{TABLE}/step/c.0"), "it has more than 2068 bytes"),
     "shard-long": (longer(f"{TABLE}/rows/c.0.0.0.0"), "it has more than"),
@@ -443,10 +444,14 @@ ASKS = (everything, report, export)
 
 
 def outcome(path, ask):
-    """What comes of it: the kind of the error, its words, seconds of work."""
+    """What comes of it: the kind of the error or warning, its words, seconds of work."""
     began = time.process_time()
     try:
-        said = ["damage", *ask(path)]
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", DamagedRowsWarning)
+            said = ["damage", *ask(path)]
+        if warned:
+            said = [warned[0].category.__name__, str(warned[0].message)]
     except DistwatchError as error:
         said = [type(error).__name__, str(error)]
     except Exception as error:

@@ -4,11 +4,15 @@ import json
 import random
 import shutil
 
+import made_up
 import numpy as np
 import pytest
 
 import distwatch as dw
-from distwatch.errors import DamagedStoreError, StoreError
+from distwatch.errors import DamagedRowsWarning, StoreError
+from distwatch.records import Origin
+from distwatch.report.page import page
+from distwatch.report.reading import read_runs
 from distwatch.store.tables import Damage
 from distwatch.testing.fake import fake_run
 
@@ -112,34 +116,127 @@ def _put(document, place, value):
     document[place[-1]] = value
 
 
-@pytest.mark.parametrize(
-    ("name", "key", "first", "stop"),
-    [
-        ("step", "c.0", 0, 21),
-        ("epoch", "c.0", 0, 21),
-        ("rows", "c.1.0.0.0", 8, 16),
-        ("merged", "c.1.0.0", 8, 16),
-    ],
-)
-def test_a_chunk_that_is_gone_is_no_fill_value(fake, name, key, first, stop):
+GONE = [
+    ("step", "c.0", 0, 21),
+    ("rows", "c.1.0.0.0", 8, 16),
+    ("merged", "c.1.0.0", 8, 16),
+    ("merged", "c.2.0.0", 16, 21),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "first", "stop"), GONE)
+def test_a_chunk_that_is_gone_is_a_gap_and_no_fill_value(fake, name, key, first, stop):
+    whole = {merged: dw.open_run(fake.path).to_xarray(merged=merged) for merged in (0, 1)}
     chunk = fake.path / TABLE / name / key
     chunk.unlink()
     run = dw.open_run(fake.path)
-    with pytest.raises(DamagedStoreError, match="a chunk is missing") as raised:
-        run.to_xarray(merged=name == "merged")
-    wanted = f"{chunk} is damaged (it is missing): it holds rows {first} to {stop - 1} of"
-    assert wanted in str(raised.value)
     assert run.verify() == [Damage(name, first, stop, chunk, "it is missing")]
+    with pytest.warns(DamagedRowsWarning) as warned:
+        rows = run.to_xarray(merged=name == "merged")
+    (said,) = warned
+    for words in (
+        f"{stop - first} steps of {fake.path} are left out",
+        f"{chunk} is damaged (it is missing): it holds rows {first} to {stop - 1} of",
+    ):
+        assert words in str(said.message)
+    left = np.setdiff1d(np.arange(21), np.arange(first, stop))
+    assert rows.identical(whole[name == "merged"].sel(step=left))
+    # From now on both are read without it, and without a further warning.
+    assert run.to_xarray(merged=name != "merged").sizes["step"] == len(left)
 
 
-def test_damage_names_its_file_and_leaves_the_rest(fake):
-    chunk = fake.path / TABLE / "rows" / "c.1.0.0.0"
-    shutil.copy(fake.path / TABLE / "rows" / "c.0.0.0.0", chunk)
-    chunk.write_bytes(chunk.read_bytes()[:-9])
-    run = dw.open_run(fake.path)
-    with pytest.raises(DamagedStoreError, match=r"rows/c\.1\.0\.0\.0 is damaged"):
-        run["activation/dense_3"].per_replica("mean")
-    assert np.isfinite(run["activation/dense_3"].merged("mean")).all()
-    (table,) = run._store.tables.values()
-    for steps in (slice(0, 8), slice(16, 21)):
-        assert np.isfinite(table.read("rows", steps)[..., 0]).all()
+@pytest.mark.parametrize("name", ["epoch", "iteration"])
+def test_rows_whose_epoch_is_gone_are_rows_all_the_same(fake, name):
+    whole = dw.open_run(fake.path).to_xarray()
+    (fake.path / TABLE / name / "c.0").unlink()
+    with pytest.warns(DamagedRowsWarning, match=f"0 steps of .*{name}/c"):
+        rows = dw.open_run(fake.path).to_xarray()
+    assert set(rows[name].values) == {-1}
+    assert rows.drop_vars(name).identical(whole.drop_vars(name))
+
+
+def test_what_is_said_of_a_damaged_run(fake, tmp_path):
+    """The rest is read, and nothing is said of what was not."""
+    before = dw.open_run(fake.path).findings()
+    assert "sound" in [finding.kind for finding in before]
+    flip(fake.path / TABLE / "rows" / "c.1.0.0.0")
+    with pytest.warns(DamagedRowsWarning, match="8 steps of"):
+        run = dw.open_run(fake.path)
+        found = {finding.kind: finding for finding in run.findings()}
+    assert "sound" not in found
+    assert found["extent"].text.startswith("13 steps")
+    assert found["damaged"].text.startswith("8 steps cannot be read")
+    assert found["damaged"].severity == "warning"
+    assert "8 steps cannot be read" in run.summary()
+    with pytest.warns(DamagedRowsWarning, match="8 steps of"):
+        text = page(read_runs([fake.path]), None)
+    assert "8 steps cannot be read" in text
+    with pytest.warns(DamagedRowsWarning, match="8 steps of"):
+        assert "13 steps" in dw.open_run(fake.path)._repr_html_()
+
+
+def test_the_other_tables_keep_their_steps(tmp_path):
+    path = made_up.store(tmp_path / "run.zarr", made_up.made_up())
+    flip(path / TABLE / "histogram_merged" / "c.1.0.0")
+    run = dw.open_run(path)
+    # What is in other arrays is read as ever.
+    assert run["activation/dense"].merged("mean").step.size == 12
+    with pytest.warns(DamagedRowsWarning, match="4 steps of"):
+        histogram = run.histogram("activation/dense")
+    assert histogram.step.values.tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert run["activation/dense"].merged("mean").step.size == 8
+    assert run["update/dense/kernel"].merged("mean").step.values.tolist() == [0, 3, 6, 9]
+    rows = run.to_xarray()
+    assert np.isnan(rows["mean"].sel(signal="activation/dense", step=6)).all()
+    assert np.isfinite(rows["mean"].sel(signal="update/dense/kernel", step=6)).all()
+
+
+def test_lazy_arrays_are_nan_where_chunks_are_damaged(fake):
+    whole = dw.open_run(fake.path).to_xarray()["mean"]
+    lazy = dw.open_run(fake.path).to_xarray(chunks=8)["mean"]
+    flip(fake.path / TABLE / "rows" / "c.1.0.0.0")
+    with pytest.warns(DamagedRowsWarning, match="These are NaN"):
+        values = lazy.compute(scheduler="synchronous")
+    assert np.isnan(values[8:16]).any()
+    assert values[:8].equals(whole[:8])
+    assert values[16:].equals(whole[16:])
+
+
+def flip(chunk):
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+
+
+def test_a_description_that_is_gone_is_damage(tmp_path):
+    """Not in one that was killed before it wrote anything else."""
+    path = made_up.store(
+        tmp_path / "run.zarr",
+        made_up.made_up(steps=range(6)),
+        made_up.made_up(steps=range(6, 12), origin=Origin(1, 6, 7)),
+    )
+    assert dw.open_run(path).verify() == []
+    killed = path / "worker-0000-start-0002"
+    killed.mkdir()
+    (killed / "zarr.0f.partial").write_bytes(b"{")
+    assert dw.open_run(path).verify() == []
+    gone = [path / "worker-0000-start-0001" / "zarr.json", path / TABLE / "zarr.json"]
+    for document in gone:
+        document.unlink()
+    found = dw.open_run(path).verify()
+    assert {damage.file for damage in found} == set(gone)
+    for damage in found:
+        assert str(damage) == (
+            f"{damage.file} is damaged (it is missing): nothing beside it can be read."
+        )
+
+
+def test_a_run_without_chunks_does_not_pass(call, tmp_path):
+    path = fake_run(tmp_path / "run.zarr", steps=5).path
+    shutil.rmtree(path / "worker-0000-start-0000")
+    code, out, _ = call("verify", path)
+    assert code == 1
+    assert "There are no chunks, so nothing was checked" in out
+    assert "none damaged" not in out
+    code, out, _ = call("verify", path, "--json")
+    assert (code, json.loads(out)["chunks"]) == (1, 0)

@@ -17,10 +17,10 @@ from hypothesis.extra import numpy as npst
 
 import distwatch as dw
 from distwatch.cli.following import Follower, Wanted
-from distwatch.errors import DamagedStoreError
+from distwatch.errors import DamagedRowsWarning, DamagedStoreError
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
-from distwatch.store import StoredRun, StoreWriter, claim, now, sweep
+from distwatch.store import StoredRun, StoreWriter, claim, next_start, now, sweep
 from distwatch.store.checked_arrays import MissingChunkError
 from distwatch.store.encoding import encode_chunk
 from distwatch.store.schema import root_attributes
@@ -28,6 +28,9 @@ from distwatch.testing.fake import fake_run
 
 #: Seconds of work in which any of them is refused.
 AT_ONCE = 3
+
+#: How a run is refused that cannot be read even without its damaged chunks.
+KINDS = ("DamagedStoreError", "NotARunError")
 
 SPOILED = {
     **{f"run-{name}": (strangers.run_at, *how) for name, how in strangers.REFUSED.items()},
@@ -61,7 +64,7 @@ def outcomes(tmp_path_factory):
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_spoiled_run_is_refused(outcomes, name):
     kind, words, seconds = outcomes[name]["everything"]
-    assert kind in ("DamagedStoreError", "NotARunError"), words
+    assert kind in (*KINDS, "DamagedRowsWarning"), words
     assert SPOILED[name][2] in words
     assert len(words) < 2_000
     assert seconds < AT_ONCE
@@ -72,12 +75,14 @@ def test_a_spoiled_run_is_refused(outcomes, name):
 def test_no_more_is_made_of_it(outcomes, name, ask):
     """What a report or a table does not look at may be spoiled; the rest is refused."""
     kind, *words, seconds = outcomes[name][ask]
-    assert kind in ("damage", "DamagedStoreError", "NotARunError"), words
+    assert kind in ("damage", *KINDS, "DamagedRowsWarning"), words
     assert len("".join(words)) < 2_000
     assert seconds < AT_ONCE
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # Of NumPy, for huge numbers.
+# What is left out for this is named; here it is the one row chunk that there is.
+@pytest.mark.filterwarnings("ignore:4 steps of:distwatch.errors.DamagedRowsWarning")
 @settings(max_examples=25, deadline=None)
 @given(
     values=npst.arrays(np.float64, (4, 2, 1, 11), elements=st.floats(width=64)),
@@ -116,8 +121,9 @@ def test_nothing_is_filled_up_for_a_chunk_that_is_missing(tmp_path):
     """Where a million are missing, what stands for them would fill the memory."""
     path = strangers.run_at(tmp_path / "run.zarr")
     (path / strangers.TABLE / "rows/c.1.0.0.0").unlink()
+    (table,) = StoredRun(path).tables.values()
     with pytest.raises(DamagedStoreError, match="a chunk is missing") as raised:
-        dw.open_run(path).to_xarray()
+        table.read("rows")
     assert isinstance(raised.value.__cause__, MissingChunkError)
 
 
@@ -222,6 +228,19 @@ def test_hostile_texts_are_harmless_on_a_terminal(call, tmp_path, command):
             assert shown in out
 
 
+@pytest.mark.parametrize("name", ["\x1b[2J", "-test\n", "-nonsense", "0" * 20])
+def test_a_folder_that_only_begins_like_a_segment_is_none(tmp_path, name):
+    """Nor is it named in an error: it may carry escapes."""
+    path = strangers.run_at(tmp_path / "run.zarr")
+    other = path / f"worker-0000-start-0001{name}"
+    other.mkdir()
+    (other / "zarr.json").write_text("{")
+    assert len(dw.open_run(path)) == strangers.STEPS
+    assert next_start(path) == 1
+    sweep(path)
+    assert (other / "zarr.json").exists()
+
+
 def test_a_summary_has_no_escapes(tmp_path):
     path = fake_run(tmp_path / "run.zarr", signals=["a"]).path
     signals = [{"name": "\x1b[2J\u202e", "reference": "previous"}]
@@ -250,9 +269,13 @@ def test_a_large_run_is_no_stranger(tmp_path):
     writer.close()
     # 63 files of steps, of which one more is wanted from 2,017 steps on.
     assert len(dw.open_run(tmp_path / "run.zarr")) == 2_000
-    (tmp_path / "run.zarr" / strangers.TABLE / "step/c.7").unlink()
-    (tmp_path / "run.zarr" / strangers.TABLE / "step/c.8").unlink()
-    with pytest.raises(DamagedStoreError, match="has 62 files, and its shape wants 63"):
+    chunks = sorted((tmp_path / "run.zarr" / strangers.TABLE / "step").glob("c.*"))
+    chunks[7].unlink()
+    with pytest.warns(DamagedRowsWarning, match="32 steps of"):
+        assert dw.open_run(tmp_path / "run.zarr").to_xarray().sizes["step"] == 2_000 - 32
+    for chunk in chunks[8:42]:
+        chunk.unlink()
+    with pytest.raises(DamagedStoreError, match="files, and its shape wants 63"):
         dw.open_run(tmp_path / "run.zarr")
 
 

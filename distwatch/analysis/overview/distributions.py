@@ -12,6 +12,7 @@ from distwatch.analysis.overview.binning import Floats, Ints, bins_of
 from distwatch.errors import ConfigError
 from distwatch.statistics import LogHistogram
 from distwatch.store import StoredRun
+from distwatch.store.joining import ReadableTable
 
 #: Into how many parts a run is divided, and into how many slices the value axis.
 PARTS = 14
@@ -59,7 +60,12 @@ def read_distribution(
         UnknownSignalError: the run has no such signal.
         ConfigError: it was watched without a histogram, or has no rows.
     """
-    table, place = find(stored, name)
+    return stored.reading(lambda: _read(*find(stored, name), name, parts, progress))
+
+
+def _read(
+    table: ReadableTable, place: int, name: str, parts: int, progress: Progress
+) -> Distribution:
     histogram = histogram_of(table, place)
     if not table.steps:
         raise ConfigError(f"{name} has no rows yet, so there is nothing to draw.")

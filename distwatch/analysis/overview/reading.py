@@ -89,10 +89,15 @@ def read_overview(
     Raises:
         UnknownSignalError: the run has no such signal.
     """
-    extent = extent or Extent()
-    digest = Digest(stored.info)
     for name in signals or ():
         find(stored, name)
+    return stored.reading(lambda: _read(stored, extent or Extent(), signals, progress))
+
+
+def _read(
+    stored: StoredRun, extent: Extent, signals: Sequence[str] | None, progress: Progress
+) -> Overview:
+    digest = Digest(stored.info)
     tables = [
         _Reading(table, stored, extent, signals)
         for table in stored.tables.values()

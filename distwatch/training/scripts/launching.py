@@ -27,7 +27,7 @@ from distwatch.errors import (
     SetupError,
     needs_tensorflow,
 )
-from distwatch.store.addresses import Address, address_of, inside, scheme_of
+from distwatch.store.addresses import Address, absolute, address_of, inside, scheme_of
 from distwatch.training.scripts import bootstrap
 from distwatch.training.scripts.bootstrap.sitecustomize import VARIABLE
 
@@ -150,6 +150,13 @@ def prepare(
     address = address_of(shown)
     arguments["store"] = str(inside(address, "fit-000.zarr"))
     _check_arguments(config, arguments)
+    if board := arguments.get("tensorboard"):
+        # The script may change the folder that it is in, before a fit or in one.
+        options = dict(board) if isinstance(board, dict) else {"folder": board}
+        arguments["tensorboard"] = {
+            **options,
+            "folder": str(absolute(address_of(options["folder"]))),
+        }
     overwrite = bool(arguments.pop("overwrite", False)) or overwrite
     resume = bool(arguments.get("resume"))
     if overwrite and resume:
@@ -158,7 +165,7 @@ def prepare(
         _make_room(address, shown, overwrite=overwrite, resume=resume)
     settings = {
         "arguments": arguments,
-        "store": str(address.absolute() if isinstance(address, Path) else address),
+        "store": str(absolute(address)),
         "shown": shown,
         "quiet": quiet,
         "pythonpath": environment.get("PYTHONPATH"),
@@ -237,7 +244,7 @@ def _make_room(address: Address, shown: str, *, overwrite: bool, resume: bool) -
     Rejected: going on with the numbers after those that are there. Which runs belong to one
     start of the script could then not be seen by their names.
     """
-    from distwatch.store import location_of, run_name
+    from distwatch.store import delete_run, location_of, run_name
 
     _check_writable(address, shown)
     if run_name(address) is not None:
@@ -259,7 +266,7 @@ def _make_room(address: Address, shown: str, *, overwrite: bool, resume: bool) -
             "them."
         )
     for name in runs if overwrite else ():
-        location_of(inside(address, name)).remove()
+        delete_run(inside(address, name))
 
 
 def _check_writable(address: Address, shown: str) -> None:
