@@ -175,6 +175,8 @@ class SignalEntry(_Model):
 
     name: Name
     reference: Name
+    # Runs from before this was known have none.
+    scaled: Text | None = None
 
 
 class TensorEntry(_Model):
@@ -217,7 +219,9 @@ class TableAttributes(_Model):
         kept = self.tensor
         table = Table(
             name=name,
-            signals=tuple(Signal(each.name, each.reference) for each in self.signals),
+            signals=tuple(
+                Signal(each.name, each.reference, each.scaled) for each in self.signals
+            ),
             schedule=self.schedule,
             window=self.window,
             statistic=from_spec(self.statistics),

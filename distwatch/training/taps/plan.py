@@ -38,6 +38,8 @@ class TracedPlan:
     unwatched: dict[str, str]
     #: The optimizer's count before the step; -1 without an optimizer.
     iteration: int = -1
+    #: Whether a mean over each replica's own rows was differentiated as it is.
+    undivided: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -124,7 +126,8 @@ class Taps:
         planned = [self._plan(number, group) for number, group in enumerate(groups)]
         self._evaluators = [g.tap.evaluator(g.picked, self._capturer) for g in groups]
         feeds = tuple(feed for feed, _ in planned)
-        plan = TracedPlan(feeds, unwatched, self.subject.count_iterations())
+        iterations = self.subject.count_iterations()
+        plan = TracedPlan(feeds, unwatched, iterations, capture.undivided)
         return plan, [tensors for _, tensors in planned]
 
     def fed(self, given: TracedTensors) -> list[StepInput]:
@@ -148,7 +151,7 @@ class Taps:
                 key = (id(schedule), statistics, tap.table_key(name))
                 group = groups.setdefault(key, _Group(tap, schedule, statistics))
                 group.picked.append(picked)
-                group.signals.append(Signal(name, reference))
+                group.signals.append(Signal(name, reference, picked.scaled))
         return list(groups.values())
 
     def _plan(

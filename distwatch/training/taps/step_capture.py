@@ -44,6 +44,11 @@ class StepCapture:
     calls: dict[str, list[Call]] = field(default_factory=dict)
     applied: list[Applied] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
+    #: ids of losses and local gradients as they were handed over: it is not known whether
+    #: they are divided by the number of replicas.
+    unknown_scale: set[int] = field(default_factory=set)
+    #: Whether a mean over each replica's own rows was differentiated as it is.
+    undivided: bool = False
     #: Gradients after a reduction, until the optimizer is done with them.
     reduced: dict[int, Tensor] = field(default_factory=dict)
 
