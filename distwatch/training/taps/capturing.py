@@ -127,6 +127,7 @@ class StepCapturer:
         if capture is None or scaling is None:
             return original(grads, trainable_variables)
         grads = list(grads)
+        capture.optimizers.append(optimizer)
         capture.undivided |= scaling.is_undivided_mean(grads)
         # Weights are read around the optimizer, which is not free: only if asked for.
         if not self._optimizers:

@@ -126,6 +126,7 @@ class Taps:
         planned = [self._plan(number, group) for number, group in enumerate(groups)]
         self._evaluators = [g.tap.evaluator(g.picked, self._capturer) for g in groups]
         feeds = tuple(feed for feed, _ in planned)
+        self.subject.count_by(capture.optimizers)
         iterations = self.subject.count_iterations()
         plan = TracedPlan(feeds, unwatched, iterations, capture.undivided)
         return plan, [tensors for _, tensors in planned]
