@@ -58,6 +58,14 @@ class Reference:
     def follow(self, tensors: Sequence[Tensor]) -> None:
         """Take a step into account that may or may not be looked at."""
 
+    def change(self, x: Tensor) -> Tensor:
+        """The only tensor minus its reference, row by row; a row without one stays."""
+        ((_, before),) = self.pairs([x])
+        before = tf.zeros([0], x.dtype) if before is None else tf.cast(before, x.dtype)
+        before = tf.reshape(before, [-1])
+        missing = tf.zeros([tf.size(x) - tf.size(before)], x.dtype)
+        return x - tf.reshape(tf.concat([before, missing], axis=0), tf.shape(x))
+
 
 class Deltas(NamedTuple):
     """What some tensors are against their references.
@@ -92,7 +100,7 @@ class References:
             for kind in dict.fromkeys(kinds)
         }
         self._kinds = {
-            kind: _reference(kind, [examples[i] for i in positions], device)
+            kind: reference_of(kind, [examples[i] for i in positions], device)
             for kind, positions in self._positions.items()
         }
         self._read_all = [self._kinds[kind].reads_all for kind in kinds]
@@ -149,7 +157,8 @@ class References:
             yield reference, [_with_rows(tensors[i]) for i in self._positions[kind]]
 
 
-def _reference(kind: str, examples: Sequence[Tensor], device: str) -> Reference:
+def reference_of(kind: str, examples: Sequence[Tensor], device: str) -> Reference:
+    """The reference of one kind, such as "previous" or "ema(0.99)", of some tensors."""
     if decay := re.fullmatch(r"ema\((.+)\)", kind):
         return _MovingAverage(examples, device, decay=float(decay[1]))
     kinds: dict[str, Callable[[Sequence[Tensor], str], Reference]] = {
@@ -271,6 +280,13 @@ class _BatchMean(Previous):
     def keep(self, tensors: Sequence[Tensor]) -> None:
         super().keep([_mean(x) for x in tensors])
 
+    def change(self, x: Tensor) -> Tensor:
+        """Each row minus the mean of the batch before; all rows stay if there was none."""
+        ((_, before),) = self.pairs([x])
+        # One row or none, which adds up to zeros; flat where features vary in size.
+        mean = tf.reshape(before, tf.concat([[-1], tf.shape(x)[1:]], axis=0))
+        return x - tf.cast(tf.reduce_sum(mean, axis=0, keepdims=True), x.dtype)
+
 
 class _First(Reference):
     """The first batch with rows that the replica saw."""
@@ -300,7 +316,8 @@ class _MovingAverage(_First):
     """A moving average of the batches, row by row.
 
     Rows that a longer batch has beyond it join it as they are; rows beyond a shorter
-    batch stay. Where the features are of another size it starts anew.
+    batch stay. Where the features are of another size it starts anew. Elements that are
+    NaN or infinite are left out.
     """
 
     def __init__(self, examples: Sequence[Tensor], device: str, *, decay: float) -> None:
@@ -315,8 +332,12 @@ class _MovingAverage(_First):
 
     def _blended(self, average: Previous, x: Tensor) -> Tensor:
         ((now, before),) = average.pairs([x])
-        decay = tf.cast(self._decay, x.dtype)
+        # Not by a cast, which would take it for a float32.
+        decay = tf.constant(self._decay, x.dtype)
         mixed = decay * before + (1.0 - decay) * now
+        # NaN and Inf would stay in an average for ever.
+        mixed = tf.where(tf.math.is_finite(before), mixed, now)
+        mixed = tf.where(tf.math.is_finite(now), mixed, before)
         features = tf.shape(x)[1:]
         rows = tf.size(mixed) // tf.maximum(tf.reduce_prod(features), 1)
         mixed = tf.reshape(mixed, tf.concat([[rows], features], axis=0))

@@ -58,11 +58,11 @@ class StepCapturer:
             patches.append(InstancePatch(each, "apply", around))
             if optimizers and hasattr(each, _REDUCTION):
                 patches.append(InstancePatch(each, _REDUCTION, self._capture_reduction))
+        patches.append(InstancePatch(tf.GradientTape, "gradient", self._capture_tape))
         self._patches = InstancePatches(patches)
         #: Applied where there are several replicas, by whose number losses are divided.
         self._scaling_patches = InstancePatches(
             [InstancePatch(*place, self._capture_division) for place in DIVIDING]
-            + [InstancePatch(tf.GradientTape, "gradient", self._capture_tape)]
         )
 
     @contextlib.contextmanager
@@ -72,6 +72,7 @@ class StepCapturer:
         scaling, replicas = self._scaling, replica_count()
         self._local.capture = capture
         self._local.scaling = LossScaling(capture.graph, replicas)
+        self._local.differentiating = False
         several = self._scaling_patches.applied() if replicas > 1 else contextlib.nullcontext()
         try:
             with self._patches.applied(), several:
@@ -89,7 +90,8 @@ class StepCapturer:
 
     def _capture_layer(self, path: str, original: Any, /, *args: Any, **kwargs: Any) -> Any:
         outputs = original(*args, **kwargs)
-        if self._current is not None:
+        # What is computed again for a gradient (keras.RematScope) is no call of its own.
+        if self._current is not None and not self._local.differentiating:
             inputs = next(iter((*args, *kwargs.values())), None)
             self._current.add_call(path, inputs, outputs)
         return outputs
@@ -115,9 +117,14 @@ class StepCapturer:
     def _capture_tape(
         self, original: Any, /, tape: Any, target: Any, sources: Any, *more: Any, **kwargs: Any
     ) -> Any:
-        gradients = original(tape, target, sources, *more, **kwargs)
-        if self._scaling is not None:
-            self._scaling.add_gradients(target, sources, gradients)
+        if self._scaling is None:
+            return original(tape, target, sources, *more, **kwargs)
+        before, self._local.differentiating = self._local.differentiating, True
+        try:
+            gradients = original(tape, target, sources, *more, **kwargs)
+        finally:
+            self._local.differentiating = before
+        self._scaling.add_gradients(target, sources, gradients)
         return gradients
 
     def _capture_optimizer(
