@@ -49,6 +49,16 @@ def of_layers(layers: Iterable[keras.layers.Layer]) -> Iterator[Trap]:
             _STATISTICS,
             'make them by add_weight(..., aggregation="mean")',
         )
+    if found := _named(layers, _remembers_rows):
+        yield Trap(
+            "rnn_states",
+            f"the states of stateful RNNs ({found}) differ between the replicas, each of which "
+            "goes on from its own rows",
+            "after two epochs on two replicas the copies of a GRU's states differ by 1.3; "
+            "before the first epoch they are equal",
+            "give each replica the next part of its own sequences in each batch, and call "
+            "reset_state() before predict; or train on one device",
+        )
     if found := _named(layers, _draws):
         yield Trap(
             "seeds",
@@ -198,6 +208,10 @@ def _keeps_state(layer: Any) -> bool:
     """
     own = not type(layer).__module__.startswith("keras.")
     return own and any(v.aggregation == "none" for v in layer._non_trainable_variables)
+
+
+def _remembers_rows(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.RNN) and bool(layer.stateful)
 
 
 def _draws(layer: Any) -> bool:
