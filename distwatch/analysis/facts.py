@@ -98,6 +98,9 @@ def taken_at(signal: dict[str, Any]) -> str:
     words = [f"after {signal['after']}"] if signal["after"] else []
     if again := signal["recomputed"]:
         words.append(f"computed again, {counted(again, 'operation')}")
+    # Not everybody who writes a loop divides its loss by the number of replicas.
+    if signal["scaled"] is not None:
+        words.append("as handed over: may be divided by the number of replicas")
     return ", ".join(words)
 
 

@@ -18,6 +18,7 @@ from distwatch.cli.conventions import (
     examples,
     listing,
 )
+from distwatch.statistics import SignalCounts
 from distwatch.text import printable
 
 
@@ -67,5 +68,6 @@ def _show(described: dict[str, Any]) -> None:
 
 def _how(table: dict[str, Any]) -> tuple[str, str, str]:
     tensor = ["tensor"] if table["tensor"] else []
-    further = [*(statistic["name"] for statistic in table["statistics"]), *tensor]
+    names = [statistic["name"] for statistic in table["statistics"]]
+    further = [*(name for name in names if name != SignalCounts.name), *tensor]
     return str(table["committed_steps"]), table["schedule"], ", ".join(further)

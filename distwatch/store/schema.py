@@ -182,6 +182,8 @@ class SignalEntry(_Model):
     reference: Name
     after: Name | None = None
     recomputed: Count = 0
+    # Runs from before this was known have none.
+    scaled: Text | None = None
 
 
 class TensorEntry(_Model):

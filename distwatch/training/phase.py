@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from distwatch.config import WatchConfig
-from distwatch.errors import RowsReplacedWarning, WatcherError
-from distwatch.records import Origin, RunInfo
+from distwatch.errors import DistwatchWarning, RowsReplacedWarning, WatcherError
+from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo
 from distwatch.store import Budget, Claim, origin_of, steps_of
 from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps import TracedPlan
+from distwatch.training.traps import warn_of_undivided_loss
 
 
 class Phase:
@@ -62,12 +63,15 @@ class Phase:
             unwatched=plan.unwatched,
             origin=Origin(claim.start, 0, plan.iteration),
         )
+        if plan.undivided and self._info.phase in (TRAIN, TRAIN_ON_BATCH):
+            warn_of_undivided_loss(self._strategy.num_replicas_in_sync)
         if budget is not None:
             budget.check_suffices(self._info)
         if claim.start:
             origin = origin_of(self._config.store, self._info)
             self._info = replace(self._info, origin=origin)
             self._warn_of_replaced(origin)
+            self._warn_of_new_references(origin)
         self._sinks = make_sinks(SinkContext(self._config, self._info, budget, claim))
         self._recorder = Recorder(
             self._strategy,
@@ -85,6 +89,23 @@ class Phase:
                 f"all {steps} steps of {self._config.store} are replaced; was the model meant "
                 "to be restored first?",
                 RowsReplacedWarning,
+                stacklevel=2,
+            )
+
+    def _warn_of_new_references(self, origin: Origin) -> None:
+        """Some references last a whole training, but are only in a process's memory."""
+        lasting = [
+            signal.name
+            for signal in self._info.signals
+            if signal.reference == "first" or signal.reference.startswith("ema(")
+        ]
+        if lasting and origin.step:
+            more = f" and {len(lasting) - 1} more" if len(lasting) > 1 else ""
+            warnings.warn(
+                f"{self._config.store} is resumed at step {origin.step}, where the references "
+                "'first' and 'ema' begin anew, since those of the start before are lost "
+                f"({lasting[0]}{more}).",
+                DistwatchWarning,
                 stacklevel=2,
             )
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from distwatch.errors import ConfigError
 from distwatch.signals import check_reference
 from distwatch.training import strategies
-from distwatch.training.device.references import Previous
+from distwatch.training.device.references import Reference, reference_of
 
 Tensor = Any
 
@@ -20,10 +20,11 @@ class Tracker(keras.layers.Layer):
     """Marks a place in a model whose values are watched from batch to batch.
 
     A `Watch` records what passes a Tracker against the Tracker's own reference.
-    With ``output="delta"`` the layer also *returns* the change since the batch
-    before, on each replica its own, while training: the leading rows that both
-    batches have are subtracted, and rows without a counterpart (all of them in
-    the first batch) come through as they are. Outside training (validation,
+    With ``output="delta"`` the layer also *returns* the change against that reference,
+    on each replica its own, while training: with "previous", the leading rows that a batch
+    and the one before both have are subtracted, and rows without a counterpart (all of
+    them in the first batch) come through as they are; with "batch_mean" the mean of the
+    batch before is subtracted from every row. Outside training (validation,
     ``predict``, an exported model) the input comes through, and the memory of the
     training batches is not touched.
 
@@ -31,9 +32,11 @@ class Tracker(keras.layers.Layer):
     model starts afresh.
 
     Args:
-        reference: "previous" (the same replica's batch before) or "none" (a Watch
-            then records the values themselves).
-        output: "input" passes the input through, "delta" returns the change.
+        reference: "previous" (the same replica's batch before), "batch_mean", "first",
+            "ema(0.99)", "neighbour" (the next row of the batch) or "none" (a Watch then
+            records the values themselves).
+        output: "input" passes the input through, "delta" returns the change against the
+            reference.
 
     Shapes: any (batch, ...), float or integer -> the same.
 
@@ -59,7 +62,7 @@ class Tracker(keras.layers.Layer):
             )
         self.output_mode = output
         # A plain object: Keras looks for variables in attributes, lists and dicts only.
-        self._memory = _Memory()
+        self._memory = _Memory(self.watched_reference)
         self.supports_masking = True
         # XLA fixes the shape of every variable at its first compilation, but the last
         # batch of an epoch is shorter. Keras asks this, falls back and says so.
@@ -86,28 +89,28 @@ class Tracker(keras.layers.Layer):
 
 
 class _Memory:
-    """The batch before on each replica, outside the model's weights."""
+    """What each replica's batches are measured against, outside the model's weights."""
 
-    def __init__(self) -> None:
-        self._batches: strategies.PerReplica[Previous] = strategies.PerReplica()
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._kept: strategies.PerReplica[Reference] = strategies.PerReplica()
 
     def exchange(self, inputs: Tensor) -> Tensor:
-        """The change since the batch before, in whose place these inputs step."""
-        batch = self._batches.get(lambda device: Previous([inputs], device))
-        ((_, common),) = batch.pairs([inputs])
-        before = tf.reshape(common, [-1])
-        # A row without a counterpart is measured against nothing, that is zero.
-        missing = tf.zeros([tf.size(inputs) - tf.size(before)], inputs.dtype)
-        change = inputs - tf.reshape(tf.concat([before, missing], axis=0), tf.shape(inputs))
-        batch.keep([inputs])
+        """The change against the reference, which then takes these inputs into account."""
+        kept = self._kept.get(lambda device: reference_of(self._kind, [inputs], device))
+        change = kept.change(inputs)
+        if kept.needs_step_before:
+            kept.keep([inputs])
+        if kept.needs_every_step:
+            kept.follow([inputs])
         return tf.ensure_shape(change, inputs.shape)
 
     # A copied or pickled layer starts afresh.
     def __deepcopy__(self, _: Any) -> _Memory:
-        return _Memory()
+        return _Memory(self._kind)
 
     def __reduce__(self) -> Any:
-        return (_Memory, ())
+        return (_Memory, (self._kind,))
 
 
 def _trains(inputs: Tensor) -> bool:

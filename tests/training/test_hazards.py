@@ -87,6 +87,19 @@ def test_statistics_of_layers_differ_between_replicas(hazard, remedy):
         assert apart(variable.numpy(), whole.numpy()) < 1e-5
 
 
+def test_states_of_stateful_rnns_are_those_of_a_replicas_own_rows():
+    keras.utils.set_random_seed(5)
+    with strategy_over(2).scope():
+        memory = layers.GRU(4, stateful=True)
+        model = keras.Sequential([keras.Input((6, 5), batch_size=16), memory, layers.Dense(4)])
+        model.compile(sgd(), crossentropy())
+    (states,) = memory.states
+    assert apart(*on_replicas(states)) == 0
+    x, _ = unlike_rows(32, (6, 5))
+    fit(model, x, np.arange(32) % 4, batch=32, epochs=2)
+    assert apart(*on_replicas(states)) > 0.1
+
+
 def tokens():
     """Sequences of which the first half has one token each, and the rest all six."""
     x, _ = unlike_rows(32, (6, 5))

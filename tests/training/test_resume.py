@@ -195,3 +195,19 @@ def test_accumulation_does_not_tell_where_it_stands(tmp_path):
 def test_a_run_is_deleted_or_continued():
     with pytest.raises(ConfigError, match="either deleted or continued"):
         dw.Watch("run.zarr", overwrite=True, resume=True)
+
+
+def test_references_that_begin_anew_are_named(tmp_path):
+    """Those of the first start are in its memory only."""
+    model, _ = small_model(strategy_over(1))
+    x, y = unlike_rows(32)
+    signals = [dw.activations("dense_0", reference="first"), dw.activations("dense_1")]
+
+    def train():
+        fit(model, x, y, dw.Watch(tmp_path / "run.zarr", resume=True, signals=signals))
+
+    train()
+    with pytest.warns(dw.errors.DistwatchWarning, match=r"step 2, where.*anew.*\(.*dense_0\)"):
+        train()
+    counts = dw.open_run(tmp_path / "run.zarr")["activation/dense_0"].merged("count")
+    assert (counts == 0).values.tolist() == [True, False, True, False]

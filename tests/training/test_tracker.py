@@ -55,6 +55,55 @@ def test_returns_the_change_on_each_replica(replicas, spe):
     assert not np.array_equal(before.recorded[0][0], before.recorded[replicas - 1][1])
 
 
+def against_batch_mean(batches):
+    before = np.zeros_like(batches[0][:1])
+    for batch in batches:
+        yield batch - before
+        before = batch.mean(0, keepdims=True)
+
+
+def against_first(batches):
+    for i, batch in enumerate(batches):
+        common = min(len(batch), len(batches[0])) if i else 0
+        yield np.concatenate([batch[:common] - batches[0][:common], batch[common:]])
+
+
+def against_ema(batches):
+    average = batches[0]
+    yield batches[0]
+    for batch in batches[1:]:
+        rows = len(batch)
+        yield batch - average[:rows]
+        average = np.concatenate([0.75 * average[:rows] + 0.25 * batch, average[rows:]])
+
+
+def against_neighbour(batches):
+    for batch in batches:
+        yield np.concatenate([batch[:-1] - batch[1:], batch[-1:]])
+
+
+@pytest.mark.parametrize(
+    ("reference", "wanted"),
+    [
+        ("batch_mean", against_batch_mean),
+        ("first", against_first),
+        ("ema(0.75)", against_ema),
+        ("neighbour", against_neighbour),
+    ],
+)
+def test_returns_the_change_against_its_reference(reference, wanted):
+    x, y = unlike_rows(42)
+    before, after = Ear(), Ear()
+    tracker = dw.Tracker(reference=reference, output="delta")
+    stack = [keras.Input((12,)), before, copy.deepcopy(tracker), after, layers.Dense(4)]
+    model = compile_model(keras.Sequential(stack))
+    fit(model, x, y)
+    got, batches = after.recorded[0], before.recorded[0]
+    assert [len(batch) for batch in batches] == [16, 16, 10]
+    for mine, its in zip(got, wanted(batches), strict=True):
+        np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-5)
+
+
 def test_under_a_watch_its_input_is_the_signal(tmp_path):
     x, y = unlike_rows(42)
     model, before, _ = tracked_model(strategy_over(1))

@@ -18,8 +18,8 @@ This is where watching costs time, so every line is chosen by measurement
 Rejected, with ns an element for everything on one core: no control dependencies
 and zeros by compare, cast and sum (1.74 against 1.45); ``tf.where`` for zeros
 (3.3); ``tf.nn.moments``, ``reduce_std`` and float64 throughout (twice the cost of
-all six kernels); zeros by ``minimum(bitcast(x), 1)`` (1.47, but whole numbers run
-on the host of a GPU).
+all six kernels); zeros by ``sign(x)`` on CPUs (1.45, where ``minimum(bitcast(x), 1)``
+takes 1.47, but denormal numbers count as zeros).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from distwatch.statistics import BasicSums
+from distwatch.statistics import BasicSums, SignalCountsState
 
 Tensor = Any
 
@@ -56,25 +56,38 @@ def comparable(x: Tensor) -> Tensor:
     return tf.cast(x, tf.float32 if x.dtype.is_floating else tf.float64)
 
 
-def shared_functions() -> Callable[[tf.DType], Any]:
-    """Make what gives `_look_again` as one ``tf.function`` for flat deltas of each dtype.
+class SharedFunctions(NamedTuple):
+    """Functions of one flat tensor, as one ``tf.function`` for each dtype."""
+
+    look_again: Callable[[tf.DType], Any]
+    count_special: Callable[[tf.DType], Any]
+
+
+def shared_functions() -> SharedFunctions:
+    """Make the functions that several calls share.
 
     Each is traced once for all signals. They belong to one recorder: a function kept for
     the whole process fails with "out of scope" after TensorFlow's context was reset, as
     Keras's own test suite does.
     """
-    return functools.cache(_look_again_function)
+    return SharedFunctions(
+        functools.cache(_look_again_function), functools.cache(_count_special_function)
+    )
 
 
 def _look_again_function(dtype: tf.DType) -> Any:
-    signature = [
-        tf.TensorSpec([None], dtype),
-        tf.TensorSpec([len(BasicSums._fields)], tf.float64),
-        tf.TensorSpec([], tf.bool),
-    ]
+    plain = tf.TensorSpec([len(BasicSums._fields)], tf.float64)
+    return _compiled(_look_again, dtype, plain, tf.TensorSpec([], tf.bool))
+
+
+def _count_special_function(dtype: tf.DType) -> Any:
+    return _compiled(_count_special, dtype)
+
+
+def _compiled(function: Callable[..., Tensor], dtype: tf.DType, *further: Any) -> Any:
     return tf.function(
-        _look_again,
-        input_signature=signature,
+        function,
+        input_signature=[tf.TensorSpec([None], dtype), *further],
         autograph=False,
         experimental_attributes={"_noinline": True},
     )
@@ -83,7 +96,7 @@ def _look_again_function(dtype: tf.DType) -> Any:
 def measure(
     deltas: Sequence[Callable[[], Tensor]],
     counts: Tensor,
-    shared: Callable[[tf.DType], Any] | None = None,
+    shared: SharedFunctions | None = None,
 ) -> BasicSums:
     """Compute the basic sums of the deltas of all signals.
 
@@ -117,6 +130,66 @@ def measure(
 
     columns = tf.cond(tf.reduce_any(irregular), corrected, lambda: tf.stack(plain))
     return BasicSums(*tf.unstack(columns))
+
+
+def count_special(
+    signals: Sequence[Tensor],
+    sums: BasicSums,
+    whole: Tensor,
+    same: Sequence[bool],
+    shared: SharedFunctions | None = None,
+) -> SignalCountsState:
+    """Count NaN and Inf of the signals themselves, which costs nothing where there are none.
+
+    Where a delta is made of all elements of its signal and is finite, so are they. Only the
+    others are read; and counted only if their sum is not finite either.
+
+    Args:
+        signals: of any shape and dtype, empty or not.
+        sums: those of their deltas.
+        whole: whether each delta is made of all elements of its signal: shape (signal,).
+        same: which deltas are the signals themselves.
+        shared: as in `measure`.
+
+    Returns:
+        float64 vectors of shape (signal,).
+    """
+    known = tf.constant(
+        [itself or not x.dtype.is_floating for x, itself in zip(signals, same, strict=True)]
+    )
+    broken = sums.nans + sums.infs > 0.0
+    suspected = tf.logical_not(known) & (broken | tf.logical_not(whole))
+
+    @_called_only_when_taken
+    def counted() -> Tensor:
+        functions = shared or shared_functions()
+        rows = [_counted(x, suspected[i], functions) for i, x in enumerate(signals)]
+        return tf.stack(rows, axis=1)
+
+    nothing = tf.zeros([2, len(signals)], tf.float64)
+    found = nothing
+    if not all(tf.get_static_value(known)):
+        found = tf.cond(tf.reduce_any(suspected), counted, lambda: nothing)
+    found = tf.where(same, tf.stack([sums.nans, sums.infs]), found)
+    return SignalCountsState(*tf.unstack(found))
+
+
+def _counted(signal: Tensor, suspected: Tensor, shared: SharedFunctions) -> Tensor:
+    def look() -> Tensor:
+        flat = tf.reshape(comparable(signal), [-1])
+        count = _count_special if tf.executing_eagerly() else shared.count_special(flat.dtype)
+        return count(flat)
+
+    return tf.cond(suspected, look, lambda: tf.zeros([2], tf.float64))
+
+
+def _count_special(signal: Tensor) -> Tensor:
+    # One NaN or Inf is enough for a sum that is neither; a sum may also overflow.
+    return tf.cond(
+        tf.math.is_finite(tf.reduce_sum(signal)),
+        lambda: tf.zeros([2], tf.float64),
+        lambda: tf.stack([_number(tf.math.is_nan(signal)), _number(tf.math.is_inf(signal))]),
+    )
 
 
 def _called_only_when_taken(branch: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -173,8 +246,18 @@ def _reduce(delta: Tensor) -> _Reduced:
         magnitudes = tf.abs(delta)
     l1 = tf.reduce_sum(magnitudes)
     with tf.control_dependencies(_operations([l1])):
-        signs = tf.sign(magnitudes)
-    return _Reduced(*first, l1, nonzeros=tf.reduce_sum(signs))
+        nonzeros = _count_nonzeros(magnitudes)
+    return _Reduced(*first, l1, nonzeros)
+
+
+def _count_nonzeros(magnitudes: Tensor) -> Tensor:
+    """How many of some numbers from 0 on are not zero."""
+    if tf.config.list_logical_devices("GPU"):
+        # Whole numbers would be counted on the host.
+        return tf.reduce_sum(tf.sign(magnitudes))
+    # By their bits: TensorFlow has CPUs take denormal numbers for zeros.
+    whole = tf.int32 if magnitudes.dtype.size == 4 else tf.int64
+    return tf.reduce_sum(tf.minimum(tf.bitcast(magnitudes, whole), 1))
 
 
 def _operations(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -198,11 +281,11 @@ def _corrected(
     plain: Tensor,
     unsquared: Tensor,
     irregular: Tensor,
-    shared: Callable[[tf.DType], Any],
+    shared: SharedFunctions,
 ) -> Tensor:
     def look_again() -> Tensor:
         flat = tf.reshape(delta(), [-1])
-        look = _look_again if tf.executing_eagerly() else shared(flat.dtype)
+        look = _look_again if tf.executing_eagerly() else shared.look_again(flat.dtype)
         return look(flat, plain, unsquared)
 
     return tf.cond(irregular, look_again, lambda: plain)
@@ -223,7 +306,7 @@ def _centred(delta: Tensor, plain: Tensor) -> Tensor:
     squares = 2.0 * tf.cast(tf.nn.l2_loss(deviation), tf.float64)
     return tf.stack(
         sums._replace(
-            zeros=sums.count - _number(tf.not_equal(delta, 0)),
+            zeros=sums.count - tf.cast(_count_nonzeros(tf.abs(delta)), tf.float64),
             mean=tf.cast(centre, tf.float64) + rest,
             m2=tf.maximum(squares - sums.count * rest * rest, 0.0),
         )
@@ -238,12 +321,13 @@ def _masked(delta: Tensor) -> Tensor:
     def total(x: Tensor) -> Tensor:
         return tf.reduce_sum(tf.where(finite, x, 0.0))
 
+    count = tf.cast(tf.size(values, out_type=tf.int64), tf.float64)
     mean = total(values) / tf.maximum(_number(finite), 1.0)
     infinity = tf.constant(float("inf"), tf.float64)
     return tf.stack(
         BasicSums(
-            count=tf.cast(tf.size(values, out_type=tf.int64), tf.float64),
-            zeros=_number(tf.equal(values, 0.0)),
+            count=count,
+            zeros=count - tf.cast(_count_nonzeros(tf.abs(delta)), tf.float64),
             nans=_number(tf.math.is_nan(values)),
             infs=_number(tf.math.is_inf(values)),
             mean=mean,

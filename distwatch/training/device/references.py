@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -38,6 +38,9 @@ class Reference:
     needs_step_before = False
     #: Whether `follow` wants to be called on every step.
     needs_every_step = False
+    #: Whether a delta of any elements is made of all elements of its tensor, however few it
+    #: has itself; otherwise it is if it has as many.
+    reads_all = False
 
     def __init__(self, examples: Sequence[Tensor], device: str) -> None:
         pass
@@ -54,6 +57,30 @@ class Reference:
 
     def follow(self, tensors: Sequence[Tensor]) -> None:
         """Take a step into account that may or may not be looked at."""
+
+    def change(self, x: Tensor) -> Tensor:
+        """The only tensor minus its reference, row by row; a row without one stays."""
+        ((_, before),) = self.pairs([x])
+        before = tf.zeros([0], x.dtype) if before is None else tf.cast(before, x.dtype)
+        before = tf.reshape(before, [-1])
+        missing = tf.zeros([tf.size(x) - tf.size(before)], x.dtype)
+        return x - tf.reshape(tf.concat([before, missing], axis=0), tf.shape(x))
+
+
+class Deltas(NamedTuple):
+    """What some tensors are against their references.
+
+    Shapes: counts and whole (tensor,).
+    """
+
+    #: Makers of the deltas.
+    make: list[Delta]
+    #: How many elements each has, float64.
+    counts: Tensor
+    #: Whether each is made of all elements of its tensor: then it is finite only if they are.
+    whole: Tensor
+    #: Which of them are the tensors themselves.
+    same: list[bool]
 
 
 class References:
@@ -73,9 +100,10 @@ class References:
             for kind in dict.fromkeys(kinds)
         }
         self._kinds = {
-            kind: _reference(kind, [examples[i] for i in positions], device)
+            kind: reference_of(kind, [examples[i] for i in positions], device)
             for kind, positions in self._positions.items()
         }
+        self._read_all = [self._kinds[kind].reads_all for kind in kinds]
 
     @property
     def needs_step_before(self) -> bool:
@@ -87,12 +115,8 @@ class References:
         """Whether `follow` is to be called on each step, after the deltas were taken."""
         return any(each.needs_every_step for each in self._kinds.values())
 
-    def deltas(self, tensors: Sequence[Tensor]) -> tuple[list[Delta], Tensor]:
-        """Measure each tensor against its reference.
-
-        Returns:
-            Makers of the deltas, and how many elements each has, float64 (tensor,).
-        """
+    def deltas(self, tensors: Sequence[Tensor]) -> Deltas:
+        """Measure each tensor against its reference."""
         tensors = [_with_rows(x) for x in tensors]
         pairs: list[Pair] = [(x, None) for x in tensors]
         for kind, reference in self._kinds.items():
@@ -102,7 +126,15 @@ class References:
                 pairs[i] = pair
         with tf.device(self._host):
             counts = tf.stack([tf.size(now) for now, _ in pairs])
-        return [_delta(*pair) for pair in pairs], tf.cast(counts, tf.float64)
+            sizes = tf.stack([tf.size(x) for x in tensors])
+            some = tf.logical_or(counts > 0, tf.equal(sizes, 0))
+            whole = tf.where(self._read_all, some, tf.equal(counts, sizes))
+        return Deltas(
+            [_delta(*pair) for pair in pairs],
+            tf.cast(counts, tf.float64),
+            whole,
+            [before is None for _, before in pairs],
+        )
 
     def keep(self, tensors: Sequence[Tensor]) -> None:
         """Make this step's tensors the reference of the next, which is looked at."""
@@ -125,7 +157,8 @@ class References:
             yield reference, [_with_rows(tensors[i]) for i in self._positions[kind]]
 
 
-def _reference(kind: str, examples: Sequence[Tensor], device: str) -> Reference:
+def reference_of(kind: str, examples: Sequence[Tensor], device: str) -> Reference:
+    """The reference of one kind, such as "previous" or "ema(0.99)", of some tensors."""
     if decay := re.fullmatch(r"ema\((.+)\)", kind):
         return _MovingAverage(examples, device, decay=float(decay[1]))
     kinds: dict[str, Callable[[Sequence[Tensor], str], Reference]] = {
@@ -140,6 +173,8 @@ def _reference(kind: str, examples: Sequence[Tensor], device: str) -> Reference:
 
 class _Neighbour(Reference):
     """The next row of the same batch: the delta of a row is itself minus the next."""
+
+    reads_all = True
 
     def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
         return [(x[:-1], x[1:]) for x in tensors]
@@ -234,6 +269,8 @@ class Previous(Reference):
 class _BatchMean(Previous):
     """The per-feature mean of the batch before; one row, or none of an empty batch."""
 
+    reads_all = True
+
     def __init__(self, examples: Sequence[Tensor], device: str) -> None:
         super().__init__([_mean(x) for x in examples], device)
 
@@ -242,6 +279,13 @@ class _BatchMean(Previous):
 
     def keep(self, tensors: Sequence[Tensor]) -> None:
         super().keep([_mean(x) for x in tensors])
+
+    def change(self, x: Tensor) -> Tensor:
+        """Each row minus the mean of the batch before; all rows stay if there was none."""
+        ((_, before),) = self.pairs([x])
+        # One row or none, which adds up to zeros; flat where features vary in size.
+        mean = tf.reshape(before, tf.concat([[-1], tf.shape(x)[1:]], axis=0))
+        return x - tf.cast(tf.reduce_sum(mean, axis=0, keepdims=True), x.dtype)
 
 
 class _First(Reference):
@@ -272,7 +316,8 @@ class _MovingAverage(_First):
     """A moving average of the batches, row by row.
 
     Rows that a longer batch has beyond it join it as they are; rows beyond a shorter
-    batch stay. Where the features are of another size it starts anew.
+    batch stay. Where the features are of another size it starts anew. Elements that are
+    NaN or infinite are left out.
     """
 
     def __init__(self, examples: Sequence[Tensor], device: str, *, decay: float) -> None:
@@ -287,8 +332,12 @@ class _MovingAverage(_First):
 
     def _blended(self, average: Previous, x: Tensor) -> Tensor:
         ((now, before),) = average.pairs([x])
-        decay = tf.cast(self._decay, x.dtype)
+        # Not by a cast, which would take it for a float32.
+        decay = tf.constant(self._decay, x.dtype)
         mixed = decay * before + (1.0 - decay) * now
+        # NaN and Inf would stay in an average for ever.
+        mixed = tf.where(tf.math.is_finite(before), mixed, now)
+        mixed = tf.where(tf.math.is_finite(now), mixed, before)
         features = tf.shape(x)[1:]
         rows = tf.size(mixed) // tf.maximum(tf.reduce_prod(features), 1)
         mixed = tf.reshape(mixed, tf.concat([[rows], features], axis=0))

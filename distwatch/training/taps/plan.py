@@ -39,6 +39,8 @@ class TracedPlan:
     unwatched: dict[str, str]
     #: The optimizer's count before the step; -1 without an optimizer.
     iteration: int = -1
+    #: Whether a mean over each replica's own rows was differentiated as it is.
+    undivided: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -132,7 +134,9 @@ class Taps:
             for group, (_, (tensors, _)) in zip(groups, planned, strict=True)
         ]
         feeds = tuple(feed for feed, _ in planned)
-        plan = TracedPlan(feeds, unwatched, self.subject.count_iterations())
+        self.subject.count_by(capture.optimizers)
+        iterations = self.subject.count_iterations()
+        plan = TracedPlan(feeds, unwatched, iterations, capture.undivided)
         return plan, [tensors for _, tensors in planned]
 
     def fed(self, given: TracedTensors) -> list[StepInput]:
@@ -159,7 +163,8 @@ class Taps:
                 group = groups.setdefault(key, _Group(tap, schedule, statistics))
                 group.picked.append(picked)
                 again = 0 if tap.computes else kept.count_again(picked.tensor)
-                group.signals.append(Signal(name, reference, picked.after, again))
+                signal = Signal(name, reference, picked.after, again, picked.scaled)
+                group.signals.append(signal)
         return list(groups.values())
 
     def _plan(

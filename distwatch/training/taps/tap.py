@@ -36,6 +36,8 @@ class PickedSignal(NamedTuple):
     reference: str | None = None
     #: The activation layer whose output stands for the layer's.
     after: str | None = None
+    #: "unknown" where it may be divided by the number of replicas, or not.
+    scaled: str | None = None
 
 
 class Watched:

@@ -49,6 +49,16 @@ def of_layers(layers: Iterable[keras.layers.Layer]) -> Iterator[Trap]:
             _STATISTICS,
             'make them by add_weight(..., aggregation="mean")',
         )
+    if found := _named(layers, _remembers_rows):
+        yield Trap(
+            "rnn_states",
+            f"the states of stateful RNNs ({found}) differ between the replicas, each of which "
+            "goes on from its own rows",
+            "after two epochs on two replicas the copies of a GRU's states differ by 1.3; "
+            "before the first epoch they are equal",
+            "give each replica the next part of its own sequences in each batch, and call "
+            "reset_state() before predict; or train on one device",
+        )
     if found := _named(layers, _draws):
         yield Trap(
             "seeds",
@@ -143,6 +153,19 @@ def of_data(x: Any, rows: int | None, batch: int, replicas: int) -> Iterator[Tra
         )
 
 
+def of_undivided_loss(replicas: int) -> Trap:
+    """What a mean does that is not divided by the number of replicas."""
+    return Trap(
+        "undivided_loss",
+        f"the loss is a mean over each replica's own rows, and the gradients of {replicas} "
+        f"replicas are added up, so the gradient that is applied is {replicas} times that of "
+        "the whole batch",
+        "one SGD step on two replicas is twice as long as that on one device",
+        "divide the loss by strategy.num_replicas_in_sync, or use a loss object of Keras or "
+        "tf.nn.compute_average_loss, which do",
+    )
+
+
 def of_train_on_batch() -> Trap:
     """What ``train_on_batch`` does on several replicas."""
     return Trap(
@@ -185,6 +208,10 @@ def _keeps_state(layer: Any) -> bool:
     """
     own = not type(layer).__module__.startswith("keras.")
     return own and any(v.aggregation == "none" for v in layer._non_trainable_variables)
+
+
+def _remembers_rows(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.RNN) and bool(layer.stateful)
 
 
 def _draws(layer: Any) -> bool:
