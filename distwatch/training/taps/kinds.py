@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from distwatch import signals
 from distwatch.errors import UnwatchableError
-from distwatch.records import PHASES, PREDICT, TensorLayout
+from distwatch.records import NO_GRADIENT, PHASES, PREDICT, TensorLayout
 from distwatch.training.strategies import facts_of, replica_id
 from distwatch.training.taps.capturing import StepCapturer, value_of
 from distwatch.training.taps.layer_paths import leaves, parts
@@ -128,7 +128,7 @@ class GradientTap(OptimizerTap, selector=signals.Gradients):
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         for path, applied, i in self.applied(capture):
             if applied.local[i] is None:
-                self.watched.unwatched[path] = "no gradient of the loss reaches it"
+                self.watched.unwatched[path] = NO_GRADIENT
                 continue
             if self.selector.local:
                 yield PickedSignal(f"gradient_local/{path}", applied.local[i])
