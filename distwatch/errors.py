@@ -5,7 +5,7 @@
     DistwatchError
     ├── SetupError                 change the call, the model or the configuration
     │   ├── ConfigError            an argument or a configuration key is wrong
-    │   ├── UnknownSignalError     a pattern matches no layer
+    │   ├── UnknownSignalError     what was named does not exist
     │   ├── NothingToWatchError    the model has no layer that could be watched
     │   ├── UnwatchableError       a layer was named whose output cannot be watched correctly
     │   ├── WatchInUseError        one Watch was given to two fits at once
@@ -30,6 +30,7 @@
     ├── RowsLostWarning            rows are missing from the store, and counted there
     ├── RowsThinnedWarning         old steps are removed, to keep within max_bytes
     ├── RowsReplacedWarning        a resumed training starts over and replaces all rows
+    ├── UnwatchedWarning           some of what was asked for is not there to be watched
     ├── EventFilesWarning          TensorBoard's files are incomplete, the store is not
     └── KnownTrapWarning           a fault of Keras changes this training
 
@@ -63,7 +64,7 @@ class ConfigError(SetupError, ValueError):
 
 
 class UnknownSignalError(SetupError, ValueError):
-    """A signal pattern matches no layer of the model, or a run has no such signal."""
+    """What was named is not in the model, or a run has no such signal."""
 
 
 class NothingToWatchError(SetupError, ValueError):
@@ -156,6 +157,10 @@ class RowsThinnedWarning(DistwatchWarning):
 
 class RowsReplacedWarning(DistwatchWarning):
     """A resumed training starts over from step 0 and replaces all rows of its run."""
+
+
+class UnwatchedWarning(DistwatchWarning):
+    """Some of what was asked for cannot be watched, and is listed in the run."""
 
 
 class EventFilesWarning(DistwatchWarning):

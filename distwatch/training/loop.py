@@ -17,7 +17,7 @@ from distwatch.errors import ConfigError, UnsupportedTrainingError
 from distwatch.training.session import Session, Status
 from distwatch.training.strategies import in_replica
 from distwatch.training.taps import Steps, Subject, Taps, of_loop
-from distwatch.training.taps.step_capture import StepCapture, compiled_by_xla
+from distwatch.training.taps.step_capture import LOSS, StepCapture, compiled_by_xla
 from distwatch.training.traps import check_loop
 
 Step = TypeVar("Step", bound=Callable[..., Any])
@@ -147,7 +147,16 @@ class Watching:
 
         Args:
             train_step: its positional arguments are the batch; what it returns is returned.
+
+        Raises:
+            UnsupportedTrainingError: it is a tf.function, into which nobody can look.
         """
+        if isinstance(train_step, tf.types.experimental.PolymorphicFunction):
+            raise UnsupportedTrainingError(
+                "watch.wrap was given a tf.function, whose inside is out of reach; wrap what "
+                "it calls: put @tf.function above @watch.wrap, or write "
+                "tf.function(watch.wrap(step))."
+            )
 
         @functools.wraps(train_step)
         def watched_step(*args: Any, **kwargs: Any) -> Any:
@@ -170,7 +179,8 @@ class Watching:
         capture: StepCapture | None = getattr(self._thread, "capture", None)
         if capture is None:
             raise ConfigError("watch.loss(...) belongs inside a watched step.")
-        capture.losses.append(loss)
+        if capture.in_reach(LOSS):
+            capture.losses.append(loss)
         return loss
 
     def after_step(self, steps: int = 1) -> None:

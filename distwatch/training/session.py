@@ -20,9 +20,11 @@ from typing import Any, TypeVar, cast
 from distwatch.config import WatchConfig
 from distwatch.errors import (
     ConfigError,
+    NothingToWatchError,
     NotWritableError,
     RowsLostWarning,
     RunExistsError,
+    UnwatchedWarning,
     WatcherDisabledWarning,
 )
 from distwatch.event_files.folders import make_room
@@ -106,6 +108,7 @@ class Session:
         self._strategy = strategy
         self._facts = facts = strategies.facts_of(strategy)
         self._done = 0
+        self._under_way = False
         #: Which start of the run this is.
         self._start = 0
         self._budget: Budget | None = None
@@ -191,13 +194,23 @@ class Session:
             with contextlib.suppress(OSError):
                 disclaim(self._config.store)
 
-    def fail(self, error: Exception) -> None:
+    def training_goes_on(self) -> None:
+        """Note a step of the training, also of a phase that is not recorded."""
+        self._under_way = True
+
+    def fail(self, error: Exception, phase: str = TRAIN) -> None:
         """End the watching: raise before the first step or if strict, else warn.
+
+        A phase in which there is nothing to watch ends alone, where the training is watched.
 
         Raises:
             Exception: ``error`` itself.
         """
-        if self._config.strict or (self._done == 0 and self._refuses):
+        if isinstance(error, NothingToWatchError) and self._done and len(self._phases) > 1:
+            self._phases[phase].pass_over()
+            warnings.warn(f"phase {phase!r}: {error}", UnwatchedWarning, stacklevel=2)
+            return
+        if self._config.strict or (self._refuses and not self._done and not self._under_way):
             self.error = error
             raise error
         if self.error is None:

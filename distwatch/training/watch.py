@@ -12,7 +12,7 @@ import keras
 
 from distwatch.config import WatchConfig, read_config, watch_config
 from distwatch.errors import ConfigError, WatcherError, WatchInUseError
-from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
+from distwatch.records import PHASES, PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.schedules import Schedule
 from distwatch.training.estimate import estimate
 from distwatch.training.session import Session, Status
@@ -257,10 +257,16 @@ class Watch(keras.callbacks.Callback):
             refuses=self._refuses,
         )
         subject = of_model(model)
-        taps = {phase: Taps(subject, self.config, phase) for phase in self._asked}
+        # Validation begins when the training is under way, which nothing then may end.
+        first = min(self._asked, key=PHASES.index)
+        taps = {
+            phase: Taps(subject, self.config, phase, lenient=phase != first)
+            for phase in self._asked
+        }
         for phase in self._asked:
             recorder = functools.partial(session.make_recorder, phase=phase)
-            steps = Steps(taps[phase], recorder, session.fail)
+            failed = functools.partial(session.fail, phase=phase)
+            steps = Steps(taps[phase], recorder, failed)
             # Keras calls no callback for train_on_batch.
             done = functools.partial(session.after_steps, 1, phase)
             by_hand = phase == TRAIN_ON_BATCH
@@ -348,6 +354,8 @@ class Watch(keras.callbacks.Callback):
 
     def _after_batch(self, phase: str, batch: int) -> None:
         if phase not in self._asked:
+            if self._session is not None and self._functions:
+                self._session.training_goes_on()
             return
         # With steps_per_execution > 1 Keras names the last batch of each execution.
         steps, self._last[phase] = batch - self._last.get(phase, -1), batch

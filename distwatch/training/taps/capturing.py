@@ -23,7 +23,13 @@ import tensorflow as tf
 from distwatch.training.strategies import replica_count
 from distwatch.training.taps.instance_patches import InstancePatch, InstancePatches
 from distwatch.training.taps.layer_paths import Place
-from distwatch.training.taps.step_capture import Applied, StepCapture, current_graph
+from distwatch.training.taps.step_capture import (
+    LOSS,
+    OPTIMIZER,
+    Applied,
+    StepCapture,
+    current_graph,
+)
 from distwatch.training.taps.subject import Subject
 
 Tensor = Any
@@ -82,7 +88,7 @@ class StepCapturer:
 
     def _capture_loss(self, original: Any, /, *args: Any, **kwargs: Any) -> Any:
         loss = original(*args, **kwargs)
-        if self._current is not None and self._current.belongs(loss):
+        if self._current is not None and self._current.in_reach(LOSS):
             # Keras divides it by the number of replicas, for the sum over them.
             self._current.losses.append(loss * replica_count())
         return loss
@@ -90,7 +96,7 @@ class StepCapturer:
     def _capture_optimizer(
         self, optimizer: Any, original: Any, /, grads: Any, trainable_variables: Any = None
     ) -> Any:
-        if self._current is None:
+        if self._current is None or not self._current.in_reach(OPTIMIZER):
             return original(grads, trainable_variables)
         grads = list(grads)
         variables = list(trainable_variables or optimizer._trainable_variables)
@@ -108,7 +114,7 @@ class StepCapturer:
 
     def _capture_reduction(self, original: Any, /, grads_and_vars: Any) -> Any:
         reduced = list(original(grads_and_vars))
-        if self._current is not None:
+        if self._current is not None and self._current.graph is current_graph():
             for gradient, variable in reduced:
                 if gradient is not None and self._current.belongs(dense(gradient)):
                     self._current.reduced[id(variable)] = dense(gradient)

@@ -19,7 +19,7 @@ from distwatch.training.strategies import facts_of, replica_id
 from distwatch.training.taps.capturing import StepCapturer, value_of
 from distwatch.training.taps.layer_paths import leaves, parts
 from distwatch.training.taps.probing import evaluator
-from distwatch.training.taps.step_capture import StepCapture
+from distwatch.training.taps.step_capture import LOSS, StepCapture
 from distwatch.training.taps.tap import (
     TAPS,
     LayerTap,
@@ -41,9 +41,7 @@ class ActivationTap(LayerTap, selector=signals.Activations):
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         for place in self.chosen_layers():
-            calls = capture.calls.get(place.path, [])
-            if not calls:
-                self.watched.unwatched[place.path] = "not called in the step's own graph"
+            calls = self.calls(place, capture)
             if self.selector.outputs:
                 reference = place.inputs_reference
                 values = [c.inputs if reference else c.outputs for c in calls]
@@ -68,12 +66,9 @@ class TensorTap(LayerTap, selector=signals.Tensors):
             )
         for name, leaf in self.outputs(capture):
             if isinstance(leaf, tf.Tensor) and not leaf.shape[1:].is_fully_defined():
-                raise UnwatchableError(
-                    f"tensors({name!r}): the size of its features varies "
-                    f"({leaf.shape}), so it has no place in one array; watch it by "
-                    "distwatch.activations, or give it a fixed size."
-                )
-            yield PickedSignal(f"tensor/{name}", leaf)
+                self.skip(f"tensor/{name}", _VARIES.format(leaf.shape))
+            else:
+                yield PickedSignal(f"tensor/{name}", leaf)
 
     def table_key(self, name: str) -> Any:
         return name
@@ -119,23 +114,19 @@ class UpdateTap(OptimizerTap, selector=signals.Updates):
 class GradientTap(OptimizerTap, selector=signals.Gradients):
     """Gradients before and after the replicas add theirs."""
 
-    def check(self) -> None:
-        super().check()
-        for optimizer in self.watched.subject.optimizers if self.selector.applied else ():
-            if _hides_applied(optimizer):
-                raise UnwatchableError(_HIDDEN.format(_name(optimizer)))
-
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         for path, applied, i in self.applied(capture):
             if applied.local[i] is None:
-                self.watched.unwatched[path] = NO_GRADIENT
+                self.absent = self.watched.unwatched[path] = NO_GRADIENT
                 continue
             if self.selector.local:
                 yield PickedSignal(f"gradient_local/{path}", applied.local[i])
             if self.selector.applied:
                 reduced = applied.reduced.get(id(applied.variables[i].value))
                 if reduced is None:
-                    raise UnwatchableError(_HIDDEN.format(_name(applied.optimizer)))
+                    self.absent = _HIDDEN.format(_name(applied.optimizer))
+                    self.watched.unwatched.pass_over("gradient/*", self.absent)
+                    continue
                 prefix = "gradient_clipped" if _clips(applied.optimizer) else "gradient"
                 yield PickedSignal(f"{prefix}/{path}", _on_first_replica(reduced))
 
@@ -158,27 +149,31 @@ class LossTap(Tap, selector=signals.Loss):
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         if not capture.losses:
-            raise UnwatchableError(
-                "loss: the step does not call compute_loss of the model in its own graph, "
-                "so there is nothing to watch; in a loop of your own, hand it over by "
-                "watch.loss(...)."
-            )
+            self.request.give_up(self._why_none(capture))
         for name, loss in leaves("loss", capture.losses):
             yield PickedSignal(name, loss)
 
+    def _why_none(self, capture: StepCapture) -> str:
+        if where := capture.elsewhere.get(LOSS):
+            return f"it is computed inside {where}, out of reach"
+        return _NO_LOSS_LOOP if self.watched.subject.by_hand else _NO_LOSS
+
 
 _HIDDEN = (
-    "gradients: under {} Keras adds up the replicas' gradients inside a condition, where "
-    "they cannot be seen; watch distwatch.gradients(applied=False), the local ones, "
-    "whose mean over replicas is what is applied."
+    "under {} Keras adds up the replicas' gradients inside a condition, where they cannot be "
+    "seen; the local ones, distwatch.gradients(applied=False), can, and their mean over "
+    "replicas is what is applied"
 )
-
-
-def _hides_applied(optimizer: Any) -> bool:
-    return bool(
-        isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        or getattr(optimizer, "gradient_accumulation_steps", None)
-    )
+_NO_LOSS = (
+    "the step does not call compute_loss of the model; have it call self.compute_loss(...)"
+)
+_NO_LOSS_LOOP = (
+    "the step does not call compute_loss of the model; hand the loss over by watch.loss(...)"
+)
+_VARIES = (
+    "the size of its features varies ({}), so it has no place in one array; watch it by "
+    "distwatch.activations, or give it a fixed size"
+)
 
 
 def _name(optimizer: Any) -> str:
