@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import keras
 
 from distwatch.config import WatchConfig, read_config, watch_config
-from distwatch.errors import ConfigError, WatcherError, WatchInUseError
+from distwatch.errors import ConfigError, DistwatchWarning, WatcherError, WatchInUseError
+from distwatch.keras_calls import is_observed, running_call, watch_fit_calls
 from distwatch.records import PHASES, PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.schedules import Schedule
 from distwatch.training.estimate import estimate
@@ -20,9 +23,9 @@ from distwatch.training.taps import (
     Steps,
     Taps,
     WatchedFunction,
+    list_of,
     moved_to_front,
     of_model,
-    watch_fit_calls,
 )
 from distwatch.training.traps import check_backend, check_fit, check_train_on_batch, explain
 
@@ -30,6 +33,12 @@ _REPLACED = (
     "the model's train function was replaced during the fit (by compile or "
     "make_train_function), so its steps are no longer captured; give each part of such a "
     "training a fit and a Watch of its own."
+)
+
+_UNOBSERVED = (
+    "this {0} did not come by keras.Model.{0}, which distwatch has wrapped: its data were not "
+    "checked before Keras took them, and if it ends by an error or Ctrl-C, the run is closed "
+    "and the model as before only when the error's traceback is gone. Call it on the model."
 )
 
 
@@ -246,6 +255,9 @@ class Watch(keras.callbacks.Callback):
                 "give every fit a Watch of its own."
             )
         super().set_model(model)
+        called = None if is_observed(self) else running_call(model)
+        if called is not None:
+            self._go_on_unobserved(model, *called)
         self._last = {}
         if not self._asked:
             return
@@ -273,6 +285,22 @@ class Watch(keras.callbacks.Callback):
             function = WatchedFunction(model, phase, steps, done=done if by_hand else None)
             function.install()
             self._functions.append(function)
+
+    def _go_on_unobserved(
+        self, model: keras.Model, method: str, arguments: dict[str, Any]
+    ) -> None:
+        """Do what can be done where the call did not come by `keras_calls`."""
+        listed = list_of(self)
+        self.on_called(method, model, {**arguments, "callbacks": listed})
+        if listed is not None:
+            # It ends with the call, or with the traceback of the call's error.
+            weakref.finalize(listed, self._end_unobserved).atexit = False
+        warnings.warn(_UNOBSERVED.format(method), DistwatchWarning, stacklevel=2)
+
+    def _end_unobserved(self) -> None:
+        if self._functions:
+            self._release()
+            self._current.abandon()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Claim the store, so that a path that cannot be written ends fit here."""
