@@ -124,8 +124,9 @@ def wrap_method(model: Any, method: str, around: Callable[..., Any]) -> Any:
 
         return around(method, go, self, bound.arguments)
 
-    setattr(model, method, wrapper)
-    return wrapper
+    placed = _filtered(wrapper)
+    setattr(model, method, placed)
+    return placed
 
 
 def is_observed(observer: Any) -> bool:
@@ -180,6 +181,17 @@ def _signature(model: Any, method: str) -> inspect.Signature:
         if method in vars(owner)
     ]
     return next((each for each in found if "callbacks" in each.parameters), found[0])
+
+
+def _filtered(wrapper: Any) -> Any:
+    """The wrapper within the filter that Keras has around its own methods.
+
+    So that tracebacks begin as they do without it; `watched_fits` takes frames of ours out.
+    """
+    # Private; where Keras keeps it elsewhere, tracebacks have a few frames more.
+    filtering = sys.modules.get("keras.src.utils.traceback_utils")
+    around = getattr(filtering, "filter_traceback", None)
+    return wrapper if around is None else around(wrapper)
 
 
 def _layers(function: Any) -> Iterator[Any]:

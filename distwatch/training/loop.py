@@ -101,7 +101,10 @@ class Watching:
     ) -> None:
         self._session = Session(config, strategy, steps_per_execution=steps_per_execution)
         self._steps = Steps(
-            Taps(subject, config), self._session.make_recorder, self._session.fail
+            Taps(subject, config),
+            self._session.make_recorder,
+            self._session.fail,
+            self._session.training_goes_on,
         )
         # Each replica has a thread, which captures its own step.
         self._thread = threading.local()
@@ -185,6 +188,7 @@ class Watching:
 
     def after_step(self, steps: int = 1) -> None:
         """Report, after each call of the training function, how many steps it did."""
+        self._steps.check()
         self._session.after_steps(steps)
 
     def begin_epoch(self, epoch: int) -> None:

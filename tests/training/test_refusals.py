@@ -23,6 +23,7 @@ from distwatch.errors import (
     RunExistsError,
     UnknownSignalError,
     UnwatchableError,
+    UnwatchedWarning,
     WatchInUseError,
 )
 from distwatch.training.strategies import facts_of
@@ -213,8 +214,10 @@ def test_one_watch_in_two_fits_at_once(tmp_path):
 def test_a_watch_given_to_evaluate_watches_nothing(tmp_path):
     model, _ = small_model(strategy_over(1))
     watch = dw.Watch(tmp_path / "run.zarr")
-    model.evaluate(X, Y, verbose=0, callbacks=[watch])
-    model.predict(X, verbose=0, callbacks=[watch])
+    with pytest.warns(UnwatchedWarning, match=r"nothing of evaluate .*phases=\['test'\]"):
+        model.evaluate(X, Y, verbose=0, callbacks=[watch])
+    with pytest.warns(UnwatchedWarning, match=r"nothing of predict .*phases=\['predict'\]"):
+        model.predict(X, verbose=0, callbacks=[watch])
     assert not (tmp_path / "run.zarr").exists()
     fit(model, X, Y, watch)
     assert len(dw.open_run(tmp_path / "run.zarr")) == 2
