@@ -218,9 +218,17 @@ def _with_origins(error: BaseException) -> list[BaseException]:
 
 
 def _take_out_frames(trace: TracebackType | None) -> None:
-    """Take frames of ours out, in place; the first one is never ours."""
+    """Take frames of ours out, in place; the first one is never ours.
+
+    A wrapper of ours stands within Keras's filter, as the function in it does once more: of
+    the two frames of that filter the second is taken out, too.
+    """
     while trace is not None:
-        following = trace.tb_next
-        while following and following.tb_frame.f_code.co_filename.startswith(_HOME):
-            following = following.tb_next
+        passed, following = False, trace.tb_next
+        while following is not None:
+            code = following.tb_frame.f_code
+            ours = code.co_filename.startswith(_HOME)
+            if not ours and not (passed and code is trace.tb_frame.f_code):
+                break
+            passed, following = True, following.tb_next
         trace.tb_next, trace = following, following
