@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from distwatch.keras_calls import place_with_keras
+
 if TYPE_CHECKING:
     from distwatch.analysis import Run, open_run
     from distwatch.signals import (
@@ -97,6 +99,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+# Before anybody looks ``model.fit`` up; see `keras_calls`.
+place_with_keras()
 
 
 def __dir__() -> list[str]:

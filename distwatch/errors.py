@@ -5,7 +5,7 @@
     DistwatchError
     ├── SetupError                 change the call, the model or the configuration
     │   ├── ConfigError            an argument or a configuration key is wrong
-    │   ├── UnknownSignalError     a pattern matches no layer
+    │   ├── UnknownSignalError     what was named does not exist
     │   ├── NothingToWatchError    the model has no layer that could be watched
     │   ├── UnwatchableError       a layer was named whose output cannot be watched correctly
     │   ├── WatchInUseError        one Watch was given to two fits at once
@@ -34,6 +34,7 @@
     ├── RowsReplacedWarning        a resumed training starts over and replaces all rows
     ├── RunInUseWarning            a run may still be written by a process: waiting for its end
     ├── DamagedRowsWarning         rows that cannot be read are left out
+    ├── UnwatchedWarning           some of what was asked for is not there to be watched
     ├── EventFilesWarning          TensorBoard's files are incomplete, the store is not
     ├── RoundingWarning            the last digits of this training may differ from unwatched
     └── KnownTrapWarning           a fault of Keras changes this training
@@ -68,7 +69,7 @@ class ConfigError(SetupError, ValueError):
 
 
 class UnknownSignalError(SetupError, ValueError):
-    """A signal pattern matches no layer of the model, or a run has no such signal."""
+    """What was named is not in the model, or a run has no such signal."""
 
 
 class NothingToWatchError(SetupError, ValueError):
@@ -180,6 +181,10 @@ class RunInUseWarning(DistwatchWarning):
 
 class DamagedRowsWarning(DistwatchWarning):
     """Rows whose chunks are damaged are left out of what is read."""
+
+
+class UnwatchedWarning(DistwatchWarning):
+    """Some of what was asked for cannot be watched, and is listed in the run."""
 
 
 class EventFilesWarning(DistwatchWarning):

@@ -18,6 +18,9 @@ Ints = npt.NDArray[np.int64]
 #: The phases that a run may have. Each has steps and references of its own.
 TRAIN, TEST, PREDICT, TRAIN_ON_BATCH = PHASES = ("train", "test", "predict", "train_on_batch")
 
+#: Why a weight that an optimizer is given is unwatched; see `RunInfo.unwatched`.
+NO_GRADIENT = "no gradient of the loss reaches it"
+
 
 @dataclass(frozen=True)
 class TensorLayout:
@@ -92,7 +95,8 @@ class RunInfo:
     replicas: tuple[int, ...]
     strategy: str
     versions: dict[str, str]
-    #: What could be watched and is not: path -> why.
+    #: What could be watched, or was asked for, and is not: name -> why. A name is the path of
+    #: a layer or weight, a kind of signal, or "KIND: PATTERN".
     unwatched: dict[str, str] = field(default_factory=dict)
     #: What the model was doing: see `PHASES`.
     phase: str = TRAIN

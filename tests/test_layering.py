@@ -11,7 +11,7 @@ ROOT = Path(distwatch.__file__).parent
 
 #: Each floor imports only from floors above it in this list.
 FLOORS = (
-    {"errors", "text"},
+    {"errors", "text", "keras_calls"},
     {"statistics"},
     {"signals"},
     {"records"},

@@ -70,6 +70,16 @@ class Run:
         return list(self.info.names)
 
     @property
+    def unwatched(self) -> dict[str, str]:
+        """What could have been watched, or was asked for, and is not: name -> why.
+
+        A name is the path of a layer (``encoder/dropout``) or of a weight
+        (``dense/kernel``), or what was asked for: a kind (``gradients``), or a kind and a
+        pattern (``activations: conv*``).
+        """
+        return dict(self.info.unwatched)
+
+    @property
     def replicas(self) -> list[int]:
         """The global numbers of the replicas."""
         return list(self.info.replicas)

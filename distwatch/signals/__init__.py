@@ -13,7 +13,15 @@ they are made of, ``validation`` how arguments are checked.
 """
 
 from distwatch.signals import selectors
-from distwatch.signals.patterns import Pattern, matching, names_matching, no_such_signal
+from distwatch.signals.patterns import (
+    Pattern,
+    is_name,
+    matches,
+    matching,
+    names_matching,
+    no_such_signal,
+    written,
+)
 from distwatch.signals.references import REFERENCES, check_reference, ema
 from distwatch.signals.selectors import *  # noqa: F403 - so that a kind is named there alone
 
@@ -22,8 +30,11 @@ __all__ = [
     "Pattern",
     "check_reference",
     "ema",
+    "is_name",
+    "matches",
     "matching",
     "names_matching",
     "no_such_signal",
+    "written",
 ]
 __all__ += selectors.__all__

@@ -16,6 +16,11 @@ from distwatch.text import shortened
 #: A pattern: a glob, or a regular expression (compiled, or written ``re:...``).
 Pattern = str | re.Pattern[str]
 
+#: Called with a pattern that matches nothing, and with what it does not match.
+PassOver = Callable[[Pattern, str], None]
+
+_IN_GLOBS, _IN_EXPRESSIONS = frozenset("*?["), frozenset(".^$*+?{}[]\\|()")
+
 
 def matching(
     patterns: Iterable[Pattern],
@@ -23,6 +28,7 @@ def matching(
     *,
     prefixes: Sequence[str] = ("activation",),
     of: str = "layer",
+    pass_over: PassOver | None = None,
 ) -> list[str]:
     """Return those paths that a pattern matches, in the order of ``paths``.
 
@@ -34,6 +40,8 @@ def matching(
         paths: the paths to choose from.
         prefixes: what the names of signals begin with.
         of: what the paths are of, for the error message.
+        pass_over: called with each pattern that has wildcards and matches nothing; None to
+            raise for those, too.
 
     Raises:
         UnknownSignalError: a pattern matches nothing; the nearest paths are named.
@@ -43,7 +51,21 @@ def matching(
         paths,
         lambda pattern, path: matches(pattern, path, prefixes),
         f"{of} of this model",
+        pass_over,
     )
+
+
+def is_name(pattern: Pattern) -> bool:
+    """Whether a pattern has no wildcards, and so can only mean one thing."""
+    special = _IN_GLOBS
+    if not isinstance(pattern, str) or pattern.startswith("re:"):
+        special = _IN_EXPRESSIONS
+    return not special & set(written(pattern).removeprefix("re:"))
+
+
+def written(pattern: Pattern) -> str:
+    """A pattern as people wrote it."""
+    return pattern if isinstance(pattern, str) else pattern.pattern
 
 
 def matches(pattern: Pattern, path: str, prefixes: Sequence[str]) -> bool:
@@ -54,11 +76,17 @@ def matches(pattern: Pattern, path: str, prefixes: Sequence[str]) -> bool:
     return any(re.fullmatch(expression(pattern), form) for form in forms)
 
 
-def names_matching(patterns: Iterable[Pattern], names: Sequence[str], where: str) -> list[str]:
+def names_matching(
+    patterns: Iterable[Pattern],
+    names: Sequence[str],
+    where: str,
+    *,
+    pass_over: PassOver | None = None,
+) -> list[str]:
     """Return those names of signals that a pattern matches, in their order.
 
     A pattern matches a name with its kind (``activation/dense``), without it, or its last
-    part. Without patterns all are returned.
+    part. Without patterns all are returned. ``pass_over`` is as in `matching`.
 
     Raises:
         UnknownSignalError: a pattern matches none of ``where``; the nearest are named.
@@ -66,7 +94,7 @@ def names_matching(patterns: Iterable[Pattern], names: Sequence[str], where: str
     given = list(patterns)
     if not given:
         return list(names)
-    return _chosen(given, names, matches_name, f"signal of {where}")
+    return _chosen(given, names, matches_name, f"signal of {where}", pass_over)
 
 
 def _chosen(
@@ -74,15 +102,17 @@ def _chosen(
     names: Sequence[str],
     match: Callable[[Pattern, str], bool],
     what: str,
+    pass_over: PassOver | None,
 ) -> list[str]:
     chosen: set[str] = set()
     for pattern in patterns:
         found = {name for name in names if match(pattern, name)}
-        if not found:
-            written = pattern if isinstance(pattern, str) else pattern.pattern
+        if not found and pass_over is not None and not is_name(pattern):
+            pass_over(pattern, what)
+        elif not found:
             raise UnknownSignalError(
-                f"signal pattern {written!r} matches no {what}; "
-                f"nearest: {nearest(written, list(names))}."
+                f"signal pattern {written(pattern)!r} matches no {what}; "
+                f"nearest: {nearest(written(pattern), list(names))}."
             )
         chosen |= found
     return [name for name in names if name in chosen]

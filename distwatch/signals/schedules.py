@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 from pydantic import PlainValidator, WithJsonSchema
 from typing_extensions import TypeAliasType
 
-from distwatch.errors import ConfigError
+from distwatch.errors import ConfigError, DistwatchWarning
 from distwatch.text import shortened
 
 #: No step is larger: the graph counts in int64, and files in float64.
@@ -60,6 +61,9 @@ class Schedule(ABC):
 class Every(Schedule):
     """Every k-th step, from step 0 on. ``k`` may be changed while training runs.
 
+    A change to what is no positive whole number is not made, and warned of: an error would
+    end the training whose callback makes it.
+
     Raises:
         ConfigError: k is not a positive whole number.
     """
@@ -68,6 +72,16 @@ class Every(Schedule):
 
     def __post_init__(self) -> None:
         _positive("every(k)", self.k)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self):
+            try:
+                _positive("every(k)", value)
+            except ConfigError as error:
+                message = f"{error} It stays every({self.k})."
+                warnings.warn(message, DistwatchWarning, stacklevel=2)
+                return
+        super().__setattr__(name, value)
 
     @property
     def parameters(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ gives every callback the keys ``activation/dense/l2``, ``update/dense/kernel/rat
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from distwatch.config import LogRequest
 from distwatch.errors import ConfigError, nearest
 from distwatch.records import Block, Floats, RunInfo, Table
-from distwatch.signals import names_matching
+from distwatch.signals import Pattern, names_matching, written
 from distwatch.statistics import merge_axis, with_row
 
 #: What `str.format` takes for something else within braces.
@@ -35,19 +36,26 @@ class EpochLogs:
     Args:
         requests: what was asked for.
         info: what is watched.
+        pass_over: called with each pattern that has wildcards and matches no signal, and
+            why.
 
     Raises:
-        UnknownSignalError: a pattern matches no signal that is watched.
+        UnknownSignalError: a signal that was named is not watched.
         ConfigError: a signal has no such statistic, or two keys would be the same.
     """
 
-    def __init__(self, requests: tuple[LogRequest, ...], info: RunInfo) -> None:
+    def __init__(
+        self,
+        requests: tuple[LogRequest, ...],
+        info: RunInfo,
+        pass_over: Callable[[str, str], None],
+    ) -> None:
         self._tables = {table.name: table for table in info.tables}
         self._rows = {
             table.name: with_row(tuple(s for s in table.statistic.further if not s.wide))
             for table in info.tables
         }
-        self._logged = _resolved(requests, info)
+        self._logged = _resolved(requests, info, pass_over)
         #: The merged states of this epoch so far, of tables that were looked at in it.
         self._totals: dict[str, Floats] = {}
         #: What the last epoch that ended came to; NaN where nothing is known.
@@ -78,12 +86,18 @@ class EpochLogs:
         }
 
 
-def _resolved(requests: tuple[LogRequest, ...], info: RunInfo) -> list[_Logged]:
+def _resolved(
+    requests: tuple[LogRequest, ...], info: RunInfo, pass_over: Callable[[str, str], None]
+) -> list[_Logged]:
+    def listed(pattern: Pattern, what: str) -> None:
+        pass_over(f"log_to_keras: {written(pattern)}", f"it matches no {what}")
+
+    where = "this Watch (see log_to_keras)"
     places = {name: (table, i) for table in info.tables for i, name in enumerate(table.names)}
     found: dict[str, _Logged] = {}
     names: dict[str, str] = {}
     for pattern, statistic in requests:
-        for name in names_matching([pattern], list(places), "this Watch (see log_to_keras)"):
+        for name in names_matching([pattern], list(places), where, pass_over=listed):
             table, position = places[name]
             _check_has(table, name, statistic)
             key = f"{_SPECIAL.sub('_', name)}/{statistic}"

@@ -17,7 +17,7 @@ from distwatch.errors import ConfigError, UnsupportedTrainingError
 from distwatch.training.session import Session, Status
 from distwatch.training.strategies import in_replica
 from distwatch.training.taps import Steps, Subject, Taps, of_loop
-from distwatch.training.taps.step_capture import StepCapture, compiled_by_xla
+from distwatch.training.taps.step_capture import LOSS, StepCapture, compiled_by_xla
 from distwatch.training.traps import check_loop
 
 Step = TypeVar("Step", bound=Callable[..., Any])
@@ -101,7 +101,10 @@ class Watching:
     ) -> None:
         self._session = Session(config, strategy, steps_per_execution=steps_per_execution)
         self._steps = Steps(
-            Taps(subject, config), self._session.make_recorder, self._session.fail
+            Taps(subject, config),
+            self._session.make_recorder,
+            self._session.fail,
+            self._session.training_goes_on,
         )
         # Each replica has a thread, which captures its own step.
         self._thread = threading.local()
@@ -147,7 +150,16 @@ class Watching:
 
         Args:
             train_step: its positional arguments are the batch; what it returns is returned.
+
+        Raises:
+            UnsupportedTrainingError: it is a tf.function, into which nobody can look.
         """
+        if isinstance(train_step, tf.types.experimental.PolymorphicFunction):
+            raise UnsupportedTrainingError(
+                "watch.wrap was given a tf.function, whose inside is out of reach; wrap what "
+                "it calls: put @tf.function above @watch.wrap, or write "
+                "tf.function(watch.wrap(step))."
+            )
 
         @functools.wraps(train_step)
         def watched_step(*args: Any, **kwargs: Any) -> Any:
@@ -170,11 +182,13 @@ class Watching:
         capture: StepCapture | None = getattr(self._thread, "capture", None)
         if capture is None:
             raise ConfigError("watch.loss(...) belongs inside a watched step.")
-        capture.losses.append(loss)
+        if capture.in_reach(LOSS):
+            capture.losses.append(loss)
         return loss
 
     def after_step(self, steps: int = 1) -> None:
         """Report, after each call of the training function, how many steps it did."""
+        self._steps.check()
         self._session.after_steps(steps)
 
     def begin_epoch(self, epoch: int) -> None:

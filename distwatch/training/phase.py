@@ -8,7 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from distwatch.config import WatchConfig
-from distwatch.errors import DistwatchWarning, RowsReplacedWarning, WatcherError
+from distwatch.errors import (
+    DistwatchWarning,
+    RowsReplacedWarning,
+    UnwatchedWarning,
+    WatcherError,
+)
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo
 from distwatch.store import Budget, Claim, origin_of, steps_of
 from distwatch.training.device.ring import Recorder, TableRecorder
@@ -36,6 +41,7 @@ class Phase:
         self._strategy = strategy
         self._steps_per_execution = steps_per_execution
         self._recorder: Recorder | None = None
+        self._passed_over = False
         self._sinks: list[Sink] = []
         #: What the rows from here on are labelled with.
         self.epoch = 0
@@ -72,7 +78,11 @@ class Phase:
             self._info = replace(self._info, origin=origin)
             self._warn_of_replaced(origin)
             self._warn_of_new_references(origin)
-        self._sinks = make_sinks(SinkContext(self._config, self._info, budget, claim))
+        pass_over = plan.unwatched.pass_over
+        self._sinks = make_sinks(
+            SinkContext(self._config, self._info, budget, claim, pass_over)
+        )
+        self._warn_of_passed_over(plan)
         self._recorder = Recorder(
             self._strategy,
             plan.feeds,
@@ -80,6 +90,19 @@ class Phase:
             first_step=self._info.origin.step,
         )
         return self._recorder
+
+    def _warn_of_passed_over(self, plan: TracedPlan) -> None:
+        if plan.unwatched.passed_over and not plan.unwatched.lenient:
+            warnings.warn(
+                "some of what was asked for cannot be watched in this training, and is listed "
+                f"in run.unwatched: {plan.unwatched.said()}. The rest is watched.",
+                UnwatchedWarning,
+                stacklevel=2,
+            )
+
+    def pass_over(self) -> None:
+        """Let the phase go on unwatched: in it there is nothing of what was asked for."""
+        self._passed_over = True
 
     def _warn_of_replaced(self, origin: Origin) -> None:
         steps = steps_of(self._config.store, self._info)
@@ -125,6 +148,8 @@ class Phase:
             WatcherError: they were not captured.
             WriteFailedError: what was drained before could not be written.
         """
+        if self._passed_over:
+            return
         if self._recorder is None:
             raise WatcherError(
                 "a step was done that was not captured: the model's make_train_function does "

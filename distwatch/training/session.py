@@ -19,9 +19,12 @@ from typing import Any, TypeVar, cast
 from distwatch.config import WatchConfig
 from distwatch.errors import (
     ConfigError,
+    DistwatchWarning,
+    NothingToWatchError,
     NotWritableError,
     RowsLostWarning,
     RunExistsError,
+    UnwatchedWarning,
     WatcherDisabledWarning,
     WatcherError,
 )
@@ -105,6 +108,7 @@ class Session:
         self._strategy = strategy
         self._facts = facts = strategies.facts_of(strategy)
         self._done = 0
+        self._under_way = False
         self._budget: Budget | None = None
         self._phases = {
             phase: Phase(
@@ -190,13 +194,23 @@ class Session:
                     self._disable(error)
         self._close(undo=not self.status.steps)
 
-    def fail(self, error: Exception) -> None:
+    def training_goes_on(self) -> None:
+        """Note a step of the training, also of a phase that is not recorded."""
+        self._under_way = True
+
+    def fail(self, error: Exception, phase: str = TRAIN) -> None:
         """End the watching: raise before the first step or if strict, else warn.
+
+        A phase in which there is nothing to watch ends alone, where the training is watched.
 
         Raises:
             Exception: ``error`` itself.
         """
-        if self._config.strict or (self._done == 0 and self._refuses):
+        if isinstance(error, NothingToWatchError) and self._done and len(self._phases) > 1:
+            self._phases[phase].pass_over()
+            warnings.warn(f"phase {phase!r}: {error}", UnwatchedWarning, stacklevel=2)
+            return
+        if self._config.strict or (self._refuses and not self._done and not self._under_way):
             self.error = error
             raise error
         if self.error is None:
@@ -339,6 +353,26 @@ class Session:
                 RowsLostWarning,
                 stacklevel=2,
             )
+
+
+def say(sentences: Callable[[], list[str]]) -> None:
+    """Print what stands out in a run; that it cannot be made or printed ends no training."""
+    try:
+        said = "\n".join(sentences())
+    except Exception as error:
+        warnings.warn(
+            f"what stands out in this run cannot be said ({type(error).__name__}: {error}); "
+            "what was recorded is not touched by that.",
+            DistwatchWarning,
+            stacklevel=2,
+        )
+        return
+    try:
+        print(said)
+    except UnicodeError:
+        print(said.encode("ascii", "replace").decode())
+    except (OSError, ValueError, AttributeError):
+        return  # stdout is closed, or is what takes no text: there is nobody to say it to
 
 
 def versions() -> dict[str, str]:

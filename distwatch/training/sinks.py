@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import cast
 
@@ -22,7 +23,7 @@ from distwatch.event_files.live import start_live_writer
 from distwatch.event_files.options import EventOptions
 from distwatch.findings import Digest
 from distwatch.records import TRAIN, Block, RunInfo
-from distwatch.signals import names_matching
+from distwatch.signals import names_matching, written
 from distwatch.store import MAX_WAIT, BackgroundWriter, Budget, Claim, StoreWriter
 from distwatch.training.epoch_logs import EpochLogs
 
@@ -55,6 +56,8 @@ class SinkContext:
     budget: Budget | None = None
     #: The claim on the store, by which this process alone writes it.
     claim: Claim | None = None
+    #: Lists what was asked for and finds nothing, with the reason.
+    pass_over: Callable[[str, str], None] = lambda name, why: None
 
 
 class Sink:
@@ -212,7 +215,7 @@ class LogsSink(Sink):
     """Merges what ``log_to_keras`` asks for over each epoch of the training."""
 
     def __init__(self, context: SinkContext) -> None:
-        self._logs = EpochLogs(context.config.log_to_keras, context.info)
+        self._logs = EpochLogs(context.config.log_to_keras, context.info, context.pass_over)
 
     @classmethod
     def wanted(cls, context: SinkContext) -> bool:
@@ -244,7 +247,14 @@ class EventsSink(_BackgroundSink):
         config, info = context.config, context.info
         # Other phases need not have the signals that the first one has.
         if info.phase == config.phases[0]:
-            names_matching(self._options.signals, info.names, "this Watch (see tensorboard)")
+            names_matching(
+                self._options.signals,
+                info.names,
+                "this Watch (see tensorboard)",
+                pass_over=lambda pattern, what: context.pass_over(
+                    f"tensorboard: {written(pattern)}", f"it matches no {what}"
+                ),
+            )
 
     @classmethod
     def wanted(cls, context: SinkContext) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,25 @@ from typing import Any
 import keras
 
 from distwatch.config import WatchConfig, read_config, watch_config
-from distwatch.errors import ConfigError, WatcherError, WatchInUseError
-from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
+from distwatch.errors import (
+    ConfigError,
+    DistwatchWarning,
+    UnwatchedWarning,
+    WatcherError,
+    WatchInUseError,
+)
+from distwatch.keras_calls import is_observed, running_call, watch_fit_calls
+from distwatch.records import PHASES, PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.schedules import Schedule
 from distwatch.training.estimate import estimate
-from distwatch.training.session import Session, Status
+from distwatch.training.session import Session, Status, say
 from distwatch.training.taps import (
     Steps,
     Taps,
     WatchedFunction,
+    list_of,
     moved_to_front,
     of_model,
-    watch_fit_calls,
 )
 from distwatch.training.traps import check_backend, check_fit, check_train_on_batch, explain
 
@@ -30,6 +39,17 @@ _REPLACED = (
     "the model's train function was replaced during the fit (by compile or "
     "make_train_function), so its steps are no longer captured; give each part of such a "
     "training a fit and a Watch of its own."
+)
+
+_NOT_VALIDATION = (
+    "model.evaluate is called within this fit on its own; its batches are no validation, so "
+    "they are not recorded among it. To record them, give each such evaluate a "
+    'Watch(..., phases=["test"]) of its own.'
+)
+_UNOBSERVED = (
+    "this {0} did not come by keras.Model.{0}, which distwatch has wrapped: its data were not "
+    "checked before Keras took them, and if it ends by an error or Ctrl-C, the run is closed "
+    "and the model as before only when the error's traceback is gone. Call it on the model."
 )
 
 
@@ -149,6 +169,9 @@ class Watch(keras.callbacks.Callback):
         self._method = "fit"
         #: The last batch of each phase in this epoch.
         self._last: dict[str, int] = {}
+        #: Whether Keras is about to do a batch of validation.
+        self._announced = False
+        self._told = False
         watch_fit_calls(self)
 
     @classmethod
@@ -221,13 +244,22 @@ class Watch(keras.callbacks.Callback):
             self._release()
             self._current.abandon()
             raise
-        self._current.finish()
-        self._release()
+        try:
+            self._current.finish()
+        finally:
+            self._release()
 
     def on_called(self, method: str, model: keras.Model, arguments: dict[str, Any]) -> None:
         """Refuse what Keras cannot do, before it fails at it in its own words."""
         self._method = method
         if not self._asked:
+            phases, phase = ", ".join(self.config.phases), _HAPPENS[method][0]
+            warnings.warn(
+                f"this Watch records the phases {phases}, so nothing of {method} is recorded; "
+                f"pass a Watch(..., phases=[{phase!r}]) for that.",
+                UnwatchedWarning,
+                stacklevel=2,
+            )
             return
         if method == "fit" and self.config.log_to_keras:
             arguments["callbacks"] = moved_to_front(self, arguments["callbacks"])
@@ -246,7 +278,11 @@ class Watch(keras.callbacks.Callback):
                 "give every fit a Watch of its own."
             )
         super().set_model(model)
+        called = None if is_observed(self) else running_call(model)
+        if called is not None:
+            self._go_on_unobserved(model, *called)
         self._last = {}
+        self._announced = self._told = False
         if not self._asked:
             return
         self._session = session = Session(
@@ -257,16 +293,41 @@ class Watch(keras.callbacks.Callback):
             refuses=self._refuses,
         )
         subject = of_model(model)
-        taps = {phase: Taps(subject, self.config, phase) for phase in self._asked}
+        # Validation begins when the training is under way, which nothing then may end.
+        first = min(self._asked, key=PHASES.index)
+        taps = {
+            phase: Taps(subject, self.config, phase, lenient=phase != first)
+            for phase in self._asked
+        }
         for phase in self._asked:
             recorder = functools.partial(session.make_recorder, phase=phase)
-            steps = Steps(taps[phase], recorder, session.fail)
+            failed = functools.partial(session.fail, phase=phase)
+            steps = Steps(taps[phase], recorder, failed, session.training_goes_on)
             # Keras calls no callback for train_on_batch.
             done = functools.partial(session.after_steps, 1, phase)
             by_hand = phase == TRAIN_ON_BATCH
-            function = WatchedFunction(model, phase, steps, done=done if by_hand else None)
+            expected = functools.partial(self._expects, phase)
+            function = WatchedFunction(
+                model, phase, steps, done=done if by_hand else None, expected=expected
+            )
             function.install()
             self._functions.append(function)
+
+    def _go_on_unobserved(
+        self, model: keras.Model, method: str, arguments: dict[str, Any]
+    ) -> None:
+        """Do what can be done where the call did not come by `keras_calls`."""
+        listed = list_of(self)
+        self.on_called(method, model, {**arguments, "callbacks": listed})
+        if listed is not None:
+            # It ends with the call, or with the traceback of the call's error.
+            weakref.finalize(listed, self._end_unobserved).atexit = False
+        warnings.warn(_UNOBSERVED.format(method), DistwatchWarning, stacklevel=2)
+
+    def _end_unobserved(self) -> None:
+        if self._functions:
+            self._release()
+            self._current.abandon()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Claim the store, so that a path that cannot be written ends fit here."""
@@ -299,8 +360,13 @@ class Watch(keras.callbacks.Callback):
         if self._method == "evaluate":
             self._begin()
 
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Expect a batch of validation, or of an ``evaluate`` with this Watch."""
+        self._announced = True
+
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the steps of ``evaluate`` or validation up to this batch."""
+        self._announced = False
         self._after_batch(TEST, batch)
 
     def on_test_end(self, logs: Any = None) -> None:
@@ -345,15 +411,17 @@ class Watch(keras.callbacks.Callback):
     def _begin(self) -> None:
         if self._asked:
             self._current.begin()
+            for function in self._functions:
+                function.begun = True
 
     def _after_batch(self, phase: str, batch: int) -> None:
         if phase not in self._asked:
+            if self._session is not None and self._functions:
+                self._session.training_goes_on()
             return
         # With steps_per_execution > 1 Keras names the last batch of each execution.
         steps, self._last[phase] = batch - self._last.get(phase, -1), batch
-        # Of two functions in one place the later one stands before the other.
-        on_top = {function.name: function for function in self._functions}
-        if not all(function.in_place for function in on_top.values()):
+        if not all(function.in_place for function in self._functions):
             self._current.fail(WatcherError(_REPLACED))
         self._current.after_steps(steps, phase)
 
@@ -363,7 +431,16 @@ class Watch(keras.callbacks.Callback):
         self._current.finish()
         self._release()
         if self.params.get("verbose", 1):
-            print("\n".join(self._current.sentences()))
+            say(self._current.sentences)
+
+    def _expects(self, phase: str) -> bool:
+        """Whether a batch belongs to this call: a callback may evaluate other data in it."""
+        if phase != TEST or self._announced:
+            return True
+        if not self._told:
+            self._told = True
+            warnings.warn(_NOT_VALIDATION, UnwatchedWarning, stacklevel=2)
+        return False
 
     def _release(self) -> None:
         while self._functions:

@@ -163,6 +163,8 @@ def test_info_names_what_is_unwatched(call, tmp_path):
     out = call("info", tmp_path / "run.zarr")[1]
     assert "embed[0]" in out
     assert "its output is ragged" in out
+    unwatched = dw.open_run(tmp_path / "run.zarr").unwatched
+    assert unwatched == {"embed[0]": "its output is ragged"}
 
 
 def test_info_of_a_run_without_rows(call, tmp_path):

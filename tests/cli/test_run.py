@@ -191,7 +191,7 @@ def test_a_fit_that_cannot_be_watched_goes_on(tmp_path):
         "fit-001": "is not watched, training goes on: UnknownSignalError: ",
         "fit-002": "is not watched, training goes on: RunExistsError: ",
         "fit-005": "is not watched, training goes on: UnsupportedTrainingError: ",
-        "fit-006": "is not watched, training goes on: NothingToWatchError: ",
+        "fit-006": "is not watched, training goes on: UnwatchableError: ",
     }
     for line, (name, reason) in zip(said[:4], reasons.items(), strict=True):
         assert line.startswith(f"distwatch: {name} {reason}")

@@ -75,6 +75,6 @@ def test_tensorboard_chooses_what_is_written_and_logged():
     config = dw.Watch.from_config(FOLDER / "tensorboard.yaml").config
     assert config.tensorboard.folder == Path("logs/run-1").absolute()
     assert config.tensorboard.every == 10
-    assert config.log_to_keras == (("loss", "mean"), ("update/*/kernel", "ratio"))
+    assert config.log_to_keras == (("loss*", "mean"), ("update/*/kernel", "ratio"))
     activations = dw.activations(every=10, statistics=[dw.histogram()])
     assert config.signals == (activations, dw.updates(), dw.loss())

@@ -5,7 +5,7 @@ import pytest
 import distwatch as dw
 from distwatch.config import watch_config
 from distwatch.errors import ConfigError, UnknownSignalError
-from distwatch.signals import Signal, check_reference, matching
+from distwatch.signals import Signal, check_reference, is_name, matching
 
 PATHS = ["input", "encoder/dense", "encoder/dense_1", "decoder/dense", "decoder/out[0]"]
 
@@ -45,6 +45,31 @@ def test_a_pattern_that_matches_nothing_names_the_nearest():
         matching(["input", "encoder/dens"], PATHS)
     assert "nearest: 'encoder/dense'" in str(error.value)
     assert "matches no layer" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("encoder/dense", True), ("dense~2", True), ("re:encoder/dense", True),
+        ("dense*", False), ("dense_?", False), ("dens[ae]", False),
+        ("re:dense|head", False), (re.compile("den.e"), False), (re.compile("dense"), True),
+    ],
+)  # fmt: skip
+def test_what_is_a_name(pattern, name):
+    assert is_name(pattern) is name
+
+
+def test_wildcards_that_match_nothing_may_be_passed_over():
+    passed = []
+
+    def pass_over(pattern, what):
+        passed.append((pattern, what))
+
+    found = matching(["conv*", "re:x+", "input"], PATHS, pass_over=pass_over)
+    assert found == matching(["input"], PATHS)
+    assert passed == [("conv*", "layer of this model"), ("re:x+", "layer of this model")]
+    with pytest.raises(UnknownSignalError, match="'conv_1' matches no layer"):
+        matching(["conv_1"], PATHS, pass_over=pass_over)
 
 
 def test_no_layer_at_all():

@@ -390,7 +390,7 @@ def test_gradients_need_an_optimizer_that_is_known(tmp_path):
     strategy = strategy_over(1)
     model, _ = small_model(strategy)
     (other, _), (optimizer, _) = two_models(strategy)
-    with pytest.raises(UnwatchableError, match="has no optimizer"):
+    with pytest.raises(NothingToWatchError, match="updates: the model has no optimizer"):
         dw.watching(other, None, tmp_path / "run.zarr", signals=[dw.updates()])
     with (
         pytest.raises(UnwatchableError, match="does not call the apply method"),

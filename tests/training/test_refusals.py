@@ -23,6 +23,7 @@ from distwatch.errors import (
     RunExistsError,
     UnknownSignalError,
     UnwatchableError,
+    UnwatchedWarning,
     WatchInUseError,
 )
 from distwatch.training.strategies import facts_of
@@ -132,8 +133,10 @@ def test_an_output_that_cannot_be_compared(tmp_path):
     model = keras.Model(inputs, keras.layers.Dense(4, name="head")(hidden))
     model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(UnwatchableError, match=r"/positive' was asked for.*dtype bool"):
-        fit(model, X, Y, dw.Watch(tmp_path / "run.zarr", signals="*"))
-    fit(model, X, Y, dw.Watch(tmp_path / "two.zarr"))
+        fit(model, X, Y, dw.Watch(tmp_path / "run.zarr", signals=["head", "positive"]))
+    fit(model, X, Y, dw.Watch(tmp_path / "two.zarr", signals="*"))
+    unwatched = dw.open_run(tmp_path / "two.zarr").unwatched
+    assert unwatched == {"positive": "it is of dtype bool, not of real numbers"}
     assert dw.open_run(tmp_path / "two.zarr").signals == [
         "activation/head",
         "activation/output",
@@ -164,7 +167,7 @@ def test_a_model_that_was_not_built_can_be_fitted_after_a_refusal(tmp_path):
 
     model = unbuilt()
     with pytest.raises(UnwatchableError, match="/positive' was asked for"):
-        fit(model, X, Y, dw.Watch(tmp_path / "run.zarr", signals="*"))
+        fit(model, X, Y, dw.Watch(tmp_path / "run.zarr", signals="positive"))
     history = fit(model, X, Y, epochs=2).history
     never_refused = unbuilt()
     assert fit(never_refused, X, Y, epochs=2).history == history
@@ -211,8 +214,10 @@ def test_one_watch_in_two_fits_at_once(tmp_path):
 def test_a_watch_given_to_evaluate_watches_nothing(tmp_path):
     model, _ = small_model(strategy_over(1))
     watch = dw.Watch(tmp_path / "run.zarr")
-    model.evaluate(X, Y, verbose=0, callbacks=[watch])
-    model.predict(X, verbose=0, callbacks=[watch])
+    with pytest.warns(UnwatchedWarning, match=r"nothing of evaluate .*phases=\['test'\]"):
+        model.evaluate(X, Y, verbose=0, callbacks=[watch])
+    with pytest.warns(UnwatchedWarning, match=r"nothing of predict .*phases=\['predict'\]"):
+        model.predict(X, verbose=0, callbacks=[watch])
     assert not (tmp_path / "run.zarr").exists()
     fit(model, X, Y, watch)
     assert len(dw.open_run(tmp_path / "run.zarr")) == 2

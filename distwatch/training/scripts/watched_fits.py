@@ -1,14 +1,12 @@
 """Giving each ``fit`` of a script a Watch of its own.
 
-The place is the cell in which Keras keeps what runs when ``fit`` is called (see
-`distwatch.training.taps.fit_hook`), so that also a ``fit`` which was looked up before, or
-one that a subclass calls by ``super()``, is watched.
+The place is ``keras.Model.fit`` itself, around the wrapper of `distwatch.keras_calls`, as soon
+as Keras is imported: before the script looks it up, or a subclass calls it by ``super()``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import shlex
 import sys
@@ -24,10 +22,10 @@ import keras
 
 import distwatch
 from distwatch.errors import DistwatchWarning, UnsupportedTrainingError
+from distwatch.keras_calls import wrap_method
 from distwatch.records import PREDICT, TEST, TRAIN
 from distwatch.store.addresses import address_of, inside
 from distwatch.text import printable
-from distwatch.training.taps import cell_of, wrap_method
 
 #: Method -> the phases for whose sake it is watched.
 _PHASES = {"fit": {TRAIN, TEST}, "evaluate": {TEST}, "predict": {PREDICT}}
@@ -47,7 +45,7 @@ def watch_fits(settings: dict[str, Any]) -> WatchedFits:
     """
     fits = WatchedFits(settings)
     for method in _PHASES:
-        wrap_method(method, fits.call)
+        wrap_method(keras.Model, method, fits.call)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=fits.stop)
     # Warnings that a script makes errors of would otherwise end the watching.
@@ -78,17 +76,15 @@ class WatchedFits:
     def call(
         self,
         method: str,
-        original: Callable[..., Any],
+        go: Callable[[], Any],
         model: Any,
-        bound: inspect.BoundArguments,
+        arguments: dict[str, Any],
     ) -> Any:
         """What runs in place of a method of Keras, see `wrap_method`."""
-        given = bound.arguments.get("callbacks")
+        given = arguments.get("callbacks")
         if (watch := self._watch_for(method, model, given)) is not None:
-            bound.arguments["callbacks"] = [*_listed(given), watch]
-            # By the cell once more: the Watch has put its own wrapper there.
-            original = cell_of(method).cell_contents
-        return original(*bound.args, **bound.kwargs)
+            arguments["callbacks"] = [*_listed(given), watch]
+        return go()
 
     def closing_lines(self) -> Iterator[str]:
         """What was written, what to do next, and what was not watched."""
@@ -222,9 +218,17 @@ def _with_origins(error: BaseException) -> list[BaseException]:
 
 
 def _take_out_frames(trace: TracebackType | None) -> None:
-    """Take frames of ours out, in place; the first one is never ours."""
+    """Take frames of ours out, in place; the first one is never ours.
+
+    A wrapper of ours stands within Keras's filter, as the function in it does once more: of
+    the two frames of that filter the second is taken out, too.
+    """
     while trace is not None:
-        following = trace.tb_next
-        while following and following.tb_frame.f_code.co_filename.startswith(_HOME):
-            following = following.tb_next
+        passed, following = False, trace.tb_next
+        while following is not None:
+            code = following.tb_frame.f_code
+            ours = code.co_filename.startswith(_HOME)
+            if not ours and not (passed and code is trace.tb_frame.f_code):
+                break
+            passed, following = True, following.tb_next
         trace.tb_next, trace = following, following

@@ -4,16 +4,11 @@
 captures a step (by ``instance_patches``, in a ``step_capture``), ``kinds`` has a ``tap`` per
 kind of signal, which picks signals out of the capture, ``probing`` runs a fixed batch, ``plan``
 puts signals in tables, ``steps`` captures and records one step, ``train_function`` puts that
-into a model's train function, ``tracing`` traces a step without running it, ``fit_hook`` calls
-a Watch around its fits.
+into a model's train function, ``tracing`` traces a step without running it, ``callbacks`` is
+about the order in which Keras calls them.
 """
 
-from distwatch.training.taps.fit_hook import (
-    cell_of,
-    moved_to_front,
-    watch_fit_calls,
-    wrap_method,
-)
+from distwatch.training.taps.callbacks import list_of, moved_to_front
 from distwatch.training.taps.plan import Taps, TracedPlan
 from distwatch.training.taps.steps import Steps
 from distwatch.training.taps.subject import Subject, of_loop, of_model
@@ -26,11 +21,9 @@ __all__ = [
     "Taps",
     "TracedPlan",
     "WatchedFunction",
-    "cell_of",
+    "list_of",
     "moved_to_front",
     "of_loop",
     "of_model",
     "trace_step",
-    "watch_fit_calls",
-    "wrap_method",
 ]

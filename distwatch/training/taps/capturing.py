@@ -24,7 +24,13 @@ from distwatch.training.strategies import replica_count
 from distwatch.training.taps.instance_patches import InstancePatch, InstancePatches
 from distwatch.training.taps.layer_paths import Place
 from distwatch.training.taps.loss_scaling import DIVIDING, LossScaling, all_terms_divide
-from distwatch.training.taps.step_capture import Applied, StepCapture, current_graph
+from distwatch.training.taps.step_capture import (
+    LOSS,
+    OPTIMIZER,
+    Applied,
+    StepCapture,
+    current_graph,
+)
 from distwatch.training.taps.subject import Subject
 
 Tensor = Any
@@ -99,7 +105,7 @@ class StepCapturer:
     def _capture_loss(self, model: Any, original: Any, /, *args: Any, **kwargs: Any) -> Any:
         loss = original(*args, **kwargs)
         capture, scaling = self._current, self._scaling
-        if capture is not None and scaling is not None and capture.belongs(loss):
+        if capture is not None and scaling is not None and capture.in_reach(LOSS):
             scaling.add_loss(loss, all_terms_divide(model))
             times = scaling.times_divided(loss)
             undone = loss * replica_count() ** times if times else tf.identity(loss)
@@ -131,7 +137,7 @@ class StepCapturer:
         self, optimizer: Any, original: Any, /, grads: Any, trainable_variables: Any = None
     ) -> Any:
         capture, scaling = self._current, self._scaling
-        if capture is None or scaling is None:
+        if capture is None or scaling is None or not capture.in_reach(OPTIMIZER):
             return original(grads, trainable_variables)
         grads = list(grads)
         capture.optimizers.append(optimizer)
@@ -169,7 +175,7 @@ class StepCapturer:
 
     def _capture_reduction(self, original: Any, /, grads_and_vars: Any) -> Any:
         reduced = list(original(grads_and_vars))
-        if self._current is not None:
+        if self._current is not None and self._current.graph is current_graph():
             for gradient, variable in reduced:
                 if gradient is not None and self._current.belongs(gradient):
                     self._current.reduced[id(variable)] = dense(gradient)

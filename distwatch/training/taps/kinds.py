@@ -6,6 +6,7 @@ in which phases its signals exist.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,12 +15,12 @@ import tensorflow as tf
 
 from distwatch import signals
 from distwatch.errors import UnwatchableError
-from distwatch.records import PHASES, PREDICT, TensorLayout
+from distwatch.records import NO_GRADIENT, PHASES, PREDICT, TensorLayout
 from distwatch.training.strategies import facts_of, replica_id
 from distwatch.training.taps.capturing import StepCapturer, value_of
 from distwatch.training.taps.layer_paths import Place, leaves, parts
 from distwatch.training.taps.probing import evaluator
-from distwatch.training.taps.step_capture import StepCapture
+from distwatch.training.taps.step_capture import LOSS, StepCapture
 from distwatch.training.taps.tap import (
     TAPS,
     LayerTap,
@@ -40,46 +41,42 @@ class ActivationTap(LayerTap, selector=signals.Activations):
     phases = PHASES
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        usual = self.selector.chosen is None
+        after = _activations_after(self.watched.layers, capture) if usual else {}
         for place in self.chosen_layers():
-            calls = capture.calls.get(place.path, [])
-            if not calls:
-                self.watched.unwatched[place.path] = "not called in the step's own graph"
+            calls = self.calls(place, capture)
             if self.selector.outputs:
                 reference = place.inputs_reference
                 values = [c.inputs if reference else c.outputs for c in calls]
                 for name, leaf in leaves(place.path, values):
-                    yield self._output(name, leaf, reference, capture)
+                    path, output = after.get(id(leaf), (None, leaf))
+                    yield PickedSignal(
+                        f"activation/{name}", output, reference=reference, after=path
+                    )
             if self.selector.inputs:
                 for name, leaf in leaves(place.path, [call.inputs for call in calls]):
                     yield PickedSignal(f"activation_input/{name}", leaf)
 
-    def _output(
-        self, name: str, leaf: Any, reference: str | None, capture: StepCapture
-    ) -> PickedSignal:
-        """A layer's output, by default after the activation layer that follows it.
 
-        TensorFlow computes both at once, and the training keeps the activation alone.
-        """
-        after = None
-        if self.selector.chosen is None and reference is None:
-            after = _activation_after(leaf, self.watched.layers, capture)
-        path, output = after or (None, leaf)
-        return PickedSignal(f"activation/{name}", output, reference=reference, after=path)
+def _activations_after(
+    layers: Sequence[Place], capture: StepCapture
+) -> dict[int, tuple[str, Tensor]]:
+    """Tensors that an activation layer alone takes: id -> its path, and what it puts out.
 
-
-def _activation_after(
-    output: Any, layers: Sequence[Place], capture: StepCapture
-) -> tuple[str, Any] | None:
-    """Path and output of the activation layer that alone takes a layer's output, if any."""
-    takers = [
-        (place, call.outputs)
-        for place in layers
-        for call in capture.calls.get(place.path, [])
-        if any(leaf is output for leaf in keras.tree.flatten(call.inputs))
-    ]
-    if len(takers) == 1 and isinstance(takers[0][0].layer, _ACTIVATIONS):
-        return takers[0][0].path, takers[0][1]
-    return None
+    TensorFlow computes it together with the layer before, and the training keeps only what
+    comes after it.
+    """
+    takers: dict[int, list[tuple[Place, Any]]] = defaultdict(list)
+    for place in layers:
+        for call in capture.calls.get(place.path, []):
+            for leaf in keras.tree.flatten(call.inputs):
+                takers[id(leaf)].append((place, call.outputs))
+    alone = {taken: found[0] for taken, found in takers.items() if len(found) == 1}
+    return {
+        taken: (place.path, output)
+        for taken, (place, output) in alone.items()
+        if isinstance(place.layer, _ACTIVATIONS)
+    }
 
 
 #: Layers that compute an activation and own no weights.
@@ -106,12 +103,9 @@ class TensorTap(LayerTap, selector=signals.Tensors):
             )
         for name, leaf in self.outputs(capture):
             if isinstance(leaf, tf.Tensor) and not leaf.shape[1:].is_fully_defined():
-                raise UnwatchableError(
-                    f"tensors({name!r}): the size of its features varies "
-                    f"({leaf.shape}), so it has no place in one array; watch it by "
-                    "distwatch.activations, or give it a fixed size."
-                )
-            yield PickedSignal(f"tensor/{name}", leaf)
+                self.skip(f"tensor/{name}", _VARIES.format(leaf.shape))
+            else:
+                yield PickedSignal(f"tensor/{name}", leaf)
 
     def table_key(self, name: str) -> Any:
         return name
@@ -159,16 +153,10 @@ class UpdateTap(OptimizerTap, selector=signals.Updates):
 class GradientTap(OptimizerTap, selector=signals.Gradients):
     """Gradients before and after the replicas add theirs."""
 
-    def check(self) -> None:
-        super().check()
-        for optimizer in self.watched.subject.optimizers if self.selector.applied else ():
-            if _hides_applied(optimizer):
-                raise UnwatchableError(_HIDDEN.format(_name(optimizer)))
-
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         for path, applied, i in self.applied(capture):
             if applied.local[i] is None:
-                self.watched.unwatched[path] = "no gradient of the loss reaches it"
+                self.absent = self.watched.unwatched[path] = NO_GRADIENT
                 continue
             if self.selector.local:
                 local = applied.local[i]
@@ -177,7 +165,9 @@ class GradientTap(OptimizerTap, selector=signals.Gradients):
             if self.selector.applied:
                 reduced = applied.reduced.get(id(applied.variables[i].value))
                 if reduced is None:
-                    raise UnwatchableError(_HIDDEN.format(_name(applied.optimizer)))
+                    self.absent = _HIDDEN.format(_name(applied.optimizer))
+                    self.watched.unwatched.pass_over("gradient/*", self.absent)
+                    continue
                 prefix = "gradient_clipped" if _clips(applied.optimizer) else "gradient"
                 yield PickedSignal(f"{prefix}/{path}", _on_first_replica(reduced))
 
@@ -200,20 +190,31 @@ class LossTap(Tap, selector=signals.Loss):
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         if not capture.losses:
-            raise UnwatchableError(
-                "loss: the step does not call compute_loss of the model in its own graph, "
-                "so there is nothing to watch; in a loop of your own, hand it over by "
-                "watch.loss(...)."
-            )
+            self.request.give_up(self._why_none(capture))
         for name, loss in leaves("loss", capture.losses):
             scaled = _scaled(capture, loss)
             yield PickedSignal(name, _of_some_rows(loss, capture.data), scaled=scaled)
 
+    def _why_none(self, capture: StepCapture) -> str:
+        if where := capture.elsewhere.get(LOSS):
+            return f"it is computed inside {where}, out of reach"
+        return _NO_LOSS_LOOP if self.watched.subject.by_hand else _NO_LOSS
+
 
 _HIDDEN = (
-    "gradients: under {} Keras adds up the replicas' gradients inside a condition, where "
-    "they cannot be seen; watch distwatch.gradients(applied=False), the local ones, "
-    "whose mean over replicas is what is applied."
+    "under {} Keras adds up the replicas' gradients inside a condition, where they cannot be "
+    "seen; the local ones, distwatch.gradients(applied=False), can, and their mean over "
+    "replicas is what is applied"
+)
+_NO_LOSS = (
+    "the step does not call compute_loss of the model; have it call self.compute_loss(...)"
+)
+_NO_LOSS_LOOP = (
+    "the step does not call compute_loss of the model; hand the loss over by watch.loss(...)"
+)
+_VARIES = (
+    "the size of its features varies ({}), so it has no place in one array; watch it by "
+    "distwatch.activations, or give it a fixed size"
 )
 
 
@@ -231,13 +232,6 @@ def _of_some_rows(loss: Tensor, data: Any) -> Tensor:
     if loss.shape.rank != 0 or not batched or batched[0].shape[0]:
         return loss
     return tf.reshape(loss, [1])[: tf.minimum(tf.shape(batched[0])[0], 1)]
-
-
-def _hides_applied(optimizer: Any) -> bool:
-    return bool(
-        isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        or getattr(optimizer, "gradient_accumulation_steps", None)
-    )
 
 
 def _name(optimizer: Any) -> str:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import keras
-
 from distwatch import signals
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
@@ -18,11 +16,12 @@ from distwatch.statistics import automatic, with_row
 from distwatch.training.device.ring import StepInput, TablePlan
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.kinds import TAPS
-from distwatch.training.taps.layer_paths import places
+from distwatch.training.taps.layer_paths import OUTPUT, places
 from distwatch.training.taps.recomputation import KeptTensors
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.subject import Subject
 from distwatch.training.taps.tap import PickedSignal, Tap, Watched
+from distwatch.training.taps.unwatched import Unwatched
 
 Tensor = Any
 
@@ -35,8 +34,8 @@ class TracedPlan:
     """The signals of one step, table by table."""
 
     feeds: tuple[TablePlan, ...]
-    #: What could be watched and is not: path -> why.
-    unwatched: dict[str, str]
+    #: What could be watched, or was asked for, and is not.
+    unwatched: Unwatched
     #: The optimizer's count before the step; -1 without an optimizer.
     iteration: int = -1
     #: Whether a mean over each replica's own rows was differentiated as it is.
@@ -78,18 +77,26 @@ class Taps:
         subject: what is trained.
         config: what to watch.
         phase: in which steps.
+        lenient: pass over names that are not found in a step, too.
 
     Raises:
-        UnknownSignalError: a pattern matches nothing.
-        UnwatchableError: Keras hides what is asked for.
+        UnknownSignalError: what was named does not exist.
+        UnwatchableError: what was named cannot be watched.
         NothingToWatchError: nothing that was chosen happens in this phase.
         UnsupportedTrainingError: it cannot be resumed.
     """
 
-    def __init__(self, subject: Subject, config: WatchConfig, phase: str = TRAIN) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        config: WatchConfig,
+        phase: str = TRAIN,
+        *,
+        lenient: bool = False,
+    ) -> None:
         self.subject = subject
         self._config = config
-        self._watched = Watched(subject)
+        self._watched = Watched(subject, lenient=lenient)
         selectors = config.signals or (signals.activations(),)
         taps = [TAPS[type(selector)](selector, self._watched) for selector in selectors]
         self._taps = _in_phase(taps, phase)
@@ -97,6 +104,8 @@ class Taps:
             _check_resumable(subject)
         for tap in self._taps:
             tap.check()
+        if all(tap.hopeless for tap in self._taps):
+            raise self._nothing()
         self._capturer = StepCapturer(
             subject,
             self._watched.layers,
@@ -119,7 +128,7 @@ class Taps:
 
         Raises:
             NothingToWatchError: nothing that is to be watched happened.
-            UnwatchableError: something that was named cannot be watched.
+            UnwatchableError: what was named cannot be watched.
             ConfigError: a signal is chosen twice in the same way.
         """
         self._note_late_layers()
@@ -127,7 +136,7 @@ class Taps:
         groups = self._groups(capture, kept)
         unwatched = self._watched.unwatched
         if not groups:
-            raise NothingToWatchError(_nothing(self.subject.root, unwatched))
+            raise self._nothing()
         planned = [self._plan(number, group) for number, group in enumerate(groups)]
         self._evaluators = [
             group.tap.evaluator(group.picked, self._capturer) or kept.reader(tensors)
@@ -200,6 +209,20 @@ class Taps:
             return table
         return replace(table, window=min(table.window, _TENSOR_WINDOW))
 
+    def _nothing(self) -> NothingToWatchError:
+        unwatched = self._watched.unwatched
+        asked = " of what was asked for" if self._config.signals else ""
+        # By default nobody asked for activations.
+        known = [name for name in unwatched if asked or name not in unwatched.passed_over]
+        reasons = "".join(f"; {name}: {unwatched[name]}" for name in known)
+        remedy = "Choose others, such as distwatch.inputs(),"
+        if not asked and set(known) <= {OUTPUT}:
+            remedy = "Give it a layer with weights or a distwatch.Tracker, or name layers"
+        return NothingToWatchError(
+            f"model {self.subject.root.name!r} has nothing to watch{asked}{reasons}. "
+            f"{remedy} in signals=[...]."
+        )
+
     def _note_late_layers(self) -> None:
         known = {place.path for place in self._watched.places}
         for place in places(self.subject.root):
@@ -244,11 +267,3 @@ def _free_name(name: str, reference: str, taken: dict[str, str]) -> str:
             "all of its statistics, or another reference."
         )
     return other
-
-
-def _nothing(model: keras.layers.Layer, unwatched: dict[str, str]) -> str:
-    reasons = "".join(f"; {path}: {why}" for path, why in unwatched.items())
-    return (
-        f"model {model.name!r} has nothing to watch{reasons}. Give it a layer with "
-        "weights or a distwatch.Tracker, or name layers in signals=[...]."
-    )

@@ -10,6 +10,9 @@ import tensorflow as tf
 
 Tensor = Any
 
+#: What `StepCapture.elsewhere` calls what is no layer; no path ends so.
+OPTIMIZER, LOSS = "the optimizer/", "the loss/"
+
 
 class Call(NamedTuple):
     """One call of a layer."""
@@ -55,11 +58,22 @@ class StepCapture:
     reduced: dict[int, Tensor] = field(default_factory=dict)
     #: What gradients consist of, as optimizers are given them and as they reduce them.
     handed: list[Tensor] = field(default_factory=list)
+    #: What happened out of reach -> where: layers' paths, `OPTIMIZER` and `LOSS`.
+    elsewhere: dict[str, str] = field(default_factory=dict)
+
+    def in_reach(self, what: str) -> bool:
+        """Whether what happens now does so in the step's own graph; if not, note where."""
+        graph = current_graph()
+        if graph is not self.graph:
+            self.elsewhere.setdefault(what, _describe(graph, self.graph))
+        return graph is self.graph
 
     def add_call(self, path: str, inputs: Any, outputs: Any) -> None:
         """Store a layer's call, unless it belongs to another graph."""
         if any(self.belongs(leaf) for leaf in keras.tree.flatten(outputs)):
             self.calls.setdefault(path, []).append(Call(inputs, outputs))
+        else:
+            self.in_reach(path)
 
     def belongs(self, leaf: Any) -> bool:
         """Whether a tensor is of the step's own graph.
@@ -77,6 +91,28 @@ class StepCapture:
 def current_graph() -> Any:
     """The graph that is being traced; None in eager mode."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def _describe(graph: Any, outermost: Any) -> str:
+    """What a graph inside a step's own is of, in words."""
+    if graph is None:
+        return "a function that runs outside of the graph, such as tf.py_function"
+    while (outer := getattr(graph, "outer_graph", None)) is not outermost and hasattr(
+        outer, "outer_graph"
+    ):
+        graph = outer
+    # Of TensorFlow's private classes only the names are looked at.
+    kind = type(graph).__name__
+    if kind.startswith("Cond"):
+        return "a condition (tf.cond, or an if that AutoGraph rewrote)"
+    if kind.startswith("While"):
+        return "a loop (tf.while_loop, or a loop that AutoGraph rewrote)"
+    if outermost is None:
+        return (
+            "a tf.function within a step that runs eagerly (take @tf.function off it, or put "
+            "it around the whole watched step)"
+        )
+    return "a tf.function of its own (take @tf.function off it: the step is compiled anyway)"
 
 
 def compiled_by_xla() -> bool:

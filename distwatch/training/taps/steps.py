@@ -26,6 +26,7 @@ class Steps:
         recorder: makes, from the signals of the first step, the recorder that takes the
             tensors of every step; None to record nothing.
         failed: called with an error in the watching of a step; it may raise.
+        started: called when a step was done while it was captured: in eager mode.
     """
 
     def __init__(
@@ -33,10 +34,14 @@ class Steps:
         taps: Taps,
         recorder: Callable[[TracedPlan], Recorder | None],
         failed: Callable[[Exception], None],
+        started: Callable[[], None] = lambda: None,
     ) -> None:
         self._taps = taps
         self._make_recorder = recorder
         self._failed = failed
+        self._started = started
+        #: An error that waits until variables have their values.
+        self._withheld: Exception | None = None
         self._plan: TracedPlan | None = None
         self._recorder: Recorder | None = None
         self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -61,16 +66,26 @@ class Steps:
         except Exception as error:
             # TensorFlow traces a step once more if variables were made in it, and gives
             # them their values in between; without that they would be useless for ever.
+            self._withheld = error
             if not self._taps.subject.is_being_made():
-                self._failed(error)
+                self.check()
             return []
+        self._withheld = None
         return given
+
+    def check(self) -> None:
+        """Report an error that was withheld, if no further trace has repeated it."""
+        error, self._withheld = self._withheld, None
+        if error is not None:
+            self._failed(error)
 
     def record(self, given: TracedTensors) -> None:
         """Record these tensors, in the graph that the step is in."""
         try:
             if self._recorder is not None and given:
                 self._recorder.record(self._taps.fed(given), self._iteration())
+            if tf.executing_eagerly():
+                self._started()
         except Exception as error:
             self._failed(error)
 

@@ -19,12 +19,19 @@ class Subject:
         root: what stands above all layers.
         models: what computes losses.
         optimizers: each captured at its ``apply``.
+        by_hand: whether a loop of the user's own trains it, rather than ``fit``.
     """
 
     def __init__(
-        self, root: keras.layers.Layer, models: Sequence[Any], optimizers: Iterable[Any]
+        self,
+        root: keras.layers.Layer,
+        models: Sequence[Any],
+        optimizers: Iterable[Any],
+        *,
+        by_hand: bool = False,
     ) -> None:
         self.root = root
+        self.by_hand = by_hand
         self.models = tuple(models)
         self.optimizers = tuple({id(each): each for each in optimizers}.values())
         #: The one that counts the steps; `count_by` chooses it.
@@ -102,14 +109,15 @@ def of_loop(models: Any, optimizers: Any) -> Subject:
     if not listed:
         raise ConfigError("watching(model): give a keras.Model, or a list of them.")
     if len(listed) == 1:
-        return Subject(listed[0], listed, chosen or of_model(listed[0]).optimizers)
+        chosen = chosen or list(of_model(listed[0]).optimizers)
+        return Subject(listed[0], listed, chosen, by_hand=True)
     names = [model.name for model in listed]
     if len(set(names)) < len(names):
         raise ConfigError(
             f"watching(models): their names are {names}; give each a name of its own, by "
             "which its signals are called."
         )
-    return Subject(_SideBySide(listed), listed, chosen)
+    return Subject(_SideBySide(listed), listed, chosen, by_hand=True)
 
 
 def _listed(given: Any, kind: Any, word: str) -> list[Any]:

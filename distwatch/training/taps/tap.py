@@ -20,8 +20,9 @@ from distwatch.training.taps.layer_paths import (
     places,
     weight_paths,
 )
-from distwatch.training.taps.step_capture import Applied, Call, StepCapture
+from distwatch.training.taps.step_capture import OPTIMIZER, Applied, Call, StepCapture
 from distwatch.training.taps.subject import Subject
+from distwatch.training.taps.unwatched import Request, Unwatched
 
 Tensor = Any
 
@@ -45,13 +46,14 @@ class Watched:
 
     Args:
         subject: what is trained.
+        lenient: names that find nothing are passed over.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, *, lenient: bool = False) -> None:
         self.subject = subject
         self.model = subject.root
-        #: What could be watched and is not: path -> why.
-        self.unwatched: dict[str, str] = {}
+        #: What could be watched, or was asked for, and is not: name -> why.
+        self.unwatched = Unwatched(lenient=lenient)
         self.places = places(subject.root)
         #: Layers inside a loop are out of reach.
         self.layers = [place for place in self.places if not place.in_loop]
@@ -67,6 +69,10 @@ class Tap(ABC):
 
     #: The phases in which its signals exist.
     phases: ClassVar[tuple[str, ...]] = (TRAIN, TRAIN_ON_BATCH)
+    #: Further words that patterns may begin with, besides those of the selector.
+    prefixes: ClassVar[tuple[str, ...]] = ()
+    #: Why there may be nothing of what is asked for, as far as it is known.
+    absent: str = "the step has nothing of the kind"
     #: Whether weights are read around the optimizer's step, which is not free.
     observes_optimizer: ClassVar[bool] = False
     #: Whether it computes its signals itself, from tensors of the step as examples.
@@ -79,13 +85,21 @@ class Tap(ABC):
     def __init__(self, selector: Any, watched: Watched) -> None:
         self.selector = selector
         self.watched = watched
+        #: Whether it is known before any step that there is nothing to watch.
+        self.hopeless = False
+        prefixes = (*self.prefixes, *selector.prefixes)
+        self.request = Request(selector, prefixes, watched.unwatched, self.paths)
+
+    def paths(self) -> list[str]:
+        """The paths that patterns choose from."""
+        return []
 
     def check(self) -> None:  # noqa: B027 - most kinds have nothing to refuse
         """Refuse, before the first step, what is known to be impossible.
 
         Raises:
-            UnknownSignalError: a pattern matches nothing.
-            UnwatchableError: Keras hides what is asked for.
+            UnknownSignalError: what was named does not exist.
+            UnwatchableError: what was named cannot be watched.
         """
 
     @abstractmethod
@@ -93,28 +107,39 @@ class Tap(ABC):
         """The signals that the selector chooses, in the order of the model.
 
         Raises:
-            UnknownSignalError: a pattern matches nothing.
-            UnwatchableError: what is asked for did not happen in the step.
+            UnknownSignalError: what was named does not exist.
+            UnwatchableError: what was named cannot be watched.
         """
 
     def pick(self, capture: StepCapture) -> Iterator[PickedSignal]:
-        """Those of them that can be watched.
+        """Those of them that can be watched; what is asked for in vain is passed over.
 
         Raises:
-            UnknownSignalError: a pattern matches nothing.
-            UnwatchableError: something that was named cannot be watched.
+            UnknownSignalError: what was named does not exist.
+            UnwatchableError: what was named cannot be watched, or is not in the step.
         """
+        found = []
         for picked in self.find(capture):
             why = _unwatchable(picked.tensor)
             if why is None:
+                found.append(picked.name)
                 yield picked
-            elif self.selector.chosen is None:
-                self.watched.unwatched[picked.name.partition("/")[2] or picked.name] = why
             else:
-                raise UnwatchableError(
-                    f"{picked.name!r} was asked for but cannot be watched: {why}. "
-                    "Choose others, or leave the pattern out to pass over it."
-                )
+                self.skip(picked.name, why)
+        self.request.settle(found, self.absent)
+
+    def skip(self, name: str, why: str) -> None:
+        """Pass over a signal.
+
+        Raises:
+            UnwatchableError: it was named.
+        """
+        if self.request.names(name):
+            raise UnwatchableError(
+                f"{name!r} was asked for but cannot be watched: {why}. Choose others, or "
+                "leave the pattern out to pass over it."
+            )
+        self.watched.unwatched[name.partition("/")[2] or name] = why
 
     def table_key(self, name: str) -> Any:
         """Signals of different keys are in different tables."""
@@ -138,6 +163,12 @@ TAPS: dict[type[Selector], type[Tap]] = {}
 class LayerTap(Tap):
     """A tap whose patterns are over layer paths."""
 
+    prefixes = ("activation",)
+    absent = "not called in the step's own graph"
+
+    def paths(self) -> list[str]:
+        return [place.path for place in self.watched.layers]
+
     def check(self) -> None:
         if self.selector.chosen is not None:
             self.chosen_layers()
@@ -147,9 +178,15 @@ class LayerTap(Tap):
         layers = self.watched.layers
         if self.selector.chosen is None:
             return [place for place in layers if id(place.layer) in self._usual_layers()]
-        prefixes = ("activation", *self.selector.prefixes)
-        paths = [place.path for place in layers]
-        named = set(matching(self.selector.chosen, paths, prefixes=prefixes))
+        prefixes = (*self.prefixes, *self.selector.prefixes)
+        named = set(
+            matching(
+                self.selector.chosen,
+                self.paths(),
+                prefixes=prefixes,
+                pass_over=self.request.pass_over,
+            )
+        )
         return [place for place in layers if place.path in named]
 
     def _usual_layers(self) -> set[int]:
@@ -159,15 +196,31 @@ class LayerTap(Tap):
                 self.watched.unwatched[place.path] = "frozen: name it to watch"
         return usual
 
+    def calls(self, place: Place, capture: StepCapture) -> list[Call]:
+        """The calls of a layer; where there are none it is listed why."""
+        calls = capture.calls.get(place.path, [])
+        if not calls:
+            where = capture.elsewhere.get(place.path)
+            # A later step may call again what it traced in the first.
+            self.watched.unwatched.setdefault(
+                place.path, _CALLED_ELSEWHERE.format(where) if where else LayerTap.absent
+            )
+        return calls
+
     def outputs(self, capture: StepCapture) -> Iterator[tuple[str, Any]]:
         """Name -> tensor of everything that the chosen layers put out."""
         for place in self.chosen_layers():
-            calls: list[Call] = capture.calls.get(place.path, [])
+            calls = self.calls(place, capture)
             yield from leaves(place.path, [call.outputs for call in calls])
 
 
 class WeightTap(Tap):
     """A tap whose patterns are over variable paths."""
+
+    absent = "the step has no such weight"
+
+    def paths(self) -> list[str]:
+        return list(weight_paths(self.watched.model))
 
     def check(self) -> None:
         if self.watched.model.built:
@@ -179,7 +232,11 @@ class WeightTap(Tap):
         if self.selector.chosen is None:
             return named
         paths = matching(
-            self.selector.chosen, list(named), prefixes=self.selector.prefixes, of="weight"
+            self.selector.chosen,
+            list(named),
+            prefixes=self.selector.prefixes,
+            of="weight",
+            pass_over=self.request.pass_over,
         )
         return {path: named[path] for path in paths}
 
@@ -188,23 +245,25 @@ class OptimizerTap(WeightTap):
     """A tap of what an optimizer is given, or does."""
 
     observes_optimizer = True
+    absent = "no optimizer is given it in the step"
 
     def check(self) -> None:
-        if not self.watched.subject.optimizers:
-            raise UnwatchableError(f"{self.selector.kind}: the model has no optimizer.")
         super().check()
+        if not self.watched.subject.optimizers:
+            self.hopeless = True
+            self.request.give_up("the model has no optimizer")
 
     def applied(self, capture: StepCapture) -> Iterator[tuple[str, Applied, int]]:
         """The variables that the optimizer was given: path, what it did, position.
 
         Raises:
-            UnwatchableError: no known optimizer was applied in the step.
+            UnwatchableError: something was named, and no known optimizer was applied.
         """
         if not capture.applied:
-            raise UnwatchableError(
-                f"{self.selector.kind}: the train step does not call the apply method of an "
-                "optimizer that is known, so there is nothing to watch."
-            )
+            where = capture.elsewhere.get(OPTIMIZER)
+            self.absent = _APPLIED_ELSEWHERE.format(where) if where else _NOT_APPLIED
+            self.request.give_up(self.absent)
+            return
         path_of = {id(variable): path for path, variable in self.chosen_weights().items()}
         times: Counter[int] = Counter()
         for applied in capture.applied:
@@ -214,6 +273,16 @@ class OptimizerTap(WeightTap):
                     times[id(variable)] += 1
                     again = f"#{number}" if number else ""
                     yield path_of[id(variable)] + again, applied, i
+
+
+_CALLED_ELSEWHERE = "called inside {}, out of reach"
+_NOT_APPLIED = (
+    "the train step does not call the apply method of an optimizer that is known: one that "
+    "the model was compiled with or has as an attribute, or that watching was given"
+)
+_APPLIED_ELSEWHERE = (
+    "the optimizer is applied inside {}, out of reach; distwatch.weights() shows what it did"
+)
 
 
 def _unwatchable(leaf: Any) -> str | None:

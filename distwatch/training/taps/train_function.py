@@ -14,7 +14,7 @@ of every variable while the reference's number of rows changes from batch to bat
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -42,6 +42,8 @@ class WatchedFunction:
         phase: which of its functions.
         steps: captures and records.
         done: called, in the phase "train_on_batch", after each batch.
+        expected: whether a batch is one of those that are to be recorded; others go to the
+            function that the model had.
     """
 
     def __init__(
@@ -51,17 +53,24 @@ class WatchedFunction:
         steps: Steps,
         *,
         done: Callable[[], None] | None = None,
+        expected: Callable[[], bool] = lambda: True,
     ) -> None:
         self._model = model
         self._phase = phase
         self._steps = steps
         self._done = done
+        self._expected = expected
+        #: Whether its call of ``fit`` is under way.
+        self.begun = False
         #: The model's attribute that holds the function.
         self._step_name, self.name, self._maker = _NAMES[phase]
         self._step = getattr(model, self._step_name)
         self._made: Any = None
         self._forward = self._capture
-        if model.jit_compile and not model.run_eagerly:
+        if below := self._beside():
+            # Its step is watched, too, and compiled in there if at all.
+            self._step = below._watched_step
+        elif model.jit_compile and not model.run_eagerly:
             self._forward = tf.function(
                 self._capture, jit_compile=True, reduce_retracing=True, autograph=False
             )
@@ -79,30 +88,50 @@ class WatchedFunction:
     @property
     def in_place(self) -> bool:
         """Whether the model still uses the watched function."""
-        return getattr(self._model, self.name) is self._installed
+        return self in self._stack()
 
     def remove(self) -> None:
         """Put the model's own function back."""
-        if self.in_place:
+        stack = list(self._stack())
+        if self in stack[:1]:
             setattr(self._model, self.name, self._kept)
+        elif self in stack:
+            stack[stack.index(self) - 1]._kept = self._kept
         self._steps.forget_graphs()
+
+    def _stack(self) -> Iterator[WatchedFunction]:
+        """The watched functions of the model in this place, the last one first."""
+        function = getattr(self._model, self.name)
+        while isinstance(watched := getattr(function, "__self__", None), WatchedFunction):
+            yield watched
+            function = watched._kept
+
+    def _beside(self) -> WatchedFunction | None:
+        """Another Watch's function of the same call and phase."""
+        same = (each for each in self._stack() if each._phase == self._phase)
+        return next((each for each in same if not each.begun), None)
 
     def _call(self, iterator: Any) -> Any:
         # Keras gives what train_on_batch and test_on_batch work on as a generator, and
         # what fit and evaluate work on as an iterator of a dataset.
         by_hand = isinstance(iterator, types.GeneratorType)
-        if by_hand is not (self._phase == TRAIN_ON_BATCH):
+        if by_hand is not (self._phase == TRAIN_ON_BATCH) or not self._expected():
             return self._unwatched()(iterator)
         result = self._watched(iterator)
+        self._steps.check()
         if self._done is not None:
             self._done()
         return result
 
     def _predict(self, data: Any) -> Any:
+        if not self._expected():
+            return self._unwatched()(data)
         # This function asks for the model's step anew whenever it is traced.
         self._model.__dict__[self._step_name] = self._watched_step
         try:
-            return self._watched(data)
+            result = self._watched(data)
+            self._steps.check()
+            return result
         finally:
             restore(self._model, self._step_name, self._own_step)
 
