@@ -19,6 +19,10 @@ Ints = npt.NDArray[np.int64]
 TRAIN, TEST, PREDICT, TRAIN_ON_BATCH = PHASES = ("train", "test", "predict", "train_on_batch")
 
 
+#: Why a trainable variable has no gradient that could be watched: it is None.
+NO_GRADIENT = "no gradient of the loss reaches it"
+
+
 @dataclass(frozen=True)
 class TensorLayout:
     """How a table stores raw deltas: their feature dims, reduction over replicas and dtype."""

@@ -251,7 +251,7 @@ class Run:
         Args:
             digest: that of the run, where its blocks were read already.
         """
-        found = (digest or self.digest()).findings(lost=self.lost)
+        found = (digest or self.digest()).findings(lost=self.lost, ended=self.ended)
         return ordered([*found, *self._stopped(), *self._thinned_out()])
 
     def verify(self) -> list[Damage]:

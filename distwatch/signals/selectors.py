@@ -47,10 +47,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Signal:
-    """One watched thing: its name in the store and what its delta is measured against."""
+    """One watched thing: its name in the store and what its delta is measured against.
+
+    What else is known of it is None where it is not, as in older stores.
+    """
 
     name: str
     reference: str = "previous"
+    #: Its place among all that layers put out, in the order in which a step calls them.
+    order: int | None = field(default=None, compare=False)
+    #: Whether the replicas hold copies of one variable, which are equal at all times; if
+    #: not, each has a value of its own.
+    copied: bool | None = field(default=None, compare=False)
+    #: Whether the layer that puts it out has weights that are trained; None without any.
+    trained: bool | None = field(default=None, compare=False)
 
 
 def histogram(

@@ -33,6 +33,7 @@ from distwatch.statistics.registered import (
     requested,
 )
 from distwatch.statistics.row import ROW, Product, Row, with_row
+from distwatch.statistics.units import Units
 from distwatch.statistics.usual import (
     SPREAD,
     BasicSums,
@@ -67,6 +68,7 @@ __all__ = [
     "Row",
     "Statistic",
     "Summed",
+    "Units",
     "Value",
     "Values",
     "automatic",

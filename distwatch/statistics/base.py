@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -160,6 +160,10 @@ class Statistic(ABC, Generic[State]):
     @abstractmethod
     def observe(self, seen: Observation) -> State:
         """The state of one array of values, of any shape."""
+
+    def observe_each(self, seen: Sequence[Observation]) -> list[State]:
+        """The states of several arrays, for a statistic that can look at them together."""
+        return [self.observe(each) for each in seen]
 
     def merge(self, a: State, b: State) -> State:
         """The state of the values of ``a`` and of ``b`` together."""

@@ -175,6 +175,10 @@ class SignalEntry(_Model):
 
     name: Name
     reference: Name
+    # Runs from before these were recorded do not have them.
+    order: Count | None = None
+    copied: bool | None = None
+    trained: bool | None = None
 
 
 class TensorEntry(_Model):
@@ -217,7 +221,7 @@ class TableAttributes(_Model):
         kept = self.tensor
         table = Table(
             name=name,
-            signals=tuple(Signal(each.name, each.reference) for each in self.signals),
+            signals=tuple(Signal(**each.model_dump()) for each in self.signals),
             schedule=self.schedule,
             window=self.window,
             statistic=from_spec(self.statistics),

@@ -50,11 +50,11 @@ class StepCapturer:
         patches += [
             InstancePatch(m, "compute_loss", self._capture_loss) for m in subject.models
         ]
-        # Weights are read around the optimizer, which is not free: only if asked for.
-        for each in subject.optimizers if optimizers else ():
-            around = functools.partial(self._capture_optimizer, each)
-            patches.append(InstancePatch(each, "apply", around))
-            if hasattr(each, _REDUCTION):
+        for each in subject.optimizers:
+            # Weights are read around the optimizer, which is not free: only if asked for.
+            capture = self._capture_optimizer if optimizers else self._note_gradients
+            patches.append(InstancePatch(each, "apply", functools.partial(capture, each)))
+            if optimizers and hasattr(each, _REDUCTION):
                 patches.append(InstancePatch(each, _REDUCTION, self._capture_reduction))
         self._patches = InstancePatches(patches)
 
@@ -94,6 +94,7 @@ class StepCapturer:
             return original(grads, trainable_variables)
         grads = list(grads)
         variables = list(trainable_variables or optimizer._trainable_variables)
+        self._current.note_gradients(grads, variables)
         # Read before: applying may change the scale.
         factor = _unscaling(optimizer)
         local = [None if g is None else dense(g) * factor(g) for g in grads]
@@ -105,6 +106,15 @@ class StepCapturer:
             Applied(optimizer, variables, local, before, after, reduced)
         )
         return result
+
+    def _note_gradients(
+        self, optimizer: Any, original: Any, /, grads: Any, trainable_variables: Any = None
+    ) -> Any:
+        grads = list(grads)
+        if self._current is not None:
+            variables = list(trainable_variables or optimizer._trainable_variables)
+            self._current.note_gradients(grads, variables)
+        return original(grads, trainable_variables)
 
     def _capture_reduction(self, original: Any, /, grads_and_vars: Any) -> Any:
         reduced = list(original(grads_and_vars))

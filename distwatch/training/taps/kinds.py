@@ -17,7 +17,7 @@ from distwatch.errors import UnwatchableError
 from distwatch.records import PHASES, PREDICT, TensorLayout
 from distwatch.training.strategies import facts_of, replica_id
 from distwatch.training.taps.capturing import StepCapturer, value_of
-from distwatch.training.taps.layer_paths import leaves, parts
+from distwatch.training.taps.layer_paths import copied_weights, leaves, parts
 from distwatch.training.taps.probing import evaluator
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.tap import (
@@ -44,11 +44,15 @@ class ActivationTap(LayerTap, selector=signals.Activations):
             calls = capture.calls.get(place.path, [])
             if not calls:
                 self.watched.unwatched[place.path] = "not called in the step's own graph"
+            layer = place.layer
+            trained = bool(layer.trainable_weights) if layer.weights else None
             if self.selector.outputs:
                 reference = place.inputs_reference
                 values = [c.inputs if reference else c.outputs for c in calls]
                 for name, leaf in leaves(place.path, values):
-                    yield PickedSignal(f"activation/{name}", leaf, reference=reference)
+                    yield PickedSignal(
+                        f"activation/{name}", leaf, reference=reference, trained=trained
+                    )
             if self.selector.inputs:
                 for name, leaf in leaves(place.path, [call.inputs for call in calls]):
                     yield PickedSignal(f"activation_input/{name}", leaf)
@@ -103,8 +107,10 @@ class ChosenWeightTap(WeightTap, selector=signals.Weights):
     """Weights as the step left them."""
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        copied = copied_weights(self.watched.model)
         for path, variable in self.chosen_weights().items():
-            yield PickedSignal(f"weight/{path}", value_of(variable))
+            value = value_of(variable)
+            yield PickedSignal(f"weight/{path}", value, copied=id(variable) in copied)
 
 
 class UpdateTap(OptimizerTap, selector=signals.Updates):
@@ -113,7 +119,8 @@ class UpdateTap(OptimizerTap, selector=signals.Updates):
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         for path, applied, i in self.applied(capture):
             before = applied.before[i]
-            yield PickedSignal(f"update/{path}", applied.after[i] - before, companion=before)
+            update = applied.after[i] - before
+            yield PickedSignal(f"update/{path}", update, companion=before, copied=True)
 
 
 class GradientTap(OptimizerTap, selector=signals.Gradients):
@@ -128,7 +135,6 @@ class GradientTap(OptimizerTap, selector=signals.Gradients):
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         for path, applied, i in self.applied(capture):
             if applied.local[i] is None:
-                self.watched.unwatched[path] = "no gradient of the loss reaches it"
                 continue
             if self.selector.local:
                 yield PickedSignal(f"gradient_local/{path}", applied.local[i])

@@ -12,13 +12,13 @@ import keras
 from distwatch import signals
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
-from distwatch.records import TRAIN, Table, fitting
+from distwatch.records import NO_GRADIENT, TRAIN, Table, fitting
 from distwatch.signals import Signal
 from distwatch.statistics import automatic, with_row
 from distwatch.training.device.ring import StepInput, TablePlan
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.kinds import TAPS
-from distwatch.training.taps.layer_paths import places
+from distwatch.training.taps.layer_paths import places, weight_paths
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.subject import Subject
 from distwatch.training.taps.tap import PickedSignal, Tap, Watched
@@ -117,6 +117,7 @@ class Taps:
             ConfigError: a signal is chosen twice in the same way.
         """
         self._note_late_layers()
+        self._note_missing_gradients(capture)
         groups = self._groups(capture)
         unwatched = self._watched.unwatched
         if not groups:
@@ -148,7 +149,15 @@ class Taps:
                 key = (id(schedule), statistics, tap.table_key(name))
                 group = groups.setdefault(key, _Group(tap, schedule, statistics))
                 group.picked.append(picked)
-                group.signals.append(Signal(name, reference))
+                group.signals.append(
+                    Signal(
+                        name,
+                        reference,
+                        order=capture.order_of(picked.tensor),
+                        copied=picked.copied,
+                        trained=picked.trained,
+                    )
+                )
         return list(groups.values())
 
     def _plan(
@@ -189,6 +198,13 @@ class Taps:
         for place in places(self.subject.root):
             if place.path not in known:
                 self._watched.unwatched[place.path] = _LATE
+
+    def _note_missing_gradients(self, capture: StepCapture) -> None:
+        missing = {each for each, has in capture.has_gradient.items() if not has}
+        if missing:
+            for path, variable in weight_paths(self.subject.root).items():
+                if id(variable) in missing:
+                    self._watched.unwatched[path] = NO_GRADIENT
 
 
 def _in_phase(taps: list[Tap], phase: str) -> list[Tap]:

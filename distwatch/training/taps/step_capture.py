@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -46,11 +47,28 @@ class StepCapture:
     losses: list[Tensor] = field(default_factory=list)
     #: Gradients after a reduction, until the optimizer is done with them.
     reduced: dict[int, Tensor] = field(default_factory=dict)
+    #: Whether an optimizer was given a gradient: id of a Keras variable -> that.
+    has_gradient: dict[int, bool] = field(default_factory=dict)
+    #: Tensor, by its id -> its place among all that layers put out.
+    _order: dict[int, int] = field(default_factory=dict)
 
     def add_call(self, path: str, inputs: Any, outputs: Any) -> None:
         """Store a layer's call, unless it belongs to another graph."""
         if any(self.belongs(leaf) for leaf in keras.tree.flatten(outputs)):
             self.calls.setdefault(path, []).append(Call(inputs, outputs))
+            for leaf in keras.tree.flatten(outputs):
+                # A layer that hands on what an inner one put out is not its origin.
+                self._order.setdefault(id(leaf), len(self._order))
+
+    def note_gradients(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Note which variables an optimizer is given a gradient of, and which with None."""
+        for gradient, variable in zip(gradients, variables, strict=False):
+            before = self.has_gradient.get(id(variable), False)
+            self.has_gradient[id(variable)] = before or gradient is not None
+
+    def order_of(self, tensor: Tensor) -> int | None:
+        """The place of a tensor among all that layers put out; None if none did."""
+        return self._order.get(id(tensor))
 
     def belongs(self, leaf: Any) -> bool:
         """Whether a tensor is of the step's own graph.

@@ -34,6 +34,9 @@ class PickedSignal(NamedTuple):
     companion: Tensor | None = None
     #: What the tapped layer itself wants to be measured against.
     reference: str | None = None
+    #: See `distwatch.signals.Signal`.
+    copied: bool | None = None
+    trained: bool | None = None
 
 
 class Watched:

@@ -1,0 +1,82 @@
+"""What explains what: a finding that follows from another one is told as a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from distwatch.findings.findings import WARNING, Finding
+
+#: Whether the first finding explains the second.
+Explains = Callable[[Finding, Finding], bool]
+
+#: What is a matter of arithmetic on rows, and means nothing once they hold NaN.
+_OF_VALUES = ("dead", "no_gradient", "update_ratio", "spike")
+
+
+def _later(cause: Finding, other: Finding) -> bool:
+    return cause.step is not None and other.step is not None and other.step >= cause.step
+
+
+def _whole_layer(cause: Finding, other: Finding) -> bool:
+    """A layer without gradient: what it does not learn from is not changed, either."""
+    unchanged = other.kind == "no_gradient" or "not changed" in other.brief
+    return cause.severity == WARNING and unchanged and _later(cause, other)
+
+
+def _same_variables(cause: Finding, other: Finding) -> bool:
+    """All that the other says is said of variables that the cause is about."""
+    about = {_path(name) for name in (cause.signal, *cause.others) if name}
+    also = {_path(name) for name in (other.signal, *other.others) if name}
+    return also <= about and (other.kind == "no_gradient" or "not changed" in other.brief)
+
+
+def _path(name: str) -> str:
+    kinds = ("gradient_local", "gradient", "gradient_clipped", "update", "weight")
+    kind, _, rest = name.partition("/")
+    return rest if kind in kinds else name
+
+
+def _unequal_inputs(cause: Finding, other: Finding) -> bool:
+    """Whether replicas are given different data: then all else may differ between them."""
+    return cause.replica is None or other.replica == cause.replica
+
+
+#: Cause, what may follow from it, and whether it does; the first that explains it has it.
+_EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
+    ("not_finite", _OF_VALUES, _later),
+    ("without_gradient", ("no_gradient", "update_ratio"), _same_variables),
+    ("dead", ("no_gradient", "update_ratio"), _whole_layer),
+    ("no_gradient", ("update_ratio",), _same_variables),
+    ("skewed_inputs", ("odd_replica", "replicas_differ"), _unequal_inputs),
+    ("copies_differ", ("odd_replica", "replicas_differ"), lambda cause, other: True),
+)
+
+
+def folded(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings without those that follow from others, which say so."""
+    follows: dict[int, list[Finding]] = {}
+    explained: set[int] = set()
+    for kind, kinds, explains in _EXPLAINS:
+        causes = [i for i, each in enumerate(findings) if each.kind == kind]
+        for i, other in enumerate(findings):
+            cause = next((c for c in causes if c != i and explains(findings[c], other)), None)
+            if other.kind in kinds and cause is not None and i not in explained:
+                explained.add(i)
+                follows.setdefault(cause, []).append(other)
+    return [
+        _with(each, _all_of(i, follows))
+        for i, each in enumerate(findings)
+        if i not in explained
+    ]
+
+
+def _all_of(cause: int, follows: dict[int, list[Finding]]) -> tuple[Finding, ...]:
+    return tuple(follows.get(cause, ()))
+
+
+def _with(cause: Finding, follows: tuple[Finding, ...]) -> Finding:
+    if not follows:
+        return cause
+    said = "; ".join(each.brief for each in follows)
+    return replace(cause, text=f"{cause.text} It explains: {said}.", follows=follows)

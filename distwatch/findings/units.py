@@ -1,0 +1,163 @@
+"""Layers whose units are dead or saturated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.tables import Recorded, TableDigest
+from distwatch.text import counted
+
+#: With fewer rows nothing is concluded from the last part of a run.
+ROWS = 8
+
+#: From this share of its units on a layer is warned of: "you may find that as much as 40% of
+#: your network can be dead" where the learning rate is too high (A. Karpathy, notes of
+#: Stanford's CS231n, "ReLU").
+_MANY_UNITS = 0.4
+
+#: Where the units are not counted (in older stores): shares of elements that stay exactly as
+#: they are, or are exactly zero. Of a ReLU layer about half are zero (K. He et al., "Delving
+#: Deep into Rectifiers", 2015), and so a quarter to a half unchanged; units that are zero for
+#: every example learn no more (A. L. Maas et al., "Rectifier Nonlinearities Improve Neural
+#: Network Acoustic Models", 2013). More zeros of values are tolerated, since dropout and
+#: pooling cause some.
+_UNCHANGED, _ZERO = 0.6, 0.85
+#: From this share on hardly any unit of the layer is alive.
+_DEAD = 0.95
+
+
+class _Dead(NamedTuple):
+    """A signal whose units, or some of them, tell nothing."""
+
+    share: float
+    signal: str
+    step: int
+    #: What is so of how many units, or of which share of elements.
+    what: str
+    severity: str
+    advice: str
+
+
+def dead(run: Recorded) -> list[Finding]:
+    """Layers of which units are the same for every example, in the last part."""
+    found = [each for table in run.tables for each in _dead_of(run, table)]
+    found.sort(key=lambda each: (each.severity != WARNING, -each.share))
+    if not found:
+        return []
+    most = found[0]
+    others = tuple(each.signal for each in found[1:])
+    among = f" (and of {counted(len(others), 'more signal')} a smaller share)" if others else ""
+    brief = f"{most.what}{among} from step {most.step} on"
+    text = f"{brief}: {most.advice}"
+    return [Finding("dead", most.severity, text, most.signal, most.step, None, others, brief)]
+
+
+def _dead_of(run: Recorded, table: TableDigest) -> Iterator[_Dead]:
+    if table.steps < ROWS:
+        return
+    for i, name in enumerate(table.table.names):
+        if name.startswith("activation/"):
+            known = table.has_units and table.timeline.in_last_part("unit_steps")[i] >= ROWS
+            found = _by_units(table, i) if known else _by_elements(run, table, i)
+            if found is not None:
+                yield found
+
+
+def _by_units(table: TableDigest, i: int) -> _Dead | None:
+    """From the numbers of units that are the same for a whole batch."""
+    line, signal = table.timeline, table.table.signals[i]
+    steps, units, zero, same, squares = (
+        float(line.in_last_part(name)[i])
+        for name in ("unit_steps", "units", "zero_units", "constant_units", "constant_squares")
+    )
+    units /= steps
+    lasting = _lasting(units, same / steps, squares / steps)
+    since, highest = since_last_part(table), 0.0
+    if table.units is not None:
+        highest = table.units.highest(i, since)
+        number = min(math.ceil(highest * units - 1e-6), lasting)
+        since, _ = table.units.at_least(i, number / units)
+    if number < 1:
+        return None
+    all_zero = zero >= 0.5 * same
+    what = f"{number} of {units:.0f} units of {signal.name} were "
+    what += "zero for the whole batch" if all_zero else "the same for every example"
+    many = number >= _MANY_UNITS * units and signal.trained is not False
+    if units == 1 and not all_zero:
+        advice = "one unit that is always the same; after a softmax it is always 1."
+    elif all_zero:
+        advice = (
+            "they may be dead. A lower learning rate, or an activation that lets some gradient "
+            "through below zero, may help."
+        )
+    else:
+        advice = (
+            "they may be saturated, or the examples equal. A lower learning rate, or inputs "
+            "and weights of smaller size, may help."
+        )
+    return _Dead(number / units, signal.name, since, what, WARNING if many else NOTE, advice)
+
+
+def _lasting(units: float, mean: float, squares: float) -> int:
+    """How many units are constant at every step, when others are at some by chance.
+
+    If each of the others is constant at a step with the same probability p, the number of
+    all that are has the mean d + (units - d) p and the variance (units - d) p (1 - p), from
+    which d follows. Where they differ from each other this is an upper bound.
+    """
+    variance = max(squares - mean**2, 0.0)
+    free = units - mean
+    if free <= variance:
+        return round(mean) if free <= 0 else 0
+    return max(round(mean - free * variance / (free - variance)), 0)
+
+
+def _by_elements(run: Recorded, table: TableDigest, i: int) -> _Dead | None:
+    """From the share of elements that are zero, or did not change."""
+    signal, share = table.table.signals[i], float(share_of_zeros(table)[i])
+    of_values = signal.reference == "none"
+    least = _ZERO if of_values else _UNCHANGED
+    if not share >= least:
+        return None
+    if not of_values and not _something_changes(run):
+        return None
+    since = since_last_part(table)
+    # At single steps it may be somewhat smaller than on average.
+    if (held := table.zeros.highest(i, since)) >= least:
+        since, _ = table.zeros.at_least(i, held)
+    what = (
+        f"{percent(share)} of the elements of {signal.name} "
+        f"{'were exactly zero' if of_values else 'did not change at all'}"
+    )
+    advice = (
+        "up to that share of its units may be dead or saturated. A lower learning rate or a "
+        "leaky activation may help."
+    )
+    return _Dead(share, signal.name, since, what, WARNING if share >= _DEAD else NOTE, advice)
+
+
+def _something_changes(run: Recorded) -> bool:
+    """Whether batches are known to change: of one batch a frozen layer puts out the same."""
+    return any(table.batches is not None and table.batches.changed for table in run.tables)
+
+
+def share_of_zeros(table: TableDigest) -> np.ndarray:
+    """Which share of the elements is exactly zero in the last part: shape (signal,)."""
+    zeros, count = map(table.timeline.in_last_part, ("zeros", "count"))
+    enough = (count > 0) & (table.steps >= ROWS)
+    return np.where(enough, zeros / np.maximum(count, 1.0), np.nan)
+
+
+def since_last_part(table: TableDigest) -> int:
+    """The first step of the last part."""
+    return int(table.timeline.first_step[table.timeline.last_part])
+
+
+def percent(share: float) -> str:
+    """A share in words; less than all is never rounded to 100%."""
+    return "All" if share == 1.0 else f"{min(100 * share, 99.9):.3g}%"
