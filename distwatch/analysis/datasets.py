@@ -11,7 +11,7 @@ import xarray as xr
 
 from distwatch.errors import ConfigError
 from distwatch.records import Floats, replica_spread
-from distwatch.statistics import ROW, SPREAD
+from distwatch.statistics import SPREAD, automatic, with_row
 from distwatch.store.joining import ReadableTable
 from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor
 from distwatch.store.schema import COORDINATES
@@ -75,7 +75,8 @@ def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
     steps = dict.fromkeys(COORDINATES, np.zeros(0, np.int64))
     coordinates = _coordinates(steps, (), None if merged else replicas)
     shape = (0, 0) if merged else (0, len(replicas), 0)
-    values = (*ROW.values, SPREAD) if merged else ROW.values
+    usual = with_row(automatic()).values
+    values = (*usual, SPREAD) if merged else usual
     variables = {value.name: (_dims(merged), np.zeros(shape)) for value in values}
     return xr.Dataset(variables, coordinates)
 

@@ -142,9 +142,10 @@ class Run:
 
         Dims are (step, replica, signal), or (step, signal) if ``merged``; the
         variables are count, mean, std, min, max, l1, l2, zeros, nans and infs of
-        each delta, ``ratio`` and ``checksum`` where there are any, and ``spread`` if
-        merged: the largest minus the smallest of the replicas' means. ``epoch`` and
-        ``iteration`` are coordinates along ``step``.
+        each delta, ``signal_nan_count`` and ``signal_inf_count`` of the signal itself
+        (unless an older distwatch wrote the run), ``ratio`` and ``checksum`` where there
+        are any, and ``spread`` if merged: the largest minus the smallest of the replicas'
+        means. ``epoch`` and ``iteration`` are coordinates along ``step``.
 
         Signals that were recorded at different steps are joined on ``step``: where a
         signal was not recorded, its values are NaN (and its counts, therefore, floats).

@@ -10,7 +10,7 @@ import numpy as np
 
 from distwatch.findings.findings import NOTE, WARNING, Finding
 from distwatch.findings.tables import Recorded, TableDigest
-from distwatch.text import counted
+from distwatch.text import counted, listed
 
 #: With fewer rows nothing is concluded from the last part of a run.
 ROWS = 8
@@ -31,13 +31,20 @@ _UNCHANGED, _ZERO = 0.6, 0.85
 _DEAD = 0.95
 
 
+#: How many further layers are in a sentence.
+_LISTED = 3
+
+
 class _Dead(NamedTuple):
     """A signal whose units, or some of them, tell nothing."""
 
     share: float
     signal: str
+    order: float
     step: int
-    #: What is so of how many units, or of which share of elements.
+    #: How many, of how many.
+    part: str
+    #: What is so of them.
     what: str
     severity: str
     advice: str
@@ -46,13 +53,19 @@ class _Dead(NamedTuple):
 def dead(run: Recorded) -> list[Finding]:
     """Layers of which units are the same for every example, in the last part."""
     found = [each for table in run.tables for each in _dead_of(run, table)]
-    found.sort(key=lambda each: (each.severity != WARNING, -each.share))
     if not found:
         return []
-    most = found[0]
-    others = tuple(each.signal for each in found[1:])
-    among = f" (and of {counted(len(others), 'more signal')} a smaller share)" if others else ""
-    brief = f"{most.what}{among} from step {most.step} on"
+    # Behind a dead layer all others put out one value, too.
+    found.sort(key=lambda x: (-x.share, 0.0) if x.share < _DEAD else (-1.0, x.order))
+    found.sort(key=lambda each: each.severity != WARNING)
+    most, *further = found
+    brief = f"{most.part} of {most.signal} {most.what} from step {most.step} on"
+    if further:
+        listed_ = [f"{each.part} of {each.signal}" for each in further[:_LISTED]]
+        if len(further) > _LISTED:
+            listed_.append(f"some of {counted(len(further) - _LISTED, 'more signal')}")
+        brief += f" (also {listed(listed_)})"
+    others = tuple(each.signal for each in further)
     text = f"{brief}: {most.advice}"
     return [Finding("dead", most.severity, text, most.signal, most.step, None, others, brief)]
 
@@ -85,8 +98,8 @@ def _by_units(table: TableDigest, i: int) -> _Dead | None:
     if number < 1:
         return None
     all_zero = zero >= 0.5 * same
-    what = f"{number} of {units:.0f} units of {signal.name} were "
-    what += "zero for the whole batch" if all_zero else "the same for every example"
+    part = f"{number} of {counted(round(units), 'unit')}"
+    what = f"were {'zero for the whole batch' if all_zero else 'the same for every example'}"
     many = number >= _MANY_UNITS * units and signal.trained is not False
     if units == 1 and not all_zero:
         advice = "one unit that is always the same; after a softmax it is always 1."
@@ -100,7 +113,9 @@ def _by_units(table: TableDigest, i: int) -> _Dead | None:
             "they may be saturated, or the examples equal. A lower learning rate, or inputs "
             "and weights of smaller size, may help."
         )
-    return _Dead(number / units, signal.name, since, what, WARNING if many else NOTE, advice)
+    severity = WARNING if many else NOTE
+    order = math.inf if signal.order is None else signal.order
+    return _Dead(number / units, signal.name, order, since, part, what, severity, advice)
 
 
 def _lasting(units: float, mean: float, squares: float) -> int:
@@ -130,15 +145,14 @@ def _by_elements(run: Recorded, table: TableDigest, i: int) -> _Dead | None:
     # At single steps it may be somewhat smaller than on average.
     if (held := table.zeros.highest(i, since)) >= least:
         since, _ = table.zeros.at_least(i, held)
-    what = (
-        f"{percent(share)} of the elements of {signal.name} "
-        f"{'were exactly zero' if of_values else 'did not change at all'}"
-    )
+    part = f"{percent(share)} of the elements"
+    what = "were exactly zero" if of_values else "did not change at all"
     advice = (
         "up to that share of its units may be dead or saturated. A lower learning rate or a "
         "leaky activation may help."
     )
-    return _Dead(share, signal.name, since, what, WARNING if share >= _DEAD else NOTE, advice)
+    severity = WARNING if share >= _DEAD else NOTE
+    return _Dead(share, signal.name, i, since, part, what, severity, advice)
 
 
 def _something_changes(run: Recorded) -> bool:

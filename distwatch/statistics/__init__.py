@@ -19,6 +19,7 @@ from distwatch.statistics.base import (
     merge_axis,
     observe,
     per_element,
+    special_elements,
 )
 from distwatch.statistics.checksum import Checksum
 from distwatch.statistics.log_histogram import LogHistogram
@@ -33,6 +34,7 @@ from distwatch.statistics.registered import (
     requested,
 )
 from distwatch.statistics.row import ROW, Product, Row, with_row
+from distwatch.statistics.signal_counts import SignalCounts, SignalCountsState
 from distwatch.statistics.units import Units
 from distwatch.statistics.usual import (
     SPREAD,
@@ -66,6 +68,8 @@ __all__ = [
     "Ratio",
     "Reductions",
     "Row",
+    "SignalCounts",
+    "SignalCountsState",
     "Statistic",
     "Summed",
     "Units",
@@ -79,6 +83,7 @@ __all__ = [
     "observe",
     "per_element",
     "requested",
+    "special_elements",
     "spread",
     "with_row",
 ]

@@ -88,6 +88,18 @@ def finite(values: Values) -> Any:
     return values["count"] - values["nans"] - values["infs"]
 
 
+def special_elements(values: Values) -> Any:
+    """The number of elements of a signal that are NaN or infinite.
+
+    Where a run does not say (an older distwatch wrote it), those of the delta.
+    """
+    of_delta = values["nans"] + values["infs"]
+    if "signal_nan_count" not in values:
+        return of_delta
+    own = values["signal_nan_count"] + values["signal_inf_count"]
+    return np.where(np.isnan(own), of_delta, own)
+
+
 class Observation(NamedTuple):
     """What a statistic is given of one signal at one step, on the host or in the graph.
 
@@ -145,6 +157,11 @@ class Statistic(ABC, Generic[State]):
     #: The kinds of selectors whose signals have it without being asked. It means nothing
     #: for other signals, so it cannot be asked for if there are any.
     automatic_for: ClassVar[tuple[str, ...]] = ()
+    #: Whether every signal has it without being asked.
+    of_every_signal: ClassVar[bool] = False
+    #: Whether it came after the first version: older runs do not have it, and it is not
+    #: known there.
+    added_later: ClassVar[bool] = False
     #: Its arguments in configuration files: name -> JSON Schema.
     parameters: ClassVar[dict[str, dict[str, Any]]] = {}
 

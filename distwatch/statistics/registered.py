@@ -14,16 +14,27 @@ from distwatch.statistics.checksum import Checksum
 from distwatch.statistics.log_histogram import LogHistogram
 from distwatch.statistics.ratio import Ratio
 from distwatch.statistics.row import ROW, Row, by_rank, with_row
+from distwatch.statistics.signal_counts import SignalCounts
 from distwatch.statistics.units import Units
 from distwatch.statistics.usual import SPREAD
 
 #: Statistics beyond those of every row.
-FURTHER: tuple[type[Statistic[Any]], ...] = (Ratio, Checksum, Units, LogHistogram)
+FURTHER: tuple[type[Statistic[Any]], ...] = (
+    SignalCounts,
+    Ratio,
+    Checksum,
+    Units,
+    LogHistogram,
+)
 
 _BY_NAME = {statistic.name: statistic for statistic in FURTHER}
 
 #: Those that can be asked for, for signals of every kind.
-REQUESTABLE = tuple(statistic for statistic in FURTHER if not statistic.automatic_for)
+REQUESTABLE = tuple(
+    statistic
+    for statistic in FURTHER
+    if not statistic.automatic_for and not statistic.of_every_signal
+)
 
 #: All that people can read, ``spread`` over replicas last, in the order of lists.
 VALUES: tuple[Value, ...] = (
@@ -36,9 +47,16 @@ VALUES: tuple[Value, ...] = (
 QUANTITIES: tuple[Quantity, ...] = by_rank((ROW, *FURTHER))
 
 
-def automatic(kind: str) -> tuple[Statistic[Any], ...]:
-    """The statistics that signals of a selector's kind have without being asked."""
-    return tuple(statistic() for statistic in FURTHER if kind in statistic.automatic_for)
+def automatic(kind: str = "") -> tuple[Statistic[Any], ...]:
+    """The statistics that signals of a selector's kind have without being asked.
+
+    Without a kind, those that signals of all kinds have.
+    """
+    return tuple(
+        statistic()
+        for statistic in FURTHER
+        if statistic.of_every_signal or kind in statistic.automatic_for
+    )
 
 
 def from_spec(specs: Iterable[dict[str, Any]]) -> Row:

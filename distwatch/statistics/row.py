@@ -98,11 +98,13 @@ _USUAL = (Counts(), Moments(), Extrema(), Norms())
 
 
 class Row(Product):
-    """The usual statistics, and further ones after them: scalar ones first."""
+    """The usual statistics, and further ones after them: those of every signal first, then
+    scalar ones.
+    """
 
     def __init__(self, further: tuple[Statistic[Any], ...] = ()) -> None:
-        #: Those that not every row has.
-        self.further = tuple(sorted(further, key=lambda statistic: statistic.wide))
+        #: Those that the rows of the first version did not have.
+        self.further = tuple(sorted(further, key=_place))
         super().__init__((*_USUAL, *self.further))
 
     @functools.cached_property
@@ -120,6 +122,11 @@ class Row(Product):
     def histogram(self) -> LogHistogram | None:
         """The histogram among them."""
         return next((part for part in self.further if isinstance(part, LogHistogram)), None)
+
+    @property
+    def asked_for(self) -> tuple[Statistic[Any], ...]:
+        """The further ones that not every signal has."""
+        return tuple(part for part in self.further if not part.of_every_signal)
 
     def read(self, states: Any) -> dict[str, Any]:
         """Derive what people read from packed states, on the host.
@@ -155,6 +162,10 @@ def by_rank(
     """What figures draw of some statistics, by rank."""
     found = [quantity for each in statistics for quantity in each.quantities]
     return tuple(sorted(found, key=lambda quantity: quantity.rank))
+
+
+def _place(statistic: Statistic[Any]) -> tuple[bool, bool]:
+    return statistic.wide, not statistic.of_every_signal
 
 
 def _values_of(parts: tuple[Statistic[Any], ...]) -> list[Value]:

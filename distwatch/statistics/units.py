@@ -39,6 +39,8 @@ class Units(Statistic[UnitsState]):
 
     Which units these are is not kept, so merging over replicas or steps takes the smaller
     number: in all the batches together at most so many units were zero.
+
+    In the part of a run that a distwatch wrote which did not count them, all are NaN.
     """
 
     name = "units"
@@ -54,6 +56,7 @@ class Units(Statistic[UnitsState]):
         ),
     )
     automatic_for = ("activations",)
+    added_later = True
 
     def empty(self) -> UnitsState:
         return UnitsState(0.0, np.inf, np.inf)

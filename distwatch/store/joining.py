@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import bisect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -147,15 +147,19 @@ class ContinuedTable(ReadableTable):
     def __init__(
         self, parts: Sequence[ReadableTable], ends: Sequence[int | None], where: str
     ) -> None:
-        if len({(part.table.signals, part.table.fields, part.replicas) for part in parts}) > 1:
+        watched = {
+            (part.table.signals, _lasting_fields(part.table), part.replicas) for part in parts
+        }
+        if len(watched) > 1:
             raise DamagedStoreError(
                 f"{where}/{parts[0].table.name}: a later start watched other signals or "
                 "replicas than the first, which no distwatch does."
             )
         #: How many steps of each part are not replaced.
         self.kept = [_place_of(part, end) for part, end in zip(parts, ends, strict=True)]
+        fullest = max((part.table.statistic for part in parts), key=lambda row: row.columns)
         super().__init__(
-            parts[-1].table,
+            replace(parts[-1].table, statistic=fullest),
             parts[-1].replicas,
             sum(self.kept),
             lost=sum(part.lost for part in parts),
@@ -172,17 +176,31 @@ class ContinuedTable(ReadableTable):
         for part, kept in zip(self._parts, self.kept, strict=True):
             low, high = max(start - before, 0), min(stop - before, kept)
             if low < high:
-                found.append(part.read(name, slice(low, high), signals))
+                found.append(self._read(part, name, slice(low, high), signals))
             before += kept
         if not found:
             # A part with steps has all arrays of the table.
-            return max(self._parts, key=lambda part: part.steps).read(
-                name, slice(0, 0), signals
-            )
+            fullest = max(self._parts, key=lambda part: part.steps)
+            return self._read(fullest, name, slice(0, 0), signals)
         values = np.concatenate(_of_one_length(name, found))
         if name == "step":
             check_rises(values, self._where)
         return values
+
+    def _read(self, part: ReadableTable, name: str, steps: slice, signals: slice) -> Array:
+        """A part's array, NaN in states' fields that the part does not have."""
+        values = part.read(name, steps, signals)
+        if name not in ("rows", "merged") or part.table.fields == self.table.fields:
+            return values
+        states: Array = np.full((*values.shape[:-1], len(self.table.fields)), np.nan)
+        states[..., [self.table.fields.index(field) for field in part.table.fields]] = values
+        return states
+
+
+def _lasting_fields(table: Table) -> tuple[str, ...]:
+    """The fields that every start has, whichever distwatch wrote it."""
+    added = {field for s in table.statistic.further if s.added_later for field in s.fields}
+    return tuple(field for field in table.fields if field not in added)
 
 
 def _place_of(part: ReadableTable, step: int | None) -> int:

@@ -36,7 +36,11 @@ def test_dead_units_and_a_high_learning_rate(tmp_path, capsys):
     assert run.summary() in capsys.readouterr().out
     print(run.summary())
     found = {(each.kind, each.signal): each for each in run.findings()}
-    assert found["dead", "activation/dead"].severity == "warning"
+    dead = found["dead", "activation/dead"]
+    assert dead.severity == "warning"
+    assert dead.text.startswith("16 of 16 units of activation/dead were zero for the whole")
     assert ("skewed_inputs", "input") in found
-    assert any(kind == "no_gradient" for kind, _ in found)
-    assert any("not changed by any step" in each.text for each in found.values())
+    # What follows from it is told with it, and is no finding of its own.
+    assert {each.kind for each in dead.follows} == {"no_gradient", "update_ratio"}
+    assert all(each.brief in dead.text for each in dead.follows)
+    assert not any(kind == "no_gradient" for kind, _ in found)

@@ -15,6 +15,7 @@ from distwatch.statistics import (
     from_spec,
     observe,
     requested,
+    special_elements,
     with_row,
 )
 
@@ -87,8 +88,18 @@ def test_nothing_is_known_where_nothing_was_compared():
 
 
 def test_some_kinds_have_statistics_unasked_which_none_can_ask_for():
-    assert [each.name for each in automatic("updates")] == ["ratio"]
-    assert [each.name for each in automatic("inputs")] == ["checksum"]
-    assert automatic("weights") == ()
+    assert [each.name for each in automatic("updates")] == ["signal_counts", "ratio"]
+    assert [each.name for each in automatic("inputs")] == ["signal_counts", "checksum"]
+    assert [each.name for each in automatic("weights")] == ["signal_counts"]
     with pytest.raises(ConfigError, match=r"choose from \['histogram'\]"):
         requested(["checksum"])
+    with pytest.raises(ConfigError, match=r"choose from \['histogram'\]"):
+        requested(["signal_counts"])
+
+
+def test_special_elements_are_those_of_the_signal_where_they_are_counted():
+    of_delta = {"nans": np.int64([2, 2, 0]), "infs": np.int64([1, 0, 0])}
+    assert special_elements(of_delta).tolist() == [3, 2, 0]
+    counted = {"signal_nan_count": [0, np.nan, 4], "signal_inf_count": [1, np.nan, 0]}
+    own = {name: np.float64(values) for name, values in counted.items()}
+    assert special_elements(of_delta | own).tolist() == [1, 2, 4]

@@ -9,8 +9,8 @@ import distwatch as dw
 from distwatch.errors import DamagedStoreError
 from distwatch.records import Block, Origin, RunInfo, Table, TensorLayout, Tensors
 from distwatch.signals import Signal
-from distwatch.statistics import LogHistogram, merge_axis, observe, with_row
-from distwatch.store import StoredRun, StoreWriter, claim
+from distwatch.statistics import LogHistogram, SignalCounts, merge_axis, observe, with_row
+from distwatch.store import StoredRun, StoreWriter, claim, origin_of
 from distwatch.store.schema import root_attributes
 
 STATISTIC = with_row((LogHistogram(),))
@@ -143,6 +143,34 @@ def test_a_start_replaces_the_rows_of_all_workers(tmp_path, whole):
     np.testing.assert_array_equal(there[4:], [[True, True, False, False]] * 3)
     wanted = whole.tables["table-00"].read("rows", slice(0, 7))
     np.testing.assert_array_equal(table.read("rows")[there], wanted[there])
+
+
+def test_a_start_continues_what_an_older_distwatch_wrote(tmp_path):
+    """The older one did not count NaN and Inf of the signals: that is unknown, not zero."""
+    newer = replace(TABLE, statistic=with_row((SignalCounts(), LogHistogram())))
+    info = replace(ALL, tables=(TABLE,), workers=1)
+    claim(tmp_path / "run.zarr", root_attributes(info, "2026-01-01T00:00:00+00:00"))
+    for start, table, steps in ((0, TABLE, range(6)), (1, newer, range(4, 9))):
+        origin = Origin(start, 0, start * 4)
+        each = replace(info, tables=(table,), origin=origin)
+        if start:
+            origin = origin_of(tmp_path / "run.zarr", each)
+            assert origin == Origin(1, 4, 4)
+            each = replace(each, origin=origin)
+        writer = StoreWriter(tmp_path / "run.zarr", each)
+        writer.append(block(table, info.replicas, steps))
+        writer.close()
+    run = dw.open_run(tmp_path / "run.zarr")
+    data = run.to_xarray()
+    assert data.step.values.tolist() == list(range(9))
+    for name in ("signal_nan_count", "signal_inf_count"):
+        assert np.isnan(data[name][:4]).all()
+        assert (data[name][4:] == 0).all()
+    assert (data["count"].sum(("replica", "signal")) > 0).all()
+    rows = StoredRun(tmp_path / "run.zarr").tables["table-00"].block(slice(3, 5))
+    wanted = block(newer, info.replicas, range(3, 5)).rows
+    wanted[0, ..., [newer.fields.index(name) for name in SignalCounts().fields]] = np.nan
+    np.testing.assert_array_equal(rows.rows, wanted)
 
 
 def test_a_worker_without_rows_is_as_one_that_never_was(tmp_path, whole):

@@ -13,7 +13,7 @@ from distwatch.analysis.overview.distributions import Progress
 from distwatch.analysis.overview.histories import History, Overview
 from distwatch.findings import Digest
 from distwatch.records import Block
-from distwatch.statistics import QUANTITIES, Quantity, Values, finite, spread
+from distwatch.statistics import QUANTITIES, Quantity, Values, finite, special_elements, spread
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable, blocks
 
@@ -172,7 +172,7 @@ class _Reading:
         known = self._stored.table.read(states)
         for quantity in self.quantities:
             self._kept[quantity.name].observe(quantity.derive(known))
-        self._broken.observe(known["nans"] + known["infs"])
+        self._broken.observe(special_elements(known))
         self._add_apart(known)
 
     def _add_apart(self, known: Values) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from distwatch.errors import ConfigError, nearest
 from distwatch.records import Floats, Table, replica_spread
-from distwatch.statistics import ROW, SPREAD
+from distwatch.statistics import ROW, SPREAD, special_elements
 from distwatch.store.joining import ReadableTable
 
 #: A worker that is more than this many windows behind is not waited for.
@@ -74,7 +74,7 @@ def look_at(
     each = ROW.read(rows[..., : len(ROW.fields)])
     apart = merged[SPREAD.name] = replica_spread(rows)
     values = np.asarray(merged.get(statistic, np.nan * apart), np.float64)
-    special = merged["nans"] + merged["infs"]
+    special = special_elements(merged)
     attention = _attention(values, apart, merged["std"])
     outliers = _outliers(each)
     return [

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from distwatch.statistics import BasicSums
+from distwatch.statistics import BasicSums, SignalCountsState
 
 Tensor = Any
 
@@ -56,25 +56,38 @@ def comparable(x: Tensor) -> Tensor:
     return tf.cast(x, tf.float32 if x.dtype.is_floating else tf.float64)
 
 
-def shared_functions() -> Callable[[tf.DType], Any]:
-    """Make what gives `_look_again` as one ``tf.function`` for flat deltas of each dtype.
+class SharedFunctions(NamedTuple):
+    """Functions of one flat tensor, as one ``tf.function`` for each dtype."""
+
+    look_again: Callable[[tf.DType], Any]
+    count_special: Callable[[tf.DType], Any]
+
+
+def shared_functions() -> SharedFunctions:
+    """Make the functions that several calls share.
 
     Each is traced once for all signals. They belong to one recorder: a function kept for
     the whole process fails with "out of scope" after TensorFlow's context was reset, as
     Keras's own test suite does.
     """
-    return functools.cache(_look_again_function)
+    return SharedFunctions(
+        functools.cache(_look_again_function), functools.cache(_count_special_function)
+    )
 
 
 def _look_again_function(dtype: tf.DType) -> Any:
-    signature = [
-        tf.TensorSpec([None], dtype),
-        tf.TensorSpec([len(BasicSums._fields)], tf.float64),
-        tf.TensorSpec([], tf.bool),
-    ]
+    plain = tf.TensorSpec([len(BasicSums._fields)], tf.float64)
+    return _compiled(_look_again, dtype, plain, tf.TensorSpec([], tf.bool))
+
+
+def _count_special_function(dtype: tf.DType) -> Any:
+    return _compiled(_count_special, dtype)
+
+
+def _compiled(function: Callable[..., Tensor], dtype: tf.DType, *further: Any) -> Any:
     return tf.function(
-        _look_again,
-        input_signature=signature,
+        function,
+        input_signature=[tf.TensorSpec([None], dtype), *further],
         autograph=False,
         experimental_attributes={"_noinline": True},
     )
@@ -83,7 +96,7 @@ def _look_again_function(dtype: tf.DType) -> Any:
 def measure(
     deltas: Sequence[Callable[[], Tensor]],
     counts: Tensor,
-    shared: Callable[[tf.DType], Any] | None = None,
+    shared: SharedFunctions | None = None,
 ) -> BasicSums:
     """Compute the basic sums of the deltas of all signals.
 
@@ -117,6 +130,66 @@ def measure(
 
     columns = tf.cond(tf.reduce_any(irregular), corrected, lambda: tf.stack(plain))
     return BasicSums(*tf.unstack(columns))
+
+
+def count_special(
+    signals: Sequence[Tensor],
+    sums: BasicSums,
+    whole: Tensor,
+    same: Sequence[bool],
+    shared: SharedFunctions | None = None,
+) -> SignalCountsState:
+    """Count NaN and Inf of the signals themselves, which costs nothing where there are none.
+
+    Where a delta is made of all elements of its signal and is finite, so are they. Only the
+    others are read; and counted only if their sum is not finite either.
+
+    Args:
+        signals: of any shape and dtype, empty or not.
+        sums: those of their deltas.
+        whole: whether each delta is made of all elements of its signal: shape (signal,).
+        same: which deltas are the signals themselves.
+        shared: as in `measure`.
+
+    Returns:
+        float64 vectors of shape (signal,).
+    """
+    known = tf.constant(
+        [itself or not x.dtype.is_floating for x, itself in zip(signals, same, strict=True)]
+    )
+    broken = sums.nans + sums.infs > 0.0
+    suspected = tf.logical_not(known) & (broken | tf.logical_not(whole))
+
+    @_called_only_when_taken
+    def counted() -> Tensor:
+        functions = shared or shared_functions()
+        rows = [_counted(x, suspected[i], functions) for i, x in enumerate(signals)]
+        return tf.stack(rows, axis=1)
+
+    nothing = tf.zeros([2, len(signals)], tf.float64)
+    found = nothing
+    if not all(tf.get_static_value(known)):
+        found = tf.cond(tf.reduce_any(suspected), counted, lambda: nothing)
+    found = tf.where(same, tf.stack([sums.nans, sums.infs]), found)
+    return SignalCountsState(*tf.unstack(found))
+
+
+def _counted(signal: Tensor, suspected: Tensor, shared: SharedFunctions) -> Tensor:
+    def look() -> Tensor:
+        flat = tf.reshape(comparable(signal), [-1])
+        count = _count_special if tf.executing_eagerly() else shared.count_special(flat.dtype)
+        return count(flat)
+
+    return tf.cond(suspected, look, lambda: tf.zeros([2], tf.float64))
+
+
+def _count_special(signal: Tensor) -> Tensor:
+    # One NaN or Inf is enough for a sum that is neither; a sum may also overflow.
+    return tf.cond(
+        tf.math.is_finite(tf.reduce_sum(signal)),
+        lambda: tf.zeros([2], tf.float64),
+        lambda: tf.stack([_number(tf.math.is_nan(signal)), _number(tf.math.is_inf(signal))]),
+    )
 
 
 def _called_only_when_taken(branch: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -198,11 +271,11 @@ def _corrected(
     plain: Tensor,
     unsquared: Tensor,
     irregular: Tensor,
-    shared: Callable[[tf.DType], Any],
+    shared: SharedFunctions,
 ) -> Tensor:
     def look_again() -> Tensor:
         flat = tf.reshape(delta(), [-1])
-        look = _look_again if tf.executing_eagerly() else shared(flat.dtype)
+        look = _look_again if tf.executing_eagerly() else shared.look_again(flat.dtype)
         return look(flat, plain, unsquared)
 
     return tf.cond(irregular, look_again, lambda: plain)

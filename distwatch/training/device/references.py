@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -38,6 +38,9 @@ class Reference:
     needs_step_before = False
     #: Whether `follow` wants to be called on every step.
     needs_every_step = False
+    #: Whether a delta of any elements is made of all elements of its tensor, however few it
+    #: has itself; otherwise it is if it has as many.
+    reads_all = False
 
     def __init__(self, examples: Sequence[Tensor], device: str) -> None:
         pass
@@ -54,6 +57,22 @@ class Reference:
 
     def follow(self, tensors: Sequence[Tensor]) -> None:
         """Take a step into account that may or may not be looked at."""
+
+
+class Deltas(NamedTuple):
+    """What some tensors are against their references.
+
+    Shapes: counts and whole (tensor,).
+    """
+
+    #: Makers of the deltas.
+    make: list[Delta]
+    #: How many elements each has, float64.
+    counts: Tensor
+    #: Whether each is made of all elements of its tensor: then it is finite only if they are.
+    whole: Tensor
+    #: Which of them are the tensors themselves.
+    same: list[bool]
 
 
 class References:
@@ -76,6 +95,7 @@ class References:
             kind: _reference(kind, [examples[i] for i in positions], device)
             for kind, positions in self._positions.items()
         }
+        self._read_all = [self._kinds[kind].reads_all for kind in kinds]
 
     @property
     def needs_step_before(self) -> bool:
@@ -87,12 +107,8 @@ class References:
         """Whether `follow` is to be called on each step, after the deltas were taken."""
         return any(each.needs_every_step for each in self._kinds.values())
 
-    def deltas(self, tensors: Sequence[Tensor]) -> tuple[list[Delta], Tensor]:
-        """Measure each tensor against its reference.
-
-        Returns:
-            Makers of the deltas, and how many elements each has, float64 (tensor,).
-        """
+    def deltas(self, tensors: Sequence[Tensor]) -> Deltas:
+        """Measure each tensor against its reference."""
         tensors = [_with_rows(x) for x in tensors]
         pairs: list[Pair] = [(x, None) for x in tensors]
         for kind, reference in self._kinds.items():
@@ -102,7 +118,15 @@ class References:
                 pairs[i] = pair
         with tf.device(self._host):
             counts = tf.stack([tf.size(now) for now, _ in pairs])
-        return [_delta(*pair) for pair in pairs], tf.cast(counts, tf.float64)
+            sizes = tf.stack([tf.size(x) for x in tensors])
+            some = tf.logical_or(counts > 0, tf.equal(sizes, 0))
+            whole = tf.where(self._read_all, some, tf.equal(counts, sizes))
+        return Deltas(
+            [_delta(*pair) for pair in pairs],
+            tf.cast(counts, tf.float64),
+            whole,
+            [before is None for _, before in pairs],
+        )
 
     def keep(self, tensors: Sequence[Tensor]) -> None:
         """Make this step's tensors the reference of the next, which is looked at."""
@@ -140,6 +164,8 @@ def _reference(kind: str, examples: Sequence[Tensor], device: str) -> Reference:
 
 class _Neighbour(Reference):
     """The next row of the same batch: the delta of a row is itself minus the next."""
+
+    reads_all = True
 
     def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
         return [(x[:-1], x[1:]) for x in tensors]
@@ -233,6 +259,8 @@ class Previous(Reference):
 
 class _BatchMean(Previous):
     """The per-feature mean of the batch before; one row, or none of an empty batch."""
+
+    reads_all = True
 
     def __init__(self, examples: Sequence[Tensor], device: str) -> None:
         super().__init__([_mean(x) for x in examples], device)

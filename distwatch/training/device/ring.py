@@ -19,16 +19,19 @@ import tensorflow as tf
 from distwatch.errors import WatcherError
 from distwatch.records import Block, Ints, Table, Tensors
 from distwatch.signals.schedules import Schedule
-from distwatch.statistics import ROW, Observation, Row, merge_axis
+from distwatch.statistics import ROW, Observation, Row, SignalCounts, merge_axis
 from distwatch.training import strategies
 from distwatch.training.device import kernels
-from distwatch.training.device.references import References
+from distwatch.training.device.references import Deltas, References
 from distwatch.training.device.tensor_slots import TensorSlots, collect
 
 Tensor = Any
 
 #: Columns before the statistics: step, the optimizer's iteration.
 _MARKS = 2
+
+#: What is counted of the signals themselves, for all of them at once.
+_SIGNAL_COUNTS = SignalCounts()
 
 
 @dataclass(frozen=True)
@@ -183,18 +186,15 @@ class TableRecorder:
             references.follow(fed.tensors)
 
     def _write(self, ring: _Ring, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
-        deltas, counts = ring.references.deltas(fed.tensors)
-        sums = kernels.measure(deltas, counts, self._shared.kernels)
-        states = ROW.pack(ROW.from_sums(sums))
-        if self._statistic.further:
-            states = tf.concat([states, self._look_further(deltas, fed)], axis=-1)
-        if self._feed.tensor_index != tuple(range(len(deltas))):
+        deltas = ring.references.deltas(fed.tensors)
+        states = self._look(deltas, fed)
+        if self._feed.tensor_index != tuple(range(len(fed.tensors))):
             states = tf.gather(states, self._feed.tensor_index)
         marks = tf.cast(tf.stack([step, iteration]), tf.float64)
         row = tf.concat([marks, tf.reshape(states, [-1])], axis=0)
         slot = ring.written.read_value() % self._capacity
         if ring.slots is not None:
-            ring.slots.write(slot, deltas[0]())
+            ring.slots.write(slot, deltas.make[0]())
         write = tf.raw_ops.ResourceScatterUpdate(
             resource=ring.rows.handle, indices=slot[None], updates=row[None]
         )
@@ -202,8 +202,22 @@ class TableRecorder:
         with tf.control_dependencies([write] if write is not None else []):
             ring.written.assign_add(1, read_value=False)
 
+    def _look(self, deltas: Deltas, fed: StepInput) -> Tensor:
+        """The states of all statistics: shape (tensor, field)."""
+        functions = self._shared.kernels
+        sums = kernels.measure(deltas.make, deltas.counts, functions)
+        states = [ROW.pack(ROW.from_sums(sums))]
+        if _SIGNAL_COUNTS in self._statistic.further:
+            special = kernels.count_special(
+                fed.tensors, sums, deltas.whole, deltas.same, functions
+            )
+            states.append(_SIGNAL_COUNTS.pack(special))
+        if self._statistic.asked_for:
+            states.append(self._look_further(deltas.make, fed))
+        return tf.concat(states, axis=-1)
+
     def _look_further(self, deltas: Sequence[Callable[[], Tensor]], fed: StepInput) -> Tensor:
-        """The states of the statistics beyond `ROW`: shape (tensor, field)."""
+        """The states of the statistics that not every row has: shape (tensor, field)."""
         companions = fed.companions or [None] * len(deltas)
         seen = [
             Observation(delta(), signal, companion)
@@ -211,7 +225,7 @@ class TableRecorder:
         ]
         packed = [
             tf.stack([each.pack(state) for state in each.observe_each(seen)])
-            for each in self._statistic.further
+            for each in self._statistic.asked_for
         ]
         return tf.concat(packed, axis=-1)
 
