@@ -37,6 +37,11 @@ def _path(name: str) -> str:
     return rest if kind in kinds else name
 
 
+def _stuck(cause: Finding, other: Finding) -> bool:
+    """Of one batch again and again little changes, and more when another one comes."""
+    return _later(cause, other) if other.step is not None else _unequal_inputs(cause, other)
+
+
 def _unequal_inputs(cause: Finding, other: Finding) -> bool:
     """Whether replicas are given different data: then all else may differ between them."""
     return cause.replica is None or other.replica == cause.replica
@@ -48,6 +53,7 @@ _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
     ("without_gradient", ("no_gradient", "update_ratio"), _same_variables),
     ("dead", ("no_gradient", "update_ratio"), _whole_layer),
     ("no_gradient", ("update_ratio",), _same_variables),
+    ("stuck_inputs", ("spike", "odd_replica", "replicas_differ", "dead"), _stuck),
     ("skewed_inputs", ("odd_replica", "replicas_differ"), _unequal_inputs),
     ("copies_differ", ("odd_replica", "replicas_differ"), lambda cause, other: True),
 )

@@ -145,7 +145,9 @@ def _unchanged(run: Recorded) -> Iterator[Finding]:
     first = next(each for each in found if each.since == since)
     others = tuple(each.name for each in found if each is not first)
     brief = f"{first.name}{and_more(others)}: not changed by any step from {since} on"
-    if len(still) == len(all_) and _is_solved(run, still):
+    if len(still) == len(all_) and (
+        _is_solved(run, still) or not any(each.always for each in still)
+    ):
         text = f"{brief}. The task may be solved, or the learning rate have come to its end."
         yield Finding("update_ratio", NOTE, text, first.name, since, None, others, brief)
         return

@@ -10,22 +10,11 @@ import numpy as np
 from distwatch.findings.broken import NEVER, Broken
 from distwatch.findings.copies import is_copied
 from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.origins import kind_of, origin
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import RunInfo
 from distwatch.text import counted, listed
 
-#: What is computed in a step, in the order in which NaN spread. Each is what the names of
-#: its signals begin with.
-_ORDER = (
-    ("input",),
-    ("activation_input", "activation", "tensor", "sample", "state"),
-    ("loss",),
-    ("gradient_local",),
-    ("gradient", "gradient_clipped"),
-    ("update",),
-    ("weight",),
-    ("probe",),
-)
 _GRADIENTS = ("gradient_local", "gradient", "gradient_clipped")
 
 #: Those that exist once, and whose rows the first replica holds.
@@ -36,10 +25,10 @@ class _Place(NamedTuple):
     """Where NaN or Inf are: what is smaller came first."""
 
     step: int
-    kind: int
-    #: In the order of calls; the model's own output, which some layer put out, last.
-    order: float
-    output: bool
+    origin: tuple[int, float, bool]
+    #: Large ones first, then by name: not by tables, which depend on how signals are chosen.
+    size: float
+    name: str
     position: int
     table: int
 
@@ -56,11 +45,6 @@ def not_finite(run: Recorded) -> Iterator[Finding]:
         yield from _of_changes(run)
 
 
-def kind_of(name: str) -> str:
-    """What a signal's name begins with."""
-    return name.partition("/")[0].partition(":")[0].partition("#")[0].partition("@")[0]
-
-
 def _places(broken: list[TableDigest]) -> Iterator[_Place]:
     for number, table in enumerate(broken):
         first, first_taken = table.broken.first, table.broken.first_taken
@@ -71,9 +55,9 @@ def _places(broken: list[TableDigest]) -> Iterator[_Place]:
             if step < NEVER:
                 yield _Place(
                     step,
-                    next((n for n, kinds in enumerate(_ORDER) if kind in kinds), len(_ORDER)),
-                    np.inf if signal.order is None else signal.order,
-                    signal.name == "activation/output",
+                    origin(signal),
+                    -float(table.totals[:, i, 0].max()),
+                    signal.name,
                     i,
                     number,
                 )

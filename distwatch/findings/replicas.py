@@ -11,6 +11,7 @@ import numpy as np
 from distwatch.findings.batches import same_inputs, stuck_inputs
 from distwatch.findings.copies import copies_differ
 from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.origins import origin
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Floats, RunInfo
 from distwatch.statistics import ROW, merge_axis
@@ -94,7 +95,8 @@ def odd_replicas(run: Recorded) -> list[Finding]:
     if len(run.info.replicas) < 2:
         return []
     found = [oddity for table in run.tables for oddity in _oddities(table)]
-    found.sort(key=lambda each: (_group(each), -each.strength))
+    origins = {each.name: origin(each) for each in run.info.signals}
+    found.sort(key=lambda each: (_group(each), origins[each.signal], -each.strength))
     return [_finding(run.info, list(same)) for _, same in groupby(found, key=_group)]
 
 

@@ -54,7 +54,8 @@ class Signal:
 
     name: str
     reference: str = "previous"
-    #: Its place among all that layers put out, in the order in which a step calls them.
+    #: Its place among all that layers put out, in the order in which a step calls them; that
+    #: of a variable is that of its layer.
     order: int | None = field(default=None, compare=False)
     #: Whether the replicas hold copies of one variable, which are equal at all times; if
     #: not, each has a value of its own.

@@ -153,7 +153,7 @@ class Taps:
                     Signal(
                         name,
                         reference,
-                        order=capture.order_of(picked.tensor),
+                        order=capture.order_of(picked.name, picked.tensor),
                         copied=picked.copied,
                         trained=picked.trained,
                     )

@@ -51,6 +51,8 @@ class StepCapture:
     has_gradient: dict[int, bool] = field(default_factory=dict)
     #: Tensor, by its id -> its place among all that layers put out.
     _order: dict[int, int] = field(default_factory=dict)
+    #: A layer's path -> the place of what it put out first.
+    _layer_order: dict[str, int] = field(default_factory=dict)
 
     def add_call(self, path: str, inputs: Any, outputs: Any) -> None:
         """Store a layer's call, unless it belongs to another graph."""
@@ -59,6 +61,7 @@ class StepCapture:
             for leaf in keras.tree.flatten(outputs):
                 # A layer that hands on what an inner one put out is not its origin.
                 self._order.setdefault(id(leaf), len(self._order))
+            self._layer_order.setdefault(path, len(self._order) - 1)
 
     def note_gradients(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         """Note which variables an optimizer is given a gradient of, and which with None."""
@@ -66,9 +69,13 @@ class StepCapture:
             before = self.has_gradient.get(id(variable), False)
             self.has_gradient[id(variable)] = before or gradient is not None
 
-    def order_of(self, tensor: Tensor) -> int | None:
-        """The place of a tensor among all that layers put out; None if none did."""
-        return self._order.get(id(tensor))
+    def order_of(self, name: str, tensor: Tensor) -> int | None:
+        """The place of a signal among all that layers put out, in the order of their calls.
+
+        That of a variable is that of its layer. None if no layer put it out.
+        """
+        path = name.partition("/")[2].rpartition("/")[0]
+        return self._order.get(id(tensor), self._layer_order.get(path))
 
     def belongs(self, leaf: Any) -> bool:
         """Whether a tensor is of the step's own graph.
