@@ -35,6 +35,20 @@ _DEAD = 0.95
 _LISTED = 3
 
 
+#: How many more units, on average, may be constant at a step by chance.
+_SELDOM = 0.5
+
+_OF_ZERO = (
+    "they may be dead. A lower learning rate, or an activation that lets some gradient through "
+    "below zero, may help."
+)
+_OF_EQUAL = (
+    "they may be saturated, or the examples equal. A lower learning rate, or inputs and "
+    "weights of smaller size, may help."
+)
+_OF_ONE = "one unit that is always the same; after a softmax it is always 1."
+
+
 class _Dead(NamedTuple):
     """A signal whose units, or some of them, tell nothing."""
 
@@ -83,49 +97,52 @@ def _dead_of(run: Recorded, table: TableDigest) -> Iterator[_Dead]:
 
 def _by_units(table: TableDigest, i: int) -> _Dead | None:
     """From the numbers of units that are the same for a whole batch."""
-    line, signal = table.timeline, table.table.signals[i]
-    steps, units, zero, same, squares = (
-        float(line.in_last_part(name)[i])
-        for name in ("unit_steps", "units", "zero_units", "constant_units", "constant_squares")
+    steps, units, zero, same = (
+        float(table.timeline.in_last_part(name)[i])
+        for name in ("unit_steps", "units", "zero_units", "constant_units")
     )
-    units /= steps
-    lasting = _lasting(units, same / steps, squares / steps)
-    since, highest = since_last_part(table), 0.0
-    if table.units is not None:
-        highest = table.units.highest(i, since)
-        number = min(math.ceil(highest * units - 1e-6), lasting)
-        since, _ = table.units.at_least(i, number / units)
+    number, since = _lasting_units(table, i)
     if number < 1:
         return None
+    signal, units = table.table.signals[i], round(units / steps)
     all_zero = zero >= 0.5 * same
-    part = f"{number} of {counted(round(units), 'unit')}"
-    what = f"were {'zero for the whole batch' if all_zero else 'the same for every example'}"
-    many = number >= _MANY_UNITS * units and signal.trained is not False
-    if units == 1 and not all_zero:
-        advice = "one unit that is always the same; after a softmax it is always 1."
-    elif all_zero:
-        advice = (
-            "they may be dead. A lower learning rate, or an activation that lets some gradient "
-            "through below zero, may help."
-        )
+    if all_zero:
+        what, advice = "were zero for the whole batch", _OF_ZERO
     else:
-        advice = (
-            "they may be saturated, or the examples equal. A lower learning rate, or inputs "
-            "and weights of smaller size, may help."
-        )
-    severity = WARNING if many else NOTE
+        what = "were the same for every example"
+        advice = _OF_ONE if units == 1 else _OF_EQUAL
+    many = number >= _MANY_UNITS * units and signal.trained is not False
     order = math.inf if signal.order is None else signal.order
+    part, severity = f"{number} of {counted(units, 'unit')}", WARNING if many else NOTE
     return _Dead(number / units, signal.name, order, since, part, what, severity, advice)
 
 
-def _lasting(units: float, mean: float, squares: float) -> int:
+def _lasting_units(table: TableDigest, i: int) -> tuple[int, int]:
+    """How many units are constant in the whole last part, and since when."""
+    steps, units, same, squares = (
+        float(table.timeline.in_last_part(name)[i])
+        for name in ("unit_steps", "units", "constant_units", "constant_squares")
+    )
+    units, mean = units / steps, same / steps
+    since = since_last_part(table)
+    if table.units is None:
+        return 0, since
+    number = math.ceil(table.units.highest(i, since) * units - 1e-6)
+    # Where there are seldom more, these are always the same ones.
+    if mean - number > _SELDOM:
+        number = min(number, _by_chance(units, steps, mean, squares / steps))
+    return number, table.units.at_least(i, number / units)[0]
+
+
+def _by_chance(units: float, steps: float, mean: float, squares: float) -> int:
     """How many units are constant at every step, when others are at some by chance.
 
     If each of the others is constant at a step with the same probability p, the number of
     all that are has the mean d + (units - d) p and the variance (units - d) p (1 - p), from
-    which d follows. Where they differ from each other this is an upper bound.
+    which d follows. The variance of few steps is not known well, and the larger it is, the
+    fewer are dead for certain; so it is taken two standard errors larger.
     """
-    variance = max(squares - mean**2, 0.0)
+    variance = max(squares - mean**2, 0.0) * (1.0 + 2.0 * math.sqrt(2.0 / (steps - 1.0)))
     free = units - mean
     if free <= variance:
         return round(mean) if free <= 0 else 0

@@ -73,13 +73,14 @@ def table_of(
         further = (Checksum(),)
         sums = np.broadcast_to(checksum[:, :, None, None], (*rows.shape[:3], 1))
         rows = np.concatenate([rows, sums.astype(float)], axis=-1)
-    for statistic, fields in ((Units(), units), (SignalCounts(), special)):
-        if fields is not None:
-            further = (statistic,)
-            fields = np.reshape(fields, (*rows.shape[:3], -1))
-            if statistic == SignalCounts():
-                fields = np.concatenate([fields, 0 * fields], axis=-1)
-            rows = np.concatenate([rows, fields], axis=-1)
+    shape = (*rows.shape[:3], -1)
+    if units is not None:
+        further = (Units(),)
+        rows = np.concatenate([rows, np.reshape(units, shape)], axis=-1)
+    if special is not None:
+        further = (SignalCounts(),)
+        nans = np.reshape(special, shape)
+        rows = np.concatenate([rows, nans, 0 * nans], axis=-1)
     statistic = with_row(further)
     known = known or {}
     made = tuple(Signal(name, how, **known.get(name, {})) for name, how in signals.items())

@@ -114,7 +114,9 @@ def test_the_signal_itself_counts_where_that_is_known():
 def test_a_change_that_is_broken_by_its_reference_alone():
     values = noise(STEPS, 2, 6, 1)
     values[20, 0, 0] = np.inf
-    run = run_of(table_of(0, values, {"activation/a": "previous"}, special=np.zeros((STEPS, 2))))
+    run = run_of(
+        table_of(0, values, {"activation/a": "previous"}, special=np.zeros((STEPS, 2)))
+    )
     found = findings_of(*run)
     (told,) = only(found, "not_finite")
     assert "activation/a itself has none there" in told.text

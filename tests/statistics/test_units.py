@@ -74,7 +74,9 @@ def test_merging_takes_the_smaller_number():
     for part in parts:
         state = UNITS.unpack(part)
         assert UNITS.merge(state, empty) == UNITS.merge(empty, state) == state
-    np.testing.assert_array_equal(merge_axis(UNITS, np.zeros((0, 3)), axis=0), [0, np.inf, np.inf])
+    np.testing.assert_array_equal(
+        merge_axis(UNITS, np.zeros((0, 3)), axis=0), [0, np.inf, np.inf]
+    )
 
 
 def test_of_nothing_nothing_is_known():
