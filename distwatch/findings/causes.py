@@ -14,21 +14,37 @@ Explains = Callable[[Finding, Finding], bool]
 _OF_VALUES = ("dead", "no_gradient", "update_ratio", "spike")
 
 
+#: From this share of its units on a dead layer lets nothing through.
+_WHOLE = 0.95
+
+
 def _later(cause: Finding, other: Finding) -> bool:
     return cause.step is not None and other.step is not None and other.step >= cause.step
 
 
-def _whole_layer(cause: Finding, other: Finding) -> bool:
-    """A layer without gradient: what it does not learn from is not changed, either."""
-    unchanged = other.kind == "no_gradient" or "not changed" in other.brief
-    return cause.severity == WARNING and unchanged and _later(cause, other)
+def _dead_layer(cause: Finding, other: Finding) -> bool:
+    """Behind a dead layer all values are others than before, and no gradient comes through."""
+    if cause.severity != WARNING or cause.step is None or other.step is None:
+        return False
+    if other.kind == "spike":
+        # What jumps before it, or is given to the model, may be why it died.
+        after = cause.step <= other.step <= cause.step + 1
+        return after and not (other.signal or "").startswith("input")
+    whole = cause.share is not None and cause.share >= _WHOLE
+    return whole and _at_rest(other) and _later(cause, other)
 
 
 def _same_variables(cause: Finding, other: Finding) -> bool:
     """All that the other says is said of variables that the cause is about."""
     about = {_path(name) for name in (cause.signal, *cause.others) if name}
     also = {_path(name) for name in (other.signal, *other.others) if name}
-    return also <= about and (other.kind == "no_gradient" or "not changed" in other.brief)
+    return also <= about and _at_rest(other)
+
+
+def _at_rest(finding: Finding) -> bool:
+    """Whether it says that variables do not change, or hardly."""
+    ratio = "not changed" in finding.brief or "down to" in finding.brief
+    return finding.kind == "no_gradient" or ratio
 
 
 def _path(name: str) -> str:
@@ -51,7 +67,7 @@ def _unequal_inputs(cause: Finding, other: Finding) -> bool:
 _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
     ("not_finite", _OF_VALUES, _later),
     ("without_gradient", ("no_gradient", "update_ratio"), _same_variables),
-    ("dead", ("no_gradient", "update_ratio"), _whole_layer),
+    ("dead", ("no_gradient", "update_ratio", "spike"), _dead_layer),
     ("no_gradient", ("update_ratio",), _same_variables),
     ("stuck_inputs", ("spike", "odd_replica", "replicas_differ", "dead"), _stuck),
     ("skewed_inputs", ("odd_replica", "replicas_differ"), _unequal_inputs),

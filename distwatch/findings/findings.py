@@ -37,6 +37,8 @@ class Finding:
     others: tuple[str, ...] = ()
     #: What it says without advice, as a part of the sentence of its cause.
     brief: str = ""
+    #: Of which share of the signal it is true, where that is a number.
+    share: float | None = None
     #: What follows from it.
     follows: tuple[Finding, ...] = ()
 

@@ -81,7 +81,11 @@ def dead(run: Recorded) -> list[Finding]:
         brief += f" (also {listed(listed_)})"
     others = tuple(each.signal for each in further)
     text = f"{brief}: {most.advice}"
-    return [Finding("dead", most.severity, text, most.signal, most.step, None, others, brief)]
+    return [
+        Finding(
+            "dead", most.severity, text, most.signal, most.step, None, others, brief, most.share
+        )
+    ]
 
 
 def _dead_of(run: Recorded, table: TableDigest) -> Iterator[_Dead]:

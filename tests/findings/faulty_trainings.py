@@ -278,7 +278,7 @@ FAULTY = {
         "update_ratio", "update/a/kernel", 0, None, "not changed by any step"),
     "a rate far too small": Fault(
         lambda path: regression(path, optimizer=lambda: optimizers.Adam(1e-9)),
-        "update_ratio", "update/b/kernel", 60, None, "hardly learns"),
+        "update_ratio", "update/a/kernel", 60, None, "hardly learns"),
     "copies that drift": Fault(
         lambda path: drifting(path, replicas=2, odd=1, start=4),
         "copies_differ", "weight/b/kernel", 4, None, "replicas 0 and 1"),
