@@ -19,6 +19,9 @@ Ints = npt.NDArray[np.int64]
 TRAIN, TEST, PREDICT, TRAIN_ON_BATCH = PHASES = ("train", "test", "predict", "train_on_batch")
 
 
+#: What ended the writing of a run that was closed in order; otherwise it is an error.
+CLOSED = "closed"
+
 #: Why a trainable variable has no gradient that could be watched: it is None.
 NO_GRADIENT = "no gradient of the loss reaches it"
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.origins import origin
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Floats
 from distwatch.text import counted
@@ -86,11 +87,16 @@ def largest_change(run: Recorded) -> list[Finding]:
 
 
 def spikes(run: Recorded) -> list[Finding]:
-    """The largest of the sudden jumps, and which other signals jumped."""
+    """The largest of the sudden jumps, and which other signals jumped.
+
+    Of the signals that jump at that step the one that is computed first is named.
+    """
     found = [spike for table in run.tables for spike in _spikes(table)]
-    found.sort(key=lambda each: (each.times, each.signal), reverse=True)
     if not found:
         return []
+    origins = {signal.name: origin(signal) for signal in run.info.signals}
+    largest = max(found, key=lambda each: (each.times, each.signal))
+    found.sort(key=lambda each: (each.step != largest.step, origins[each.signal], -each.times))
     first, others = found[0], tuple(spike.signal for spike in found[1:])
     brief = (
         f"{first.signal} jumps at step {first.step}: its mean absolute {first.what} is "

@@ -17,9 +17,9 @@ from distwatch.findings.findings import Finding, ordered, sentences
 from distwatch.findings.gradients import no_gradient, update_ratios, without_gradient
 from distwatch.findings.nonfinite import not_finite
 from distwatch.findings.replicas import apart, different_copies, equal_inputs, odd_replicas
-from distwatch.findings.tables import CLOSED, Recorded, TableDigest
+from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.findings.units import dead
-from distwatch.records import Block, RunInfo
+from distwatch.records import CLOSED, Block, RunInfo
 
 Rule = Callable[[Recorded], Iterable[Finding]]
 

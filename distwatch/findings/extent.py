@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from distwatch.findings.changes import largest_change
 from distwatch.findings.findings import EXTENT, NOTE, WARNING, Finding
-from distwatch.findings.tables import CLOSED, Recorded, TableDigest
+from distwatch.findings.tables import Recorded, TableDigest
+from distwatch.records import CLOSED
 from distwatch.text import counted
 
 

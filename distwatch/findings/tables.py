@@ -12,7 +12,7 @@ from distwatch.findings.broken import Broken
 from distwatch.findings.copies import Copies
 from distwatch.findings.streaks import Streaks
 from distwatch.findings.timeline import Timeline
-from distwatch.records import Block, Floats, Ints, RunInfo, Table
+from distwatch.records import CLOSED, Block, Floats, Ints, RunInfo, Table
 from distwatch.statistics import ROW, LogHistogram, Ratio, Units, merge_axis, spread
 
 #: How many columns of a row are those of every row.
@@ -39,10 +39,6 @@ _OF_UNITS = ("units", "zero_units", "constant_units", "constant_squares", "unit_
 #: Sums of how far a replica's mean and the logarithm of its width lie from the others', of
 #: how many steps, and of the squares.
 _COMPARED = ("mean", "means", "mean_squares", "width", "widths", "width_squares")
-
-
-#: What ended the writing of a run that was closed in order.
-CLOSED = "closed"
 
 
 class Recorded(NamedTuple):

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from distwatch import records
 from distwatch.records import TRAIN, Origin, RunInfo, Table, TensorLayout, fitting
 from distwatch.signals import Signal
 from distwatch.statistics import from_spec
@@ -26,14 +27,14 @@ from distwatch.text import shortened
 
 FORMAT = 1
 
+#: The value of ``ended`` in a table that was closed in order.
+CLOSED = records.CLOSED
+
 #: The attribute of a group that holds everything distwatch says of it.
 ATTRIBUTE = "distwatch"
 
 #: The arrays that say which step a row is of.
 COORDINATES = ("step", "epoch", "iteration")
-
-#: The value of ``ended`` in a table that was closed in order.
-CLOSED = "closed"
 
 #: Replicas of one run; statistics such as ``checksum`` cannot add up more.
 MOST_REPLICAS = 8192

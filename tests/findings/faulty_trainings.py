@@ -181,6 +181,12 @@ def stuck(path, on):
     return regression(path, x, y)
 
 
+def outliers(path):
+    x, y = rows(640)
+    x[BATCH * 13 : BATCH * 14] *= 300.0
+    return regression(path, x, y, epochs=1)
+
+
 def twins(path):
     x, y = rows(640)
     for values in (x, y):
@@ -286,6 +292,6 @@ FAULTY = {
         lambda path: drifting(path, replicas=4, odd=2, start=9),
         "copies_differ", "weight/b/kernel", 9, 2, "replica 2 and the others"),
     "one batch of outliers": Fault(
-        lambda path: spoilt(path, "x", slice(BATCH * 13, BATCH * 14), 300.0, epochs=1),
+        outliers,
         "spike", "input", 13),
 }  # fmt: skip
