@@ -9,7 +9,7 @@ from typing import Any
 
 from distwatch.config import WatchConfig
 from distwatch.errors import RowsReplacedWarning, WatcherError
-from distwatch.records import Origin, RunInfo
+from distwatch.records import CLOSED, Origin, RunInfo
 from distwatch.store import Budget, origin_of, steps_of
 from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
@@ -151,10 +151,10 @@ class Phase:
         """The last epoch's values for Keras's logs."""
         return {key: value for sink in self._sinks for key, value in sink.logs.items()}
 
-    def sentences(self) -> list[str]:
-        """What stands out."""
+    def sentences(self, ended: str | None = CLOSED) -> list[str]:
+        """What stands out, given what ended the writing; see `Digest.findings`."""
         lost = self.counts.lost
-        return [sentence for sink in self._sinks for sentence in sink.sentences(lost)]
+        return [sentence for sink in self._sinks for sentence in sink.sentences(lost, ended)]
 
     def _started(self) -> list[TableRecorder]:
         """The tables that have rings to read: a step was traced."""

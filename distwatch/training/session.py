@@ -26,7 +26,7 @@ from distwatch.errors import (
     WatcherDisabledWarning,
 )
 from distwatch.event_files.folders import make_room
-from distwatch.records import TRAIN
+from distwatch.records import CLOSED, TRAIN
 from distwatch.store import (
     Budget,
     claim,
@@ -102,6 +102,7 @@ class Session:
         self.error: Exception | None = None
         self._refuses = refuses
         self._claimed = False
+        self._finished = False
         self._config = config
         self._strategy = strategy
         self._facts = facts = strategies.facts_of(strategy)
@@ -174,6 +175,7 @@ class Session:
         self._close()
         for phase in self._phases.values():
             phase.check()
+        self._finished = True
         self._warn_of_lost()
 
     def abandon(self) -> None:
@@ -214,11 +216,18 @@ class Session:
         """What stands out in the run, phase by phase."""
         lines = []
         for name, phase in self._phases.items():
-            found = phase.sentences()
+            found = phase.sentences(self._ended)
             if name != TRAIN and found:
                 lines.append(f"Phase {name}:")
             lines += found
         return lines
+
+    @property
+    def _ended(self) -> str | None:
+        """What ended the writing, as a run says it; None while it goes on."""
+        if self.error is not None:
+            return f"{type(self.error).__name__}: {self.error}"
+        return CLOSED if self._finished else None
 
     def _claim(self, run: int) -> tuple[int, int]:
         """Claim the path for a run, or continue the run that is there.

@@ -15,6 +15,8 @@ def test_nothing_is_warned_of_in_a_healthy_training(name, tmp_path):
     assert healthy_verdict(HEALTHY[name], tmp_path / "run.zarr") == ""
 
 
+# Keras's own warning of one of the faults.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for:UserWarning")
 @pytest.mark.fast_cases("NaN on two of four", "seven units that die")
 @pytest.mark.parametrize("name", FAULTY)
 def test_a_fault_is_told_with_its_place(name, tmp_path):
