@@ -89,14 +89,15 @@ def _overflow(broken: list[TableDigest]) -> Finding:
 
 
 def _of_changes(run: Recorded) -> Iterator[Finding]:
-    """Changes with NaN or Inf of signals that have none: what they are measured against did."""
+    """Changes with NaN or Inf of signals that have none themselves."""
     found = [(t.broken.of_change, t) for t in run.tables if t.broken.of_change is not None]
     if found:
         (step, i), table = min(found, key=lambda pair: pair[0])
         name = table.table.names[i]
         text = (
             f"The change of {name} has NaN or Inf at step {step}, and {name} itself has none "
-            "there: what it is measured against had some, at a step that was not looked at."
+            "there: what it is measured against had some, at a step that was not looked at, or "
+            "the difference is too large for its dtype."
         )
         yield Finding("not_finite", WARNING, text, name, step)
 
