@@ -18,6 +18,7 @@ from distwatch.cli.conventions import (
     examples,
     listing,
 )
+from distwatch.statistics import SignalCounts
 from distwatch.text import printable
 
 
@@ -55,7 +56,7 @@ def _show(described: dict[str, Any]) -> None:
     console.print(facts)
     if described["tables"]:
         rows = [
-            (signal["name"], signal["reference"], *_how(table))
+            (signal["name"], _against(signal), *_how(table))
             for table in described["tables"]
             for signal in table["signals"]
         ]
@@ -65,7 +66,14 @@ def _show(described: dict[str, Any]) -> None:
         console.print(listing(("not watched", "why"), list(described["unwatched"].items())))
 
 
+def _against(signal: dict[str, Any]) -> str:
+    # Not everybody who writes a loop divides its loss by the number of replicas.
+    unknown = signal["scaled"] is not None
+    return f"{signal['reference']}{' (as handed over: may be divided)' if unknown else ''}"
+
+
 def _how(table: dict[str, Any]) -> tuple[str, str, str]:
     tensor = ["tensor"] if table["tensor"] else []
-    further = [*(statistic["name"] for statistic in table["statistics"]), *tensor]
+    names = [statistic["name"] for statistic in table["statistics"]]
+    further = [*(name for name in names if name != SignalCounts.name), *tensor]
     return str(table["committed_steps"]), table["schedule"], ", ".join(further)

@@ -49,11 +49,15 @@ __all__ = [
 class Signal:
     """One watched thing: its name in the store and what its delta is measured against.
 
+    ``scaled`` is "unknown" for a loss or a gradient of one replica that was recorded as it was
+    handed over, since it may be divided by the number of replicas already, or not.
+
     What else is known of it is None where it is not, as in older stores.
     """
 
     name: str
     reference: str = "previous"
+    scaled: str | None = None
     #: Its place among all that layers put out, in the order in which a step calls them; that
     #: of a variable is that of its layer.
     order: int | None = field(default=None, compare=False)
@@ -232,7 +236,7 @@ class Gradients(
     """The gradient of each trainable variable, before and after the replicas add theirs.
 
     ``gradient_local/PATH`` is the gradient of each replica's own loss, as the
-    optimizer is given it, with Keras's division by the number of replicas and any loss
+    optimizer is given it, with any division by the number of replicas and any loss
     scaling undone, before clipping; the replicas' mean of it is what is applied.
     ``gradient/PATH`` is what is applied, once (the first replica's row holds it); where
     the optimizer clips it is called ``gradient_clipped/PATH``.
@@ -303,6 +307,9 @@ class Inputs(Selector, kind="inputs", prefixes=("input",), of_batches=True):
 @validated
 class Loss(Selector, kind="loss", prefixes=("loss",)):
     """The loss of each replica's own batch, before any reduction: ``loss``.
+
+    A division by the number of replicas is undone where there was one. A replica without rows
+    has no loss.
 
     Args:
         reference, statistics, every: as in `activations`; the value itself by default.

@@ -176,6 +176,8 @@ class SignalEntry(_Model):
 
     name: Name
     reference: Name
+    # Runs from before this was known have none.
+    scaled: Text | None = None
     # Runs from before these were recorded do not have them.
     order: Count | None = None
     copied: bool | None = None

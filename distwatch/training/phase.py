@@ -9,12 +9,13 @@ from typing import Any
 
 from distwatch.config import WatchConfig
 from distwatch.errors import RowsReplacedWarning, WatcherError
-from distwatch.records import CLOSED, Origin, RunInfo
+from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Origin, RunInfo
 from distwatch.store import Budget, origin_of, steps_of
 from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps import TracedPlan
+from distwatch.training.traps import warn_of_undivided_loss
 
 
 class Phase:
@@ -62,6 +63,8 @@ class Phase:
             unwatched=plan.unwatched,
             origin=Origin(start, 0, plan.iteration),
         )
+        if plan.undivided and self._info.phase in (TRAIN, TRAIN_ON_BATCH):
+            warn_of_undivided_loss(self._strategy.num_replicas_in_sync)
         if budget is not None:
             budget.check_suffices(self._info)
         if start:

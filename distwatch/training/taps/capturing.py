@@ -23,6 +23,7 @@ import tensorflow as tf
 from distwatch.training.strategies import replica_count
 from distwatch.training.taps.instance_patches import InstancePatch, InstancePatches
 from distwatch.training.taps.layer_paths import Place
+from distwatch.training.taps.loss_scaling import DIVIDING, LossScaling, all_terms_divide
 from distwatch.training.taps.step_capture import Applied, StepCapture, current_graph
 from distwatch.training.taps.subject import Subject
 
@@ -48,30 +49,43 @@ class StepCapturer:
             for p in places
         ]
         patches += [
-            InstancePatch(m, "compute_loss", self._capture_loss) for m in subject.models
+            InstancePatch(m, "compute_loss", functools.partial(self._capture_loss, m))
+            for m in subject.models
         ]
+        self._optimizers = optimizers
         for each in subject.optimizers:
-            # Weights are read around the optimizer, which is not free: only if asked for.
-            capture = self._capture_optimizer if optimizers else self._note_gradients
-            patches.append(InstancePatch(each, "apply", functools.partial(capture, each)))
+            around = functools.partial(self._capture_optimizer, each)
+            patches.append(InstancePatch(each, "apply", around))
             if optimizers and hasattr(each, _REDUCTION):
                 patches.append(InstancePatch(each, _REDUCTION, self._capture_reduction))
         self._patches = InstancePatches(patches)
+        #: Applied where there are several replicas, by whose number losses are divided.
+        self._scaling_patches = InstancePatches(
+            [InstancePatch(*place, self._capture_division) for place in DIVIDING]
+            + [InstancePatch(tf.GradientTape, "gradient", self._capture_tape)]
+        )
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[StepCapture]:
         """Capture what this thread does; threads of other replicas have their own capture."""
         capture, before = StepCapture(current_graph()), self._current
+        scaling, replicas = self._scaling, replica_count()
         self._local.capture = capture
+        self._local.scaling = LossScaling(capture.graph, replicas)
+        several = self._scaling_patches.applied() if replicas > 1 else contextlib.nullcontext()
         try:
-            with self._patches.applied():
+            with self._patches.applied(), several:
                 yield capture
         finally:
-            self._local.capture = before
+            self._local.capture, self._local.scaling = before, scaling
 
     @property
     def _current(self) -> StepCapture | None:
         return getattr(self._local, "capture", None)
+
+    @property
+    def _scaling(self) -> LossScaling | None:
+        return getattr(self._local, "scaling", None)
 
     def _capture_layer(self, path: str, original: Any, /, *args: Any, **kwargs: Any) -> Any:
         outputs = original(*args, **kwargs)
@@ -80,41 +94,71 @@ class StepCapturer:
             self._current.add_call(path, inputs, outputs)
         return outputs
 
-    def _capture_loss(self, original: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def _capture_loss(self, model: Any, original: Any, /, *args: Any, **kwargs: Any) -> Any:
         loss = original(*args, **kwargs)
-        if self._current is not None and self._current.belongs(loss):
-            # Keras divides it by the number of replicas, for the sum over them.
-            self._current.losses.append(loss * replica_count())
+        capture, scaling = self._current, self._scaling
+        if capture is not None and scaling is not None and capture.belongs(loss):
+            scaling.add_loss(loss, all_terms_divide(model))
+            times = scaling.times_divided(loss)
+            undone = loss * replica_count() ** times if times else tf.identity(loss)
+            capture.losses.append(undone)
+            if times is None:
+                capture.unknown_scale.add(id(undone))
         return loss
+
+    def _capture_division(self, original: Any, /, *args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if self._scaling is not None:
+            self._scaling.add_divided(result)
+        return result
+
+    def _capture_tape(
+        self, original: Any, /, tape: Any, target: Any, sources: Any, *more: Any, **kwargs: Any
+    ) -> Any:
+        gradients = original(tape, target, sources, *more, **kwargs)
+        if self._scaling is not None:
+            self._scaling.add_gradients(target, sources, gradients)
+        return gradients
 
     def _capture_optimizer(
         self, optimizer: Any, original: Any, /, grads: Any, trainable_variables: Any = None
     ) -> Any:
-        if self._current is None:
+        capture, scaling = self._current, self._scaling
+        if capture is None or scaling is None:
             return original(grads, trainable_variables)
         grads = list(grads)
+        capture.optimizers.append(optimizer)
+        capture.undivided |= scaling.is_undivided_mean(grads)
         variables = list(trainable_variables or optimizer._trainable_variables)
-        self._current.note_gradients(grads, variables)
-        # Read before: applying may change the scale.
-        factor = _unscaling(optimizer)
-        local = [None if g is None else dense(g) * factor(g) for g in grads]
+        capture.note_gradients(grads, variables)
+        # Weights are read around the optimizer, which is not free: only if asked for.
+        if not self._optimizers:
+            return original(grads, trainable_variables)
+        local = self._local_gradients(optimizer, grads)
         before = [value_of(variable) for variable in variables]
         result = original(grads, trainable_variables)
         after = [value_of(variable) for variable in variables]
-        reduced, self._current.reduced = self._current.reduced, {}
-        self._current.applied.append(
-            Applied(optimizer, variables, local, before, after, reduced)
-        )
+        reduced, capture.reduced = capture.reduced, {}
+        capture.applied.append(Applied(optimizer, variables, local, before, after, reduced))
         return result
 
-    def _note_gradients(
-        self, optimizer: Any, original: Any, /, grads: Any, trainable_variables: Any = None
-    ) -> Any:
-        grads = list(grads)
-        if self._current is not None:
-            variables = list(trainable_variables or optimizer._trainable_variables)
-            self._current.note_gradients(grads, variables)
-        return original(grads, trainable_variables)
+    def _local_gradients(self, optimizer: Any, grads: list[Any]) -> list[Any]:
+        """Gradients of this replica's own loss, as far as it is known how it was scaled."""
+        capture, scaling = self._current, self._scaling
+        assert capture is not None and scaling is not None
+        # Read before the optimizer is applied, which may change the scale.
+        scale = 1.0 / _loss_scale(optimizer)
+        local: list[Any] = []
+        for gradient in grads:
+            if gradient is None:
+                local.append(None)
+                continue
+            times = scaling.times_divided_gradient(gradient)
+            undone = tf.cast(scale * replica_count() ** (times or 0), gradient.dtype)
+            local.append(dense(gradient) * undone)
+            if times is None:
+                capture.unknown_scale.add(id(local[-1]))
+        return local
 
     def _capture_reduction(self, original: Any, /, grads_and_vars: Any) -> Any:
         reduced = list(original(grads_and_vars))
@@ -135,10 +179,9 @@ def dense(gradient: Any) -> Tensor:
     return tf.convert_to_tensor(gradient)
 
 
-def _unscaling(optimizer: Any) -> Any:
-    """What undoes, for each gradient, Keras's division by replicas and any loss scale."""
+def _loss_scale(optimizer: Any) -> Any:
+    """What the optimizer multiplied the loss by, against underflow."""
     scale = getattr(optimizer, "loss_scale_factor", None)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         scale = optimizer.dynamic_scale if optimizer.built else optimizer.initial_scale
-    undone = replica_count() / (1.0 if scale is None else tf.convert_to_tensor(scale))
-    return lambda gradient: tf.cast(undone, gradient.dtype)
+    return 1.0 if scale is None else tf.convert_to_tensor(scale)

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 
 class InstancePatch(NamedTuple):
-    """A method of one object, and what is called in its place.
+    """A method of one object (or a function of a module), and what is called in its place.
 
     ``around`` gets the original method before the arguments of each call.
     """
@@ -56,7 +56,7 @@ class InstancePatches:
                 for patch in self._patches:
                     own = patch.target.__dict__.get(patch.name)
                     self._undo.callback(restore, patch.target, patch.name, own)
-                    patch.target.__dict__[patch.name] = patch.replacement()
+                    _put(patch.target, patch.name, patch.replacement())
         try:
             yield
         finally:
@@ -71,4 +71,12 @@ def restore(target: Any, name: str, own: Any) -> None:
     if own is None:
         del target.__dict__[name]
     else:
-        target.__dict__[name] = own
+        _put(target, name, own)
+
+
+def _put(target: Any, name: str, value: Any) -> None:
+    if isinstance(target, type):
+        setattr(target, name, value)
+    else:
+        # Not setattr: Keras would look for variables in it.
+        target.__dict__[name] = value

@@ -137,7 +137,9 @@ class GradientTap(OptimizerTap, selector=signals.Gradients):
             if applied.local[i] is None:
                 continue
             if self.selector.local:
-                yield PickedSignal(f"gradient_local/{path}", applied.local[i])
+                local = applied.local[i]
+                scaled = _scaled(capture, local)
+                yield PickedSignal(f"gradient_local/{path}", local, scaled=scaled)
             if self.selector.applied:
                 reduced = applied.reduced.get(id(applied.variables[i].value))
                 if reduced is None:
@@ -170,7 +172,8 @@ class LossTap(Tap, selector=signals.Loss):
                 "watch.loss(...)."
             )
         for name, loss in leaves("loss", capture.losses):
-            yield PickedSignal(name, loss)
+            scaled = _scaled(capture, loss)
+            yield PickedSignal(name, _of_some_rows(loss, capture.data), scaled=scaled)
 
 
 _HIDDEN = (
@@ -178,6 +181,22 @@ _HIDDEN = (
     "they cannot be seen; watch distwatch.gradients(applied=False), the local ones, "
     "whose mean over replicas is what is applied."
 )
+
+
+def _scaled(capture: StepCapture, value: Tensor) -> str | None:
+    return "unknown" if id(value) in capture.unknown_scale else None
+
+
+def _of_some_rows(loss: Tensor, data: Any) -> Tensor:
+    """The loss of a batch; none (shape (0,)) where the replica has no rows."""
+    batched = [
+        leaf
+        for leaf in keras.tree.flatten(data)
+        if isinstance(leaf, tf.Tensor) and leaf.shape.rank
+    ]
+    if loss.shape.rank != 0 or not batched or batched[0].shape[0]:
+        return loss
+    return tf.reshape(loss, [1])[: tf.minimum(tf.shape(batched[0])[0], 1)]
 
 
 def _hides_applied(optimizer: Any) -> bool:

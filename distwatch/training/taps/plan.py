@@ -38,6 +38,8 @@ class TracedPlan:
     unwatched: dict[str, str]
     #: The optimizer's count before the step; -1 without an optimizer.
     iteration: int = -1
+    #: Whether a mean over each replica's own rows was differentiated as it is.
+    undivided: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -125,7 +127,9 @@ class Taps:
         planned = [self._plan(number, group) for number, group in enumerate(groups)]
         self._evaluators = [g.tap.evaluator(g.picked, self._capturer) for g in groups]
         feeds = tuple(feed for feed, _ in planned)
-        plan = TracedPlan(feeds, unwatched, self.subject.count_iterations())
+        self.subject.count_by(capture.optimizers)
+        iterations = self.subject.count_iterations()
+        plan = TracedPlan(feeds, unwatched, iterations, capture.undivided)
         return plan, [tensors for _, tensors in planned]
 
     def fed(self, given: TracedTensors) -> list[StepInput]:
@@ -153,6 +157,7 @@ class Taps:
                     Signal(
                         name,
                         reference,
+                        picked.scaled,
                         order=capture.order_of(picked.name, picked.tensor),
                         copied=picked.copied,
                         trained=picked.trained,

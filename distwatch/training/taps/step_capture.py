@@ -44,7 +44,14 @@ class StepCapture:
     #: A layer's path -> its calls, in order.
     calls: dict[str, list[Call]] = field(default_factory=dict)
     applied: list[Applied] = field(default_factory=list)
+    #: An optimizer for each call of its ``apply``, whether or not more is captured of it.
+    optimizers: list[Any] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
+    #: ids of losses and local gradients as they were handed over: it is not known whether
+    #: they are divided by the number of replicas.
+    unknown_scale: set[int] = field(default_factory=set)
+    #: Whether a mean over each replica's own rows was differentiated as it is.
+    undivided: bool = False
     #: Gradients after a reduction, until the optimizer is done with them.
     reduced: dict[int, Tensor] = field(default_factory=dict)
     #: Whether an optimizer was given a gradient: id of a Keras variable -> that.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -26,14 +27,30 @@ class Subject:
         self.root = root
         self.models = tuple(models)
         self.optimizers = tuple({id(each): each for each in optimizers}.values())
+        #: The one that counts the steps; `count_by` chooses it.
+        self._counting = next(iter(self.optimizers), None)
+
+    def count_by(self, applied: Sequence[Any]) -> None:
+        """Count steps by an optimizer that a step applied, not by one that only is there.
+
+        Of several (a GAN's) it is the one that is applied least often in a step, since a
+        critic may be trained several times for each step of the generator; the first of
+        equals.
+
+        Args:
+            applied: an optimizer for each call of its ``apply``; none changes nothing.
+        """
+        times = Counter(map(id, applied))
+        if times:
+            self._counting = min(applied, key=lambda each: times[id(each)])
 
     @property
     def iterations(self) -> Any:
-        """The first optimizer's count of its steps; None without an optimizer."""
-        return self.optimizers[0].iterations if self.optimizers else None
+        """The optimizer's count of its steps; None without an optimizer."""
+        return None if self._counting is None else self._counting.iterations
 
     def count_iterations(self) -> int:
-        """The first optimizer's count as it stands now, also while a step is traced."""
+        """The optimizer's count as it stands now, also while a step is traced."""
         if self.iterations is None:
             return -1
         with tf.init_scope():
@@ -51,10 +68,27 @@ class Subject:
 
 
 def of_model(model: keras.Model) -> Subject:
-    """A model as ``fit`` trains it, with all optimizers that it has as attributes."""
-    own = [getattr(model, "optimizer", None), *vars(model).values()]
-    optimizers = [each for each in own if isinstance(each, keras.optimizers.Optimizer)]
+    """A model as ``fit`` trains it, with all optimizers that it and its layers have.
+
+    They are found in attributes, and in dicts and lists there.
+    """
+    optimizers = [
+        each
+        for layer in (model, *model._flatten_layers(include_self=False))
+        for each in _optimizers_in([getattr(layer, "optimizer", None), *vars(layer).values()])
+    ]
     return Subject(model, [model], optimizers)
+
+
+def _optimizers_in(values: Iterable[Any]) -> Iterator[Any]:
+    waiting, seen = list(values), set()
+    while waiting:
+        each = waiting.pop(0)
+        if isinstance(each, keras.optimizers.Optimizer):
+            yield each
+        elif isinstance(each, (dict, list, tuple)) and id(each) not in seen:
+            seen.add(id(each))
+            waiting += each.values() if isinstance(each, dict) else each
 
 
 def of_loop(models: Any, optimizers: Any) -> Subject:

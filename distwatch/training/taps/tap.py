@@ -34,6 +34,8 @@ class PickedSignal(NamedTuple):
     companion: Tensor | None = None
     #: What the tapped layer itself wants to be measured against.
     reference: str | None = None
+    #: "unknown" where it may be divided by the number of replicas, or not.
+    scaled: str | None = None
     #: See `distwatch.signals.Signal`.
     copied: bool | None = None
     trained: bool | None = None

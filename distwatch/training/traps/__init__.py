@@ -34,6 +34,7 @@ __all__ = [
     "check_train_on_batch",
     "explain",
     "preflight",
+    "warn_of_undivided_loss",
 ]
 
 
@@ -160,6 +161,11 @@ def _refuse(traps: Sequence[Trap]) -> None:
     for trap in traps:
         if trap.fatal:
             raise UnsupportedTrainingError(str(trap))
+
+
+def warn_of_undivided_loss(replicas: int) -> None:
+    """Warn, while the first step is traced, of a loss that is too large for its replicas."""
+    warnings.warn(str(hazards.of_undivided_loss(replicas)), KnownTrapWarning, stacklevel=2)
 
 
 def _warn(traps: Sequence[Trap]) -> None:

@@ -143,6 +143,19 @@ def of_data(x: Any, rows: int | None, batch: int, replicas: int) -> Iterator[Tra
         )
 
 
+def of_undivided_loss(replicas: int) -> Trap:
+    """What a mean does that is not divided by the number of replicas."""
+    return Trap(
+        "undivided_loss",
+        f"the loss is a mean over each replica's own rows, and the gradients of {replicas} "
+        f"replicas are added up, so the gradient that is applied is {replicas} times that of "
+        "the whole batch",
+        "one SGD step on two replicas is twice as long as that on one device",
+        "divide the loss by strategy.num_replicas_in_sync, or use a loss object of Keras or "
+        "tf.nn.compute_average_loss, which do",
+    )
+
+
 def of_train_on_batch() -> Trap:
     """What ``train_on_batch`` does on several replicas."""
     return Trap(

@@ -1,0 +1,244 @@
+"""How a loss was divided by the number of replicas, as far as the traced step tells.
+
+Optimizers add up the replicas' gradients, so the loss of a replica has to be divided by their
+number. Keras does so in its loss objects, and ``tf.nn.compute_average_loss`` does; a mean that
+is taken by hand is not divided, a sum need not be. What these calls put out in a step is
+noted, and followed through the graph to the loss: a sum of divided terms is divided, a sum of a
+divided and another term is neither. Nothing is guessed.
+
+Rejected: multiplying by the number of replicas always (wrong for every loss that is not
+Keras's own), and counting the calls alone (a metric may make one, too).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.losses import loss as keras_loss
+
+Tensor = Any
+
+#: What divides its result by the number of replicas: (module, name). The first is private; a
+#: test fails where Keras calls it otherwise.
+DIVIDING = (
+    (keras_loss, "scale_loss_for_distribution"),
+    (tf.nn, "compute_average_loss"),
+    (tf.nn, "scale_regularization_loss"),
+)
+
+#: Operations whose result is as many times divided as their first input.
+_LIKE_FIRST = frozenset(
+    ("Identity", "Cast", "Neg", "Sum", "Mean", "Reshape", "Squeeze", "ExpandDims", "Snapshot",
+     "StopGradient", "PreventGradient", "CheckNumerics", "EnsureShape", "StridedSlice",
+     "GatherV2", "Transpose")
+)  # fmt: skip
+#: Operations whose inputs have to be divided as often as each other.
+_SUMS = frozenset(("Add", "AddV2", "AddN", "Sub", "Pack"))
+_PRODUCTS = frozenset(("Mul", "MulNoNan"))
+_QUOTIENTS = frozenset(("RealDiv", "Div", "DivNoNan"))
+
+#: A constant zero may be added to anything.
+_ANY = -1
+
+
+class LossScaling:
+    """What a step on one replica did with losses.
+
+    Args:
+        graph: the graph that the step is traced in; None in eager mode.
+        replicas: how many train together.
+    """
+
+    def __init__(self, graph: Any, replicas: int) -> None:
+        self._graph = graph
+        self._replicas = replicas
+        #: Results of dividing calls, and others that are known: id -> tensor, how often
+        #: they are divided. The tensors are kept, so that no id is given twice.
+        self._known: dict[int, tuple[Tensor, int]] = {}
+        #: Whether there was a dividing call whose result cannot be followed.
+        self._hidden = False
+        self._divided_any = False
+        #: id of a gradient -> it, and what it is the gradient of.
+        self._gradients: dict[int, tuple[Tensor, Tensor]] = {}
+        self._targets: list[Tensor] = []
+
+    def add_divided(self, result: Tensor) -> None:
+        """Note what a dividing call put out."""
+        if isinstance(result, keras.KerasTensor):
+            return
+        self._divided_any = True
+        if self._graph is not None and getattr(result, "graph", None) is not self._graph:
+            self._hidden = True
+        self._known[id(result)] = (result, 1)
+
+    def add_loss(self, loss: Tensor, keras_divides: bool) -> None:
+        """Note what ``compute_loss`` put out.
+
+        Args:
+            loss: its result.
+            keras_divides: whether all of its terms are of loss objects that divide.
+        """
+        if self._graph is None and keras_divides:
+            self._known[id(loss)] = (loss, 1)
+
+    def add_gradients(self, target: Any, sources: Any, gradients: Any) -> None:
+        """Note a call of a tape's ``gradient``, unless it is of other things than variables."""
+        if not any(_is_variable(each) for each in keras.tree.flatten(sources)):
+            return
+        (first, *others) = keras.tree.flatten(target)
+        if others:
+            self._hidden = self._hidden or self._divided_any
+            return
+        self._targets.append(first)
+        for gradient in keras.tree.flatten(gradients):
+            if gradient is not None:
+                self._gradients[id(gradient)] = (gradient, first)
+
+    def times_divided(self, loss: Tensor) -> int | None:
+        """How often a loss is divided by the number of replicas; None if that is unknown."""
+        if self._replicas == 1 or not self._divided_any:
+            return 0
+        if self._graph is None:
+            return self._known.get(id(loss), (loss, None))[1]
+        return None if self._hidden else _Walk(self._known).times_divided(loss)
+
+    def times_divided_gradient(self, gradient: Tensor) -> int | None:
+        """The same of a gradient that an optimizer is given."""
+        if self._replicas == 1 or not self._divided_any:
+            return 0
+        known = self._gradients.get(id(gradient))
+        targets = [known[1]] if known else self._targets
+        found = {self.times_divided(target) for target in targets}
+        return found.pop() if len(found) == 1 else None
+
+    def is_undivided_mean(self, gradients: Sequence[Any]) -> bool:
+        """Whether gradients are those of an undivided mean over the replica's own rows.
+
+        False where that cannot be known.
+        """
+        if self._replicas == 1 or self._graph is None:
+            return False
+        known = [self._gradients.get(id(each)) for each in gradients if each is not None]
+        targets = {id(pair[1]): pair[1] for pair in known if pair is not None}
+        if not targets or None in known:
+            return False
+        return all(
+            self.times_divided(each) == 0 and _is_mean_of_rows(each, self._replicas)
+            for each in targets.values()
+        )
+
+
+class _Walk:
+    """Follows a tensor back through the graph to results that are known."""
+
+    def __init__(self, known: dict[int, tuple[Tensor, int]]) -> None:
+        self._known = {tensor.ref(): times for tensor, times in known.values()}
+        self._depends: dict[Any, bool] = {}
+
+    def times_divided(self, tensor: Tensor) -> int | None:
+        found = self._times(tensor)
+        return 0 if found == _ANY else found
+
+    def _times(self, tensor: Tensor) -> int | None:
+        if (known := self._known.get(tensor.ref())) is not None:
+            return known
+        if not self._depends_on_known(tensor):
+            return _ANY if _constant(tensor) == 0.0 else 0
+        inputs, kind = list(tensor.op.inputs), tensor.op.type
+        if kind in _LIKE_FIRST and not any(map(self._depends_on_known, inputs[1:])):
+            return self._times(inputs[0])
+        if kind in _SUMS | _PRODUCTS | _QUOTIENTS:
+            return _joined(kind, [self._times(each) for each in inputs])
+        return None
+
+    def _depends_on_known(self, tensor: Tensor) -> bool:
+        """Whether a known result is among the ancestors; there may be too many to recurse."""
+        waiting = [tensor]
+        while waiting:
+            each = waiting[-1]
+            if each.ref() in self._depends:
+                waiting.pop()
+                continue
+            inputs = [] if each.ref() in self._known else list(each.op.inputs)
+            open_ones = [x for x in inputs if x.ref() not in self._depends]
+            if open_ones:
+                waiting += open_ones
+                continue
+            known = each.ref() in self._known
+            self._depends[each.ref()] = known or any(self._depends[x.ref()] for x in inputs)
+            waiting.pop()
+        return self._depends[tensor.ref()]
+
+
+def _joined(kind: str, times: list[int | None]) -> int | None:
+    """How often the sum, product or quotient of some terms is divided."""
+    numbers = [each for each in times if each is not None]
+    if len(numbers) < len(times):
+        return None
+    if kind in _SUMS:
+        different = set(numbers) - {_ANY}
+        return different.pop() if len(different) == 1 else None
+    first, second = (max(each, 0) for each in numbers)
+    return first + second if kind in _PRODUCTS else first - second
+
+
+def _is_mean_of_rows(loss: Tensor, replicas: int) -> bool:
+    """Whether a tensor is a mean over a first axis or a sum of such, not divided by hand."""
+    op, inputs = loss.op, list(loss.op.inputs)
+    if op.type in ("Mean", "Sum"):
+        return _reduces_rows_by_mean(op, replicas)
+    if op.type in ("Identity", "Cast", "Neg"):
+        return _is_mean_of_rows(inputs[0], replicas)
+    if op.type in _SUMS - {"Pack"}:
+        terms = [each for each in inputs if _constant(each) is None]
+        return bool(terms) and all(_is_mean_of_rows(each, replicas) for each in terms)
+    if op.type in _PRODUCTS | _QUOTIENTS:
+        return _is_weighted_mean(op, replicas)
+    return False
+
+
+def _reduces_rows_by_mean(op: Any, replicas: int) -> bool:
+    reduced, axes = op.inputs[0], tf.get_static_value(op.inputs[1])
+    rank = reduced.shape.rank
+    if axes is None or not rank:
+        return False
+    if 0 in {int(axis) % rank for axis in axes.ravel()}:
+        return bool(op.type == "Mean")
+    return _is_mean_of_rows(reduced, replicas)
+
+
+def _is_weighted_mean(op: Any, replicas: int) -> bool:
+    """A mean times a constant, but not times one that may stand for the number of replicas."""
+    a, b = op.inputs
+    factor = _constant(b)
+    if factor is None and op.type in _PRODUCTS:
+        a, factor = b, _constant(a)
+    if not factor:
+        return False
+    times = 1.0 / factor if op.type in _QUOTIENTS else factor
+    by_hand = math.isclose(abs(times), 1.0 / replicas, rel_tol=1e-5)
+    return not by_hand and _is_mean_of_rows(a, replicas)
+
+
+def _constant(tensor: Tensor) -> float | None:
+    """The value of a constant scalar; None for everything else."""
+    value = tf.get_static_value(tensor)
+    return float(value) if value is not None and value.size == 1 else None
+
+
+def _is_variable(source: Any) -> bool:
+    return isinstance(source, (tf.Variable, keras.Variable)) or hasattr(source, "handle")
+
+
+def all_terms_divide(model: Any) -> bool:
+    """Whether Keras's own ``compute_loss`` of a model divides all of its terms."""
+    if type(model).compute_loss is not keras.Model.compute_loss:
+        return False
+    losses = keras.tree.flatten(getattr(model, "loss", None))
+    return not any(
+        getattr(each, "reduction", "mean") in ("sum", "none", None) for each in losses
+    )
