@@ -17,7 +17,7 @@ SLOW := --slow --replicas 8
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults coverage lint docs bench gpu-check matrix kills picture \
+.PHONY: help demo test test-all faults coverage lint docs bench gpu-check matrix kills verdicts picture \
   test-all-pythons test-installing test-oldest oldest dist
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make gpu-check          truth, untouched training and cost on the GPUs of this machine'
 	@echo 'make matrix             every strategy x model kind x mode (half an hour or so)'
 	@echo 'make kills              kill 300 writers at random moments, and look at what they left'
+	@echo 'make verdicts           train what is healthy and what is not, and see what is said of it'
 	@echo 'make picture            redraw the picture of the README'
 	@echo 'make test-all-pythons   make test on each supported Python found here'
 	@echo 'make test-installing    the wheel and the sdist, in new environments without TensorFlow'
@@ -74,6 +75,9 @@ matrix: $(READY)
 
 kills: $(READY)
 	$(BIN)/python tests/store/kills.py
+
+verdicts: $(READY)
+	$(BIN)/python tests/findings/verdicts.py
 
 picture: $(READY)
 	$(BIN)/python examples/find_the_skewed_replica.py runs/picture

@@ -22,6 +22,13 @@ TRAIN, TEST, PREDICT, TRAIN_ON_BATCH = PHASES = ("train", "test", "predict", "tr
 NO_GRADIENT = "no gradient of the loss reaches it"
 
 
+#: What ended the writing of a run that was closed in order; otherwise it is an error.
+CLOSED = "closed"
+
+#: Why a trainable variable has no gradient that could be watched: it is None.
+NO_GRADIENT = "no gradient of the loss reaches it"
+
+
 @dataclass(frozen=True)
 class TensorLayout:
     """How a table stores raw deltas: their feature dims, reduction over replicas and dtype."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def printable(text: str) -> str:
     """One line without control characters: names in a store may come from anybody."""
@@ -12,6 +14,12 @@ def printable(text: str) -> str:
 def counted(number: int, word: str) -> str:
     """A number of things: "1 step", "2,000 steps"."""
     return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+def listed(things: Iterable[object]) -> str:
+    """Several things in words: "0, 1 and 2"."""
+    *first, last = map(str, things)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def shortened(value: object, most: int = 200, *, quoted: bool = True) -> str:

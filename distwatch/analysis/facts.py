@@ -6,7 +6,7 @@ from typing import Any
 
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable
-from distwatch.store.schema import FORMAT
+from distwatch.store.schema import CLOSED, FORMAT
 from distwatch.text import counted, format_bytes
 
 
@@ -69,7 +69,7 @@ def _describe_table(stored: ReadableTable) -> dict[str, Any]:
 
 def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts of `describe` in words: name and text of each."""
-    steps, lost = described["committed_steps"], described["lost_steps"]
+    steps = described["committed_steps"]
     extent = f"{steps} committed"
     if steps:
         tables = [table for table in described["tables"] if table["committed_steps"]]
@@ -85,7 +85,7 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("phase", _phase(described)),
         ("replicas", replicas or "none has committed a row yet"),
         ("steps", extent),
-        ("lost", f"{lost} steps" if lost else "none"),
+        ("lost", _lost(described)),
         *([("thinned out", thinned)] if described["thinned_steps"] else []),
         ("written", _written(described)),
         ("size", format_bytes(described["bytes"])),
@@ -102,6 +102,13 @@ def taken_at(signal: dict[str, Any]) -> str:
     if signal["scaled"] is not None:
         words.append("as handed over: may be divided by the number of replicas")
     return ", ".join(words)
+
+
+def _lost(described: dict[str, Any]) -> str:
+    lost = described["lost_steps"]
+    if described["ended"] == CLOSED:
+        return f"{lost} steps" if lost else "none"
+    return f"{lost} steps, and maybe others after the last" if lost else "none before the last"
 
 
 def _written(described: dict[str, Any]) -> str:

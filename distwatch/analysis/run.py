@@ -277,7 +277,7 @@ class Run:
         Args:
             digest: that of the run, where its blocks were read already.
         """
-        found = (digest or self.digest()).findings(lost=self.lost)
+        found = (digest or self.digest()).findings(lost=self.lost, ended=self.ended)
         if self._store.damaged:
             # What was not read may hold anything.
             found = [each for each in found if each.kind != "sound"]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.origins import origin
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Floats
 from distwatch.text import counted
@@ -23,6 +24,10 @@ _AROUND = 4
 
 #: In the first tenth of a run sizes fall in any case: nothing there is called a spike.
 _BEGINNING = 0.1
+
+#: Less than this part of what a signal was at its largest is no jump: after a training has
+#: converged, all that is left is noise, which is many times as large at one step as at others.
+_MATTERS = 0.01
 
 #: A change is worth naming relative to its own median from this many times on.
 _UNUSUAL = 2.0
@@ -82,20 +87,25 @@ def largest_change(run: Recorded) -> list[Finding]:
 
 
 def spikes(run: Recorded) -> list[Finding]:
-    """The largest of the sudden jumps, and which other signals jumped."""
+    """The largest of the sudden jumps, and which other signals jumped.
+
+    Of the signals that jump at that step the one that is computed first is named.
+    """
     found = [spike for table in run.tables for spike in _spikes(table)]
-    found.sort(key=lambda each: (each.times, each.signal), reverse=True)
     if not found:
         return []
+    origins = {signal.name: origin(signal) for signal in run.info.signals}
+    largest = max(found, key=lambda each: (each.times, each.signal))
+    found.sort(key=lambda each: (each.step != largest.step, origins[each.signal], -each.times))
     first, others = found[0], tuple(spike.signal for spike in found[1:])
-    text = (
+    brief = (
         f"{first.signal} jumps at step {first.step}: its mean absolute {first.what} is "
         f"{first.value:.4g}, {first.times:.3g} times its typical size around that step"
     )
     if others:
-        text += f"; {counted(len(others), 'more signal')} jumped, at that step or at others"
-    text += ". Inspect the batch of that step, or clip gradients."
-    return [Finding("spike", WARNING, text, first.signal, first.step, others=others)]
+        brief += f"; {counted(len(others), 'more signal')} jumped, at that step or at others"
+    text = f"{brief}. Inspect the batch of that step, or clip gradients."
+    return [Finding("spike", WARNING, text, first.signal, first.step, None, others, brief)]
 
 
 def _spikes(table: TableDigest) -> Iterator[Peak]:
@@ -103,13 +113,28 @@ def _spikes(table: TableDigest) -> Iterator[Peak]:
     line = table.timeline
     peak = line.peak.copy()
     peak[: -(-int(line.rows * _BEGINNING) // line.width)] = -np.inf
-    usual = np.fmax(_typical_around(table), table.usual())
+    # Where a signal is zero at most steps, another step is no jump for that.
+    usual = np.fmax(_typical_around(table), table.usual_but_zero())
     at_least = max(_SPIKE, _TAIL * np.log(max(line.rows, 1)))
-    comparable = (usual > 0) & np.isfinite(usual) & (peak > 0)
+    matters = peak >= _MATTERS * _largest_stretch(table)
+    comparable = (usual > 0) & np.isfinite(usual) & (peak > 0) & matters
     times = np.divide(peak, usual, where=comparable, out=np.zeros(peak.shape))
     for signal in np.flatnonzero(times.max(axis=0, initial=0.0) > at_least):
         at = int(np.argmax(times[:, signal]))
         yield _peak(table, int(signal), at, usual[at, signal])
+
+
+def _largest_stretch(table: TableDigest) -> Floats:
+    """The mean of the stretch, without its own peak, where it is largest: shape (signal,)."""
+    return np.asarray(np.nan_to_num(_without_peaks(table)).max(axis=0))
+
+
+def _without_peaks(table: TableDigest) -> Floats:
+    """The mean of each stretch without its peak; NaN where nothing is left."""
+    line = table.timeline
+    change, steps = line.sums["change"], line.sums["changes"]
+    rest = np.where(steps > 1, change - line.peak, np.where(steps == 1, change, np.nan))
+    return np.asarray(rest / np.maximum(steps - (steps > 1), 1))
 
 
 def _typical_around(table: TableDigest) -> Floats:
@@ -117,10 +142,7 @@ def _typical_around(table: TableDigest) -> Floats:
 
     Shape (stretch, signal); NaN where too few stretches are near.
     """
-    line = table.timeline
-    change, steps = line.sums["change"], line.sums["changes"]
-    rest = np.where(steps > 1, change - line.peak, np.where(steps == 1, change, np.nan))
-    mean = rest / np.maximum(steps - (steps > 1), 1)
+    mean = _without_peaks(table)
     padded = np.pad(mean, ((_AROUND, _AROUND), (0, 0)), constant_values=np.nan)
     near = np.lib.stride_tricks.sliding_window_view(padded, 2 * _AROUND + 1, axis=0)
     enough = np.isfinite(near).sum(axis=-1) > _AROUND

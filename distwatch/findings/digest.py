@@ -10,31 +10,37 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from distwatch.findings.causes import folded
 from distwatch.findings.changes import largest_change, spikes
-from distwatch.findings.extent import extent, losses, sound
-from distwatch.findings.faults import dead, no_gradient, not_finite, update_ratios
+from distwatch.findings.extent import extent, losses, sound, unclosed
 from distwatch.findings.findings import Finding, ordered, sentences
-from distwatch.findings.replicas import apart, odd_replicas, same_inputs
+from distwatch.findings.gradients import no_gradient, update_ratios, without_gradient
+from distwatch.findings.nonfinite import not_finite
+from distwatch.findings.replicas import apart, different_copies, equal_inputs, odd_replicas
 from distwatch.findings.tables import Recorded, TableDigest
-from distwatch.records import Block, RunInfo
+from distwatch.findings.units import dead
+from distwatch.records import CLOSED, Block, RunInfo
 
 Rule = Callable[[Recorded], Iterable[Finding]]
 
 #: Those that hold for a run without rows, too.
-ALWAYS: tuple[Rule, ...] = (extent, losses, sound)
+ALWAYS: tuple[Rule, ...] = (extent, without_gradient, losses, unclosed, sound)
 
 RULES: tuple[Rule, ...] = (
     extent,
     not_finite,
     losses,
-    same_inputs,
+    equal_inputs,
+    different_copies,
     odd_replicas,
+    without_gradient,
     dead,
     no_gradient,
     update_ratios,
     spikes,
     largest_change,
     apart,
+    unclosed,
     sound,
 )
 
@@ -65,16 +71,19 @@ class Digest:
 
     # Sums of a training that diverged overflow here, too; that is reported as what it is.
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    def findings(self, *, lost: int | None = None) -> list[Finding]:
+    def findings(self, *, lost: int | None = None, ended: str | None = CLOSED) -> list[Finding]:
         """What stands out: the extent first, then warnings, then notes.
 
         Args:
             lost: how many steps were lost, where more is known than the blocks say.
+            ended: "closed", or the error that ended the writing of the run; None while it
+                goes on, or if its writer was killed.
         """
         tables = [table for table in self.tables.values() if table.steps]
-        run = Recorded(self.info, tables, self.lost if lost is None else lost)
-        return ordered(each for rule in (RULES if tables else ALWAYS) for each in rule(run))
+        run = Recorded(self.info, tables, self.lost if lost is None else lost, ended)
+        found = [each for rule in (RULES if tables else ALWAYS) for each in rule(run)]
+        return ordered(folded(found))
 
-    def sentences(self, *, lost: int | None = None) -> list[str]:
+    def sentences(self, *, lost: int | None = None, ended: str | None = CLOSED) -> list[str]:
         """The findings' texts, at most ten; arguments as in `findings`."""
-        return sentences(self.findings(lost=lost))
+        return sentences(self.findings(lost=lost, ended=ended))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from distwatch.findings.changes import largest_change
 from distwatch.findings.findings import EXTENT, NOTE, WARNING, Finding
-from distwatch.findings.tables import Recorded
+from distwatch.findings.tables import Recorded, TableDigest
+from distwatch.records import CLOSED
 from distwatch.text import counted
 
 
@@ -28,8 +29,45 @@ def losses(run: Recorded) -> list[Finding]:
     return [Finding("lost", WARNING, text)] if run.lost else []
 
 
+def unclosed(run: Recorded) -> list[Finding]:
+    """What may be missing of a run that was not closed."""
+    last = max((table.extent[1] for table in run.tables), default=None)
+    after = "no step" if last is None else f"no step after {last}"
+    if run.ended is None:
+        text = (
+            "The run was not closed: it is still being written, or its training was killed. "
+            f"It holds {after}; later ones may be missing, and are not counted as lost."
+        )
+        return [Finding("unclosed", NOTE, text, step=last)]
+    if run.ended != CLOSED:
+        text = f"An error ended the watching; the run holds {after}: {run.ended}"
+        return [Finding("ended_by_error", WARNING, text, step=last)]
+    return []
+
+
 def sound(run: Recorded) -> list[Finding]:
-    """Which faults there are not, so that nobody has to infer it from silence."""
-    broken = any(table.broken.first is not None for table in run.tables)
-    said = ["No NaN and no Inf."] * (not broken) + ["No row was lost."] * (not run.lost)
+    """Which faults there are not, so that nobody has to infer it from silence.
+
+    Nothing is said of what was not seen.
+    """
+    seen = [table.broken for table in run.tables]
+    said = []
+    if seen and not any(each.any or each.of_change for each in seen):
+        said.append(f"No NaN and no Inf{_seen(run)}.")
+    if not run.lost and run.ended == CLOSED:
+        said.append("No row was lost.")
     return [Finding("sound", NOTE, " ".join(said))] if said else []
+
+
+def _seen(run: Recorded) -> str:
+    """Where was looked for NaN, unless everywhere."""
+    if any(table.broken.unseen for table in run.tables):
+        return " in the changes that were measured (a first batch has none)"
+    if run.ended != CLOSED or run.lost or any(map(_has_gaps, run.tables)):
+        return " at the steps that are recorded"
+    return ""
+
+
+def _has_gaps(table: TableDigest) -> bool:
+    first, last = table.extent
+    return last - first + 1 > table.steps

@@ -24,7 +24,8 @@ class Finding:
     ``kind`` is a stable name, such as "largest_change" or "not_finite"; ``severity``
     "note" or "warning". ``signal``, ``step`` and ``replica`` (its global number) say where,
     and are None where there is no single one; ``others`` names further signals of which the
-    same is true.
+    same is true. ``follows`` has what would be findings of their own if this one did not
+    explain them; ``text`` says them, too.
     """
 
     kind: str
@@ -34,6 +35,12 @@ class Finding:
     step: int | None = None
     replica: int | None = None
     others: tuple[str, ...] = ()
+    #: What it says without advice, as a part of the sentence of its cause.
+    brief: str = ""
+    #: Of which share of the signal it is true, where that is a number.
+    share: float | None = None
+    #: What follows from it.
+    follows: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         # It contains names of signals, and a store may come from anybody.

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distwatch.findings.batches import same_inputs, stuck_inputs
+from distwatch.findings.copies import copies_differ
 from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.origins import origin
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Floats, RunInfo
 from distwatch.statistics import ROW, merge_axis
@@ -17,15 +20,19 @@ from distwatch.text import counted
 #: A replica's mean matters from this many of the signal's standard deviations on, and its
 #: own standard deviation from this factor on. Less is ignored, however certain it is.
 _SKEW = 0.25
-_WIDER = 1.5
+_WIDER = 1.2
 
-#: A difference is certain from this many standard errors on; so many because every signal
-#: on every replica is tested.
-_SURE = 6.0
+#: A difference is certain from this many standard errors on: of so few stretches, and of one
+#: more each; of the last number and more it is the same. By chance that happens in fewer than
+#: 1 of 10,000 tests (Student's t), so rarely because every signal on every replica is tested.
+_FEWEST = 5
+_SURE = (16.0, 11.4, 9.3, 8.0, 7.2, 6.7, 6.3, 6.0)
 
-#: With fewer stretches standard errors are too uncertain themselves: with 11 degrees of
-#: freedom, six of them occur by chance in fewer than 1 of 10,000 tests.
+#: Steps without a change that are no chance.
 _STRETCHES = 12
+
+#: Signals of variables, of which each replica holds a copy or one of its own.
+_KEPT = ("weight/", "update/")
 
 #: From this modified z-score on one value is an outlier among others: B. Iglewicz & D. C.
 #: Hoaglin, "How to Detect and Handle Outliers" (1993), with the median absolute deviation.
@@ -65,20 +72,17 @@ def apart(run: Recorded) -> list[Finding]:
     return [Finding("replicas_apart", NOTE, text, name, replica=replica)]
 
 
-def same_inputs(run: Recorded) -> Iterator[Finding]:
-    """Which replicas are given the same batches."""
+def equal_inputs(run: Recorded) -> Iterator[Finding]:
+    """Which replicas are given the same batches, or the same batch again and again."""
     for table in run.tables:
-        most = table.shared.most()
-        if most is None:
-            continue
-        text = (
-            f"Replicas {table.replicas[most.first]} and {table.replicas[most.second]} were "
-            f"given the same input at {most.steps} of {counted(table.steps, 'step')}."
-        )
-        if most.more:
-            more = counted(most.more, "more pair")
-            text += f" The same holds for {more}, at as many steps or fewer."
-        yield Finding("same_inputs", WARNING, text, table.table.names[0])
+        if table.batches is not None:
+            yield from same_inputs(table.table, table.batches, table.replicas, table.steps)
+            yield from stuck_inputs(table.table, table.batches, table.replicas)
+
+
+def different_copies(run: Recorded) -> list[Finding]:
+    """Variables whose copies should be equal on all replicas, and are not."""
+    return copies_differ(run.info, [(table.table, table.copies) for table in run.tables])
 
 
 def odd_replicas(run: Recorded) -> list[Finding]:
@@ -91,7 +95,8 @@ def odd_replicas(run: Recorded) -> list[Finding]:
     if len(run.info.replicas) < 2:
         return []
     found = [oddity for table in run.tables for oddity in _oddities(table)]
-    found.sort(key=lambda each: (_group(each), -each.strength))
+    origins = {each.name: origin(each) for each in run.info.signals}
+    found.sort(key=lambda each: (_group(each), origins[each.signal], -each.strength))
     return [_finding(run.info, list(same)) for _, same in groupby(found, key=_group)]
 
 
@@ -105,10 +110,10 @@ def _finding(info: RunInfo, found: list[Oddity]) -> Finding:
     others = tuple(dict.fromkeys(o.signal for o in found if o.signal != first.signal))
     replica, two = info.replicas[first.replica], len(info.replicas) == 2
     than = f"replica {info.replicas[1 - first.replica]}" if two else "the others"
-    text = _difference(first, replica, than)
+    brief = _difference(first, replica, than)
     if others:
-        text += f", and it differs in {counted(len(others), 'more signal')}"
-    text += "."
+        brief += f", and it differs in {counted(len(others), 'more signal')}"
+    text = f"{brief}."
     if not first.alone and not two:
         text += " The other replicas differ among themselves, too."
     if first.inputs:
@@ -116,7 +121,8 @@ def _finding(info: RunInfo, found: list[Oddity]) -> Finding:
     else:
         kind = "odd_replica" if first.alone else "replicas_differ"
         text += " Check the data that it is given."
-    return Finding(kind, WARNING, text, first.signal, replica=replica, others=others)
+    brief = brief[0].lower() + brief[1:]
+    return Finding(kind, WARNING, text, first.signal, None, replica, others, brief)
 
 
 def _difference(odd: Oddity, replica: int, than: str) -> str:
@@ -132,13 +138,16 @@ def _difference(odd: Oddity, replica: int, than: str) -> str:
 
 def _oddities(table: TableDigest) -> Iterator[Oddity]:
     std = ROW.compute(ROW.unpack(merge_axis(ROW, table.totals, axis=0)))["std"]
-    mean, mean_sure = _lasting(table, "mean", "means")
-    width, width_sure = _lasting(table, "width", "widths")
+    # Whether copies are equal is another question, and what a layer keeps on each replica,
+    # such as the statistics of BatchNormalization, differs by design.
+    own = np.array([not name.startswith(_KEPT) for name in table.table.names])
+    mean, mean_sure = _lasting(table, "mean")
+    width, width_sure = _lasting(table, "width")
     for key, off, scale, sure, limit in (
         ("shift", mean, std, mean_sure, _SKEW),
         ("factor", width, np.ones_like(std), width_sure, float(np.log(_WIDER))),
     ):
-        counts = sure & (np.abs(off / scale) > limit)
+        counts = sure & own & (np.abs(off / scale) > limit)
         for replica, signal, alone in _outliers(off, counts, limit * scale):
             by = float(off[replica, signal] / scale[signal])
             how = {key: by if key == "shift" else float(np.exp(by))}
@@ -153,24 +162,42 @@ def _frozen(table: TableDigest) -> Iterator[Oddity]:
     changing = (n > 0) & (l1 > 0)
     still = (n > 0) & (l1 == 0) & (changing.sum(axis=0) == len(table.replicas) - 1)
     for replica, signal in np.argwhere(still):
-        if table.table.signals[signal].reference != "none" and table.steps >= _STRETCHES:
+        known = table.steps >= _STRETCHES and not table.table.names[signal].startswith(_KEPT)
+        if known and table.table.signals[signal].reference != "none":
             yield Oddity(int(replica), True, table.of_inputs, np.inf, table.table.names[signal])
 
 
-def _lasting(table: TableDigest, value: str, count: str) -> tuple[Floats, Floats]:
+def _lasting(table: TableDigest, value: str) -> tuple[Floats, Floats]:
     """How far each replica lies from the others on average, and whether that is certain.
 
-    The standard error is that between stretches of the run (the method of batch means),
-    since neighbouring steps may be correlated. Shapes: (replica, signal) both.
+    Neighbouring steps may be correlated, so the standard error is that between stretches (the
+    method of batch means). And data come again in each epoch: however many there are, the
+    evidence is that of the steps of one. So the largest of three errors counts: between
+    stretches of the run, between stretches of an epoch, all epochs taken together, and of as
+    many single steps as an epoch has. Shapes: (replica, signal) both.
     """
-    sums, steps = table.timeline.sums[value], table.timeline.sums[count]
-    total = steps.sum(axis=0)
-    stretches = (steps > 0).sum(axis=0)
+    line, over = table.timeline, table.over_epochs
+    mean, stretches, error = _batch_means(line.sums[value], line.sums[f"{value}s"])
+    _, places, of_places = _batch_means(over.sums[value], over.sums[f"{value}s"])
+    total = line.sums[f"{value}s"].sum(axis=0)
+    squares = line.sums[f"{value}_squares"].sum(axis=0) / total - mean**2
+    of_steps = np.sqrt(np.maximum(squares, 0.0) / np.minimum(total, over.longest))
+    error = np.maximum(error, np.maximum(of_places, of_steps))
+    return mean, np.abs(mean) > _errors(np.minimum(stretches, places)) * error
+
+
+def _batch_means(sums: Floats, steps: Floats) -> tuple[Floats, Floats, Floats]:
+    """The mean over all stretches, how many there are, and the mean's standard error."""
+    total, stretches = steps.sum(axis=0), (steps > 0).sum(axis=0)
     mean = sums.sum(axis=0) / total
     squares = ((sums - steps * mean) ** 2).sum(axis=0)
-    error = np.sqrt(squares * stretches / np.maximum(stretches - 1, 1)) / total
-    sure = (stretches >= _STRETCHES) & (np.abs(mean) > _SURE * error)
-    return mean, sure
+    return mean, stretches, np.sqrt(squares * stretches / np.maximum(stretches - 1, 1)) / total
+
+
+def _errors(stretches: Floats) -> Floats:
+    """How many standard errors rule out chance, given how well they are known."""
+    few = np.clip(stretches.astype(int) - _FEWEST, 0, len(_SURE) - 1)
+    return np.where(stretches >= _FEWEST, np.take(_SURE, few), np.inf)
 
 
 def _outliers(mean: Floats, counts: Floats, least: Floats) -> Iterator[tuple[int, int, bool]]:

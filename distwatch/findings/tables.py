@@ -7,16 +7,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distwatch.findings.equal_batches import EqualBatches
+from distwatch.findings.batches import Batches, OverEpochs
+from distwatch.findings.broken import Broken
+from distwatch.findings.copies import Copies
+from distwatch.findings.streaks import Streaks
 from distwatch.findings.timeline import Timeline
-from distwatch.records import Block, Floats, RunInfo, Table
-from distwatch.statistics import ROW, LogHistogram, Ratio, merge_axis, spread
+from distwatch.records import CLOSED, Block, Floats, Ints, RunInfo, Table
+from distwatch.statistics import ROW, LogHistogram, Ratio, Units, merge_axis, spread
 
 #: How many columns of a row are those of every row.
 _USUAL = len(ROW.fields)
-_COUNT, _ZEROS, _NANS, _INFS, _N, _MEAN, _M2, _L1 = (
-    ROW.fields.index(name)
-    for name in ("count", "zeros", "nans", "infs", "n", "mean", "m2", "l1")
+_COUNT, _ZEROS, _N, _MEAN, _M2, _L1 = (
+    ROW.fields.index(name) for name in ("count", "zeros", "n", "mean", "m2", "l1")
 )
 
 #: For medians of change sizes, to 6%, which is enough for "about 12 times".
@@ -27,13 +29,26 @@ _ZERO = len(_SIZES.centres) // 2
 #: standard deviation lies about 1 / (2 n) too low, so that smaller batches would look odd.
 _SPREAD_OF = 8
 
+#: Into how many levels shares are divided: numbers of up to so many units are exact.
+_LEVELS = 64
+
+#: Sums over steps: of the numbers of units, of those that are zero or constant for the
+#: whole batch, of the latter's squares, and of how many steps.
+_OF_UNITS = ("units", "zero_units", "constant_units", "constant_squares", "unit_steps")
+
+#: Sums of how far a replica's mean and the logarithm of its width lie from the others', of
+#: how many steps, and of the squares.
+_COMPARED = ("mean", "means", "mean_squares", "width", "widths", "width_squares")
+
 
 class Recorded(NamedTuple):
-    """What rules look at: a run, its tables that have rows, and how many steps were lost."""
+    """What rules look at: a run, its tables that have rows, how many steps were lost, and
+    what ended the writing ("closed" or an error; None while it goes on, or if killed)."""
 
     info: RunInfo
     tables: Sequence[TableDigest]
     lost: int
+    ended: str | None = CLOSED
 
 
 class TableDigest:
@@ -44,24 +59,29 @@ class TableDigest:
         self.replicas = info.replicas
         self.steps = 0
         self.lost = 0
+        #: The first and the last step.
+        self.extent = (0, 0)
         signals, shape = len(table.signals), (len(info.replicas), len(table.signals))
         #: States over all steps: per replica, shape (replica, signal, field).
         self.totals = merge_axis(ROW, np.zeros((0, *shape, _USUAL)), axis=0)
         #: Sum of the replicas' spreads over the steps that have one, and their number.
         self._spreads = np.zeros((2, signals))
-        #: At how many steps two replicas had the same batches.
-        self.shared = EqualBatches(len(info.replicas))
-        self.broken = Broken(signals)
+        self.broken = Broken(info, table)
+        self.copies = Copies(info, table)
+        self.batches = Batches(table, len(info.replicas)) if self.of_inputs else None
+        #: Since when which share of the elements is zero; and of the units.
+        self.zeros = Streaks(_LEVELS, signals)
+        self.units = Streaks(_LEVELS, signals) if self.has_units else None
         #: How often a mean absolute delta was of which size, from zero on; NaN last.
         self._sizes = np.zeros((signals, len(_SIZES.centres) - _ZERO + 1), np.int64)
-        sums: dict[str, tuple[int, ...]] = dict.fromkeys(
-            ("count", "zeros", "change", "changes"), (signals,)
-        )
-        if self.has_ratio:
-            sums |= dict.fromkeys(Ratio().fields, (signals,))
+        self._smallest = np.full(signals, np.inf)
+        names = ["count", "zeros", "change", "changes"]
+        names += [*Ratio().fields] * self.has_ratio + [*_OF_UNITS] * self.has_units
+        compared: dict[str, tuple[int, ...]] = {}
         if len(info.replicas) > 1:
-            sums |= dict.fromkeys(("mean", "means", "width", "widths"), shape)
-        self.timeline = Timeline(signals, sums)
+            compared = dict.fromkeys(_COMPARED, shape)
+        self.timeline = Timeline(signals, compared | dict.fromkeys(names, (signals,)))
+        self.over_epochs = OverEpochs(compared)
 
     @property
     def of_changes(self) -> bool:
@@ -78,9 +98,16 @@ class TableDigest:
         """Whether it holds update-to-weight ratios."""
         return "change_l2sq" in self.table.fields
 
+    @property
+    def has_units(self) -> bool:
+        """Whether it holds how many units are the same for a whole batch."""
+        return "constant_units" in self.table.fields
+
     def observe(self, block: Block) -> None:
         """Take the next block."""
         if len(block):
+            first = self.extent[0] if self.steps else int(block.step[0])
+            self.extent = (first, int(block.step[-1]))
             self._add(block)
         self.steps += len(block)
         self.lost += block.lost
@@ -94,8 +121,20 @@ class TableDigest:
         return np.where(steps > 0, total / np.maximum(steps, 1), np.nan)
 
     def usual(self) -> Floats:
-        """The median of the steps' mean absolute deltas: (signal,); NaN where there is none."""
-        sizes = self._sizes[:, :-1]
+        """The median of the steps' mean absolute deltas: (signal,); NaN where there is none.
+
+        It is known to the width of a bin, and lies between the smallest and the largest.
+        """
+        largest = self.timeline.peak.max(axis=0)
+        return np.clip(self._median(self._sizes[:, :-1]), self._smallest, largest)
+
+    def usual_but_zero(self) -> Floats:
+        """The same of those steps whose delta is not zero."""
+        sizes = self._sizes[:, :-1].copy()
+        sizes[:, 0] = 0
+        return self._median(sizes)
+
+    def _median(self, sizes: Ints) -> Floats:
         reached = np.cumsum(sizes, axis=1)
         total = reached[:, -1]
         # 0 of none would be found at the first place.
@@ -110,14 +149,21 @@ class TableDigest:
         self.totals = merge_axis(ROW, np.stack([self.totals, of_block]), axis=0)
         values = self._of_all(block)
         if len(self.replicas) > 1:
-            values |= self._of_replicas(rows)
+            compared = self._of_replicas(rows)
+            self.over_epochs.add(block.epoch, compared)
+            values |= compared
         known = values["changes"] > 0
         height = np.where(known, values["change"], -np.inf)
         self._count_sizes(np.where(known, values["change"], np.nan))
         self.timeline.add(block.step, height, values)
+        self.zeros.observe(block.step, _share(values["zeros"], values["count"]))
+        if self.units is not None:
+            share = _share(values["constant_units"], values["units"])
+            self.units.observe(block.step, share)
         self.broken.observe(block)
-        if self.of_inputs:
-            self._find_shared(block)
+        self.copies.observe(block)
+        if self.batches is not None:
+            self.batches.observe(block)
 
     def _of_all(self, block: Block) -> dict[str, Floats]:
         """What all replicas together have at each step: shape (n, signal) each."""
@@ -134,6 +180,13 @@ class TableDigest:
         if self.has_ratio:
             fields = self.table.fields
             values |= {name: merged[..., fields.index(name)] for name in Ratio().fields}
+        if self.has_units:
+            fields = self.table.fields
+            units, *some = (merged[..., fields.index(name)] for name in Units().fields)
+            there = (units > 0) & np.isfinite(some).all(axis=0)
+            zero, same = (np.where(there, each, 0.0) for each in some)
+            numbers = (np.where(there, units, 0.0), zero, same, same**2, 1.0 * there)
+            values |= dict(zip(_OF_UNITS, numbers, strict=True))
         return values
 
     def _of_replicas(self, rows: Floats) -> dict[str, Floats]:
@@ -145,7 +198,11 @@ class TableDigest:
         wide = (n >= _SPREAD_OF) & (m2 > 0) & np.isfinite(m2)
         log = 0.5 * np.log(np.where(wide, m2, 1.0) / np.maximum(n, 1.0))
         means, widths = _minus_others(mean, known), _minus_others(log, wide)
-        return {"mean": means[0], "means": means[1], "width": widths[0], "widths": widths[1]}
+        return {
+            name: numbers
+            for key, (off, some) in (("mean", means), ("width", widths))
+            for name, numbers in ((key, off), (f"{key}s", some), (f"{key}_squares", off**2))
+        }
 
     def _count_sizes(self, change: Floats) -> None:
         signals, places = self._sizes.shape
@@ -153,37 +210,9 @@ class TableDigest:
         at = (place + np.arange(signals) * places).ravel()
         self._sizes += np.bincount(at, minlength=self._sizes.size).reshape(self._sizes.shape)
 
-    def _find_shared(self, block: Block) -> None:
-        checksum = block.rows[..., self.table.fields.index("checksum")]
-        self.shared.observe(checksum, (block.rows[..., _COUNT] > 0).all(axis=-1))
 
-
-class Broken:
-    """Where there is NaN or Inf."""
-
-    def __init__(self, signals: int) -> None:
-        #: The first one: step, position of the replica, of the signal.
-        self.first: tuple[int, int, int] | None = None
-        self.steps = 0
-        #: Which signals have any.
-        self.signals = np.zeros(signals, bool)
-        #: The last step that has any, and whether it is the last one of all.
-        self.last = -1
-        self.still = False
-
-    def observe(self, block: Block) -> None:
-        """Take the next block of at least one step."""
-        bad = block.rows[..., _NANS] + block.rows[..., _INFS] > 0
-        at = np.flatnonzero(bad.any(axis=(1, 2)))
-        self.still = bool(len(at)) and at[-1] == len(block) - 1
-        if not len(at):
-            return
-        if self.first is None:
-            replica, signal = np.argwhere(bad[at[0]])[0]
-            self.first = (int(block.step[at[0]]), int(replica), int(signal))
-        self.steps += len(at)
-        self.signals |= bad.any(axis=(0, 1))
-        self.last = int(block.step[at[-1]])
+def _share(part: Floats, whole: Floats) -> Floats:
+    return np.where(whole > 0, part / np.maximum(whole, 1.0), np.nan)
 
 
 def _minus_others(values: Floats, known: Any) -> tuple[Floats, Floats]:

@@ -26,6 +26,7 @@ from distwatch.analysis.figures import (
 from distwatch.analysis.figures.style import Figure
 from distwatch.errors import NotWritableError, RunExistsError, SetupError
 from distwatch.findings import WARNING
+from distwatch.records import CLOSED
 from distwatch.report.contents import as_script, contents, drawn_replicas
 from distwatch.report.reading import ReadRun
 from distwatch.text import counted, printable
@@ -202,17 +203,21 @@ def _tiles(run: ReadRun) -> list[tuple[str, ...]]:
     described, overview = run.described, run.overview
     broken = sum(bool(history.broken.any()) for history in overview.histories)
     signals = sum(int(history.broken.any(axis=(0, 1)).sum()) for history in overview.histories)
-    lost = described["lost_steps"]
+    lost, closed = described["lost_steps"], described["ended"] == CLOSED
     return [
         (*counted(described["committed_steps"], "step").split(), ""),
         (*counted(len(described["replicas"]), "replica").split(), ""),
         (*counted(len(overview.info.signals), "signal").split(), ""),
         (
-            f"{signals}" if broken else "none",
+            f"{signals}" if broken else "none" if closed else "none seen",
             "with NaN or Inf",
             "warn" if broken else "",
         ),
-        (f"{lost:,}" if lost else "none", "steps lost", "warn" if lost else ""),
+        (
+            f"{lost:,}" if lost else "none" if closed else "unknown",
+            "steps lost",
+            "warn" if lost else "",
+        ),
     ]
 
 

@@ -35,6 +35,7 @@ from distwatch.statistics.registered import (
 )
 from distwatch.statistics.row import ROW, Product, Row, with_row
 from distwatch.statistics.signal_counts import SignalCounts, SignalCountsState
+from distwatch.statistics.units import Units
 from distwatch.statistics.usual import (
     SPREAD,
     BasicSums,
@@ -71,6 +72,7 @@ __all__ = [
     "SignalCountsState",
     "Statistic",
     "Summed",
+    "Units",
     "Value",
     "Values",
     "automatic",

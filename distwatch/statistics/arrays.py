@@ -24,7 +24,10 @@ class Namespace:
     isinf: Any = staticmethod(np.isinf)
     stack: Any = staticmethod(np.stack)
     concat: Any = staticmethod(np.concatenate)
+    ones_like: Any = staticmethod(np.ones_like)
+    zeros_like: Any = staticmethod(np.zeros_like)
     sum: Any = staticmethod(np.sum)
+    any: Any = staticmethod(np.any)
     #: ``cast(x, dtype)``: as another dtype, such as "float64".
     cast: Any = staticmethod(np.asarray)
     #: ``flat(x)``: shape (element,).
@@ -35,6 +38,26 @@ class Namespace:
     def sum_of_squares(self, x: Any) -> Any:
         """Of all elements, as float64."""
         return np.square(np.asarray(x, np.float64)).sum()
+
+    def rows_of_units(self, x: Any) -> Any:
+        """With the last axis as the second one: shape (row, unit)."""
+        return np.reshape(x, (-1, x.shape[-1] if x.ndim > 1 else 1))
+
+    def extremes(self, rows: Any) -> tuple[Any, Any]:
+        """The smallest and the largest of each column; +inf and -inf of no rows."""
+        return rows.min(axis=0, initial=np.inf), rows.max(axis=0, initial=-np.inf)
+
+    def length(self, rows: Any) -> Any:
+        """The number of rows."""
+        return rows.shape[0]
+
+    def width(self, rows: Any) -> Any:
+        """The number of columns."""
+        return rows.shape[1]
+
+    def either(self, condition: Any, if_true: Any, if_false: Any) -> Any:
+        """What one of two functions gives; only that one is called."""
+        return if_true() if condition else if_false()
 
     def pattern(self, x: Any) -> Any:
         """The bit pattern of each number, flat, as a whole number of as many bytes."""
@@ -63,7 +86,10 @@ def _tensor_namespace() -> Namespace:
         isinf = staticmethod(tf.math.is_inf)
         stack = staticmethod(tf.stack)
         concat = staticmethod(tf.concat)
+        ones_like = staticmethod(tf.ones_like)
+        zeros_like = staticmethod(tf.zeros_like)
         sum = staticmethod(tf.reduce_sum)
+        any = staticmethod(tf.reduce_any)
         cast = staticmethod(tf.cast)
         flat = staticmethod(functools.partial(tf.reshape, shape=[-1]))
 
@@ -78,6 +104,28 @@ def _tensor_namespace() -> Namespace:
             x = tf.convert_to_tensor(x)
             wide = tf.cast(x, tf.float32) if x.dtype.size == 2 else x
             return 2.0 * tf.cast(tf.nn.l2_loss(wide), tf.float64)
+
+        def rows_of_units(self, x: Any) -> Any:
+            units = (x.shape[-1] or tf.shape(x)[-1]) if x.shape.rank > 1 else 1
+            return tf.reshape(x, [-1, units])
+
+        def extremes(self, rows: Any) -> tuple[Any, Any]:
+            return tf.reduce_min(rows, axis=0), tf.reduce_max(rows, axis=0)
+
+        def length(self, rows: Any) -> Any:
+            return tf.shape(rows)[0]
+
+        def width(self, rows: Any) -> Any:
+            return rows.shape[1] or tf.shape(rows)[1]
+
+        def either(self, condition: Any, if_true: Any, if_false: Any) -> Any:
+            if tf.executing_eagerly():
+                return if_true() if condition else if_false()
+            # A function that is not inlined is one node of the graph, which is walked
+            # through also where it is not taken.
+            attributes = {"_noinline": True}
+            taken = tf.function(if_true, autograph=False, experimental_attributes=attributes)
+            return tf.cond(condition, taken, if_false)
 
         def pattern(self, x: Any) -> Any:
             flat = self.flat(x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -157,9 +157,11 @@ class Statistic(ABC, Generic[State]):
     #: The kinds of selectors whose signals have it without being asked. It means nothing
     #: for other signals, so it cannot be asked for if there are any.
     automatic_for: ClassVar[tuple[str, ...]] = ()
-    #: Whether every signal has it without being asked. Those that are not among the usual
-    #: statistics were added later: the rows of older runs do not have them.
+    #: Whether every signal has it without being asked.
     of_every_signal: ClassVar[bool] = False
+    #: Whether it came after the first version: older runs do not have it, and it is not
+    #: known there.
+    added_later: ClassVar[bool] = False
     #: Its arguments in configuration files: name -> JSON Schema.
     parameters: ClassVar[dict[str, dict[str, Any]]] = {}
 
@@ -175,6 +177,10 @@ class Statistic(ABC, Generic[State]):
     @abstractmethod
     def observe(self, seen: Observation) -> State:
         """The state of one array of values, of any shape."""
+
+    def observe_each(self, seen: Sequence[Observation]) -> list[State]:
+        """The states of several arrays, for a statistic that can look at them together."""
+        return [self.observe(each) for each in seen]
 
     def merge(self, a: State, b: State) -> State:
         """The state of the values of ``a`` and of ``b`` together."""

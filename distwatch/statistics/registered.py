@@ -15,10 +15,17 @@ from distwatch.statistics.log_histogram import LogHistogram
 from distwatch.statistics.ratio import Ratio
 from distwatch.statistics.row import ROW, Row, by_rank, with_row
 from distwatch.statistics.signal_counts import SignalCounts
+from distwatch.statistics.units import Units
 from distwatch.statistics.usual import SPREAD
 
 #: Statistics beyond those of every row.
-FURTHER: tuple[type[Statistic[Any]], ...] = (SignalCounts, Ratio, Checksum, LogHistogram)
+FURTHER: tuple[type[Statistic[Any]], ...] = (
+    SignalCounts,
+    Ratio,
+    Checksum,
+    Units,
+    LogHistogram,
+)
 
 _BY_NAME = {statistic.name: statistic for statistic in FURTHER}
 

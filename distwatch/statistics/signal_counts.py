@@ -32,6 +32,7 @@ class SignalCounts(Statistic[SignalCountsState]):
         Value("signal_inf_count", special=True),
     )
     of_every_signal = True
+    added_later = True
 
     def observe(self, seen: Observation) -> SignalCountsState:
         signal = seen.delta if seen.signal is None else seen.signal

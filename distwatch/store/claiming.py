@@ -151,7 +151,7 @@ def _check_same(
 def _fixed_part(table: Table) -> object:
     """What must stay the same for rows to be continued; window and schedule may change.
 
-    So may statistics of every signal, which an older distwatch did not have yet.
+    So may statistics that an older distwatch did not have yet.
     """
-    further = [each.spec() for each in table.statistic.asked_for]
+    further = [each.spec() for each in table.statistic.further if not each.added_later]
     return table.name, table.signals, further, table.tensor

@@ -199,7 +199,7 @@ class ContinuedTable(ReadableTable):
 
 def _lasting_fields(table: Table) -> tuple[str, ...]:
     """The fields that every start has, whichever distwatch wrote it."""
-    added = {field for s in table.statistic.further if s.of_every_signal for field in s.fields}
+    added = {field for s in table.statistic.further if s.added_later for field in s.fields}
     return tuple(field for field in table.fields if field not in added)
 
 

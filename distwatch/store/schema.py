@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from distwatch import records
 from distwatch.records import PHASES, TRAIN, Origin, RunInfo, Table, TensorLayout, fitting
 from distwatch.signals import Signal
 from distwatch.statistics import from_spec
@@ -26,14 +27,14 @@ from distwatch.text import shortened
 
 FORMAT = 1
 
+#: The value of ``ended`` in a table that was closed in order.
+CLOSED = records.CLOSED
+
 #: The attribute of a group that holds everything distwatch says of it.
 ATTRIBUTE = "distwatch"
 
 #: The arrays that say which step a row is of.
 COORDINATES = ("step", "epoch", "iteration")
-
-#: The value of ``ended`` in a table that was closed in order.
-CLOSED = "closed"
 
 #: Replicas of one run; statistics such as ``checksum`` cannot add up more.
 MOST_REPLICAS = 8192
@@ -184,6 +185,10 @@ class SignalEntry(_Model):
     recomputed: Count = 0
     # Runs from before this was known have none.
     scaled: Text | None = None
+    # Runs from before these were recorded do not have them.
+    order: Count | None = None
+    copied: bool | None = None
+    trained: bool | None = None
 
 
 class TensorEntry(_Model):

@@ -14,7 +14,7 @@ from distwatch.errors import (
     UnwatchedWarning,
     WatcherError,
 )
-from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo
+from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Origin, RunInfo
 from distwatch.store import Budget, Claim, origin_of, steps_of
 from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
@@ -197,10 +197,10 @@ class Phase:
         """The last epoch's values for Keras's logs."""
         return {key: value for sink in self._sinks for key, value in sink.logs.items()}
 
-    def sentences(self) -> list[str]:
-        """What stands out."""
+    def sentences(self, ended: str | None = CLOSED) -> list[str]:
+        """What stands out, given what ended the writing; see `Digest.findings`."""
         lost = self.counts.lost
-        return [sentence for sink in self._sinks for sentence in sink.sentences(lost)]
+        return [sentence for sink in self._sinks for sentence in sink.sentences(lost, ended)]
 
     def _started(self) -> list[TableRecorder]:
         """The tables that have rings to read: a step was traced."""

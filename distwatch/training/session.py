@@ -29,7 +29,7 @@ from distwatch.errors import (
     WatcherError,
 )
 from distwatch.event_files.folders import make_room
-from distwatch.records import TRAIN
+from distwatch.records import CLOSED, TRAIN
 from distwatch.store import (
     Budget,
     Claim,
@@ -104,6 +104,7 @@ class Session:
         self.error: Exception | None = None
         self._refuses = refuses
         self._claim: Claim | None = None
+        self._finished = False
         self._config = config
         self._strategy = strategy
         self._facts = facts = strategies.facts_of(strategy)
@@ -181,6 +182,7 @@ class Session:
         self._close()
         for phase in self._phases.values():
             phase.check()
+        self._finished = True
         self._warn_of_lost()
 
     def abandon(self) -> None:
@@ -227,11 +229,18 @@ class Session:
         """What stands out in the run, phase by phase."""
         lines = []
         for name, phase in self._phases.items():
-            found = phase.sentences()
+            found = phase.sentences(self._ended)
             if name != TRAIN and found:
                 lines.append(f"Phase {name}:")
             lines += found
         return lines
+
+    @property
+    def _ended(self) -> str | None:
+        """What ended the writing, as a run says it; None while it goes on."""
+        if self.error is not None:
+            return f"{type(self.error).__name__}: {self.error}"
+        return CLOSED if self._finished else None
 
     def _claimed(self, run: int) -> Claim:
         """Claim the path for a run of this name, or to continue the run that is there."""

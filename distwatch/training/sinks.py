@@ -104,8 +104,9 @@ class Sink:
         """Values for Keras's ``logs`` of the last epoch."""
         return {}
 
-    def sentences(self, lost: int) -> list[str]:
-        """Sentences for the summary at the end, given how many steps are missing."""
+    def sentences(self, lost: int, ended: str | None) -> list[str]:
+        """Sentences for the summary, given how many steps are missing, and what ended the
+        writing: "closed" or an error, None while it goes on."""
         return []
 
 
@@ -124,9 +125,9 @@ class FindingsSink(Sink):
         """Steps drained, and those that were overwritten on a device."""
         return Counts(steps=self._digest.steps, lost=self._digest.lost)
 
-    def sentences(self, lost: int) -> list[str]:
+    def sentences(self, lost: int, ended: str | None) -> list[str]:
         """What stands out, at most ten sentences."""
-        return self._digest.sentences(lost=lost)
+        return self._digest.sentences(lost=lost, ended=ended)
 
 
 class _BackgroundSink(Sink, ABC):

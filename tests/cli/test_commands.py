@@ -56,6 +56,7 @@ def test_info_says_what_is_in_a_run(call, tmp_path):
 
 
 def test_info_json_is_for_programs(call, tmp_path):
+    unknown = dict.fromkeys(["scaled", "order", "copied", "trained"])
     run = fake_run(tmp_path / "run.zarr", steps=21, replicas=3, lost=4)
     code, out, _ = call("info", run.path, "--json")
     said = json.loads(out)
@@ -74,8 +75,8 @@ def test_info_json_is_for_programs(call, tmp_path):
             {
                 "name": "table-00",
                 "signals": [
-                    {"name": "activation/dense", "reference": "previous"},
-                    {"name": "activation/dense_1", "reference": "previous"},
+                    {"name": "activation/dense", "reference": "previous", **unknown},
+                    {"name": "activation/dense_1", "reference": "previous", **unknown},
                 ],
                 "statistics": [],
                 "tensor": None,

@@ -4,7 +4,14 @@ import numpy as np
 
 from distwatch.records import Block, RunInfo, Table
 from distwatch.signals import Signal
-from distwatch.statistics import Checksum, Ratio, merge_axis, with_row
+from distwatch.statistics import (
+    Checksum,
+    Ratio,
+    SignalCounts,
+    Units,
+    merge_axis,
+    with_row,
+)
 
 
 def rows_of(values):
@@ -30,7 +37,20 @@ def rows_of(values):
     return np.stack(np.broadcast_arrays(*parts), axis=-1).astype(float)
 
 
-def table_of(number, values, signals, *, companion=None, checksum=None, every=1):
+def table_of(
+    number,
+    values,
+    signals,
+    *,
+    companion=None,
+    checksum=None,
+    units=None,
+    special=None,
+    known=None,
+    iteration=None,
+    every=1,
+    epoch=100,
+):
     """A table and the one block of all its rows.
 
     Args:
@@ -38,6 +58,11 @@ def table_of(number, values, signals, *, companion=None, checksum=None, every=1)
         signals: name -> reference.
         beside: the norms of the weights that are updated: (step, signal).
         checksum: of the batches: (step, replica).
+        units: the fields of `Units`: (step, replica, signal, 3).
+        special: NaN and Inf of the signals themselves: (step, replica, signal).
+        known: name -> what else is known of a signal.
+        iteration: the optimizer's count, as each step left it: (step,).
+        epoch: steps of an epoch.
     """
     rows, further = rows_of(values), ()
     if companion is not None:
@@ -48,18 +73,28 @@ def table_of(number, values, signals, *, companion=None, checksum=None, every=1)
         further = (Checksum(),)
         sums = np.broadcast_to(checksum[:, :, None, None], (*rows.shape[:3], 1))
         rows = np.concatenate([rows, sums.astype(float)], axis=-1)
+    shape = (*rows.shape[:3], -1)
+    if units is not None:
+        further = (Units(),)
+        rows = np.concatenate([rows, np.reshape(units, shape)], axis=-1)
+    if special is not None:
+        further = (SignalCounts(),)
+        nans = np.reshape(special, shape)
+        rows = np.concatenate([rows, nans, 0 * nans], axis=-1)
     statistic = with_row(further)
-    made = tuple(Signal(name, reference) for name, reference in signals.items())
+    known = known or {}
+    made = tuple(Signal(name, how, **known.get(name, {})) for name, how in signals.items())
     table = Table(f"table-{number:02d}", made, f"every({every})", 32, statistic)
     step = np.arange(len(values)) * every
     merged = merge_axis(statistic, rows, axis=1)
-    return table, Block(table.name, step, step // 100, step + 1, rows, merged)
+    iteration = step + 1 if iteration is None else iteration
+    return table, Block(table.name, step, step // epoch, iteration, rows, merged)
 
 
-def run_of(*tables):
+def run_of(*tables, **known):
     """What is known of a run of these tables, and its blocks."""
     replicas = tables[0][1].rows.shape[1]
-    info = RunInfo(tuple(t for t, _ in tables), tuple(range(replicas)), "made up", {})
+    info = RunInfo(tuple(t for t, _ in tables), tuple(range(replicas)), "made up", {}, **known)
     return info, [block for _, block in tables]
 
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from trainings import strategy_over
 
 import distwatch as dw
@@ -36,7 +37,26 @@ def test_dead_units_and_a_high_learning_rate(tmp_path, capsys):
     assert run.summary() in capsys.readouterr().out
     print(run.summary())
     found = {(each.kind, each.signal): each for each in run.findings()}
-    assert found["dead", "activation/dead"].severity == "warning"
+    dead = found["dead", "activation/dead"]
+    assert dead.severity == "warning"
+    assert dead.text.startswith("16 of 16 units of activation/dead were zero for the whole")
     assert ("skewed_inputs", "input") in found
-    assert any(kind == "no_gradient" for kind, _ in found)
-    assert any("not changed by any step" in each.text for each in found.values())
+    # What follows from it is told with it, and is no finding of its own.
+    assert {each.kind for each in dead.follows} == {"no_gradient", "update_ratio"}
+    assert all(each.brief in dead.text for each in dead.follows)
+    assert not any(kind == "no_gradient" for kind, _ in found)
+
+
+def test_a_loop_that_goes_on_is_given_no_all_clear(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="a")])
+    x = tf.random.stateless_normal((4, 3), seed=(1, 2))
+    with dw.watching(model, None, tmp_path / "run.zarr", window=2) as watch:
+        for _ in range(4):
+            with watch.step(x):
+                model(x)
+            watch.after_step()
+        going_on = watch.summary()
+    assert "The run was not closed: it is still being written" in going_on
+    assert "No row was lost" not in going_on
+    assert watch.summary() == dw.open_run(tmp_path / "run.zarr").summary()
+    assert "No row was lost." in watch.summary()

@@ -220,12 +220,15 @@ class TableRecorder:
     def _look_further(self, deltas: Sequence[Callable[[], Tensor]], fed: StepInput) -> Tensor:
         """The states of the statistics that not every row has: shape (tensor, field)."""
         companions = fed.companions or [None] * len(deltas)
-        rows = []
-        for delta, signal, companion in zip(deltas, fed.tensors, companions, strict=True):
-            seen = Observation(delta(), signal, companion)
-            packed = [each.pack(each.observe(seen)) for each in self._statistic.asked_for]
-            rows.append(tf.concat(packed, axis=-1))
-        return tf.stack(rows)
+        seen = [
+            Observation(delta(), signal, companion)
+            for delta, signal, companion in zip(deltas, fed.tensors, companions, strict=True)
+        ]
+        packed = [
+            tf.stack([each.pack(state) for state in each.observe_each(seen)])
+            for each in self._statistic.asked_for
+        ]
+        return tf.concat(packed, axis=-1)
 
     # On the host
 

@@ -142,10 +142,11 @@ class StepCapturer:
         grads = list(grads)
         capture.optimizers.append(optimizer)
         capture.undivided |= scaling.is_undivided_mean(grads)
+        variables = list(trainable_variables or optimizer._trainable_variables)
+        capture.note_gradients(grads, variables)
         # Weights are read around the optimizer, which is not free: only if asked for.
         if not self._optimizers:
             return original(grads, trainable_variables)
-        variables = list(trainable_variables or optimizer._trainable_variables)
         local = self._local_gradients(optimizer, grads)
         before = [value_of(variable) for variable in variables]
         result = original(grads, trainable_variables)

@@ -18,7 +18,7 @@ from distwatch.errors import UnwatchableError
 from distwatch.records import NO_GRADIENT, PHASES, PREDICT, TensorLayout
 from distwatch.training.strategies import facts_of, replica_id
 from distwatch.training.taps.capturing import StepCapturer, value_of
-from distwatch.training.taps.layer_paths import Place, leaves, parts
+from distwatch.training.taps.layer_paths import Place, copied_weights, leaves, parts
 from distwatch.training.taps.probing import evaluator
 from distwatch.training.taps.step_capture import LOSS, StepCapture
 from distwatch.training.taps.tap import (
@@ -45,13 +45,19 @@ class ActivationTap(LayerTap, selector=signals.Activations):
         after = _activations_after(self.watched.layers, capture) if usual else {}
         for place in self.chosen_layers():
             calls = self.calls(place, capture)
+            layer = place.layer
+            trained = bool(layer.trainable_weights) if layer.weights else None
             if self.selector.outputs:
                 reference = place.inputs_reference
                 values = [c.inputs if reference else c.outputs for c in calls]
                 for name, leaf in leaves(place.path, values):
                     path, output = after.get(id(leaf), (None, leaf))
                     yield PickedSignal(
-                        f"activation/{name}", output, reference=reference, after=path
+                        f"activation/{name}",
+                        output,
+                        reference=reference,
+                        after=path,
+                        trained=trained,
                     )
             if self.selector.inputs:
                 for name, leaf in leaves(place.path, [call.inputs for call in calls]):
@@ -137,8 +143,10 @@ class ChosenWeightTap(WeightTap, selector=signals.Weights):
     """Weights as the step left them."""
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        copied = copied_weights(self.watched.model)
         for path, variable in self.chosen_weights().items():
-            yield PickedSignal(f"weight/{path}", value_of(variable))
+            value = value_of(variable)
+            yield PickedSignal(f"weight/{path}", value, copied=id(variable) in copied)
 
 
 class UpdateTap(OptimizerTap, selector=signals.Updates):
@@ -147,7 +155,8 @@ class UpdateTap(OptimizerTap, selector=signals.Updates):
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         for path, applied, i in self.applied(capture):
             before = applied.before[i]
-            yield PickedSignal(f"update/{path}", applied.after[i] - before, companion=before)
+            update = applied.after[i] - before
+            yield PickedSignal(f"update/{path}", update, companion=before, copied=True)
 
 
 class GradientTap(OptimizerTap, selector=signals.Gradients):
@@ -156,7 +165,7 @@ class GradientTap(OptimizerTap, selector=signals.Gradients):
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         for path, applied, i in self.applied(capture):
             if applied.local[i] is None:
-                self.absent = self.watched.unwatched[path] = NO_GRADIENT
+                self.absent = NO_GRADIENT
                 continue
             if self.selector.local:
                 local = applied.local[i]

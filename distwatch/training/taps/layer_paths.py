@@ -105,6 +105,18 @@ def weight_paths(model: keras.Model) -> dict[str, Any]:
     return named
 
 
+def copied_weights(model: keras.Model) -> set[int]:
+    """Ids of the weights of which every replica holds an equal copy.
+
+    Optimizers change what is trainable, on all replicas alike; so a frozen weight is equal,
+    too. What a layer keeps besides, such as the moving averages of BatchNormalization, each
+    replica changes by itself.
+    """
+    return {
+        id(variable) for place in places(model) for variable in place.layer._trainable_variables
+    }
+
+
 def leaves(path: str, calls: list[Any]) -> Iterator[tuple[str, Any]]:
     """Name each tensor of each call: ``lstm``, ``lstm#1`` (second call), ``lstm:0``."""
     for number, values in enumerate(calls):

@@ -10,13 +10,13 @@ from typing import Any
 from distwatch import signals
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
-from distwatch.records import TRAIN, Table, fitting
+from distwatch.records import NO_GRADIENT, TRAIN, Table, fitting
 from distwatch.signals import Signal
 from distwatch.statistics import automatic, with_row
 from distwatch.training.device.ring import StepInput, TablePlan
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.kinds import TAPS
-from distwatch.training.taps.layer_paths import OUTPUT, places
+from distwatch.training.taps.layer_paths import OUTPUT, places, weight_paths
 from distwatch.training.taps.recomputation import KeptTensors
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.subject import Subject
@@ -132,6 +132,7 @@ class Taps:
             ConfigError: a signal is chosen twice in the same way.
         """
         self._note_late_layers()
+        self._note_missing_gradients(capture)
         kept = KeptTensors(capture.handed)
         groups = self._groups(capture, kept)
         unwatched = self._watched.unwatched
@@ -172,8 +173,18 @@ class Taps:
                 group = groups.setdefault(key, _Group(tap, schedule, statistics))
                 group.picked.append(picked)
                 again = 0 if tap.computes else kept.count_again(picked.tensor)
-                signal = Signal(name, reference, picked.after, again, picked.scaled)
-                group.signals.append(signal)
+                group.signals.append(
+                    Signal(
+                        name,
+                        reference,
+                        picked.after,
+                        again,
+                        picked.scaled,
+                        order=capture.order_of(picked.name, picked.tensor),
+                        copied=picked.copied,
+                        trained=picked.trained,
+                    )
+                )
         return list(groups.values())
 
     def _plan(
@@ -228,6 +239,13 @@ class Taps:
         for place in places(self.subject.root):
             if place.path not in known:
                 self._watched.unwatched[place.path] = _LATE
+
+    def _note_missing_gradients(self, capture: StepCapture) -> None:
+        missing = {each for each, has in capture.has_gradient.items() if not has}
+        if missing:
+            for path, variable in weight_paths(self.subject.root).items():
+                if id(variable) in missing:
+                    self._watched.unwatched[path] = NO_GRADIENT
 
 
 def _in_phase(taps: list[Tap], phase: str) -> list[Tap]:

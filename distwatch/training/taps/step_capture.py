@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,6 +62,13 @@ class StepCapture:
     #: What happened out of reach -> where: layers' paths, `OPTIMIZER` and `LOSS`.
     elsewhere: dict[str, str] = field(default_factory=dict)
 
+    #: Whether an optimizer was given a gradient: id of a Keras variable -> that.
+    has_gradient: dict[int, bool] = field(default_factory=dict)
+    #: Tensor, by its id -> its place among all that layers put out.
+    _order: dict[int, int] = field(default_factory=dict)
+    #: A layer's path -> the place of what it put out first.
+    _layer_order: dict[str, int] = field(default_factory=dict)
+
     def in_reach(self, what: str) -> bool:
         """Whether what happens now does so in the step's own graph; if not, note where."""
         graph = current_graph()
@@ -72,8 +80,26 @@ class StepCapture:
         """Store a layer's call, unless it belongs to another graph."""
         if any(self.belongs(leaf) for leaf in keras.tree.flatten(outputs)):
             self.calls.setdefault(path, []).append(Call(inputs, outputs))
+            for leaf in keras.tree.flatten(outputs):
+                # A layer that hands on what an inner one put out is not its origin.
+                self._order.setdefault(id(leaf), len(self._order))
+            self._layer_order.setdefault(path, len(self._order) - 1)
         else:
             self.in_reach(path)
+
+    def note_gradients(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Note which variables an optimizer is given a gradient of, and which with None."""
+        for gradient, variable in zip(gradients, variables, strict=False):
+            before = self.has_gradient.get(id(variable), False)
+            self.has_gradient[id(variable)] = before or gradient is not None
+
+    def order_of(self, name: str, tensor: Tensor) -> int | None:
+        """The place of a signal among all that layers put out, in the order of their calls.
+
+        That of a variable is that of its layer. None if no layer put it out.
+        """
+        path = name.partition("/")[2].rpartition("/")[0]
+        return self._order.get(id(tensor), self._layer_order.get(path))
 
     def belongs(self, leaf: Any) -> bool:
         """Whether a tensor is of the step's own graph.

@@ -39,6 +39,9 @@ class PickedSignal(NamedTuple):
     after: str | None = None
     #: "unknown" where it may be divided by the number of replicas, or not.
     scaled: str | None = None
+    #: See `distwatch.signals.Signal`.
+    copied: bool | None = None
+    trained: bool | None = None
 
 
 class Watched:

@@ -1,0 +1,104 @@
+"""What explains what: a finding that follows from another one is told as a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from distwatch.findings.findings import WARNING, Finding
+
+#: Whether the first finding explains the second.
+Explains = Callable[[Finding, Finding], bool]
+
+#: What is a matter of arithmetic on rows, and means nothing once they hold NaN.
+_OF_VALUES = ("dead", "no_gradient", "update_ratio", "spike")
+
+
+#: From this share of its units on a dead layer lets nothing through.
+_WHOLE = 0.95
+
+
+def _later(cause: Finding, other: Finding) -> bool:
+    return cause.step is not None and other.step is not None and other.step >= cause.step
+
+
+def _dead_layer(cause: Finding, other: Finding) -> bool:
+    """Behind a dead layer all values are others than before, and no gradient comes through."""
+    if cause.severity != WARNING or cause.step is None or other.step is None:
+        return False
+    if other.kind == "spike":
+        # What jumps before it, or is given to the model, may be why it died.
+        after = cause.step <= other.step <= cause.step + 1
+        return after and not (other.signal or "").startswith("input")
+    whole = cause.share is not None and cause.share >= _WHOLE
+    return whole and _at_rest(other) and _later(cause, other)
+
+
+def _same_variables(cause: Finding, other: Finding) -> bool:
+    """All that the other says is said of variables that the cause is about."""
+    about = {_path(name) for name in (cause.signal, *cause.others) if name}
+    also = {_path(name) for name in (other.signal, *other.others) if name}
+    return also <= about and _at_rest(other)
+
+
+def _at_rest(finding: Finding) -> bool:
+    """Whether it says that variables do not change, or hardly."""
+    ratio = "not changed" in finding.brief or "down to" in finding.brief
+    return finding.kind == "no_gradient" or ratio
+
+
+def _path(name: str) -> str:
+    kinds = ("gradient_local", "gradient", "gradient_clipped", "update", "weight")
+    kind, _, rest = name.partition("/")
+    return rest if kind in kinds else name
+
+
+def _stuck(cause: Finding, other: Finding) -> bool:
+    """Of one batch again and again little changes, and more when another one comes."""
+    return _later(cause, other) if other.step is not None else _unequal_inputs(cause, other)
+
+
+def _unequal_inputs(cause: Finding, other: Finding) -> bool:
+    """Whether replicas are given different data: then all else may differ between them."""
+    return cause.replica is None or other.replica == cause.replica
+
+
+#: Cause, what may follow from it, and whether it does; the first that explains it has it.
+_EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
+    ("not_finite", _OF_VALUES, _later),
+    ("without_gradient", ("no_gradient", "update_ratio"), _same_variables),
+    ("dead", ("no_gradient", "update_ratio", "spike"), _dead_layer),
+    ("no_gradient", ("update_ratio",), _same_variables),
+    ("stuck_inputs", ("spike", "odd_replica", "replicas_differ", "dead"), _stuck),
+    ("skewed_inputs", ("odd_replica", "replicas_differ"), _unequal_inputs),
+    ("copies_differ", ("odd_replica", "replicas_differ"), lambda cause, other: True),
+)
+
+
+def folded(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings without those that follow from others, which say so."""
+    follows: dict[int, list[Finding]] = {}
+    explained: set[int] = set()
+    for kind, kinds, explains in _EXPLAINS:
+        causes = [i for i, each in enumerate(findings) if each.kind == kind]
+        for i, other in enumerate(findings):
+            cause = next((c for c in causes if c != i and explains(findings[c], other)), None)
+            if other.kind in kinds and cause is not None and i not in explained:
+                explained.add(i)
+                follows.setdefault(cause, []).append(other)
+    return [
+        _with(each, _all_of(i, follows))
+        for i, each in enumerate(findings)
+        if i not in explained
+    ]
+
+
+def _all_of(cause: int, follows: dict[int, list[Finding]]) -> tuple[Finding, ...]:
+    return tuple(follows.get(cause, ()))
+
+
+def _with(cause: Finding, follows: tuple[Finding, ...]) -> Finding:
+    if not follows:
+        return cause
+    said = "; ".join(each.brief for each in follows)
+    return replace(cause, text=f"{cause.text} It explains: {said}.", follows=follows)

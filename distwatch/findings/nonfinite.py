@@ -1,0 +1,147 @@
+"""Where NaN and Inf came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from distwatch.findings.broken import NEVER, Broken
+from distwatch.findings.copies import is_copied
+from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.origins import kind_of, origin
+from distwatch.findings.tables import Recorded, TableDigest
+from distwatch.records import RunInfo
+from distwatch.text import counted, listed
+
+_GRADIENTS = ("gradient_local", "gradient", "gradient_clipped")
+
+#: Those that exist once, and whose rows the first replica holds.
+_ONCE = ("gradient", "gradient_clipped")
+
+
+class _Place(NamedTuple):
+    """Where NaN or Inf are: what is smaller came first."""
+
+    step: int
+    origin: tuple[int, float, bool]
+    #: Large ones first, then by name: not by tables, which depend on how signals are chosen.
+    size: float
+    name: str
+    position: int
+    table: int
+
+
+def not_finite(run: Recorded) -> Iterator[Finding]:
+    """Where NaN or Inf appeared first, how far they spread, and whether they remain."""
+    broken = [table for table in run.tables if table.broken.any]
+    places = sorted(_places(broken))
+    if places:
+        yield _first_of(run.info, broken, places)
+    elif broken:
+        yield _overflow(broken)
+    else:
+        yield from _of_changes(run)
+
+
+def _places(broken: list[TableDigest]) -> Iterator[_Place]:
+    for number, table in enumerate(broken):
+        first, first_taken = table.broken.first, table.broken.first_taken
+        for i, signal in enumerate(table.table.signals):
+            kind = kind_of(signal.name)
+            meant = kind in _GRADIENTS and _are_skipped(table.broken)
+            step = int((first_taken if meant else first)[:, i].min())
+            if step < NEVER:
+                yield _Place(
+                    step,
+                    origin(signal),
+                    -float(table.totals[:, i, 0].max()),
+                    signal.name,
+                    i,
+                    number,
+                )
+
+
+def _are_skipped(broken: Broken) -> bool:
+    """Whether the steps that the optimizer did not take are few enough to be meant.
+
+    A loss scale that is too large lets gradients overflow; the step is not taken, and the
+    scale is halved.
+    """
+    return not (broken.still and broken.contiguous and broken.steps > _MOST_SKIPPED)
+
+
+#: Halving it so often takes the largest loss scale that float16 can bear down to nothing.
+_MOST_SKIPPED = 40
+
+
+def _overflow(broken: list[TableDigest]) -> Finding:
+    steps = max(table.broken.not_taken for table in broken)
+    table = min(broken, key=lambda each: int(each.broken.first.min()))
+    step = int(table.broken.first.min())
+    name = table.table.names[int(np.argmin(table.broken.first.min(axis=0)))]
+    text = (
+        f"Gradients overflowed at {counted(steps, 'step')}, first at step {step}, and the "
+        "optimizer skipped these steps, as a loss scale does to find its size."
+    )
+    return Finding("overflow_skipped", NOTE, text, name, step)
+
+
+def _of_changes(run: Recorded) -> Iterator[Finding]:
+    """Changes with NaN or Inf of signals that have none themselves."""
+    found = [(t.broken.of_change, t) for t in run.tables if t.broken.of_change is not None]
+    if found:
+        (step, i), table = min(found, key=lambda pair: pair[0])
+        name = table.table.names[i]
+        text = (
+            f"The change of {name} has NaN or Inf at step {step}, and {name} itself has none "
+            "there: what it is measured against had some, at a step that was not looked at, or "
+            "the difference is too large for its dtype."
+        )
+        yield Finding("not_finite", WARNING, text, name, step)
+
+
+def _first_of(info: RunInfo, broken: list[TableDigest], places: list[_Place]) -> Finding:
+    first = places[0]
+    table = broken[first.table]
+    name = table.table.names[first.position]
+    names = [broken[place.table].table.names[place.position] for place in places]
+    others = tuple(dict.fromkeys(each for each in names if each != name))
+    replica, where = _where(info, table, first)
+    last = max(each.broken.last for each in broken)
+    still = any(each.broken.still for each in broken)
+    brief = f"NaN or Inf first appeared at step {first.step}{where}, in {name}"
+    text = (
+        f"{brief}; in all they are in {counted(len(others) + 1, 'signal')} and "
+        f"{_steps(broken)}, "
+        f"{'up to the end of the run' if still else f'most recently at step {last}'}."
+    )
+    return Finding("not_finite", WARNING, text, name, first.step, replica, others, brief)
+
+
+def _where(info: RunInfo, table: TableDigest, first: _Place) -> tuple[int | None, str]:
+    """The replica that has them, if it is one, and in words."""
+    signal = table.table.signals[first.position]
+    firsts = table.broken.first[:, first.position]
+    on = [info.replicas[i] for i in np.flatnonzero(firsts == first.step)]
+    alike = is_copied(signal) or signal.name.startswith("weight/")
+    if kind_of(signal.name) in _ONCE or (alike and len(on) == len(info.replicas)):
+        return None, ""
+    if len(on) == 1:
+        return on[0], f" on replica {on[0]}"
+    if len(on) == len(info.replicas):
+        return None, f" on all {len(on)} replicas"
+    return None, f" on replicas {listed(on)}"
+
+
+def _steps(broken: list[TableDigest]) -> str:
+    """At how many steps: of several tables those of one, if the others' are among them."""
+    most = max(broken, key=lambda table: table.broken.steps).broken
+    within = all(
+        int(most.first.min()) <= int(table.broken.first.min())
+        and table.broken.last <= most.last
+        for table in broken
+    )
+    exact = len(broken) == 1 or (within and most.contiguous)
+    return f"{'' if exact else 'at least '}{counted(most.steps, 'step')}"

@@ -1,0 +1,43 @@
+"""In which order a step computes its signals: what went wrong went wrong there first."""
+
+from __future__ import annotations
+
+import math
+
+from distwatch.signals import Signal
+
+#: What the names of signals begin with, in the order in which a step computes them.
+_KINDS = (
+    ("input",),
+    ("activation_input", "activation", "tensor", "sample", "state"),
+    ("loss",),
+    ("gradient_local",),
+    ("gradient", "gradient_clipped"),
+    ("update",),
+    ("weight",),
+    ("probe",),
+)
+
+#: Those of variables, which gradients reach from the last layer to the first.
+_BACKWARDS = ("gradient_local", "gradient", "gradient_clipped", "update", "weight")
+
+
+def kind_of(name: str) -> str:
+    """What a signal's name begins with."""
+    kind = name.partition("/")[0]
+    for mark in ":#@":
+        kind = kind.partition(mark)[0]
+    return kind
+
+
+def origin(signal: Signal) -> tuple[int, float, bool]:
+    """What is smaller of two signals is computed first, as far as that is known.
+
+    The model's own output, which some layer put out, comes after that layer's.
+    """
+    kind = kind_of(signal.name)
+    place = next((n for n, kinds in enumerate(_KINDS) if kind in kinds), len(_KINDS))
+    order = math.inf if signal.order is None else float(signal.order)
+    if kind in _BACKWARDS:
+        order = -order
+    return place, order, signal.name == "activation/output"

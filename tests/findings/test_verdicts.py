@@ -1,0 +1,28 @@
+"""What is said of real trainings: nothing of healthy ones, and what is wrong of others.
+
+``make verdicts`` tries all of them; here are a few, and the others with ``--slow``.
+"""
+
+import pytest
+from faulty_trainings import FAULTY
+from healthy_trainings import HEALTHY
+from verdicts import faulty_verdict, healthy_verdict
+
+
+@pytest.mark.fast_cases("repeated 1", "wasserstein gan")
+@pytest.mark.parametrize("name", HEALTHY)
+def test_nothing_is_warned_of_in_a_healthy_training(name, tmp_path):
+    assert healthy_verdict(HEALTHY[name], tmp_path / "run.zarr") == ""
+
+
+# Keras's own warning of one of the faults.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for:UserWarning")
+@pytest.mark.fast_cases("NaN on two of four", "seven units that die")
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_fault_is_told_with_its_place(name, tmp_path):
+    assert faulty_verdict(FAULTY[name], tmp_path / "run.zarr") == ""
+
+
+def test_there_are_as_many_as_were_promised():
+    assert len(HEALTHY) >= 30
+    assert len(FAULTY) >= 25
