@@ -31,11 +31,19 @@ def phase_folder(folder: Path, phase: str) -> Path:
 
 
 def make_room(options: EventOptions, *, overwrite: bool) -> None:
-    """Make the folder, and see that no other run's event files are where this one's go.
+    """Make the folder, and delete another run's event files where this one's go.
+
+    Arguments and errors are those of `files_in_the_way`.
+    """
+    delete(files_in_the_way(options, overwrite=overwrite))
+
+
+def files_in_the_way(options: EventOptions, *, overwrite: bool) -> list[Path]:
+    """Make the folder, and find the event files of another run where this one's go.
 
     Args:
         options: what will be written, and where.
-        overwrite: delete those that distwatch wrote there.
+        overwrite: whether those that distwatch wrote there may be deleted.
 
     Raises:
         RunExistsError: there are some that may not be deleted.
@@ -48,8 +56,6 @@ def make_room(options: EventOptions, *, overwrite: bool) -> None:
         foreign = [path for path in there if not path.name.endswith(OURS)]
         if foreign or (there and not overwrite):
             raise RunExistsError(_refusal(folder, (foreign or there)[0], bool(foreign)))
-        for path in there:
-            path.unlink()
     except RunExistsError:
         raise
     except OSError as error:
@@ -58,6 +64,20 @@ def make_room(options: EventOptions, *, overwrite: bool) -> None:
         ) from error
     if not os.access(folder, os.W_OK):
         raise NotWritableError(f"{folder} cannot be written; give another folder.")
+    return there
+
+
+def delete(files: list[Path]) -> None:
+    """Delete event files of another run.
+
+    Raises:
+        NotWritableError: one cannot be deleted.
+    """
+    try:
+        for path in files:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise NotWritableError(f"{path} cannot be deleted ({error}).") from error
 
 
 def _refusal(folder: Path, found: Path, foreign: bool) -> str:

@@ -14,6 +14,7 @@ import secrets
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from distwatch.config import WatchConfig
@@ -28,7 +29,7 @@ from distwatch.errors import (
     WatcherDisabledWarning,
     WatcherError,
 )
-from distwatch.event_files.folders import make_room
+from distwatch.event_files.folders import delete, files_in_the_way
 from distwatch.records import CLOSED, TRAIN
 from distwatch.store import (
     Budget,
@@ -105,6 +106,8 @@ class Session:
         self._refuses = refuses
         self._claim: Claim | None = None
         self._finished = False
+        #: Event files of the run that is overwritten, deleted when the first step is done.
+        self._old_events: list[Path] = []
         self._config = config
         self._strategy = strategy
         self._facts = facts = strategies.facts_of(strategy)
@@ -154,6 +157,8 @@ class Session:
     @_disables_on_error
     def after_steps(self, steps: int, phase: str = TRAIN) -> None:
         """Count steps that were done, and drain the rings whose window is full."""
+        if self._done == 0:
+            delete(self._old_events)
         if self._claim is not None and self._done == 0 and self._facts.workers > 1:
             # The other workers wait for it. A single one does this beside the training.
             self._claim.settle()
@@ -250,7 +255,9 @@ class Session:
         if there or (there is not None and self._facts.workers == 1):
             return claim_again(store, synced=synced)
         if self._config.tensorboard is not None:
-            make_room(self._config.tensorboard, overwrite=self._config.overwrite)
+            self._old_events = files_in_the_way(
+                self._config.tensorboard, overwrite=self._config.overwrite
+            )
         described = run_info(self._facts, versions(), next(iter(self._phases)))
         attributes = root_attributes(described, now(), f"{run:x}")
         return claim_new(store, attributes, overwrite=self._config.overwrite, synced=synced)

@@ -55,22 +55,21 @@ def write(held, path, mark):
 def contend(orders, results, barrier, mark):
     """Claim what is ordered, until nothing more is."""
     for way, path in iter(orders.recv, None):
-        barrier.wait()
+        barrier.wait(60)
+        held = None
         try:
             held = claimed(way, path, f"{mark:x}")
+            write(held, path, mark)
+            end = "claimed"
         except (RunExistsError, RunInUseError) as error:
-            results.send(type(error).__name__)
-            barrier.wait()
-            continue
+            end = type(error).__name__
         except Exception as error:
-            results.send(f"{type(error).__name__}: {error}")
-            barrier.wait()
-            continue
-        write(held, path, mark)
-        results.send("claimed")
+            end = f"{type(error).__name__}: {error}"
+        results.send(end)
         # Not before the other one has tried.
-        barrier.wait()
-        held.release()
+        barrier.wait(60)
+        if held is not None:
+            held.release()
 
 
 def what_is_wrong(path, ends):

@@ -81,11 +81,25 @@ def test_a_relative_path_in_a_folder_that_is_gone(tmp_path, monkeypatch):
         dw.Watch("run.zarr")
 
 
+def test_a_refusal_leaves_the_event_files_of_the_run_that_stays(tmp_path):
+    how = {"tensorboard": tmp_path / "logs"}
+    trained(dw.Watch(tmp_path / "run.zarr", **how), rows=64)
+    before = set((tmp_path / "logs").rglob("events.*"))
+    assert before
+    with pytest.raises(SetupError):
+        trained(dw.Watch(tmp_path / "run.zarr", **how, overwrite=True, max_bytes="1kB"))
+    assert set((tmp_path / "logs").rglob("events.*")) == before
+    trained(dw.Watch(tmp_path / "run.zarr", **how, overwrite=True), rows=64)
+    assert not before & set((tmp_path / "logs").rglob("events.*"))
+
+
 #: What is refused when the first step is traced, after the path was claimed.
 REFUSED = {"max_bytes": "1kB", "log_to_keras": ["activation/nothing:l2"]}
 
 
-@pytest.mark.parametrize("option", REFUSED)
+@pytest.mark.parametrize(
+    "option", ["max_bytes", pytest.param("log_to_keras", marks=pytest.mark.slow)]
+)
 def test_a_refusal_leaves_the_path_as_it_was(tmp_path, option):
     path = tmp_path / "run.zarr"
     how = {option: REFUSED[option]}
