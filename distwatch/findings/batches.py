@@ -10,10 +10,7 @@ import numpy as np
 from distwatch.findings.findings import WARNING, Finding
 from distwatch.findings.timeline import STRETCHES
 from distwatch.records import Block, Floats, Ints, Table
-from distwatch.statistics import ROW
 from distwatch.text import counted, listed
-
-_COUNT = ROW.fields.index("count")
 
 #: So many times in a row, one batch is not met by chance.
 _STUCK = 8
@@ -39,7 +36,8 @@ class Batches:
     def observe(self, block: Block) -> None:
         """Take the next block."""
         checksum = block.rows[..., self._checksum]
-        there = (block.rows[..., _COUNT] > 0).all(axis=-1)
+        # Of no elements it is 0, also where a change has nothing to be measured against.
+        there = (checksum > 0).all(axis=-1)
         self._find_shared(checksum, there)
         self._find_stuck(block, checksum, there)
 
