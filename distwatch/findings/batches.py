@@ -11,10 +11,7 @@ from distwatch.findings.equal_batches import EqualBatches
 from distwatch.findings.findings import WARNING, Finding
 from distwatch.findings.timeline import STRETCHES
 from distwatch.records import Block, Floats, Ints, Table
-from distwatch.statistics import ROW
 from distwatch.text import counted, listed
-
-_COUNT = ROW.fields.index("count")
 
 #: So many times in a row, one batch is not met by chance.
 _STUCK = 8
@@ -40,7 +37,8 @@ class Batches:
     def observe(self, block: Block) -> None:
         """Take the next block."""
         checksum = block.rows[..., self._checksum]
-        there = (block.rows[..., _COUNT] > 0).all(axis=-1)
+        # Of no elements it is 0, also where a change has nothing to be measured against.
+        there = (checksum > 0).all(axis=-1)
         self.shared.observe(checksum, there)
         self._find_stuck(block, checksum, there)
 

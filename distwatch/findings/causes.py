@@ -69,7 +69,11 @@ _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
     ("without_gradient", ("no_gradient", "update_ratio"), _same_variables),
     ("dead", ("no_gradient", "update_ratio", "spike"), _dead_layer),
     ("no_gradient", ("update_ratio",), _same_variables),
-    ("stuck_inputs", ("spike", "odd_replica", "replicas_differ", "dead"), _stuck),
+    (
+        "stuck_inputs",
+        ("spike", "skewed_inputs", "odd_replica", "replicas_differ", "dead"),
+        _stuck,
+    ),
     ("skewed_inputs", ("odd_replica", "replicas_differ"), _unequal_inputs),
     ("copies_differ", ("odd_replica", "replicas_differ"), lambda cause, other: True),
 )

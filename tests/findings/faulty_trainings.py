@@ -256,8 +256,7 @@ FAULTY = {
     "targets of a replica scaled": Fault(
         lambda path: scaled(path, 4.0, "y"), "replicas_differ", "loss", None, 1),
     "a sensor that stands still": Fault(
-        standing_still, "odd_replica", "input@previous", None, 3,
-        "never changes", ("skewed_inputs", "dead")),
+        standing_still, "stuck_inputs", "input", 0, 3, "never changes on this replica"),
     "a dead layer": Fault(
         lambda path: assigned(path, 0, kill_units(16)), "dead", "activation/a", 0, None,
         "16 of 16 units"),

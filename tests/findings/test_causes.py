@@ -64,7 +64,10 @@ def broken_step(broken, order, replicas=3, on=(1,)):
             once = name in ("applied", "weights")
             values[9:, slice(None) if once else list(on)] = np.nan
         known = {key: {"copied": name == "weights", **how} for key, how in signals.items()}
-        tables.append(table_of(number, values, dict.fromkeys(signals, "none"), known=known))
+        table, block = table_of(number, values, dict.fromkeys(signals, "none"), known=known)
+        if name == "applied":
+            block.rows[:, 1:] = 0.0
+        tables.append((table, block))
     return run_of(*tables)
 
 
