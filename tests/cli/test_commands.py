@@ -74,8 +74,8 @@ def test_info_json_is_for_programs(call, tmp_path):
             {
                 "name": "table-00",
                 "signals": [
-                    {"name": "activation/dense", "reference": "previous"},
-                    {"name": "activation/dense_1", "reference": "previous"},
+                    {"name": "activation/dense", "reference": "previous", "scaled": None},
+                    {"name": "activation/dense_1", "reference": "previous", "scaled": None},
                 ],
                 "statistics": [],
                 "tensor": None,
