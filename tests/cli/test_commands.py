@@ -56,7 +56,8 @@ def test_info_says_what_is_in_a_run(call, tmp_path):
 
 
 def test_info_json_is_for_programs(call, tmp_path):
-    unknown = dict.fromkeys(["scaled", "order", "copied", "trained"])
+    unknown = dict.fromkeys(["after", "scaled", "order", "copied", "trained"])
+    unknown["recomputed"] = 0
     run = fake_run(tmp_path / "run.zarr", steps=21, replicas=3, lost=4)
     code, out, _ = call("info", run.path, "--json")
     said = json.loads(out)

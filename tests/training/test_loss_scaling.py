@@ -84,6 +84,28 @@ def test_an_undivided_mean_is_known_by_its_graph(name):
         assert scaling.is_undivided_mean([gradient * 0.5]) is False
 
 
+@pytest.mark.parametrize(
+    ("make", "times"),
+    [
+        (lambda x: tf.reduce_mean(x) / N, None),
+        (lambda x: tf.reduce_mean(x) + 0.5 * tf.reduce_mean(x * x), None),
+        (lambda x: tf.reduce_sum(x) * (1.0 / 32.0), None),
+        (lambda x: 3.0 * tf.reduce_mean(x), 0),
+        (tf.reduce_sum, 0),
+        (lambda x: tf.reduce_mean(tf.reduce_sum(x, axis=1) / N), 0),
+    ],
+)
+def test_what_may_be_divided_by_hand_is_unknown(make, times):
+    """A half may be a weight, or one of two replicas."""
+    with tf.Graph().as_default() as graph:
+        scaling = LossScaling(graph, N)
+        loss = make(tf.compat.v1.placeholder(tf.float32, [None, 3]))
+        assert scaling.times_divided(loss) == times
+        gradient = tf.constant(1.0)
+        scaling.add_gradients(loss, [keras.Variable(0.0)], [gradient])
+        assert scaling.times_divided_gradient(gradient) == times
+
+
 class Own(keras.Model):
     """Computes its loss by a function of its own."""
 

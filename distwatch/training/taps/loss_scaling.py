@@ -13,7 +13,7 @@ Keras's own), and counting the calls alone (a metric may make one, too).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -100,18 +100,23 @@ class LossScaling:
 
     def times_divided(self, loss: Tensor) -> int | None:
         """How often a loss is divided by the number of replicas; None if that is unknown."""
-        if self._replicas == 1 or not self._divided_any:
+        if self._replicas == 1:
             return 0
         if self._graph is None:
-            return self._known.get(id(loss), (loss, None))[1]
-        return None if self._hidden else _Walk(self._known).times_divided(loss)
+            return self._known.get(id(loss), (loss, None))[1] if self._divided_any else 0
+        times = None if self._hidden else _Walk(self._known).times_divided(loss)
+        known = frozenset(tensor.ref() for tensor, _ in self._known.values())
+        by_hand = times == 0 and _may_be_divided_by_hand(loss, self._replicas, known)
+        return None if by_hand else times
 
     def times_divided_gradient(self, gradient: Tensor) -> int | None:
         """The same of a gradient that an optimizer is given."""
-        if self._replicas == 1 or not self._divided_any:
+        if self._replicas == 1:
             return 0
         known = self._gradients.get(id(gradient))
         targets = [known[1]] if known else self._targets
+        if not targets and not self._divided_any:
+            return 0
         found = {self.times_divided(target) for target in targets}
         return found.pop() if len(found) == 1 else None
 
@@ -222,6 +227,37 @@ def _is_weighted_mean(op: Any, replicas: int) -> bool:
     times = 1.0 / factor if op.type in _QUOTIENTS else factor
     by_hand = math.isclose(abs(times), 1.0 / replicas, rel_tol=1e-5)
     return not by_hand and _is_mean_of_rows(a, replicas)
+
+
+def _may_be_divided_by_hand(loss: Tensor, replicas: int, known: Collection[Any]) -> bool:
+    """Whether a loss is multiplied by what may stand for the number of replicas.
+
+    That is one over this number, or, for a sum over rows, any constant: one over the size of
+    the whole batch, for instance. How ``known`` results are divided is known.
+    """
+    if loss.ref() in known:
+        return False
+    op, inputs = loss.op, list(loss.op.inputs)
+    if op.type in _PRODUCTS | _QUOTIENTS:
+        factor = _constant(inputs[1])
+        if factor is None and op.type in _PRODUCTS:
+            inputs, factor = inputs[::-1], _constant(inputs[0])
+        if factor:
+            times = abs(1.0 / factor if op.type in _QUOTIENTS else factor)
+            if math.isclose(times, 1.0 / replicas, rel_tol=1e-5) or _sums_rows(inputs[0]):
+                return True
+            inputs = inputs[:1]
+        return any(_may_be_divided_by_hand(each, replicas, known) for each in inputs)
+    if op.type in _SUMS or op.type in ("Identity", "Cast", "Neg"):
+        return any(_may_be_divided_by_hand(each, replicas, known) for each in inputs)
+    return False
+
+
+def _sums_rows(tensor: Tensor) -> bool:
+    if tensor.op.type != "Sum":
+        return False
+    axes = tf.get_static_value(tensor.op.inputs[1])
+    return axes is None or 0 in axes
 
 
 def _constant(tensor: Tensor) -> float | None:
