@@ -209,6 +209,7 @@ class TableDigest:
         place = _SIZES.places(change).reshape(change.shape) - _ZERO
         at = (place + np.arange(signals) * places).ravel()
         self._sizes += np.bincount(at, minlength=self._sizes.size).reshape(self._sizes.shape)
+        self._smallest = np.fmin(self._smallest, np.nanmin(np.fmin(change, np.inf), axis=0))
 
 
 def _share(part: Floats, whole: Floats) -> Floats:

@@ -17,7 +17,17 @@ import numpy as np
 
 from distwatch.records import Block, Floats, RunInfo, Table, Tensors, fitting
 from distwatch.signals import Signal
-from distwatch.statistics import ROW, LogHistogram, Ratio, Row, merge_axis, observe, with_row
+from distwatch.statistics import (
+    ROW,
+    LogHistogram,
+    Ratio,
+    Row,
+    SignalCounts,
+    Units,
+    merge_axis,
+    observe,
+    with_row,
+)
 from distwatch.store.claiming import now
 from distwatch.store.claims import claim
 from distwatch.store.locations import location_of
@@ -180,6 +190,9 @@ def _further_columns(part: Any, elements: int, noise: _Noise, usual: Floats) -> 
         # That of the update, which is also a usual column; and that of the weight.
         weight = _single(noise._replace(walks=True).around(elements, 1.0))
         return np.stack([usual[:, ROW.fields.index("l2sq")], weight], axis=-1)
+    if isinstance(part, (SignalCounts, Units)):
+        # Of a training with nothing wrong they hardly ever change.
+        return np.zeros((steps, len(part.fields)))
     return _single(random.lognormal(size=(steps, len(part.fields))))
 
 

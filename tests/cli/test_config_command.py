@@ -34,7 +34,7 @@ def test_what_init_writes_is_right(call, use):
     assert "distwatch run --config watch.yaml" in out
     code, out, err = call("config", "check")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1].startswith("Writes run.zarr")
+    assert out.splitlines()[-1].startswith(f"Writes {Path('run.zarr').absolute()}")
     assert [path.name for path in Path().iterdir()] == ["watch.yaml"]
 
 
@@ -74,7 +74,7 @@ def test_check_says_what_is_watched(call):
     assert out.splitlines() == [
         "Watches activations of dense_*, against previous, every(10).",
         "Watches weights of */kernel, their values, every(3), with histogram.",
-        "Writes run.zarr, of 2.0 GB at most; phases: train, test.",
+        f"Writes {Path('run.zarr').absolute()}, of 2.0 GB at most; phases: train, test.",
     ]
     said = json.loads(call("config", "check", "--json")[1])
     assert said == {"right": True, "mistakes": [], "says": out.splitlines()}
@@ -96,7 +96,7 @@ def test_check_places_every_mistake(call):
 
 
 def test_check_refuses_what_is_no_yaml(call):
-    assert_refused(call("config", "check", "nowhere.yaml"), "nowhere.yaml cannot be read")
+    assert_refused(call("config", "check", "nowhere.yaml"), "nowhere.yaml' cannot be read")
     Path("watch.yaml").write_text("- a list")
     code, _, err = call("config", "check")
     assert (code, err) == (

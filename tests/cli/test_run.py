@@ -336,7 +336,7 @@ def test_what_is_refused_before_the_script_starts(call, script, tmp_path):
         (["-"], ["stdin", "save it in a file"]),
         (["."], ["a folder without a __main__.py"]),
         (["-m", "no_such_package.train", "x"], ["no module 'no_such_package'"]),
-        (["--config", "none.yaml", script], ["none.yaml cannot be read"]),
+        (["--config", "none.yaml", script], ["none.yaml' cannot be read"]),
         (["--store", "memory://x", script], ["end with the script"]),
         (["--store", "nosuch://x", script], ["nosuch://x"]),
         (["--store", "train.py", script], ["cannot be written", "--store"]),

@@ -17,7 +17,6 @@ from distwatch.errors import (
     RowsLostWarning,
     UnknownSignalError,
     UnsupportedTrainingError,
-    UnwatchableError,
     WatcherDisabledWarning,
 )
 
@@ -393,7 +392,7 @@ def test_gradients_need_an_optimizer_that_is_known(tmp_path):
     with pytest.raises(NothingToWatchError, match="updates: the model has no optimizer"):
         dw.watching(other, None, tmp_path / "run.zarr", signals=[dw.updates()])
     with (
-        pytest.raises(UnwatchableError, match="does not call the apply method"),
+        pytest.raises(NothingToWatchError, match="does not call the apply method"),
         dw.watching(model, optimizer, tmp_path / "run.zarr", signals=[dw.updates()]) as watch,
     ):
         by_call(

@@ -13,7 +13,7 @@ from trainings import (
 )
 
 import distwatch as dw
-from distwatch.errors import ConfigError, NothingToWatchError
+from distwatch.errors import ConfigError, NothingToWatchError, UnwatchedWarning
 
 #: 4 training batches and 3 of other data, the last one short.
 TRAINED, OTHER = 64, 40
@@ -47,7 +47,8 @@ def test_validation_is_a_phase_of_its_own(tmp_path, replicas, spe):
     assert same_weights(alone, model)
     assert history.history == losses
     assert everything_about(model) == everything_about(alone)
-    assert watch.status.committed == 2 * 4 + 2 * 3
+    # Activations, with their units, and the loss are in two tables.
+    assert watch.status.committed == 2 * (2 * 4 + 2 * 3)
 
     train = dw.open_run(tmp_path / "run.zarr")
     test = dw.open_run(tmp_path / "run.zarr", phase="test")
@@ -95,8 +96,10 @@ def test_nothing_is_recorded_that_was_not_asked_for(tmp_path):
     model, _ = small_model(strategy_over(1))
     x, y = other_rows()
     watch = dw.Watch(tmp_path / "run.zarr")
-    model.evaluate(x, y, verbose=0, callbacks=[watch])
-    model.predict(x, verbose=0, callbacks=[watch])
+    with pytest.warns(UnwatchedWarning, match="nothing of evaluate is recorded"):
+        model.evaluate(x, y, verbose=0, callbacks=[watch])
+    with pytest.warns(UnwatchedWarning, match="nothing of predict is recorded"):
+        model.predict(x, verbose=0, callbacks=[watch])
     assert not (tmp_path / "run.zarr").exists()
     # And the Watch is still there for the fit that it is for.
     fit(model, x, y, watch, validation_data=(x, y))

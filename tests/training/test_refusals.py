@@ -190,7 +190,7 @@ def test_what_is_passed_over_is_said(tmp_path):
     model.compile("sgd", "sparse_categorical_crossentropy")
     fit(model, X, Y, dw.Watch(tmp_path / "run.zarr"))
     info = dw.open_run(tmp_path / "run.zarr").info
-    assert info.unwatched == {"unused": "not called in the step's own graph"}
+    assert info.unwatched == {"unused": "frozen: name it to watch"}
 
 
 def test_one_watch_in_two_fits_at_once(tmp_path):
