@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from distwatch.records import Block
@@ -42,6 +43,13 @@ class Writer(Protocol):
         """Commit everything."""
 
 
+@dataclass(frozen=True)
+class _TailCommit:
+    """Asks, in its turn, for a commit of the steps that fill no chunk yet."""
+
+    at_once: bool
+
+
 class BackgroundWriter:
     """Writes blocks in order while training goes on.
 
@@ -71,7 +79,7 @@ class BackgroundWriter:
         self._waiting: Counter[str] = Counter()
         self._max_bytes = max_bytes
         self._max_wait = max_wait
-        self._queue: deque[Block | None] = deque()
+        self._queue: deque[Block | _TailCommit] = deque()
         self._bytes = 0
         self._accepted = 0
         #: Steps that a reader sees, or saw before they were thinned out.
@@ -107,10 +115,10 @@ class BackgroundWriter:
             self._changed.notify_all()
             return True
 
-    def commit_tail(self) -> None:
-        """Ask the writer to commit the steps that fill no chunk yet, if that is due."""
+    def commit_tail(self, *, at_once: bool = False) -> None:
+        """Have the steps committed that fill no chunk yet; unless ``at_once``, if due."""
         with self._changed:
-            self._queue.append(None)
+            self._queue.append(_TailCommit(at_once))
             self._changed.notify_all()
 
     def close(self, timeout: float | None = None) -> None:
@@ -142,19 +150,19 @@ class BackgroundWriter:
             self._changed.wait_for(lambda: self._queue or self._closing)
             if not self._queue:
                 return False
-            block = self._queue[0]
+            first = self._queue[0]
         self._count_dropped(writer)
-        if block is None:
-            writer.commit_tail(at_once=False)
+        if isinstance(first, _TailCommit):
+            writer.commit_tail(at_once=first.at_once)
         else:
-            writer.append(block)
+            writer.append(first)
         with self._changed:
             # Only now: a block counts against the bound until it is written.
             self._queue.popleft()
             self.committed, self.thinned = writer.committed, writer.thinned
-            if block is not None:
-                self._bytes -= block.nbytes
-                self._waiting[block.table] -= len(block)
+            if isinstance(first, Block):
+                self._bytes -= first.nbytes
+                self._waiting[first.table] -= len(first)
             self._changed.notify_all()
         return True
 

@@ -163,6 +163,21 @@ class Phase:
             if self._pending[table.table.name] >= table.table.window:
                 self._drain(table, together=True)
 
+    def drain_now(self) -> None:
+        """Drain what there is, whether or not a window is full, and commit it.
+
+        Raises:
+            WriteFailedError: what was drained before could not be written.
+        """
+        self.check()
+        if not any(self._pending.values()):
+            return
+        for table in self._started():
+            if self._pending[table.table.name]:
+                self._drain(table, together=True)
+        for sink in self._sinks:
+            sink.commit()
+
     def drain_rest(self, *, together: bool) -> None:
         """Drain what is left, also of steps that were not reported as done.
 

@@ -11,6 +11,7 @@ import functools
 import importlib
 import platform
 import secrets
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -110,6 +111,8 @@ class Session:
         self._facts = facts = strategies.facts_of(strategy)
         self._done = 0
         self._under_way = False
+        #: When the rows are drained next, even if no window is full.
+        self._due: float | None = None
         self._budget: Budget | None = None
         self._phases = {
             phase: Phase(
@@ -159,6 +162,7 @@ class Session:
             self._claim.settle()
         self._done += steps
         self._phases[phase].after_steps(steps)
+        self._drain_if_due()
 
     @_disables_on_error
     def end_epoch(self) -> None:
@@ -196,9 +200,11 @@ class Session:
                     self._disable(error)
         self._close(undo=not self.status.steps)
 
+    @_disables_on_error
     def training_goes_on(self) -> None:
         """Note a step of the training, also of a phase that is not recorded."""
         self._under_way = True
+        self._drain_if_due()
 
     def fail(self, error: Exception, phase: str = TRAIN) -> None:
         """End the watching: raise before the first step or if strict, else warn.
@@ -241,6 +247,18 @@ class Session:
         if self.error is not None:
             return f"{type(self.error).__name__}: {self.error}"
         return CLOSED if self._finished else None
+
+    def _drain_if_due(self) -> None:
+        """Drain and commit all phases: another one may be under way for long."""
+        if self._config.drain_every is None:
+            return
+        clock = time.monotonic()
+        if self._due is None:
+            self._due = clock + self._config.drain_every
+        if clock >= self._due:
+            for phase in self._phases.values():
+                phase.drain_now()
+            self._due = clock + self._config.drain_every
 
     def _claimed(self, run: int) -> Claim:
         """Claim the path for a run of this name, or to continue the run that is there."""

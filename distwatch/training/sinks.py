@@ -85,6 +85,9 @@ class Sink:
     def write(self, block: Block) -> None:
         """Take one block: some consecutive steps of one table."""
 
+    def commit(self) -> None:
+        """Make what was written last, be it little, visible to readers now."""
+
     def end_epoch(self) -> None:
         """All blocks of an epoch were written."""
 
@@ -173,6 +176,11 @@ class StoreSink(_BackgroundSink):
             claim=self._context.claim,
         )
         return BackgroundWriter(make, max_wait=None if config.on_full == "wait" else MAX_WAIT)
+
+    def commit(self) -> None:
+        """Commit the rows of a chunk that is not full yet."""
+        if self._writer is not None:
+            self._writer.commit_tail(at_once=True)
 
     def end_epoch(self) -> None:
         """Commit the rows of a chunk that is not full yet, if that is due."""
