@@ -11,6 +11,7 @@ from typing import Any
 from distwatch.config import WatchConfig
 from distwatch.errors import (
     DistwatchWarning,
+    RowsLostWarning,
     RowsReplacedWarning,
     UnwatchedWarning,
     WatcherError,
@@ -48,6 +49,7 @@ class Phase:
         self.epoch = 0
         #: Steps since each table's last drain.
         self._pending: Counter[str] = Counter()
+        self._warned_of_overrun = False
         #: What was drained, and the sinks that have not taken it yet: an interrupt or error
         #: may come between.
         self._undelivered: deque[tuple[Sink, Block]] = deque()
@@ -250,6 +252,24 @@ class Phase:
         self._queue(block)
         self._pending[table.table.name] = 0
         self._deliver()
+        if block is not None and block.lost:
+            self._warn_of_overrun(table, block.lost)
+
+    def _warn_of_overrun(self, table: TableRecorder, lost: int) -> None:
+        if self._warned_of_overrun:
+            return
+        self._warned_of_overrun = True
+        rows = table.capacity + lost
+        warnings.warn(
+            f"{lost} steps are missing from {self._config.store}: {rows} were recorded between "
+            f"two looks at the devices, which keep {table.capacity}, so the oldest were "
+            "overwritten. Call watch.after_step more often, or say how many steps are done "
+            f"between two calls: watching(..., steps_per_execution={rows}); in fit, a window "
+            f"of {-(-rows // 2)} keeps as many. This is said once; watch.status.lost counts "
+            "all of them.",
+            RowsLostWarning,
+            stacklevel=2,
+        )
 
     def _queue(self, block: Block | None) -> None:
         if block is not None:

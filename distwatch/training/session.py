@@ -419,7 +419,8 @@ class Session:
             )
 
     def _warn_of_lost(self) -> None:
-        lost = self.status.lost
+        # What was overwritten on a device was told when that happened.
+        lost = self.status.lost - self.status.overwritten
         if lost and not self._is_stuck:
             warnings.warn(
                 f"{lost} steps are missing from {self._config.store}: the disk was slower "

@@ -43,6 +43,8 @@ class Counts:
     lost: int = 0
     #: Removed from the store again, to keep within ``max_bytes``.
     thinned: int = 0
+    #: Those of ``lost`` that never came to the store's writer.
+    overwritten: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
@@ -145,7 +147,8 @@ class FindingsSink(Sink):
     @property
     def counts(self) -> Counts:
         """Steps drained, and those that were overwritten on a device."""
-        return Counts(steps=self._digest.steps, lost=self._digest.lost)
+        lost = self._digest.lost
+        return Counts(steps=self._digest.steps, lost=lost, overwritten=lost)
 
     def sentences(self, lost: int, ended: str | None) -> list[str]:
         """What stands out, at most ten sentences."""

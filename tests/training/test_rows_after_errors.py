@@ -9,7 +9,7 @@ import tensorflow as tf
 from trainings import fit, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
-from distwatch.errors import WatcherDisabledWarning, WatcherError
+from distwatch.errors import RowsLostWarning, WatcherDisabledWarning, WatcherError
 from distwatch.store import StoreWriter
 from distwatch.training import sinks
 from distwatch.training.device.ring import TableRecorder
@@ -126,3 +126,65 @@ def test_after_a_failed_writer_the_store_knows_all_that_is_lost(tmp_path, monkey
     assert (len(run), watch.status.committed) == (4, 4)
     assert run.lost == watch.status.lost == watch.status.steps - 4 >= 4
     assert run.ended == "OSError: [Errno 28] No space left on device"
+
+
+def test_a_disk_that_hangs_does_not_hang_the_fit(tmp_path, monkeypatch):
+    answers = threading.Event()
+    original = StoreWriter.append
+
+    def append(self, block):
+        if block.step[0] >= 4:
+            answers.wait(60)
+        original(self, block)
+
+    monkeypatch.setattr(StoreWriter, "append", append)
+    monkeypatch.setattr(sinks, "PATIENCE", 0.2)
+    watch = dw.Watch(tmp_path / "run.zarr", window=4)
+    model, _ = small_model(strategy_over(1))
+    with pytest.warns(
+        RowsLostWarning, match="4 steps are committed; 6 are lost, unless"
+    ) as told:
+        fit(model, *unlike_rows(10 * 16), watch)
+    assert len(told) == 1
+    assert (watch.status.committed, watch.status.lost) == (4, 6)
+    assert int(model.optimizer.iterations) == 10
+    answers.set()
+    for thread in threading.enumerate():
+        if thread.name == "distwatch-writer":
+            thread.join(10)
+    # It answered after all, before the process ended.
+    assert len(dw.open_run(tmp_path / "run.zarr")) == 10
+
+
+def test_more_steps_in_one_call_than_the_devices_keep(tmp_path):
+    """The cause is not the disk, and what is said to help does."""
+    model, optimizer, step = loop(strategy_over(1))
+
+    def train(path, **options):
+        with dw.watching(model, optimizer, path, window=16, **options) as watch:
+            watched = watch.wrap(step)
+
+            @tf.function
+            def epoch(steps):
+                for _ in tf.range(steps):
+                    watched(tf.ones((8, 4)), 1)
+
+            epoch(tf.constant(50))
+            watch.after_step(50)
+            epoch(tf.constant(50))
+            watch.after_step(50)
+        return watch.status
+
+    with pytest.warns(RowsLostWarning) as told:
+        status = train(tmp_path / "short.zarr")
+    assert len(told) == 1
+    assert "18 steps are missing" in str(told[0].message)
+    assert "50 were recorded between two looks at the devices, which keep 32" in str(
+        told[0].message
+    )
+    assert "steps_per_execution=50" in str(told[0].message)
+    assert "disk" not in str(told[0].message)
+    run = dw.open_run(tmp_path / "short.zarr")
+    assert (len(run), run.lost, status.lost, status.overwritten) == (64, 36, 36, 36)
+    train(tmp_path / "whole.zarr", steps_per_execution=50)
+    assert len(dw.open_run(tmp_path / "whole.zarr")) == 100
