@@ -64,6 +64,7 @@ def test_signatures_are_kept():
         "reference": "previous",
         "schedule": None,
         "window": 256,
+        "drain_every": 10.0,
         "overwrite": False,
         "resume": False,
         "strict": False,

@@ -150,6 +150,14 @@ class WatchConfig(BaseModel):
         ge=1,
         description="Steps that stay on the devices between two drains, and make a chunk.",
     )
+    drain_every: float | None = Field(
+        default=10.0,
+        strict=True,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds after which rows are written, also if their window is not full; "
+        "null for never.",
+    )
     overwrite: StrictBool = Field(
         default=False, description="Delete a run that is at store already."
     )

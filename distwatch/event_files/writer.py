@@ -99,8 +99,8 @@ class EventWriter:
         """Close the files after an error."""
         self.close()
 
-    def close(self) -> None:
-        """Close the files."""
+    def close(self, ended: str | None = None) -> None:
+        """Close the files; they have no place for why the run ended."""
         for file in self._files.values():
             file.close()
 

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from distwatch.records import Block
@@ -36,10 +37,20 @@ class Writer(Protocol):
         """Count steps of tables that will never come as lost."""
 
     def give_up(self, reason: str, lost: dict[str, int]) -> None:
-        """Store why the writing ends, and how many further steps of each table are lost."""
+        """Store why the writing ends, and how many further steps of each table are lost.
 
-    def close(self) -> None:
-        """Commit everything."""
+        If it fails, or more is lost later, it is called again with what is lost besides.
+        """
+
+    def close(self, ended: str = ...) -> None:
+        """Commit everything, and the reason why it ends here if there is one."""
+
+
+@dataclass(frozen=True)
+class _TailCommit:
+    """Asks, in its turn, for a commit of the steps that fill no chunk yet."""
+
+    at_once: bool
 
 
 class BackgroundWriter:
@@ -63,15 +74,17 @@ class BackgroundWriter:
         max_wait: float | None = MAX_WAIT,
     ) -> None:
         self.error: Exception | None = None
+        #: Whether `close` stopped waiting for a disk that does not answer.
+        self.stuck = False
         #: Steps dropped because the queue was full, or that an error left unwritten.
-        self.lost = 0
-        #: Those of each table that the writer has not counted yet.
+        self._dropped = 0
+        #: Those of each table, and others that are lost, that the writer was not told of yet.
         self._uncounted: Counter[str] = Counter()
         #: Steps of each table in the queue.
         self._waiting: Counter[str] = Counter()
         self._max_bytes = max_bytes
         self._max_wait = max_wait
-        self._queue: deque[Block | None] = deque()
+        self._queue: deque[Block | _TailCommit] = deque()
         self._bytes = 0
         self._accepted = 0
         #: Steps that a reader sees, or saw before they were thinned out.
@@ -80,10 +93,20 @@ class BackgroundWriter:
         self.thinned = 0
         self._changed = threading.Condition()
         self._closing = False
+        #: Why the run ends, if that is an error outside.
+        self._ended: str | None = None
+        #: Counts what was written, to tell slow from stuck.
+        self._progress = 0
+        self._finished = False
         self._thread = threading.Thread(
             target=self._work, args=(make_writer,), name="distwatch-writer", daemon=True
         )
         self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """Steps that were not written and, as far as is known, will not be."""
+        return self._dropped + (self._accepted - self.committed if self.stuck else 0)
 
     def submit(self, block: Block) -> bool:
         """Put a block into the queue; False if it was dropped, and counted as lost."""
@@ -97,32 +120,51 @@ class BackgroundWriter:
                 self._max_wait,
             )
             if not fits or self.error:
-                self.lost += len(block) + block.lost
+                self._dropped += len(block)
                 self._uncounted[block.table] += len(block) + block.lost
                 return False
             self._queue.append(block)
             self._bytes += block.nbytes
             self._accepted += len(block)
-            self._waiting[block.table] += len(block)
+            self._waiting[block.table] += len(block) + block.lost
             self._changed.notify_all()
             return True
 
-    def commit_tail(self) -> None:
-        """Ask the writer to commit the steps that fill no chunk yet, if that is due."""
+    def commit_tail(self, *, at_once: bool = False) -> None:
+        """Have the steps committed that fill no chunk yet; unless ``at_once``, if due."""
         with self._changed:
-            self._queue.append(None)
+            self._queue.append(_TailCommit(at_once))
             self._changed.notify_all()
 
-    def close(self, timeout: float | None = None) -> None:
+    def count_lost(self, table: str, steps: int) -> None:
+        """Have the store told of steps that are lost before they came here."""
+        with self._changed:
+            self._uncounted[table] += steps
+
+    def close(self, patience: float | None = None, *, ended: str | None = None) -> None:
         """Write everything in the queue, commit, and end the thread.
 
         Args:
-            timeout: seconds to wait for a writer that hangs; None for no limit.
+            patience: seconds to wait for a writer that writes nothing meanwhile, and is
+                left alone then; None for no limit.
+            ended: why the run ends here, where that is an error.
         """
         with self._changed:
-            self._closing = True
+            if not self._closing:
+                self._ended, self._closing = ended, True
             self._changed.notify_all()
-        self._thread.join(timeout)
+            self.stuck = False
+            while not self._finished and not self.stuck:
+                self.stuck = not self._goes_on(patience)
+        if self._finished:
+            self._thread.join()
+
+    def _goes_on(self, patience: float | None) -> bool:
+        """Wait until something more was written, or the thread is done."""
+        before = self._progress
+        return self._changed.wait_for(
+            lambda: self._finished or self._progress != before, patience
+        )
 
     def _work(self, make_writer: Callable[[], Writer]) -> None:
         writer: Writer | None = None
@@ -131,10 +173,18 @@ class BackgroundWriter:
             while self._next(writer):
                 pass
             self._count_dropped(writer)
-            writer.close()
+            if self._ended is None:
+                writer.close()
+            else:
+                writer.close(self._ended)
             self.committed = writer.committed
         except Exception as error:
             self._fail(error, writer)
+            self._tell_the_rest(error, writer)
+        finally:
+            with self._changed:
+                self._finished = True
+                self._changed.notify_all()
 
     def _next(self, writer: Writer) -> bool:
         """Write the first in the queue; False when all is written and nothing more comes."""
@@ -142,19 +192,20 @@ class BackgroundWriter:
             self._changed.wait_for(lambda: self._queue or self._closing)
             if not self._queue:
                 return False
-            block = self._queue[0]
+            first = self._queue[0]
         self._count_dropped(writer)
-        if block is None:
-            writer.commit_tail(at_once=False)
+        if isinstance(first, _TailCommit):
+            writer.commit_tail(at_once=first.at_once)
         else:
-            writer.append(block)
+            writer.append(first)
         with self._changed:
             # Only now: a block counts against the bound until it is written.
             self._queue.popleft()
             self.committed, self.thinned = writer.committed, writer.thinned
-            if block is not None:
-                self._bytes -= block.nbytes
-                self._waiting[block.table] -= len(block)
+            if isinstance(first, Block):
+                self._bytes -= first.nbytes
+                self._waiting[first.table] -= len(first) + first.lost
+            self._progress += 1
             self._changed.notify_all()
         return True
 
@@ -168,11 +219,27 @@ class BackgroundWriter:
         with self._changed:
             self.error = error
             self.committed = writer.committed if writer else 0
-            self.lost += self._accepted - self.committed
+            self._dropped += self._accepted - self.committed
+            self._accepted = self.committed
             self._queue.clear()
             self._bytes = 0
+            self._uncounted += self._waiting
             self._changed.notify_all()
+        self._give_up(error, writer)
+
+    def _tell_the_rest(self, error: Exception, writer: Writer | None) -> None:
+        """Have the store told of what was lost after an error, too.
+
+        Where the disk was full, it may have room for these words now.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing)
+        self._give_up(error, writer)
+
+    def _give_up(self, error: Exception, writer: Writer | None) -> None:
+        with self._changed:
+            lost, self._uncounted = self._uncounted, Counter()
         if writer is not None:
             # Writing may well fail again; the error itself was kept.
             with contextlib.suppress(Exception):
-                writer.give_up(f"{type(error).__name__}: {error}", self._waiting)
+                writer.give_up(f"{type(error).__name__}: {error}", lost)

@@ -75,11 +75,21 @@ class TableWriter:
     def append(self, block: Block) -> None:
         """Take a block, and commit every whole chunk that it completes.
 
+        If that fails nothing of the block is counted, neither its steps nor what it lost.
+
         Raises:
             StateShapeError: the block's shape is not that of this table.
         """
         self._check(block)
         self.lost += block.lost
+        try:
+            self._append(block)
+        except BaseException:
+            self.lost -= block.lost
+            raise
+        self._appended += len(block)
+
+    def _append(self, block: Block) -> None:
         # A tail of no steps is no reason to copy a block.
         waiting = concatenate([*self._tail, block]) if any(map(len, self._tail)) else block
         window = self._table.window
@@ -89,7 +99,6 @@ class TableWriter:
             self.whole += whole
             self._commit(self.whole)
         self._tail = [waiting[whole:]]
-        self._appended += len(block)
 
     def commit_tail(self, *, at_once: bool = True) -> None:
         """Commit the steps that fill no chunk yet (unless that was done just now)."""
@@ -103,14 +112,18 @@ class TableWriter:
         self._tail_time = time.monotonic()
 
     def give_up(self, reason: str, lost: int) -> None:
-        """Commit the reason why no more steps come; ``lost`` steps were never appended."""
+        """Commit the reason why no more steps come; ``lost`` steps were never appended.
+
+        It may be called again, with further steps.
+        """
         self.lost += lost + self._appended - self.committed
+        self._appended = self.committed
         self._commit(self.committed, ended=reason)
 
-    def close(self) -> None:
-        """Commit everything."""
+    def close(self, ended: str = schema.CLOSED) -> None:
+        """Commit everything, and the reason why it ends here if there is one."""
         self.commit_tail()
-        self._commit(self.committed, ended=schema.CLOSED)
+        self._commit(self.committed, ended=ended)
         self._write_metadata(self._metadata(self.committed))
 
     def _chunks(self, block: Block) -> Iterator[tuple[str, bytes]]:

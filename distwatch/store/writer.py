@@ -165,16 +165,22 @@ class StoreWriter:
 
     def give_up(self, reason: str, lost: dict[str, int]) -> None:
         """Write into the store why it ends here and how many steps of each table are lost."""
+        failed: Exception | None = None
         for name, table in self._tables.items():
-            table.give_up(reason, lost.get(name, 0))
+            try:
+                table.give_up(reason, lost.get(name, 0))
+            except Exception as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
-    def close(self) -> None:
-        """Commit everything."""
+    def close(self, ended: str = schema.CLOSED) -> None:
+        """Commit everything, and the reason why it ends here if there is one."""
         for name in self._copies:
             self._replaced[self._path(_copy_of(self._groups[name]))] = 0.0
         self._copies.clear()
         for table in self._tables.values():
-            table.close()
+            table.close(ended)
         self._remove_replaced(at_once=True)
 
     def _writer_of(self, table: Table, group: str | None = None) -> TableWriter:

@@ -64,8 +64,8 @@ def watching(
         steps_per_execution: how many steps are done, at most, between two calls of
             ``watch.after_step``.
         options: as in `Watch`: ``signals``, ``reference``, ``schedule``, ``window``,
-            ``overwrite``, ``resume``, ``strict``, ``on_full``, ``durability``, ``max_bytes``,
-            ``at_max_bytes`` and ``tensorboard``.
+            ``drain_every``, ``overwrite``, ``resume``, ``strict``, ``on_full``, ``durability``,
+            ``max_bytes``, ``at_max_bytes`` and ``tensorboard``.
 
     Raises:
         ConfigError: an argument is wrong.

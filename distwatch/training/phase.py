@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import replace
 from typing import Any
 
 from distwatch.config import WatchConfig
 from distwatch.errors import (
     DistwatchWarning,
+    RowsLostWarning,
     RowsReplacedWarning,
     UnwatchedWarning,
     WatcherError,
 )
-from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Origin, RunInfo
+from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Block, Origin, RunInfo
 from distwatch.store import Budget, Claim, origin_of, steps_of
 from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
@@ -47,6 +49,10 @@ class Phase:
         self.epoch = 0
         #: Steps since each table's last drain.
         self._pending: Counter[str] = Counter()
+        self._warned_of_overrun = False
+        #: What was drained, and the sinks that have not taken it yet: an interrupt or error
+        #: may come between.
+        self._undelivered: deque[tuple[Sink, Block]] = deque()
 
     def make_recorder(
         self, plan: TracedPlan, claim: Claim, budget: Budget | None = None
@@ -163,6 +169,21 @@ class Phase:
             if self._pending[table.table.name] >= table.table.window:
                 self._drain(table, together=True)
 
+    def drain_now(self) -> None:
+        """Drain what there is, whether or not a window is full, and commit it.
+
+        Raises:
+            WriteFailedError: what was drained before could not be written.
+        """
+        self.check()
+        if not any(self._pending.values()):
+            return
+        for table in self._started():
+            if self._pending[table.table.name]:
+                self._drain(table, together=True)
+        for sink in self._sinks:
+            sink.commit()
+
     def drain_rest(self, *, together: bool) -> None:
         """Drain what is left, also of steps that were not reported as done.
 
@@ -173,6 +194,18 @@ class Phase:
         for table in self._started():
             self._drain(table, together=together)
 
+    def salvage(self) -> None:
+        """After an error, drain what can be drained, and count the rest as lost."""
+        self._deliver(failing=True)
+        for table in self._started():
+            try:
+                block = table.drain(self.epoch, together=False)
+            except Exception:
+                self._count_lost(table)
+            else:
+                self._queue(block)
+                self._deliver(failing=True)
+
     def check(self) -> None:
         """Raise, or warn once, of what went wrong in the background of a sink.
 
@@ -182,10 +215,15 @@ class Phase:
         for sink in self._sinks:
             sink.check()
 
-    def close(self) -> None:
-        """Write and commit everything that was drained."""
+    def close(self, ended: str | None = None) -> None:
+        """Write and commit everything that was drained, and the error that ended it."""
         for sink in self._sinks:
-            sink.close()
+            sink.close(ended)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the disk did not answer, so that `close` stopped waiting for it."""
+        return any(sink.stuck for sink in self._sinks)
 
     @property
     def counts(self) -> Counts:
@@ -207,13 +245,52 @@ class Phase:
         return self._recorder.tables if self._recorder and self._recorder.started else []
 
     def _drain(self, table: TableRecorder, *, together: bool) -> None:
-        self._pending[table.table.name] = 0
+        self._deliver()
         # Between workers no collective of ours is entered: if an error had ended the
         # watching on one, the others, and so the training, would wait for it for ever.
         block = table.drain(self.epoch, together=together and self._info.workers == 1)
+        self._queue(block)
+        self._pending[table.table.name] = 0
+        self._deliver()
+        if block is not None and block.lost:
+            self._warn_of_overrun(table, block.lost)
+
+    def _warn_of_overrun(self, table: TableRecorder, lost: int) -> None:
+        if self._warned_of_overrun:
+            return
+        self._warned_of_overrun = True
+        rows = table.capacity + lost
+        warnings.warn(
+            f"{lost} steps are missing from {self._config.store}: {rows} were recorded between "
+            f"two looks at the devices, which keep {table.capacity}, so the oldest were "
+            "overwritten. Call watch.after_step more often, or say how many steps are done "
+            f"between two calls: watching(..., steps_per_execution={rows}); in fit, a window "
+            f"of {-(-rows // 2)} keeps as many. This is said once; watch.status.lost counts "
+            "all of them.",
+            RowsLostWarning,
+            stacklevel=2,
+        )
+
+    def _queue(self, block: Block | None) -> None:
         if block is not None:
-            for sink in self._sinks:
+            self._undelivered.extend([(sink, block) for sink in self._sinks])
+
+    def _deliver(self, *, failing: bool = False) -> None:
+        """Give the sinks what they have not taken yet; of those that fail, no error matters."""
+        while self._undelivered:
+            sink, block = self._undelivered[0]
+            with contextlib.suppress(*([Exception] if failing else [])):
                 sink.write(block)
+            self._undelivered.popleft()
+
+    def _count_lost(self, table: TableRecorder) -> None:
+        name = table.table.name
+        try:
+            lost = table.undrained()
+        except Exception:
+            lost = self._pending[name]  # the most that it can be
+        for sink in self._sinks if lost else ():
+            sink.count_lost(name, lost)
 
 
 def run_info(facts: StrategyFacts, versions: dict[str, str], phase: str) -> RunInfo:

@@ -11,6 +11,7 @@ import functools
 import importlib
 import platform
 import secrets
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -42,7 +43,7 @@ from distwatch.store import (
     run_name,
 )
 from distwatch.store.schema import root_attributes
-from distwatch.training import shutdown, strategies
+from distwatch.training import shutdown, sinks, strategies
 from distwatch.training.device.ring import Recorder
 from distwatch.training.phase import Phase, run_info
 from distwatch.training.shutdown import termination_deferred
@@ -113,7 +114,10 @@ class Session:
         self._facts = facts = strategies.facts_of(strategy)
         self._done = 0
         self._under_way = False
+        #: When the rows are drained next, even if no window is full.
+        self._due: float | None = None
         self._budget: Budget | None = None
+        self._salvaged = self._closed = False
         self._phases = {
             phase: Phase(
                 config,
@@ -164,6 +168,7 @@ class Session:
             self._claim.settle()
         self._done += steps
         self._phases[phase].after_steps(steps)
+        self._drain_if_due()
 
     @_disables_on_error
     def end_epoch(self) -> None:
@@ -177,13 +182,16 @@ class Session:
         logs = self._phases[TRAIN].logs if TRAIN in self._phases else {}
         return logs if self.error is None else dict.fromkeys(logs, float("nan"))
 
-    @_disables_on_error
     def finish(self) -> None:
         """Drain everything, commit it and close the store."""
+        self._drain_and_close()
+        # Also after an error that was raised, and that the caller went on from.
+        self._close(undo=True)
+
+    @_disables_on_error
+    def _drain_and_close(self) -> None:
         for phase in self._phases.values():
             phase.drain_rest(together=True)
-        if self._claim is not None:
-            self._claim.settle()
         self._close()
         for phase in self._phases.values():
             phase.check()
@@ -192,18 +200,22 @@ class Session:
 
     def abandon(self) -> None:
         """Close after an interrupt or error: drain what there is, without collectives."""
-        shutdown.unregister(self.abandon)
-        for phase in self._phases.values():
-            if self.error is None:
-                try:
-                    phase.drain_rest(together=False)
-                except Exception as error:
-                    self._disable(error)
-        self._close(undo=not self.status.steps)
+        if self._closed:
+            return
+        with termination_deferred():
+            for phase in self._phases.values():
+                if self.error is None:
+                    try:
+                        phase.drain_rest(together=False)
+                    except Exception as error:
+                        self._disable(error)
+            self._close(undo=True)
 
+    @_disables_on_error
     def training_goes_on(self) -> None:
         """Note a step of the training, also of a phase that is not recorded."""
         self._under_way = True
+        self._drain_if_due()
 
     def fail(self, error: Exception, phase: str = TRAIN) -> None:
         """End the watching: raise before the first step or if strict, else warn.
@@ -222,7 +234,7 @@ class Session:
             raise error
         if self.error is None:
             self._disable(error)
-            self._close(undo=not self.status.steps)
+            self._close(undo=True)
 
     @property
     def status(self) -> Status:
@@ -246,6 +258,18 @@ class Session:
         if self.error is not None:
             return f"{type(self.error).__name__}: {self.error}"
         return CLOSED if self._finished else None
+
+    def _drain_if_due(self) -> None:
+        """Drain and commit all phases: another one may be under way for long."""
+        if self._config.drain_every is None:
+            return
+        clock = time.monotonic()
+        if self._due is None:
+            self._due = clock + self._config.drain_every
+        if clock >= self._due:
+            for phase in self._phases.values():
+                phase.drain_now()
+            self._due = clock + self._config.drain_every
 
     def _claimed(self, run: int) -> Claim:
         """Claim the path for a run of this name, or to continue the run that is there."""
@@ -344,11 +368,51 @@ class Session:
         )
 
     def _close(self, *, undo: bool = False) -> None:
-        shutdown.unregister(self.abandon)
-        for phase in self._phases.values():
-            phase.close()
-        if self._claim is not None:
-            self._claim.release(undo=undo)
+        """Close the store, with the error if there is one. A second time, do nothing.
+
+        Args:
+            undo: whether to leave the path as it was, if no row was drained.
+        """
+        if self._closed:
+            return
+        # SIGTERM may come while the last rows are written, so the run stays registered.
+        with termination_deferred():
+            if self.error is not None and not self._salvaged:
+                self._salvaged = True
+                for phase in self._phases.values():
+                    phase.salvage()
+            for phase in self._phases.values():
+                phase.close(None if self.error is None else self._ended)
+            self._closed = True
+            try:
+                self._release(undo=undo)
+            finally:
+                shutdown.unregister(self.abandon)
+
+    def _release(self, *, undo: bool) -> None:
+        if self._is_stuck:
+            # Releasing writes, too. The lock ends with the process.
+            self._warn_of_stuck()
+        elif self._claim is not None:
+            try:
+                if not undo:
+                    self._claim.settle()
+            finally:
+                self._claim.release(undo=undo and not self.status.steps)
+
+    @property
+    def _is_stuck(self) -> bool:
+        return any(phase.stuck for phase in self._phases.values())
+
+    def _warn_of_stuck(self) -> None:
+        counts = self.status
+        warnings.warn(
+            f"{self._config.store}: nothing could be written for {sinks.PATIENCE:g} seconds, "
+            f"and it is not waited for any longer. {counts.committed} steps are committed; "
+            f"{counts.lost} are lost, unless the disk answers before this process ends.",
+            RowsLostWarning,
+            stacklevel=2,
+        )
 
     def _disable(self, error: Exception) -> None:
         self.error = error
@@ -362,7 +426,9 @@ class Session:
             )
 
     def _warn_of_lost(self) -> None:
-        if lost := self.status.lost:
+        # What was overwritten on a device was told when that happened.
+        lost = self.status.lost - self.status.overwritten
+        if lost and not self._is_stuck:
             warnings.warn(
                 f"{lost} steps are missing from {self._config.store}: the disk was slower "
                 "than training. Watch fewer signals or steps, or write to a faster disk.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import os
 import signal
 import threading
@@ -25,6 +26,7 @@ class _Shutdown:
         self._busy = 0
         self._terminated = False
         self._handling = False
+        self._before_pools = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
 
@@ -34,9 +36,26 @@ class _Shutdown:
         # loop stops.
         atexit.unregister(self.close_all)
         atexit.register(self.close_all)
+        self._close_before_pools()
         if not self._handling and _is_ours_to_handle():
             signal.signal(signal.SIGTERM, self._on_terminate)
             self._handling = True
+
+    def _close_before_pools(self) -> None:
+        """Have runs closed at exit while `concurrent.futures` still takes work.
+
+        Zarr reads on its threads (a run that is thinned out, all URLs), and it shuts down
+        before any function of `atexit` is called. Its own way to be called then is private
+        in Python, and is called in reverse order: where it is gone, `atexit` remains.
+        """
+        at_exit = getattr(threading, "_register_atexit", None)
+        if at_exit is None or self._before_pools:
+            return
+        self._before_pools = True
+        # Loaded now, or it would be registered later, and so be called before.
+        importlib.import_module("concurrent.futures.thread")
+        with contextlib.suppress(RuntimeError):  # the interpreter exits already
+            at_exit(self.close_all)
 
     def unregister(self, close: Close) -> None:
         if close in self._closes:

@@ -27,6 +27,9 @@ from distwatch.signals import names_matching, written
 from distwatch.store import MAX_WAIT, BackgroundWriter, Budget, Claim, StoreWriter
 from distwatch.training.epoch_logs import EpochLogs
 
+#: Seconds for which closing a run waits while nothing at all is written.
+PATIENCE = 60.0
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -40,6 +43,8 @@ class Counts:
     lost: int = 0
     #: Removed from the store again, to keep within ``max_bytes``.
     thinned: int = 0
+    #: Those of ``lost`` that never came to the store's writer.
+    overwritten: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
@@ -85,14 +90,29 @@ class Sink:
     def write(self, block: Block) -> None:
         """Take one block: some consecutive steps of one table."""
 
+    def count_lost(self, table: str, steps: int) -> None:
+        """Count steps of a table that could not be drained."""
+
+    def commit(self) -> None:
+        """Make what was written last, be it little, visible to readers now."""
+
     def end_epoch(self) -> None:
         """All blocks of an epoch were written."""
 
     def check(self) -> None:
         """Raise what went wrong in the background, or warn of it once."""
 
-    def close(self) -> None:
-        """Finish what waits, and release files and threads."""
+    def close(self, ended: str | None = None) -> None:
+        """Finish what waits, and release files and threads.
+
+        Args:
+            ended: the error that ended the watching, if one did.
+        """
+
+    @property
+    def stuck(self) -> bool:
+        """Whether `close` stopped waiting for a disk that does not answer."""
+        return False
 
     @property
     def counts(self) -> Counts:
@@ -120,10 +140,15 @@ class FindingsSink(Sink):
         """Add the block to the digest."""
         self._digest.observe(block)
 
+    def count_lost(self, table: str, steps: int) -> None:
+        """Count them in what the findings say."""
+        self._digest.tables[table].lost += steps
+
     @property
     def counts(self) -> Counts:
         """Steps drained, and those that were overwritten on a device."""
-        return Counts(steps=self._digest.steps, lost=self._digest.lost)
+        lost = self._digest.lost
+        return Counts(steps=self._digest.steps, lost=lost, overwritten=lost)
 
     def sentences(self, lost: int, ended: str | None) -> list[str]:
         """What stands out, at most ten sentences."""
@@ -144,19 +169,27 @@ class _BackgroundSink(Sink, ABC):
 
     def write(self, block: Block) -> None:
         """Queue the block for the writer."""
+        self._started().submit(block)
+
+    def _started(self) -> BackgroundWriter:
         if self._writer is None:
             self._writer = self._start()
-        self._writer.submit(block)
+        return self._writer
 
     def _warn_once(self, message: str, category: type[Warning]) -> None:
         if not self._warned:
             self._warned = True
             warnings.warn(message, category, stacklevel=3)
 
-    def close(self) -> None:
-        """Write and commit what is queued."""
+    def close(self, ended: str | None = None) -> None:
+        """Write and commit what is queued, unless the disk does not answer."""
         if self._writer is not None:
-            self._writer.close()
+            self._writer.close(PATIENCE, ended=ended)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the disk did not answer."""
+        return self._writer is not None and self._writer.stuck
 
 
 class StoreSink(_BackgroundSink):
@@ -173,6 +206,15 @@ class StoreSink(_BackgroundSink):
             claim=self._context.claim,
         )
         return BackgroundWriter(make, max_wait=None if config.on_full == "wait" else MAX_WAIT)
+
+    def count_lost(self, table: str, steps: int) -> None:
+        """Have the store say how many are missing."""
+        self._started().count_lost(table, steps)
+
+    def commit(self) -> None:
+        """Commit the rows of a chunk that is not full yet."""
+        if self._writer is not None:
+            self._writer.commit_tail(at_once=True)
 
     def end_epoch(self) -> None:
         """Commit the rows of a chunk that is not full yet, if that is due."""

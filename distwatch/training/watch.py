@@ -83,6 +83,10 @@ class Watch(keras.callbacks.Callback):
             a selector says.
         window: how many steps stay on the devices between two drains, which is also the
             number of steps in a chunk of the store.
+        drain_every: seconds after which the rows of steps that are done are written, also
+            where their window is not full yet: what the end of the process may cost, and
+            what ``distwatch tail`` lags behind. It happens after the first step from then
+            on. None waits for a full window or the end of an epoch.
         overwrite: delete a run that is at ``store`` already.
         resume: continue a run that is at ``store`` already, after a crash or with Keras's
             ``BackupAndRestore``: from the step of the restored optimizer's count,
@@ -133,6 +137,7 @@ class Watch(keras.callbacks.Callback):
         reference: str = "previous",
         schedule: Schedule | None = None,
         window: int = 256,
+        drain_every: float | None = 10.0,
         overwrite: bool = False,
         resume: bool = False,
         strict: bool = False,
@@ -152,6 +157,7 @@ class Watch(keras.callbacks.Callback):
             reference=reference,
             schedule=schedule,
             window=window,
+            drain_every=drain_every,
             overwrite=overwrite,
             resume=resume,
             strict=strict,

@@ -272,3 +272,58 @@ def test_metadata_that_is_no_metadata(tmp_path, text):
     (path / "zarr.json").write_text(text)
     with pytest.raises(NotARunError, match="is no distwatch run"):
         StoredRun(path)
+
+
+def test_background_tells_the_store_again_where_the_disk_was_full():
+    """At the error the reason did not fit; at the end there is room, and more is lost."""
+    told = []
+
+    class Full(SlowWriter):
+        def give_up(self, reason, lost):
+            told.append((reason, dict(lost)))
+            if len(told) == 1:
+                raise OSError("disk full")
+
+    background = BackgroundWriter(lambda: Full(fail_at=1))
+    info = info_of()
+    assert background.submit(block_of(info, 0, 4))
+    background.submit(block_of(info, 4, 4))
+    while background.error is None:
+        time.sleep(0.001)
+    assert not background.submit(block_of(info, 8, 4))
+    background.count_lost(TABLE, 3)
+    background.close()
+    assert [reason for reason, _ in told] == ["OSError: disk full"] * 2
+    assert [lost.get(TABLE, 0) for _, lost in told] == [4, 7]
+    # What never came here is counted by whoever knows of it.
+    assert (background.committed, background.lost) == (4, 8)
+
+
+def test_background_does_not_wait_for_ever_for_a_disk_that_hangs():
+    answers = threading.Event()
+
+    class Hanging(SlowWriter):
+        def append(self, block):
+            if self.blocks:
+                answers.wait(30)
+            super().append(block)
+
+    background = BackgroundWriter(Hanging)
+    info = info_of()
+    for start in range(0, 12, 4):
+        assert background.submit(block_of(info, start, 4))
+    background.close(0.05)
+    assert (background.stuck, background.committed, background.lost) == (True, 4, 8)
+    # If it answers after all, nothing is lost, and nobody says so.
+    answers.set()
+    background.close()
+    assert (background.committed, background.lost) == (12, 0)
+
+
+def test_background_waits_for_a_disk_that_is_only_slow():
+    background = BackgroundWriter(lambda: SlowWriter(0.05))
+    info = info_of()
+    for start in range(0, 40, 4):
+        background.submit(block_of(info, start, 4))
+    background.close(0.3)
+    assert (background.stuck, background.committed) == (False, 40)

@@ -86,3 +86,82 @@ def test_a_forked_child_leaves_the_run_alone(tmp_path):
     code, err = run(path, fork)
     assert code == 0, err
     assert len(dw.open_run(path)) == 16
+
+
+SLOW_CLOSE = """
+from distwatch.store import StoreWriter
+original = StoreWriter.close
+
+def close(self, *ended):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    original(self, *ended)
+
+StoreWriter.close = close
+"""
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_while_the_last_rows_are_written(tmp_path):
+    path = tmp_path / "run.zarr"
+    code, err = run(path, "pass", SLOW_CLOSE)
+    assert code == -signal.SIGTERM, err
+    assert (len(dw.open_run(path)), dw.open_run(path).ended) == (16, "closed")
+
+
+UNCLOSED = """
+import sys
+import keras, tensorflow as tf
+import distwatch as dw
+
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+optimizer = keras.optimizers.SGD()
+watch = dw.watching(model, optimizer, sys.argv[1]).__enter__()
+
+@watch.wrap
+def step(x):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model(x) ** 2)
+    weights = model.trainable_variables
+    optimizer.apply(tape.gradient(loss, weights), weights)
+
+step = tf.function(step)
+for _ in range(20):
+    step(tf.ones((3, 4)))
+    watch.after_step()
+"""
+
+POOL = """
+from concurrent.futures import ThreadPoolExecutor
+from distwatch.training import shutdown
+
+def close():
+    print(ThreadPoolExecutor().submit(lambda: "written").result())
+
+shutdown.register(close)
+"""
+
+
+def output_of(program, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_at_exit_runs_are_closed_while_threads_still_take_work():
+    """Zarr reads on a pool of threads, which is shut down before atexit's functions."""
+    assert output_of(POOL) == "written\n"
+
+
+@pytest.mark.slow
+def test_a_loop_that_is_never_closed(tmp_path):
+    path = tmp_path / "run.zarr"
+    output_of(UNCLOSED, path)
+    assert (len(dw.open_run(path)), dw.open_run(path).ended) == (20, "closed")

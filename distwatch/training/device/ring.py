@@ -251,6 +251,22 @@ class TableRecorder:
         Raises:
             WatcherError: the replicas do not hold the same steps.
         """
+        # An error in a trace of the step is told inside of it, where nothing can be read.
+        with tf.init_scope():
+            return self._read_rows(epoch, together)
+
+    def undrained(self) -> int:
+        """How many rows were written since the last drain."""
+        with tf.init_scope():
+            written = [int(ring.written.numpy()) for ring in self._rings.made.values()]
+        return max(written, default=0) - self._read
+
+    @property
+    def capacity(self) -> int:
+        """How many rows are kept until they are drained."""
+        return self._capacity
+
+    def _read_rows(self, epoch: int, together: bool) -> Block | None:
         rings = [ring for _, ring in sorted(self._rings.made.items())]
         written = [int(ring.written.numpy()) for ring in rings]
         if together and len(set(written)) > 1:
@@ -264,12 +280,11 @@ class TableRecorder:
         if end == self._read and not lost:
             return None
         slots = np.arange(self._read + lost, end) % self._capacity
-        self._read = end
         held = [ring.rows.read_value() for ring in rings]
         states = [self._states(rows) for rows in held]
         marks = held[0].numpy()[slots, :_MARKS].astype(np.int64)
         rows = np.stack([state.numpy()[slots] for state in states], axis=1)
-        return Block(
+        block = Block(
             table=self.table.name,
             step=marks[:, 0],
             epoch=np.full(len(marks), epoch, np.int64),
@@ -281,6 +296,9 @@ class TableRecorder:
             tensors=self._drain_tensors(rings, slots, together),
             lost=lost,
         )
+        # Only now: after an interrupt or error up to here they can be read again.
+        self._read = end
+        return block
 
     def _states(self, ring: Tensor) -> Tensor:
         shape = [self._capacity, len(self._feed.tensor_index), len(self._statistic.fields)]
