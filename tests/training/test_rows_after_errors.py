@@ -124,7 +124,8 @@ def test_after_a_failed_writer_the_store_knows_all_that_is_lost(tmp_path, monkey
         fit(model, *unlike_rows(16 * 16), watch, Later())
     run = dw.open_run(tmp_path / "run.zarr")
     assert (len(run), watch.status.committed) == (4, 4)
-    assert run.lost == watch.status.lost == watch.status.steps - 4 >= 4
+    # Of the ninth batch on, nothing was drained when the error was noticed.
+    assert run.lost == watch.status.lost == watch.status.steps - 4 >= 5
     assert run.ended == "OSError: [Errno 28] No space left on device"
 
 
