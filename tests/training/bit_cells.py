@@ -40,7 +40,7 @@ WITHOUT_ACTIVATION = {
     "rms_normalization": ((12,), layers.RMSNormalization),
     "prelu": ((12,), layers.PReLU),
     "attention": ((4, 3), lambda: SelfAttention(layers.MultiHeadAttention(2, 3))),
-    "grouped_attention": ((4, 3), lambda: SelfAttention(layers.GroupedQueryAttention(3, 2, 1))),
+    "grouped_attention": ((4, 3), lambda: SelfAttention(layers.GroupQueryAttention(3, 2, 1))),
     "embedding": ((12,), lambda: Embedded(layers.Embedding(7, 3))),
 }
 
