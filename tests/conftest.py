@@ -28,7 +28,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--whole-matrix",
         action="store_true",
-        help="try every strategy with every kind of model in every mode, and every cell of the bits (hours)",
+        help="try every strategy, kind of model and mode, and every cell of the bits (hours)",
     )
 
 
