@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import bisect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -162,7 +163,7 @@ class ContinuedTable(ReadableTable):
             replace(parts[-1].table, statistic=fullest),
             parts[-1].replicas,
             sum(self.kept),
-            lost=sum(part.lost for part in parts),
+            lost=sum(map(_missing_of, parts, self.kept, ends)),
             thinned=sum(part.thinned for part in parts),
             has_tensors=any(part.has_tensors for part in parts),
         )
@@ -201,6 +202,25 @@ def _lasting_fields(table: Table) -> tuple[str, ...]:
     """The fields that every start has, whichever distwatch wrote it."""
     added = {field for s in table.statistic.further if s.added_later for field in s.fields}
     return tuple(field for field in table.fields if field not in added)
+
+
+def _missing_of(part: ReadableTable, kept: int, end: int | None) -> int:
+    """How many steps of a start are missing from what is kept of it.
+
+    What was lost and trained once more is not missing; what a kill took between the last
+    kept row and the next start is, though nobody counted it.
+    """
+    regular = re.fullmatch(r"every\((\d+)\)", part.table.schedule)
+    if end is None or not kept or not regular:
+        return part.lost
+    interval = max(1, int(regular[1]))
+    first, last = (value_at(part, "step", place) for place in (0, kept - 1))
+    # Where the schedule was changed, rows are further apart than it says.
+    if kept > 1 and last - value_at(part, "step", kept - 2) != interval:
+        return part.lost
+    due = (end - 1 - first) // interval + 1
+    after_last = max(0, (end - 1 - last) // interval)
+    return max(after_last, min(due - kept - part.thinned, part.lost + after_last))
 
 
 def _place_of(part: ReadableTable, step: int | None) -> int:

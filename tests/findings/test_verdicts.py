@@ -20,6 +20,7 @@ def test_nothing_is_warned_of_in_a_healthy_training(name, tmp_path):
 
 # Keras's own warning of one of the faults.
 @pytest.mark.filterwarnings("ignore:Gradients do not exist for:UserWarning")
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis:UserWarning")
 @pytest.mark.fast_cases("NaN on two of four", "seven units that die")
 @pytest.mark.parametrize("name", FAULTY)
 def test_a_fault_is_told_with_its_place(name, tmp_path):

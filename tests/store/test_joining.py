@@ -145,6 +145,35 @@ def test_a_start_replaces_the_rows_of_all_workers(tmp_path, whole):
     np.testing.assert_array_equal(table.read("rows")[there], wanted[there])
 
 
+@pytest.mark.parametrize(
+    ("schedule", "kept", "next_start", "lost"),
+    [
+        ("every(1)", range(6), 9, (0, 3)),  # a kill took 6, 7 and 8
+        ("every(1)", range(6), 6, (4, 0)),  # all four that were lost were trained again
+        ("every(1)", range(8), 6, (2, 0)),  # and two that were kept, too
+        ("every(1)", [0, 1, 4, 5], 6, (2, 2)),  # what was lost stays so
+        ("every(1)", [0, 1, 4, 5], 8, (3, 4)),  # one of the lost ones came after the last
+        ("every(3)", [0, 3, 6], 13, (0, 2)),  # 9 and 12
+        ("every(3)", [0, 3, 6], 9, (0, 0)),
+        ("every(4)", [0, 1, 2], 9, (0, 0)),  # an interval that was changed tells nothing
+        ("first(9)", [0, 1, 2], 9, (1, 1)),  # nor does another schedule
+    ],
+)
+def test_steps_between_two_starts_are_missing(tmp_path, schedule, kept, next_start, lost):
+    """``lost``: what the first start says, and what is missing of it in the end."""
+    stored, missing = lost
+    table = replace(TABLE, schedule=schedule)
+    info = replace(ALL, tables=(table,), workers=1)
+    claim(tmp_path / "run.zarr", root_attributes(info, "2026-01-01T00:00:00+00:00"))
+    for start, steps in enumerate([kept, [next_start]]):
+        origin = Origin(start, next_start * start, 1 + next_start * start)
+        writer = StoreWriter(tmp_path / "run.zarr", replace(info, origin=origin))
+        first = block(table, info.replicas, list(steps))
+        writer.append(replace(first, lost=0 if start else stored))
+        writer.close()
+    assert dw.open_run(tmp_path / "run.zarr").lost == missing
+
+
 def test_a_start_continues_what_an_older_distwatch_wrote(tmp_path):
     """The older one did not count NaN and Inf of the signals: that is unknown, not zero."""
     newer = replace(TABLE, statistic=with_row((SignalCounts(), LogHistogram())))
