@@ -23,7 +23,7 @@ from distwatch.analysis.notebook import as_html, digest_of_end
 from distwatch.analysis.plots import Plots
 from distwatch.errors import ConfigError
 from distwatch.findings import NOTE, WARNING, Digest, Finding, ordered, sentences
-from distwatch.records import RunInfo
+from distwatch.records import TRAIN, TRAIN_ON_BATCH, RunInfo
 from distwatch.store.addresses import Address
 from distwatch.store.joining import ReadableTable, aligned
 from distwatch.store.reader import StoredRun
@@ -278,10 +278,11 @@ class Run:
             digest: that of the run, where its blocks were read already.
         """
         found = (digest or self.digest()).findings(lost=self.lost, ended=self.ended)
-        if self._store.damaged:
+        unseen = [*self._damaged(), *self._uncounted()]
+        if unseen:
             # What was not read may hold anything.
             found = [each for each in found if each.kind != "sound"]
-        return ordered([*found, *self._damaged(), *self._stopped(), *self._thinned_out()])
+        return ordered([*found, *unseen, *self._stopped(), *self._thinned_out()])
 
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.
@@ -308,6 +309,24 @@ class Run:
             "'distwatch verify' names the files. All that is said here is about the others."
         )
         return [Finding("damaged", WARNING, text)] if damaged else []
+
+    def _uncounted(self) -> list[Finding]:
+        """Rows whose number nobody knows: those of a phase that counts its own steps."""
+        if self.info.phase in (TRAIN, TRAIN_ON_BATCH):
+            return []
+        latest = {worker.latest.name for worker in self._store.workers}
+        killed = any(
+            table.ended is None
+            for segment in self._store.segments
+            if segment.name not in latest
+            for table in segment.tables.values()
+        )
+        text = (
+            f"A start of this run was killed. Steps of the phase {self.info.phase} that it had "
+            "not written are missing and are not counted, and the steps of later starts "
+            "have lower numbers than they would have."
+        )
+        return [Finding("uncounted", NOTE, text)] if killed else []
 
     def _thinned_out(self) -> list[Finding]:
         text = (

@@ -174,6 +174,21 @@ def test_steps_between_two_starts_are_missing(tmp_path, schedule, kept, next_sta
     assert dw.open_run(tmp_path / "run.zarr").lost == missing
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_of_what_a_kill_took_of_a_validation_the_number_is_unknown(tmp_path, killed):
+    info = replace(ALL, tables=(TABLE,), workers=1, phase="test")
+    claim(tmp_path / "run.zarr", root_attributes(info, "2026-01-01T00:00:00+00:00"))
+    for start, steps in enumerate([range(6), range(6, 9)]):
+        origin = Origin(start, 6 * start, 1 + 6 * start)
+        writer = StoreWriter(tmp_path / "run.zarr", replace(info, origin=origin))
+        writer.append(block(TABLE, info.replicas, steps))
+        if start or not killed:
+            writer.close()
+    run = dw.open_run(tmp_path / "run.zarr", phase="test")
+    assert ("are not counted" in run.summary()) is killed
+    assert ("No row was lost" in run.summary()) is not killed
+
+
 def test_a_start_continues_what_an_older_distwatch_wrote(tmp_path):
     """The older one did not count NaN and Inf of the signals: that is unknown, not zero."""
     newer = replace(TABLE, statistic=with_row((SignalCounts(), LogHistogram())))
