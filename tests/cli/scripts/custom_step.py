@@ -23,7 +23,8 @@ class Adversary(keras.Model):
         with tf.GradientTape() as tape:
             noise = tf.random.normal(tf.shape(x), stddev=0.1)
             loss = tf.reduce_mean((self.core(x + noise, training=True) - y) ** 2)
-        gradients = tape.gradient(loss, self.core.trainable_weights)
+            part = loss / tf.distribute.get_strategy().num_replicas_in_sync
+        gradients = tape.gradient(part, self.core.trainable_weights)
         self.optimizer.apply(gradients, self.core.trainable_weights)
         return {"loss": loss}
 
