@@ -202,7 +202,7 @@ def skewed_and_fixed(tmp_path_factory):
 
 def named_as_odd(printed):
     said = [line for line in printed.splitlines() if "different data" in line]
-    return [int(number) for line in said for number in re.findall(r"[Rr]eplicas? (\d+)", line)]
+    return sorted({int(n) for line in said for n in re.findall(r"[Rr]eplicas? (\d+)", line)})
 
 
 def test_the_planted_replica_is_named_and_none_other(skewed_and_fixed):

@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings(
         "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"
     ),
+    pytest.mark.filterwarnings("ignore:jit_compile=True:distwatch.errors.RoundingWarning"),
 ]
 
 STRATEGIES = {

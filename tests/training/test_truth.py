@@ -6,6 +6,7 @@ import pytest
 from trainings import fit, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
+from distwatch.errors import RoundingWarning
 from distwatch.statistics import ROW, measure
 
 
@@ -98,7 +99,9 @@ def test_compiled_step_tells_the_truth(tmp_path):
     x, y = unlike_rows(42)
     model, _ = small_model(strategy_over(1), jit=True)
     model.optimizer.learning_rate = 0.0
-    fit(model, x, y, dw.Watch(tmp_path / "run.zarr", signals="dense_0", window=4), epochs=2)
+    watch = dw.Watch(tmp_path / "run.zarr", signals="dense_0", window=4)
+    with pytest.warns(RoundingWarning, match="jit_compile=False"):
+        fit(model, x, y, watch, epochs=2)
     assert model.jit_compile
 
     kernel, bias = model.layers[0].get_weights()

@@ -7,7 +7,7 @@ import tensorflow as tf
 from trainings import fit, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
-from distwatch.errors import NothingToWatchError, UnwatchedWarning
+from distwatch.errors import NothingToWatchError, RoundingWarning, UnwatchedWarning
 from distwatch.statistics import ROW, measure
 
 # On two replicas these models run into known faults of Keras, and a Watch says so.
@@ -213,7 +213,8 @@ def test_a_compiled_step_and_several_steps_an_execution(tmp_path):
     every = (dw.gradients(), dw.updates(), dw.loss(), dw.inputs(), dw.weights())
     _, plain, _ = watched(tmp_path / "plain", 1, "plain", *every)
     _, several, _ = watched(tmp_path / "several", 1, "plain", *every, spe=3)
-    _, compiled, _ = watched(tmp_path / "compiled", 1, "plain", *every, jit=True)
+    with pytest.warns(RoundingWarning, match="jit_compile=False"):
+        _, compiled, _ = watched(tmp_path / "compiled", 1, "plain", *every, jit=True)
     for other in (several, compiled):
         for name in ("mean", "l2", "max"):
             np.testing.assert_allclose(
