@@ -297,7 +297,14 @@ class JoinedTable(ReadableTable):
 
     def __init__(self, parts: Sequence[ReadableTable], where: str) -> None:
         table = parts[0].table
-        described = [schema.table_attributes(part.table, 0, 0) for part in parts]
+        # Signals are compared by what they are: how one is computed may differ.
+        described = [
+            {
+                **schema.table_attributes(part.table, 0, 0)[schema.ATTRIBUTE],
+                "signals": part.table.signals,
+            }
+            for part in parts
+        ]
         if any(each != described[0] for each in described):
             raise DamagedStoreError(
                 f"{where}/{table.name}: the workers watched different signals, "
