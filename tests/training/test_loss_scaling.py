@@ -43,6 +43,28 @@ def test_what_a_loss_is_made_of_says_how_often_it_is_divided(name):
         assert scaling.times_divided(make(divided, plain)) == times
 
 
+def test_deep_and_shared_sums_are_followed_or_unknown_at_once():
+    """One that cannot be followed any further is no error of the step that it is in."""
+    with tf.Graph().as_default() as graph:
+        scaling = LossScaling(graph, N)
+        divided = tf.compat.v1.placeholder(tf.float32, ())
+        scaling.add_divided(divided)
+        shared = divided
+        for _ in range(60):  # 2**60 ways through it
+            shared = shared + shared
+        assert scaling.times_divided(shared) == 1
+        deep = divided
+        for _ in range(3000):
+            deep = deep + divided
+        assert scaling.times_divided(deep) is None
+        means = tf.reduce_mean(tf.compat.v1.placeholder(tf.float32, (None,)))
+        plain = means
+        for _ in range(3000):
+            plain = plain + means
+        scaling.add_gradients([plain], [tf.Variable(1.0)], [divided])
+        assert scaling.is_undivided_mean([divided])
+
+
 def test_a_call_in_a_graph_of_its_own_cannot_be_followed():
     with tf.Graph().as_default() as graph:
         scaling = LossScaling(graph, N)

@@ -17,6 +17,7 @@ from distwatch.errors import (
     WatcherDisabledWarning,
 )
 from distwatch.training.session import Session
+from distwatch.training.taps.step_capture import StepCapture
 
 X, Y = unlike_rows(64)
 
@@ -225,3 +226,31 @@ def test_a_refusal_is_the_same_on_one_device_and_on_two(tmp_path):
         fit(model, X, Y)
         assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("broken", ["order_of", "add_call", "note_gradients"])
+def test_an_error_while_a_step_is_captured(tmp_path, monkeypatch, broken):
+    """It comes inside of Keras's own step, whose error it must not be."""
+    original, calls = getattr(StepCapture, broken), []
+
+    def fails_later(self, *args):
+        calls.append(args)
+        if len(calls) > 20:
+            raise ZeroDivisionError("planted")
+        return original(self, *args)
+
+    monkeypatch.setattr(StepCapture, broken, fails_later)
+    models = []
+    for watches in [], [dw.Watch(tmp_path / "run.zarr")]:
+        model, _ = small_model(strategy_over(1))
+        model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+        if watches:
+            with pytest.warns(WatcherDisabledWarning, match="ZeroDivisionError: planted"):
+                fit(model, X, Y, *watches, batch=2)
+        else:
+            fit(model, X, Y, batch=2)
+        models.append(model)
+    assert same_weights(*models)
+    run = dw.open_run(tmp_path / "run.zarr")
+    assert run.ended == "ZeroDivisionError: planted"
+    assert 0 < len(run) < 32

@@ -75,7 +75,8 @@ class StepCapturer:
     def capturing(self) -> Iterator[StepCapture]:
         """Capture what this thread does; threads of other replicas have their own capture."""
         capture, before = StepCapture(current_graph()), self._current
-        scaling, replicas = self._scaling, replica_count()
+        scaling, replicas = getattr(self._local, "scaling", None), replica_count()
+        # Both are there, or neither is.
         self._local.capture = capture
         self._local.scaling = LossScaling(capture.graph, replicas)
         self._local.differentiating = False
@@ -91,75 +92,103 @@ class StepCapturer:
         return getattr(self._local, "capture", None)
 
     @property
-    def _scaling(self) -> LossScaling | None:
-        return getattr(self._local, "scaling", None)
+    def _scaling(self) -> LossScaling:
+        """How losses were scaled in the step that is captured."""
+        scaling: LossScaling = self._local.scaling
+        return scaling
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[StepCapture]:
+        """Note something in a ``with`` block; what goes wrong there is no error of the step."""
+        capture = self._current
+        assert capture is not None
+        try:
+            yield capture
+        except Exception as error:
+            capture.error = capture.error or error
 
     def _capture_layer(self, path: str, original: Any, /, *args: Any, **kwargs: Any) -> Any:
         outputs = original(*args, **kwargs)
         # What is computed again for a gradient (keras.RematScope) is no call of its own.
         if self._current is not None and not self._local.differentiating:
-            inputs = next(iter((*args, *kwargs.values())), None)
-            self._current.add_call(path, inputs, outputs)
+            with self._noting() as capture:
+                inputs = next(iter((*args, *kwargs.values())), None)
+                capture.add_call(path, inputs, outputs)
         return outputs
 
     def _capture_loss(self, model: Any, original: Any, /, *args: Any, **kwargs: Any) -> Any:
         loss = original(*args, **kwargs)
-        capture, scaling = self._current, self._scaling
-        if capture is not None and scaling is not None and capture.in_reach(LOSS):
-            scaling.add_loss(loss, all_terms_divide(model))
-            times = scaling.times_divided(loss)
-            undone = loss * replica_count() ** times if times else tf.identity(loss)
-            capture.losses.append(undone)
-            if times is None:
-                capture.unknown_scale.add(id(undone))
+        if self._current is None:
+            return loss
+        with self._noting() as capture:
+            if capture.in_reach(LOSS):
+                scaling = self._scaling
+                scaling.add_loss(loss, all_terms_divide(model))
+                times = scaling.times_divided(loss)
+                undone = loss * replica_count() ** times if times else tf.identity(loss)
+                capture.losses.append(undone)
+                if times is None:
+                    capture.unknown_scale.add(id(undone))
         return loss
 
     def _capture_division(self, original: Any, /, *args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        if self._scaling is not None:
-            self._scaling.add_divided(result)
+        if self._current is not None:
+            with self._noting():
+                self._scaling.add_divided(result)
         return result
 
     def _capture_tape(
         self, original: Any, /, tape: Any, target: Any, sources: Any, *more: Any, **kwargs: Any
     ) -> Any:
-        if self._scaling is None:
+        if self._current is None:
             return original(tape, target, sources, *more, **kwargs)
         before, self._local.differentiating = self._local.differentiating, True
         try:
             gradients = original(tape, target, sources, *more, **kwargs)
         finally:
             self._local.differentiating = before
-        self._scaling.add_gradients(target, sources, gradients)
+        with self._noting():
+            self._scaling.add_gradients(target, sources, gradients)
         return gradients
 
     def _capture_optimizer(
         self, optimizer: Any, original: Any, /, grads: Any, trainable_variables: Any = None
     ) -> Any:
-        capture, scaling = self._current, self._scaling
-        if capture is None or scaling is None or not capture.in_reach(OPTIMIZER):
+        if self._current is None:
             return original(grads, trainable_variables)
-        grads = list(grads)
+        grads, before = list(grads), None
+        with self._noting() as capture:
+            if capture.in_reach(OPTIMIZER):
+                variables = list(trainable_variables or optimizer._trainable_variables)
+                before = self._before_applying(capture, optimizer, grads, variables)
+        result = original(grads, trainable_variables)
+        if before is not None:
+            with self._noting() as capture:
+                after = [value_of(variable) for variable in before.variables]
+                reduced, capture.reduced = capture.reduced, {}
+                capture.applied.append(before._replace(after=after, reduced=reduced))
+        return result
+
+    def _before_applying(
+        self, capture: StepCapture, optimizer: Any, grads: list[Any], variables: list[Any]
+    ) -> Applied | None:
+        """Note what an optimizer is given, and what the variables are, if that is watched."""
         capture.optimizers.append(optimizer)
-        capture.undivided |= scaling.is_undivided_mean(grads)
-        variables = list(trainable_variables or optimizer._trainable_variables)
+        capture.undivided |= self._scaling.is_undivided_mean(grads)
         capture.note_gradients(grads, variables)
         # Weights are read around the optimizer, which is not free: only if asked for.
         if not self._optimizers:
-            return original(grads, trainable_variables)
-        local = self._local_gradients(optimizer, grads)
+            return None
+        capture.handed += [part for gradient in grads for part in components(gradient)]
+        local = self._local_gradients(capture, optimizer, grads)
         before = [value_of(variable) for variable in variables]
-        result = original(grads, trainable_variables)
-        after = [value_of(variable) for variable in variables]
-        reduced, capture.reduced = capture.reduced, {}
-        capture.handed += [part for g in grads for part in components(g)]
-        capture.applied.append(Applied(optimizer, variables, local, before, after, reduced))
-        return result
+        return Applied(optimizer, variables, local, before, after=[], reduced={})
 
-    def _local_gradients(self, optimizer: Any, grads: list[Any]) -> list[Any]:
+    def _local_gradients(
+        self, capture: StepCapture, optimizer: Any, grads: list[Any]
+    ) -> list[Any]:
         """Gradients of this replica's own loss, as far as it is known how it was scaled."""
-        capture, scaling = self._current, self._scaling
-        assert capture is not None and scaling is not None
         # Read before the optimizer is applied, which may change the scale.
         scale = 1.0 / _loss_scale(optimizer)
         local: list[Any] = []
@@ -167,7 +196,7 @@ class StepCapturer:
             if gradient is None:
                 local.append(None)
                 continue
-            times = scaling.times_divided_gradient(gradient)
+            times = self._scaling.times_divided_gradient(gradient)
             undone = tf.cast(scale * replica_count() ** (times or 0), gradient.dtype)
             local.append(dense(gradient) * undone)
             if times is None:
@@ -177,10 +206,11 @@ class StepCapturer:
     def _capture_reduction(self, original: Any, /, grads_and_vars: Any) -> Any:
         reduced = list(original(grads_and_vars))
         if self._current is not None and self._current.graph is current_graph():
-            for gradient, variable in reduced:
-                if gradient is not None and self._current.belongs(gradient):
-                    self._current.reduced[id(variable)] = dense(gradient)
-                    self._current.handed += components(gradient)
+            with self._noting() as capture:
+                for gradient, variable in reduced:
+                    if gradient is not None and capture.belongs(gradient):
+                        capture.reduced[id(variable)] = dense(gradient)
+                        capture.handed += components(gradient)
         return reduced
 
 

@@ -104,10 +104,16 @@ class LossScaling:
             return 0
         if self._graph is None:
             return self._known.get(id(loss), (loss, None))[1] if self._divided_any else 0
-        times = None if self._hidden else _Walk(self._known).times_divided(loss)
+        times = None if self._hidden else self._followed(loss)
         known = frozenset(tensor.ref() for tensor, _ in self._known.values())
         by_hand = times == 0 and _may_be_divided_by_hand(loss, self._replicas, known)
         return None if by_hand else times
+
+    def _followed(self, loss: Tensor) -> int | None:
+        try:
+            return _Walk(self._known).times_divided(loss)
+        except RecursionError:  # a sum of very many terms, added one by one
+            return None
 
     def times_divided_gradient(self, gradient: Tensor) -> int | None:
         """The same of a gradient that an optimizer is given."""
@@ -143,12 +149,18 @@ class _Walk:
     def __init__(self, known: dict[int, tuple[Tensor, int]]) -> None:
         self._known = {tensor.ref(): times for tensor, times in known.values()}
         self._depends: dict[Any, bool] = {}
+        self._found: dict[Any, int | None] = {}
 
     def times_divided(self, tensor: Tensor) -> int | None:
         found = self._times(tensor)
         return 0 if found == _ANY else found
 
     def _times(self, tensor: Tensor) -> int | None:
+        if tensor.ref() not in self._found:
+            self._found[tensor.ref()] = self._derived(tensor)
+        return self._found[tensor.ref()]
+
+    def _derived(self, tensor: Tensor) -> int | None:
         if (known := self._known.get(tensor.ref())) is not None:
             return known
         if not self._depends_on_known(tensor):
@@ -193,40 +205,55 @@ def _joined(kind: str, times: list[int | None]) -> int | None:
 
 def _is_mean_of_rows(loss: Tensor, replicas: int) -> bool:
     """Whether a tensor is a mean over a first axis or a sum of such, not divided by hand."""
-    op, inputs = loss.op, list(loss.op.inputs)
+    waiting, seen = [loss], set()
+    while waiting:
+        tensor = waiting.pop()
+        if tensor.ref() in seen:
+            continue
+        seen.add(tensor.ref())
+        terms = _terms_of_mean(tensor, replicas)
+        if terms is None:
+            return False
+        waiting += terms
+    return True
+
+
+def _terms_of_mean(tensor: Tensor, replicas: int) -> list[Tensor] | None:
+    """The tensors that are to be means if this is one: none if it is; None if it is not."""
+    op, inputs = tensor.op, list(tensor.op.inputs)
     if op.type in ("Mean", "Sum"):
-        return _reduces_rows_by_mean(op, replicas)
+        return _reduced_of_mean(op)
     if op.type in ("Identity", "Cast", "Neg"):
-        return _is_mean_of_rows(inputs[0], replicas)
+        return inputs[:1]
     if op.type in _SUMS - {"Pack"}:
-        terms = [each for each in inputs if _constant(each) is None]
-        return bool(terms) and all(_is_mean_of_rows(each, replicas) for each in terms)
+        return [each for each in inputs if _constant(each) is None] or None
     if op.type in _PRODUCTS | _QUOTIENTS:
-        return _is_weighted_mean(op, replicas)
-    return False
+        weighted, times = _weighted(op)
+        # A constant may stand for the number of replicas.
+        by_hand = math.isclose(times, 1.0 / replicas, rel_tol=1e-5)
+        return [weighted] if times and not by_hand else None
+    return None
 
 
-def _reduces_rows_by_mean(op: Any, replicas: int) -> bool:
+def _reduced_of_mean(op: Any) -> list[Tensor] | None:
     reduced, axes = op.inputs[0], tf.get_static_value(op.inputs[1])
     rank = reduced.shape.rank
     if axes is None or not rank:
-        return False
+        return None
     if 0 in {int(axis) % rank for axis in axes.ravel()}:
-        return bool(op.type == "Mean")
-    return _is_mean_of_rows(reduced, replicas)
+        return [] if op.type == "Mean" else None
+    return [reduced]
 
 
-def _is_weighted_mean(op: Any, replicas: int) -> bool:
-    """A mean times a constant, but not times one that may stand for the number of replicas."""
-    a, b = op.inputs
-    factor = _constant(b)
+def _weighted(op: Any) -> tuple[Tensor, float]:
+    """What a product or quotient multiplies, and by what constant, without sign; 0 for none."""
+    first, second = op.inputs
+    factor = _constant(second)
     if factor is None and op.type in _PRODUCTS:
-        a, factor = b, _constant(a)
+        first, factor = second, _constant(first)
     if not factor:
-        return False
-    times = 1.0 / factor if op.type in _QUOTIENTS else factor
-    by_hand = math.isclose(abs(times), 1.0 / replicas, rel_tol=1e-5)
-    return not by_hand and _is_mean_of_rows(a, replicas)
+        return first, 0.0
+    return first, abs(1.0 / factor if op.type in _QUOTIENTS else factor)
 
 
 def _may_be_divided_by_hand(loss: Tensor, replicas: int, known: Collection[Any]) -> bool:
@@ -235,21 +262,22 @@ def _may_be_divided_by_hand(loss: Tensor, replicas: int, known: Collection[Any])
     That is one over this number, or, for a sum over rows, any constant: one over the size of
     the whole batch, for instance. How ``known`` results are divided is known.
     """
-    if loss.ref() in known:
-        return False
-    op, inputs = loss.op, list(loss.op.inputs)
-    if op.type in _PRODUCTS | _QUOTIENTS:
-        factor = _constant(inputs[1])
-        if factor is None and op.type in _PRODUCTS:
-            inputs, factor = inputs[::-1], _constant(inputs[0])
-        if factor:
-            times = abs(1.0 / factor if op.type in _QUOTIENTS else factor)
-            if math.isclose(times, 1.0 / replicas, rel_tol=1e-5) or _sums_rows(inputs[0]):
-                return True
-            inputs = inputs[:1]
-        return any(_may_be_divided_by_hand(each, replicas, known) for each in inputs)
-    if op.type in _SUMS or op.type in ("Identity", "Cast", "Neg"):
-        return any(_may_be_divided_by_hand(each, replicas, known) for each in inputs)
+    waiting, seen = [loss], set(known)
+    while waiting:
+        tensor = waiting.pop()
+        if tensor.ref() in seen:
+            continue
+        seen.add(tensor.ref())
+        op, inputs = tensor.op, list(tensor.op.inputs)
+        if op.type in _PRODUCTS | _QUOTIENTS:
+            weighted, times = _weighted(op)
+            if times:
+                if math.isclose(times, 1.0 / replicas, rel_tol=1e-5) or _sums_rows(weighted):
+                    return True
+                inputs = [weighted]
+            waiting += inputs
+        elif op.type in _SUMS or op.type in ("Identity", "Cast", "Neg"):
+            waiting += inputs
     return False
 
 

@@ -172,14 +172,13 @@ class Taps:
                 key = (id(schedule), statistics, tap.table_key(name))
                 group = groups.setdefault(key, _Group(tap, schedule, statistics))
                 group.picked.append(picked)
-                again = 0 if tap.computes else kept.count_again(picked.tensor)
                 group.signals.append(
                     Signal(
                         name,
                         reference,
-                        picked.after,
-                        again,
-                        picked.scaled,
+                        after=picked.after,
+                        recomputed=0 if tap.computes else kept.count_again(picked.tensor),
+                        scaled=picked.scaled,
                         order=capture.order_of(picked.name, picked.tensor),
                         copied=picked.copied,
                         trained=picked.trained,

@@ -45,13 +45,20 @@ class KeptTensors:
     def __init__(self, given: Sequence[Tensor] = ()) -> None:
         # What XLA compiles is no part of the graph that records.
         self._graph: Any = None if compiled_by_xla() else current_graph()
-        self._given = {id(each) for each in given}
+        #: Tensors, by their names, that were asked about: whether they are kept.
+        self._known: dict[str, bool] = {}
+        if self._graph is not None:
+            own = [each for each in given if getattr(each, "graph", None) is self._graph]
+            self._known = {each.name: True for each in own}
         self._live: set[Any] = _live_operations(self._graph) if self._graph else set()
 
     def __contains__(self, tensor: Tensor) -> bool:
         if self._graph is None or tensor.graph is not self._graph:
             return True
-        return id(tensor) in self._given or _is_source(tensor.op) or self._by_gradient(tensor)
+        if tensor.name not in self._known:
+            kept = _is_source(tensor.op) or self._by_gradient(tensor)
+            self._known[tensor.name] = kept
+        return self._known[tensor.name]
 
     def _by_gradient(self, tensor: Tensor) -> bool:
         return any(
@@ -72,7 +79,11 @@ class KeptTensors:
             return None
 
         def read(needed: Tensor) -> list[Tensor]:
-            made = tf.cond(needed, lambda: self.compute_again(again), lambda: _empty(again))
+            made = tf.cond(
+                needed,
+                lambda: self.compute_again(again),
+                lambda: [without_rows(each) for each in again],
+            )
             values = dict(zip(map(id, again), made, strict=True))
             return [values.get(id(each), each) for each in tensors]
 
@@ -84,23 +95,25 @@ class KeptTensors:
 
     def compute_again(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Copies of tensors, computed in the current graph from tensors that are kept."""
-        operations, sources = self._makers(tensors)
+        makers, sources = self._makers(tensors)
         definition = tf.compat.v1.GraphDef()
-        for operation in operations:
-            definition.node.append(_definition(operation))
+        # Operations are made in the order of their inputs.
+        for operation in self._graph.get_operations():
+            if operation in makers:
+                definition.node.append(_definition(operation))
         capture = tf.compat.v1.get_default_graph().capture
         copies: list[Tensor] = tf.graph_util.import_graph_def(
             definition,
-            input_map={each.name: capture(each) for each in sources},
+            input_map={name: capture(each) for name, each in sources.items()},
             return_elements=[each.name for each in tensors],
             name="distwatch",
         )
         return copies
 
-    def _makers(self, tensors: Sequence[Tensor]) -> tuple[list[Any], list[Tensor]]:
-        """The operations to copy, each after those it needs, and what they start from."""
+    def _makers(self, tensors: Sequence[Tensor]) -> tuple[set[Any], dict[str, Tensor]]:
+        """The operations to copy, and the tensors, by name, that they start from."""
         wanted: set[Any] = set()
-        sources: dict[int, Tensor] = {}
+        sources: dict[str, Tensor] = {}
         waiting = [each.op for each in tensors]
         while waiting:
             operation = waiting.pop()
@@ -109,12 +122,10 @@ class KeptTensors:
             wanted.add(operation)
             for each in operation.inputs:
                 if each in self:
-                    sources[id(each)] = each
+                    sources[each.name] = each
                 else:
                     waiting.append(each.op)
-        # Operations are made in the order of their inputs.
-        operations = [each for each in self._graph.get_operations() if each in wanted]
-        return operations, list(sources.values())
+        return wanted, sources
 
 
 def _is_source(operation: Any) -> bool:
@@ -144,11 +155,6 @@ def _definition(operation: Any) -> Any:
     node.input.extend(data)
     node.attr.pop("_class", None)
     return node
-
-
-def _empty(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors without elements, of the dtypes and dims of these."""
-    return [without_rows(each) for each in tensors]
 
 
 def without_rows(example: Tensor) -> Tensor:

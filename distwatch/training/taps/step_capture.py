@@ -59,6 +59,8 @@ class StepCapture:
     reduced: dict[int, Tensor] = field(default_factory=dict)
     #: What gradients consist of, as optimizers are given them and as they reduce them.
     handed: list[Tensor] = field(default_factory=list)
+    #: What went wrong while it was captured, if anything.
+    error: Exception | None = None
     #: What happened out of reach -> where: layers' paths, `OPTIMIZER` and `LOSS`.
     elsewhere: dict[str, str] = field(default_factory=dict)
 

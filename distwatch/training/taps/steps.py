@@ -61,6 +61,8 @@ class Steps:
     def choose(self, capture: StepCapture) -> TracedTensors:
         """The tensors of what is watched, out of a captured step."""
         try:
+            if capture.error is not None:
+                raise capture.error
             plan, given = self._taps.choose(capture)
             self._settle(plan)
         except Exception as error:

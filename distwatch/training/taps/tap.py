@@ -180,7 +180,8 @@ class LayerTap(Tap):
         """The layers that the selector chooses."""
         layers = self.watched.layers
         if self.selector.chosen is None:
-            return [place for place in layers if id(place.layer) in self._usual_layers()]
+            usual = self._usual_layers()
+            return [place for place in layers if id(place.layer) in usual]
         prefixes = (*self.prefixes, *self.selector.prefixes)
         named = set(
             matching(
@@ -193,6 +194,7 @@ class LayerTap(Tap):
         return [place for place in layers if place.path in named]
 
     def _usual_layers(self) -> set[int]:
+        """Ids of the layers that are watched by default; frozen ones are listed."""
         usual, frozen = default_layers(self.watched.model)
         for place in self.watched.places:
             if id(place.layer) in frozen:
