@@ -30,7 +30,8 @@ TRAINING_FLOORS = (
     {"device", "multiworker"},
     {"taps", "traps"},
     {"phase"},
-    {"session", "estimate"},
+    {"claiming", "estimate"},
+    {"session"},
     {"tracker", "watch", "loop"},
     {"scripts"},
 )

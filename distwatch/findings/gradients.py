@@ -75,9 +75,8 @@ def no_gradient(run: Recorded) -> Iterator[Finding]:
     found = _but_small_parts(all_, still)
     if not found:
         return
-    since = min(each.since for each in found)
-    first = next(each for each in found if each.since == since)
-    others = tuple(each.name for each in found if each is not first)
+    first, others = _first_and_others(found)
+    since = first.since
     brief = (
         f"{first.name}{and_more(others)} {'were' if others else 'was'} exactly zero from step "
         f"{since} on"
@@ -141,9 +140,8 @@ def _unchanged(run: Recorded) -> Iterator[Finding]:
     found = _but_small_parts(all_, still)
     if not found:
         return
-    since = min(each.since for each in found)
-    first = next(each for each in found if each.since == since)
-    others = tuple(each.name for each in found if each is not first)
+    first, others = _first_and_others(found)
+    since = first.since
     brief = f"{first.name}{and_more(others)}: not changed by any step from {since} on"
     if len(still) == len(all_) and (
         _is_solved(run, still) or not any(each.always for each in still)
@@ -153,6 +151,12 @@ def _unchanged(run: Recorded) -> Iterator[Finding]:
         return
     text = f"{brief}. Is the learning rate zero, or does no gradient arrive there?"
     yield Finding("update_ratio", WARNING, text, first.name, since, None, others, brief)
+
+
+def _first_and_others(found: list[_Still]) -> tuple[_Still, tuple[str, ...]]:
+    """What was the first to be zero, and the names of the others."""
+    first = min(found, key=lambda each: each.since)
+    return first, tuple(each.name for each in found if each is not first)
 
 
 def _still(run: Recorded, starts: tuple[str, ...]) -> tuple[list[_Still], list[_Still]]:

@@ -124,8 +124,8 @@ class Row(Product):
         return next((part for part in self.further if isinstance(part, LogHistogram)), None)
 
     @property
-    def asked_for(self) -> tuple[Statistic[Any], ...]:
-        """The further ones that not every signal has."""
+    def for_some(self) -> tuple[Statistic[Any], ...]:
+        """The further ones that only some signals have."""
         return tuple(part for part in self.further if not part.of_every_signal)
 
     def read(self, states: Any) -> dict[str, Any]:

@@ -10,11 +10,15 @@ group, `layout` has the arrays of a table.
 - Reading: `reader` opens what was committed; `tables` reads one table, from `documents` and
   `checked_arrays`, and finds damage; `joining` combines several starts and workers.
 - Before a training: `estimating` the size of a run; `claims` on a path, by `locking`, whose
-  files are in `lock_files`; `claiming` tells what is there, and where a run is resumed.
+  files are in `lock_files`; `resuming` tells what is there, and where a run is resumed.
 """
 
 from distwatch.store.background import MAX_WAIT, BackgroundWriter
-from distwatch.store.claiming import (
+from distwatch.store.claims import Claim, claim, claim_again, claim_new, claim_with, delete_run
+from distwatch.store.estimating import estimated_bytes, made_up_block, made_up_info
+from distwatch.store.locations import location_of
+from distwatch.store.reader import StoredRun
+from distwatch.store.resuming import (
     is_run,
     next_start,
     now,
@@ -23,10 +27,6 @@ from distwatch.store.claiming import (
     steps_of,
     sweep,
 )
-from distwatch.store.claims import Claim, claim, claim_again, claim_new, claim_with, delete_run
-from distwatch.store.estimating import estimated_bytes, made_up_block, made_up_info
-from distwatch.store.locations import location_of
-from distwatch.store.reader import StoredRun
 from distwatch.store.writer import Budget, StoreWriter
 
 __all__ = [

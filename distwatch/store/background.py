@@ -78,7 +78,7 @@ class BackgroundWriter:
         self.stuck = False
         #: Steps dropped because the queue was full, or that an error left unwritten.
         self._dropped = 0
-        #: Those of each table, and others that are lost, that the writer was not told of yet.
+        #: Those of each table, and others that are lost, that the writer does not know yet.
         self._uncounted: Counter[str] = Counter()
         #: Steps of each table in the queue.
         self._waiting: Counter[str] = Counter()
@@ -137,7 +137,7 @@ class BackgroundWriter:
             self._changed.notify_all()
 
     def count_lost(self, table: str, steps: int) -> None:
-        """Have the store told of steps that are lost before they came here."""
+        """Have the store count steps that were lost before they came here."""
         with self._changed:
             self._uncounted[table] += steps
 
@@ -228,7 +228,7 @@ class BackgroundWriter:
         self._give_up(error, writer)
 
     def _tell_the_rest(self, error: Exception, writer: Writer | None) -> None:
-        """Have the store told of what was lost after an error, too.
+        """Have the store count what was lost after an error, too.
 
         Where the disk was full, it may have room for these words now.
         """

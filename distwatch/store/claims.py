@@ -10,10 +10,10 @@ from typing import Any
 
 from distwatch.errors import NotWritableError, RunExistsError, StoreError, UnreachableError
 from distwatch.store import schema
-from distwatch.store.claiming import is_run, next_start, run_name, sweep
 from distwatch.store.documents import group_document
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.locking import RunLock, holder_of, is_lock_name, lock_name
+from distwatch.store.resuming import is_run, next_start, run_name, sweep
 
 #: Seconds for which a worker waits until the first one has put the new run in the place of
 #: the old one, which it does after the first step.

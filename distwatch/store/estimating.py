@@ -28,9 +28,9 @@ from distwatch.statistics import (
     observe,
     with_row,
 )
-from distwatch.store.claiming import now
 from distwatch.store.claims import claim
 from distwatch.store.locations import location_of
+from distwatch.store.resuming import now
 from distwatch.store.schema import root_attributes
 from distwatch.store.writer import StoreWriter
 

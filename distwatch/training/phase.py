@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import platform
 import warnings
 from collections import Counter, deque
 from dataclasses import replace
@@ -304,3 +306,11 @@ def run_info(facts: StrategyFacts, versions: dict[str, str], phase: str) -> RunI
         worker=facts.worker,
         workers=facts.workers,
     )
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run was made with."""
+    # Asked of the modules: TensorFlow is also distributed as tensorflow-cpu, tf-nightly, ...
+    modules = ("distwatch", "tensorflow", "keras", "numpy", "zarr")
+    found = {name: importlib.import_module(name).__version__ for name in modules}
+    return {**found, "python": platform.python_version()}

@@ -8,52 +8,33 @@ step is done its errors raise, afterwards they disable the watching.
 from __future__ import annotations
 
 import functools
-import importlib
-import platform
-import secrets
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from distwatch.config import WatchConfig
 from distwatch.errors import (
-    ConfigError,
     DistwatchWarning,
     NothingToWatchError,
-    NotWritableError,
     RowsLostWarning,
-    RunExistsError,
     UnwatchedWarning,
     WatcherDisabledWarning,
     WatcherError,
 )
-from distwatch.event_files.folders import delete, files_in_the_way
+from distwatch.event_files.folders import delete
 from distwatch.records import CLOSED, TRAIN
-from distwatch.store import (
-    Budget,
-    Claim,
-    claim_again,
-    claim_new,
-    claim_with,
-    location_of,
-    now,
-    run_name,
-)
-from distwatch.store.schema import root_attributes
+from distwatch.store import Budget, Claim
 from distwatch.training import shutdown, sinks, strategies
+from distwatch.training.claiming import Claiming
 from distwatch.training.device.ring import Recorder
-from distwatch.training.phase import Phase, run_info
+from distwatch.training.phase import Phase, run_info, versions
 from distwatch.training.shutdown import termination_deferred
 from distwatch.training.sinks import Counts
 from distwatch.training.taps import TracedPlan
 
 Method = TypeVar("Method", bound=Callable[..., None])
-
-#: Seconds that a shared folder may take until a worker sees what another one wrote.
-_SHARED_FOLDER_WAIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -107,11 +88,10 @@ class Session:
         self._refuses = refuses
         self._claim: Claim | None = None
         self._finished = False
-        #: Event files of the run that is overwritten, deleted when the first step is done.
-        self._old_events: list[Path] = []
         self._config = config
         self._strategy = strategy
         self._facts = facts = strategies.facts_of(strategy)
+        self._claiming = Claiming(config, strategy, phases[0])
         self._done = 0
         self._under_way = False
         #: When the rows are drained next, even if no window is full.
@@ -136,14 +116,8 @@ class Session:
             NotWritableError: one of the workers cannot write it.
             ConfigError: an option does not work on several workers.
         """
-        # Random, so that no worker takes a run that lay there before for this one.
-        run = secrets.randbits(50) or 1
-        if self._facts.workers == 1:
-            self._claim = self._claimed(run)
-        else:
-            self._check_options_of_workers()
-            self._claim = self._claimed_for_all(run)
-        self._budget = self._make_budget(self._claim)
+        self._claim = self._claiming.claim()
+        self._budget = self._claiming.budget(self._claim)
         shutdown.register(self.abandon)
 
     def make_recorder(self, plan: TracedPlan, phase: str = TRAIN) -> Recorder:
@@ -162,7 +136,7 @@ class Session:
     def after_steps(self, steps: int, phase: str = TRAIN) -> None:
         """Count steps that were done, and drain the rings whose window is full."""
         if self._done == 0:
-            delete(self._old_events)
+            delete(self._claiming.old_events)
         if self._claim is not None and self._done == 0 and self._facts.workers > 1:
             # The other workers wait for it. A single one does this beside the training.
             self._claim.settle()
@@ -271,102 +245,6 @@ class Session:
                 phase.drain_now()
             self._due = clock + self._config.drain_every
 
-    def _claimed(self, run: int) -> Claim:
-        """Claim the path for a run of this name, or to continue the run that is there."""
-        store, synced = self._config.store, self._config.durability == "power"
-        there = run_name(store) if self._config.resume else None
-        # Without a name, several workers could not know that they mean the same run.
-        if there or (there is not None and self._facts.workers == 1):
-            return claim_again(store, synced=synced)
-        if self._config.tensorboard is not None:
-            self._old_events = files_in_the_way(
-                self._config.tensorboard, overwrite=self._config.overwrite
-            )
-        described = run_info(self._facts, versions(), next(iter(self._phases)))
-        attributes = root_attributes(described, now(), f"{run:x}")
-        return claim_new(store, attributes, overwrite=self._config.overwrite, synced=synced)
-
-    def _claimed_for_all(self, run: int) -> Claim:
-        """Claim on the first worker, and go on only if every worker sees the claim.
-
-        Every worker calls this before its first step, so none waits for one that was
-        refused.
-        """
-        refusal: Exception | None = None
-        claim: Claim | None = None
-        if self._facts.worker == 0:
-            try:
-                claim = self._claimed(run)
-            except Exception as error:
-                refusal = error
-        mine, start = (int(claim.run, 16), claim.start) if claim else (0, 0)
-        claimed = strategies.sum_over_workers(self._strategy, mine)
-        start = strategies.sum_over_workers(self._strategy, start)
-        if refusal is not None:
-            raise refusal
-        if not claimed:
-            raise RunExistsError(
-                f"{self._config.store} was refused by worker 0, which says why; no worker is "
-                "watched."
-            )
-        if claim is None:
-            try:
-                claim = self._joined(f"{claimed:x}", start)
-            except Exception as error:
-                refusal = error
-        self._check_all_see(claim, refusal)
-        return cast(Claim, claim)
-
-    def _joined(self, run: str, start: int) -> Claim | None:
-        return claim_with(
-            self._config.store,
-            run,
-            self._facts.worker,
-            start=start,
-            synced=self._config.durability == "power",
-            wait=_SHARED_FOLDER_WAIT,
-        )
-
-    def _check_all_see(self, claim: Claim | None, refusal: Exception | None) -> None:
-        """Refuse, on every worker, what one of them cannot write."""
-        blind = strategies.sum_over_workers(self._strategy, 0 if claim else 1)
-        if not blind:
-            return
-        if claim is not None:
-            claim.release(undo=True)
-        if refusal is not None:
-            raise refusal
-        raise NotWritableError(
-            f"{self._config.store}: {blind} of the workers cannot see or write it (this one "
-            f"{'can' if claim else 'cannot'}); give Watch a path in a folder that all "
-            "workers share."
-        )
-
-    def _check_options_of_workers(self) -> None:
-        if self._config.max_bytes and self._config.at_max_bytes == "thin":
-            raise ConfigError(
-                "max_bytes on several workers: each would keep other steps of the old part, "
-                'which then could not be merged; pass at_max_bytes="stop".'
-            )
-        if self._config.log_to_keras:
-            raise ConfigError(
-                "log_to_keras on several workers: each knows the rows of its own replicas "
-                "only, so that EarlyStopping would stop one of them and leave the others "
-                "waiting; read the run with open_run instead."
-            )
-
-    def _make_budget(self, claim: Claim) -> Budget | None:
-        """This worker's part of ``max_bytes``, less what earlier starts left."""
-        if self._config.max_bytes is None:
-            return None
-        # What is overwritten is there until the first step is done.
-        used = location_of(self._config.store).size_below() if claim.start else 0
-        return Budget(
-            self._config.max_bytes // self._facts.workers,
-            thins=self._config.at_max_bytes == "thin",
-            used=used // self._facts.workers,
-        )
-
     def _close(self, *, undo: bool = False) -> None:
         """Close the store, with the error if there is one. A second time, do nothing.
 
@@ -455,11 +333,3 @@ def say(sentences: Callable[[], list[str]]) -> None:
         print(said.encode("ascii", "replace").decode())
     except (OSError, ValueError, AttributeError):
         return  # stdout is closed, or is what takes no text: there is nobody to say it to
-
-
-def versions() -> dict[str, str]:
-    """The versions that a run was made with."""
-    # Asked of the modules: TensorFlow is also distributed as tensorflow-cpu, tf-nightly, ...
-    modules = ("distwatch", "tensorflow", "keras", "numpy", "zarr")
-    found = {name: importlib.import_module(name).__version__ for name in modules}
-    return {**found, "python": platform.python_version()}

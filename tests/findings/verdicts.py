@@ -36,7 +36,7 @@ def healthy_verdict(train: Callable[[Path], object], path: Path) -> str:
 
 
 def faulty_verdict(fault: Fault, path: Path) -> str:
-    """What is not told of a fault; empty if it is told as it is."""
+    """What is wrong with what is said of a fault; empty if it is said right."""
     found = fault.train(path).findings()
     told = [each for each in found if fault.is_told_by(each)]
     wrong = [e for e in found if e.severity == "warning" and e.kind not in fault.kinds]

@@ -128,11 +128,14 @@ def test_by_default_a_layer_is_watched_after_its_activation(tmp_path):
     )
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_what_is_named_is_computed_again_and_changes_no_bit(tmp_path, replicas):
+@pytest.mark.parametrize(
+    ("replicas", "reference"), [(1, "previous"), (2, "previous"), (1, "ema(0.9)")]
+)
+def test_what_is_named_is_computed_again_and_changes_no_bit(tmp_path, replicas, reference):
     x, y = unlike_rows(128)
     models = []
-    for watches in [], [dw.Watch(tmp_path / "run.zarr", signals=["base", "hidden"])]:
+    named = dw.activations(["base", "hidden"], reference=reference)
+    for watches in [], [dw.Watch(tmp_path / "run.zarr", signals=[named])]:
         with strategy_over(replicas).scope():
             models.append(preactivated(frozen=True))
         fit(models[-1], x, y, *watches, epochs=3)

@@ -213,7 +213,7 @@ class TableRecorder:
                 fed.tensors, sums, deltas.whole, deltas.same, functions
             )
             states.append(_SIGNAL_COUNTS.pack(special))
-        if self._statistic.asked_for:
+        if self._statistic.for_some:
             states.append(self._look_further(deltas.make, fed))
         return tf.concat(states, axis=-1)
 
@@ -226,7 +226,7 @@ class TableRecorder:
         ]
         packed = [
             tf.stack([each.pack(state) for state in each.observe_each(seen)])
-            for each in self._statistic.asked_for
+            for each in self._statistic.for_some
         ]
         return tf.concat(packed, axis=-1)
 
