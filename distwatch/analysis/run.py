@@ -21,14 +21,14 @@ from distwatch.analysis.datasets import (
 from distwatch.analysis.detail import bucket_counts, find, quantiles, raw_tensor
 from distwatch.analysis.notebook import as_html, digest_of_end
 from distwatch.analysis.plots import Plots
+from distwatch.analysis.store_findings import kept_of, unseen
 from distwatch.errors import ConfigError
-from distwatch.findings import NOTE, WARNING, Digest, Finding, ordered, sentences
-from distwatch.records import TRAIN, TRAIN_ON_BATCH, RunInfo
+from distwatch.findings import Digest, Finding, ordered, sentences
+from distwatch.records import RunInfo
 from distwatch.store.addresses import Address
 from distwatch.store.joining import ReadableTable, aligned
 from distwatch.store.reader import StoredRun
 from distwatch.store.tables import Damage
-from distwatch.text import counted
 
 Values = TypeVar("Values", xr.Dataset, xr.DataArray)
 
@@ -278,11 +278,11 @@ class Run:
             digest: that of the run, where its blocks were read already.
         """
         found = (digest or self.digest()).findings(lost=self.lost, ended=self.ended)
-        unseen = [*self._damaged(), *self._uncounted()]
-        if unseen:
+        unknown = unseen(self._store)
+        if unknown:
             # What was not read may hold anything.
             found = [each for each in found if each.kind != "sound"]
-        return ordered([*found, *unseen, *self._stopped(), *self._thinned_out()])
+        return ordered([*found, *unknown, *kept_of(self._store)])
 
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.
@@ -301,55 +301,6 @@ class Run:
             return digest
 
         return self._store.reading(read)
-
-    def _damaged(self) -> list[Finding]:
-        damaged = self._store.damaged
-        text = (
-            f"{counted(damaged, 'step')} cannot be read, because chunks of them are damaged: "
-            "'distwatch verify' names the files. All that is said here is about the others."
-        )
-        return [Finding("damaged", WARNING, text)] if damaged else []
-
-    def _uncounted(self) -> list[Finding]:
-        """Rows whose number nobody knows: those of a phase that counts its own steps."""
-        if self.info.phase in (TRAIN, TRAIN_ON_BATCH):
-            return []
-        latest = {worker.latest.name for worker in self._store.workers}
-        killed = any(
-            table.ended is None
-            for segment in self._store.segments
-            if segment.name not in latest
-            for table in segment.tables.values()
-        )
-        text = (
-            f"A start of this run was killed. Steps of the phase {self.info.phase} that it had "
-            "not written are missing and are not counted, and the steps of later starts "
-            "have lower numbers than they would have."
-        )
-        return [Finding("uncounted", NOTE, text)] if killed else []
-
-    def _thinned_out(self) -> list[Finding]:
-        text = (
-            f"{self.thinned} steps of the old part were removed to stay within max_bytes; "
-            "all that is said here is about the others."
-        )
-        return [Finding("thinned", NOTE, text)] if self.thinned else []
-
-    def _stopped(self) -> list[Finding]:
-        """Which workers wrote rows of fewer steps than others, or none."""
-        ends = [(worker.info, worker.steps) for worker in self._store.workers]
-        lines = [
-            f"Worker {info.worker} (replica{'s' * (len(info.replicas) != 1)} "
-            f"{', '.join(map(str, info.replicas))}) wrote only {steps} of {len(self)} steps; "
-            "from there on, rows are merged without it."
-            for info, steps in ends
-            if steps < len(self)
-        ]
-        if ends and len(ends) < self.info.workers:
-            lines.append(
-                f"{self.info.workers - len(ends)} of {self.info.workers} workers wrote no rows."
-            )
-        return [Finding("worker_stopped", WARNING, line) for line in lines]
 
 
 class SignalView:

@@ -9,7 +9,7 @@
 A selector says what kind of signal, which of them (glob or regular expression over
 paths), against what reference, by which further statistics and at which steps.
 ``selectors`` has one class per kind, ``patterns``, ``references`` and ``schedules`` what
-they are made of, ``validation`` how arguments are checked.
+they are made of, ``signal`` what they find, ``validation`` how arguments are checked.
 """
 
 from distwatch.signals import selectors
@@ -24,10 +24,12 @@ from distwatch.signals.patterns import (
 )
 from distwatch.signals.references import REFERENCES, check_reference, ema
 from distwatch.signals.selectors import *  # noqa: F403 - so that a kind is named there alone
+from distwatch.signals.signal import Signal
 
 __all__ = [
     "REFERENCES",
     "Pattern",
+    "Signal",
     "check_reference",
     "ema",
     "is_name",
