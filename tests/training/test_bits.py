@@ -36,15 +36,31 @@ def name_of(cell):
     return "-".join(str(value) for value in cell.values())
 
 
+def is_quick(cell):
+    """What takes seconds: to trace it is what takes long."""
+    return (
+        cell["replicas"] < 4
+        and cell["steps"] == 1
+        and cell["signals"] != "everything"
+        and cell["policy"] == "float32"
+        and cell["compiled"] == "graph"
+    )
+
+
 def pytest_generate_tests(metafunc):
     if "cell" in metafunc.fixturenames:
         count = len(CELLS) if metafunc.config.getoption("--whole-matrix") else SLOW
         chosen = CELLS[:: max(1, len(CELLS) // count)][:count]
+        quick = [cell for cell in CELLS if is_quick(cell)][:FAST]
         metafunc.parametrize(
             "cell",
             [
-                pytest.param(cell, id=name_of(cell), marks=[pytest.mark.slow] * (i >= FAST))
-                for i, cell in enumerate(chosen)
+                pytest.param(
+                    cell,
+                    id=name_of(cell),
+                    marks=[pytest.mark.slow] * (cell not in quick),
+                )
+                for cell in [*quick, *(cell for cell in chosen if cell not in quick)][:count]
             ],
         )
 
