@@ -11,19 +11,20 @@ SUPPORTED := 3.11 3.12 3.13
 
 # One worker runs a whole file, so that what its tests share is made once.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
-SLOW := --slow --replicas 8
+REPLICAS := --replicas 8
 
 # Without compiled files every process would compile TensorFlow's sources again (6 s of CPU).
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all faults coverage lint docs bench gpu-check matrix kills verdicts picture \
+.PHONY: help demo test test-slow test-all faults coverage lint docs bench gpu-check matrix kills verdicts picture \
   test-all-pythons test-installing test-oldest oldest dist
 
 help:
 	@echo 'make demo               train on handwritten digits, watched, and show what changed'
 	@echo 'make test               every law, in five minutes on two cores'
-	@echo 'make test-all           the same and what is slow: examples, programs, workers, a browser'
+	@echo 'make test-slow          what is slow: examples, programs, workers, a browser, every pair of cases'
+	@echo 'make test-all           both, one after the other'
 	@echo 'make faults             plant faults one by one, and see that make test catches each'
 	@echo 'make coverage           what of the package make test runs, with a lower bound'
 	@echo 'make lint               style, format and types'
@@ -47,8 +48,10 @@ demo: $(READY)
 test: $(READY)
 	$(PYTEST)
 
-test-all: $(READY)
-	$(PYTEST) $(SLOW)
+test-slow: $(READY)
+	$(PYTEST) --only-slow $(REPLICAS)
+
+test-all: test test-slow
 
 faults: $(READY)
 	$(BIN)/python tests/planted_faults.py
@@ -71,7 +74,7 @@ gpu-check: $(READY)
 	$(BIN)/python tests/gpu_check.py
 
 matrix: $(READY)
-	$(BIN)/python -m pytest -n 2 $(SLOW) --whole-matrix tests/training/test_matrix.py \
+	$(BIN)/python -m pytest -n 2 --slow $(REPLICAS) --whole-matrix tests/training/test_matrix.py \
 	  tests/training/test_bits.py
 
 kills: $(READY)

@@ -1,7 +1,7 @@
 """What all tests share: which of them run, the command line, and signals as usual.
 
 ``pytest`` runs what a contributor runs: every law, in five minutes. ``--slow`` runs the rest,
-too, and needs ``--replicas 8``:
+too, and ``--only-slow`` the rest alone; both need ``--replicas 8``:
 
 - tests marked ``slow``, which start programs, browsers or several workers;
 - the cases of a parametrized test that its mark ``fast_cases`` does not name, by their ids or
@@ -25,6 +25,7 @@ pytest_plugins = "pytester"
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests, too")
+    parser.addoption("--only-slow", action="store_true", help="run the slow tests, and no other")
     parser.addoption(
         "--whole-matrix",
         action="store_true",
@@ -38,9 +39,10 @@ def pytest_collection_modifyitems(config, items):
         raise pytest.UsageError(f"fast_cases that there are not: {', '.join(sorted(unknown))}")
     if config.option.slow or config.option.markexpr or _named(config):
         return
-    slow = [item for item in items if _is_slow(item)]
-    items[:] = [item for item in items if not _is_slow(item)]
-    config.hook.pytest_deselected(items=slow)
+    only_slow = config.option.only_slow
+    left_out = [item for item in items if _is_slow(item) != only_slow]
+    items[:] = [item for item in items if _is_slow(item) == only_slow]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def _mark_slow_cases(items):

@@ -41,7 +41,8 @@ def traced(*signals):
 
 
 def test_signals_are_in_the_order_of_calls():
-    plan = traced(dw.activations(), dw.gradients(applied=False))
+    # A frozen layer is watched where it is named.
+    plan = traced(dw.activations(), dw.activations("frozen"), dw.gradients(applied=False))
     known = {signal.name: signal for feed in plan.feeds for signal in feed.table.signals}
     outputs = ["first", "frozen", "norm", "cut", "last"]
     orders = [known[f"activation/{name}"].order for name in outputs]
