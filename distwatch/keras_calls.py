@@ -20,8 +20,8 @@ validation do not pass through it).
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib.util
 import inspect
 import sys
 import threading
@@ -75,18 +75,24 @@ def place_with_keras() -> None:
 
 
 class _WhenKerasIsImported:
-    """Finds Keras as the other finders do, once, and places the wrappers when it is loaded."""
+    """Finds Keras as the other finders do, and places the wrappers when it is loaded.
+
+    It stays until then: TensorFlow looks for Keras without loading what it finds.
+    """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name != "keras":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        found = (finder.find_spec(name, path, target) for finder in others)
+        spec = next(filter(None, found), None)
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
 
         def exec_module(module: Any) -> None:
+            with contextlib.suppress(ValueError):
+                sys.meta_path.remove(self)
             execute(module)
             place()
 

@@ -25,7 +25,9 @@ pytest_plugins = "pytester"
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests, too")
-    parser.addoption("--only-slow", action="store_true", help="run the slow tests, and no other")
+    parser.addoption(
+        "--only-slow", action="store_true", help="run the slow tests, and no other"
+    )
     parser.addoption(
         "--whole-matrix",
         action="store_true",

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+#: Of about so many places of each example (of an image, a sequence) `some_rows` are.
+_SOME_PLACES = 16
+
 
 class Namespace:
     """The functions that a statistic may use in addition to the operators, for NumPy arrays."""
@@ -39,25 +42,34 @@ class Namespace:
         """Of all elements, as float64."""
         return np.square(np.asarray(x, np.float64)).sum()
 
+    def size(self, x: Any) -> Any:
+        """The number of elements."""
+        return x.size
+
+    def last_size(self, x: Any) -> Any:
+        """The size of the last axis, if it is not the only one; else 1."""
+        return x.shape[-1] if x.ndim > 1 else 1
+
     def rows_of_units(self, x: Any) -> Any:
-        """With the last axis as the second one: shape (row, unit)."""
-        return np.reshape(x, (-1, x.shape[-1] if x.ndim > 1 else 1))
+        """With all axes but the last one as one: shape (row, unit)."""
+        return np.reshape(x, (-1, self.last_size(x)))
+
+    def some_rows(self, x: Any) -> Any:
+        """Some rows of each unit, all over the array: shape (row, ..., unit)."""
+        return self.rows_of_units(x)
 
     def extremes(self, rows: Any) -> tuple[Any, Any]:
-        """The smallest and the largest of each column; +inf and -inf of no rows."""
-        return rows.min(axis=0, initial=np.inf), rows.max(axis=0, initial=-np.inf)
-
-    def length(self, rows: Any) -> Any:
-        """The number of rows."""
-        return rows.shape[0]
-
-    def width(self, rows: Any) -> Any:
-        """The number of columns."""
-        return rows.shape[1]
+        """The smallest and the largest along all axes but the last; +inf and -inf of none."""
+        axes = tuple(range(rows.ndim - 1))
+        return rows.min(axis=axes, initial=np.inf), rows.max(axis=axes, initial=-np.inf)
 
     def either(self, condition: Any, if_true: Any, if_false: Any) -> Any:
         """What one of two functions gives; only that one is called."""
         return if_true() if condition else if_false()
+
+    def shared(self, function: Any, ranks: tuple[int, ...]) -> Any:
+        """A function of arrays of these ranks that costs little where it is called often."""
+        return function
 
     def pattern(self, x: Any) -> Any:
         """The bit pattern of each number, flat, as a whole number of as many bytes."""
@@ -105,18 +117,29 @@ def _tensor_namespace() -> Namespace:
             wide = tf.cast(x, tf.float32) if x.dtype.size == 2 else x
             return 2.0 * tf.cast(tf.nn.l2_loss(wide), tf.float64)
 
+        def size(self, x: Any) -> Any:
+            return tf.size(x)
+
+        def last_size(self, x: Any) -> Any:
+            return (x.shape[-1] or tf.shape(x)[-1]) if x.shape.rank > 1 else 1
+
         def rows_of_units(self, x: Any) -> Any:
-            units = (x.shape[-1] or tf.shape(x)[-1]) if x.shape.rank > 1 else 1
-            return tf.reshape(x, [-1, units])
+            return tf.reshape(x, [-1, self.last_size(x)])
+
+        def some_rows(self, x: Any) -> Any:
+            if x.shape.rank < 2:
+                return tf.reshape(x, [-1, 1])
+            # One operation, whose strides are known beforehand.
+            inner = x.shape[1:-1]
+            places = int(_SOME_PLACES ** (1 / max(len(inner), 1)))
+            strides = [max((size or 0) // places, 1) for size in inner]
+            if max(strides, default=1) == 1:
+                return x
+            return x[(slice(None), *(slice(None, None, stride) for stride in strides))]
 
         def extremes(self, rows: Any) -> tuple[Any, Any]:
-            return tf.reduce_min(rows, axis=0), tf.reduce_max(rows, axis=0)
-
-        def length(self, rows: Any) -> Any:
-            return tf.shape(rows)[0]
-
-        def width(self, rows: Any) -> Any:
-            return rows.shape[1] or tf.shape(rows)[1]
+            axes = list(range(rows.shape.rank - 1))
+            return tf.reduce_min(rows, axis=axes), tf.reduce_max(rows, axis=axes)
 
         def either(self, condition: Any, if_true: Any, if_false: Any) -> Any:
             if tf.executing_eagerly():
@@ -126,6 +149,18 @@ def _tensor_namespace() -> Namespace:
             attributes = {"_noinline": True}
             taken = tf.function(if_true, autograph=False, experimental_attributes=attributes)
             return tf.cond(condition, taken, if_false)
+
+        def shared(self, function: Any, ranks: tuple[int, ...]) -> Any:
+            if tf.executing_eagerly():
+                return function
+
+            @functools.cache
+            def traced(*dtypes: Any) -> Any:
+                kinds = zip(ranks, dtypes, strict=True)
+                signature = [tf.TensorSpec([None] * rank, dtype) for rank, dtype in kinds]
+                return tf.function(function, input_signature=signature, autograph=False)
+
+            return lambda *tensors: traced(*(x.dtype for x in tensors))(*tensors)
 
         def pattern(self, x: Any) -> Any:
             flat = self.flat(x)

@@ -178,9 +178,10 @@ class Statistic(ABC, Generic[State]):
     def observe(self, seen: Observation) -> State:
         """The state of one array of values, of any shape."""
 
-    def observe_each(self, seen: Sequence[Observation]) -> list[State]:
-        """The states of several arrays, for a statistic that can look at them together."""
-        return [self.observe(each) for each in seen]
+    def observe_all(self, seen: Sequence[Observation]) -> Any:
+        """The packed states of several arrays: shape (array, column)."""
+        states = [self.pack(self.observe(each)) for each in seen]
+        return namespace(*states).stack(states)
 
     def merge(self, a: State, b: State) -> State:
         """The state of the values of ``a`` and of ``b`` together."""

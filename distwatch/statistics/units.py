@@ -62,32 +62,39 @@ class Units(Statistic[UnitsState]):
         return UnitsState(0.0, np.inf, np.inf)
 
     def observe(self, seen: Observation) -> UnitsState:
-        return _state(namespace(seen.signal).rows_of_units(seen.signal))
+        (state,) = self.observe_all([seen])
+        return self.unpack(state)
 
-    def observe_each(self, seen: Sequence[Observation]) -> list[UnitsState]:
-        """The state of each; where no unit is constant, only some rows are read.
+    def observe_all(self, seen: Sequence[Observation]) -> Any:
+        """The states of all signals; where no unit is constant, only some rows are read.
 
         A unit that is not constant in some of the rows is not constant in all of them, so
         only where one is in these, all are read: in a training with nothing wrong next to
         never, since the rows are taken from all over the batch.
         """
-        xp = namespace(*(each.signal for each in seen))
-        rows = [xp.rows_of_units(each.signal) for each in seen]
-        ends = [xp.extremes(_some_of(xp, each)) for each in rows]
-        same = [low == high for low, high in ends]
-        found = xp.either(
-            xp.any(xp.concat(same, axis=0)),
-            lambda: xp.stack(
-                [
-                    xp.either(
-                        xp.any(each), lambda x=x: self.pack(_state(x)), lambda x=x: _none(x)
-                    )
-                    for x, each in zip(rows, same, strict=True)
-                ]
-            ),
-            lambda: xp.stack([_none(x) for x in rows]),
+        signals = [each.signal for each in seen]
+        xp = namespace(*signals)
+        # How many units each signal has, and whether more than one value of each is there.
+        units = xp.cast(xp.stack([xp.last_size(x) for x in signals]), "float64")
+        known = xp.cast(xp.stack([xp.size(x) for x in signals]), "float64") > units
+        constant = [low == high for low, high in map(xp.extremes, map(xp.some_rows, signals))]
+
+        def counted() -> Any:
+            count = xp.shared(_counted, ranks=(2, 1))
+            rows = map(xp.rows_of_units, signals)
+            return xp.stack([count(x, some) for x, some in zip(rows, constant, strict=True)])
+
+        def nothing() -> Any:
+            return xp.zeros_like(xp.stack([units, units], axis=-1))
+
+        found = xp.either(xp.any(xp.concat(constant, axis=0)), counted, nothing)
+        zero, same = found[..., 0], found[..., 1]
+        state = UnitsState(
+            xp.where(known, units, 0.0),
+            xp.where(known, zero, np.inf),
+            xp.where(known, same, np.inf),
         )
-        return [self.unpack(found[i]) for i in range(len(rows))]
+        return self.pack(state)
 
     def merge(self, a: UnitsState, b: UnitsState) -> UnitsState:
         xp = namespace(*a, *b)
@@ -115,36 +122,16 @@ class Units(Statistic[UnitsState]):
         }
 
 
-#: About how many rows are looked at first.
-_SOME = 256
+def _counted(rows: Any, constant: Any) -> Any:
+    """How many units are zero, and how many constant, in values of shape (row, unit).
 
-
-def _some_of(xp: Any, rows: Any) -> Any:
-    return rows[:: xp.maximum(xp.length(rows) // _SOME, 1)]
-
-
-def _state(rows: Any) -> UnitsState:
-    """The state of values of shape (row, unit)."""
+    Nothing is read where none of them is constant in some of the rows.
+    """
     xp = namespace(rows)
-    low, high = xp.extremes(rows)
-    same = low == high
-    zero, constant = (xp.sum(xp.cast(x, "float64")) for x in (same & (low == 0), same))
-    return _known(rows, zero, constant)
 
+    def count() -> Any:
+        low, high = xp.extremes(rows)
+        same = low == high
+        return xp.stack([xp.sum(xp.cast(x, "float64")) for x in (same & (low == 0), same)])
 
-def _none(rows: Any) -> Any:
-    """The packed state of values none of whose units is constant."""
-    nothing = namespace(rows).cast(0, "float64")
-    return Units().pack(_known(rows, nothing, nothing))
-
-
-def _known(rows: Any, zero: Any, constant: Any) -> UnitsState:
-    """The state of these numbers; that of no values where there are fewer than two."""
-    xp = namespace(rows)
-    units, nothing = xp.cast(xp.width(rows), "float64"), xp.cast(np.inf, "float64")
-    known = xp.length(rows) > 1
-    return UnitsState(
-        xp.where(known, units, xp.zeros_like(units)),
-        xp.where(known, zero, nothing),
-        xp.where(known, constant, nothing),
-    )
+    return xp.either(xp.any(constant), count, lambda: xp.cast([0.0, 0.0], "float64"))

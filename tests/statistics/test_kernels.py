@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from distwatch.statistics import BasicSums, measure
 from distwatch.training.device import kernels
+from distwatch.training.device.deltas import Delta, Deltas, comparable
 
 random = np.random.default_rng(7)
 normal = random.standard_normal(1000)
@@ -48,13 +49,19 @@ def as_delta(name, values):
     return np.asarray(values, np.float64 if name.startswith("float64") else np.float32)
 
 
+def sums_of(deltas):
+    """The sums of some deltas, which have no reference."""
+    counts = tf.stack([tf.cast(tf.size(delta.now), tf.float64) for delta in deltas])
+    whole = tf.constant([True] * len(deltas))
+    sums, _ = kernels.measure(Deltas(deltas, counts, whole), [delta.now for delta in deltas])
+    return sums
+
+
 def eagerly(deltas):
-    counts = tf.constant([float(delta.size) for delta in deltas], tf.float64)
-    tensors = [tf.constant(delta) for delta in deltas]
-    return kernels.measure([lambda x=x: x for x in tensors], counts)
+    return sums_of([Delta(tf.constant(delta)) for delta in deltas])
 
 
-def in_graph(deltas):
+def in_graph(deltas, against=lambda x: None):
     """Traced for unknown shapes, as partial batches make them."""
     signature = [
         tf.TensorSpec([None] * delta.ndim, tf.as_dtype(delta.dtype)) for delta in deltas
@@ -62,11 +69,13 @@ def in_graph(deltas):
 
     @tf.function(input_signature=signature)
     def look(*tensors):
-        sizes = [tf.cast(tf.size(x), tf.float64) for x in tensors]
-        # Made anew at each call, as a reference makes a delta.
-        return tuple(kernels.measure([lambda x=x: x + 0 for x in tensors], tf.stack(sizes)))
+        return tuple(sums_of([Delta(x, against(x)) for x in tensors]))
 
     return BasicSums(*look(*(tf.constant(delta) for delta in deltas)))
+
+
+def against_zeros(deltas):
+    return in_graph(deltas, tf.zeros_like)
 
 
 def assert_as_on_the_host(passes, deltas):
@@ -102,7 +111,7 @@ def test_one_delta(name, look):
     assert_as_on_the_host(look(deltas), deltas)
 
 
-@pytest.mark.parametrize("look", [eagerly, in_graph])
+@pytest.mark.parametrize("look", [eagerly, in_graph, against_zeros])
 def test_all_deltas_at_once(look):
     deltas = [as_delta(name, values) for name, values in VALUES.items()]
     assert_as_on_the_host(look(deltas), deltas)
@@ -146,16 +155,22 @@ def test_zeros_are_counted_where_float32_cannot_count():
 def test_an_irregular_delta_is_made_again_and_a_regular_one_is_not():
     made = []
 
-    def making(values):
-        def make():
-            made.append(values)
-            return tf.constant(values, tf.float32)
-
-        return make
+    class Counted(Delta):
+        def value(self):
+            made.append(self.now.numpy().tolist())
+            return super().value()
 
     regular, irregular = [1.0, -2.0, 0.5], [1e4, 1e4 + 1]
-    kernels.measure([making(regular), making(irregular)], tf.constant([3.0, 2.0], tf.float64))
-    assert made == [regular, irregular, irregular]
+    sums_of([Counted(tf.constant(regular)), Counted(tf.constant(irregular))])
+    assert made == [regular, irregular]
+    again = []
+    original = kernels._look_again
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            kernels, "_look_again", lambda x, *rest: again.append(len(x)) or original(x, *rest)
+        )
+        sums_of([Delta(tf.constant(regular)), Delta(tf.constant(irregular))])
+    assert again == [2]
 
 
 @pytest.mark.parametrize(
@@ -170,9 +185,9 @@ def test_an_irregular_delta_is_made_again_and_a_regular_one_is_not():
     ],
 )
 def test_deltas_are_computed_in_a_dtype_that_holds_them(dtype, widened):
-    assert kernels.comparable(tf.ones((2, 3), dtype)).dtype == widened
+    assert comparable(tf.ones((2, 3), dtype)).dtype == widened
 
 
 def test_int32_is_exact():
     largest = tf.constant([2**31 - 1, -(2**31)])
-    assert kernels.comparable(largest).numpy().tolist() == [2**31 - 1, -(2**31)]
+    assert comparable(largest).numpy().tolist() == [2**31 - 1, -(2**31)]

@@ -20,6 +20,7 @@ from distwatch.statistics import (
 from distwatch.testing import mirrored
 from distwatch.testing.laws import assert_statistic_laws, shards
 from distwatch.training.device import kernels
+from distwatch.training.device.deltas import Delta, Deltas
 from distwatch.training.strategies import row_merger
 
 STATISTICS = [Counts(), Moments(), Extrema(), Norms(), ROW]
@@ -143,7 +144,9 @@ def test_float32_far_from_zero_on_devices(replicas):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
     def row(delta):
         counts = tf.cast(tf.size(delta), tf.float64)[None]
-        return ROW.pack(ROW.from_sums(kernels.measure([lambda: delta], counts)))
+        deltas = Deltas([Delta(delta)], counts, tf.constant([True]))
+        sums, _ = kernels.measure(deltas, [delta])
+        return ROW.pack(ROW.from_sums(sums))
 
     strategy = mirrored(replicas)
     merged = row_merger(strategy)([row(tf.constant(part)) for part in parts])

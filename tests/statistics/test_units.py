@@ -32,14 +32,12 @@ def batches(rows, seed=0):
 
 
 def states(signals):
-    seen = [Observation(x, x) for x in signals]
-    return np.stack([np.stack(UNITS.pack(state)) for state in UNITS.observe_each(seen)])
+    return np.asarray(UNITS.observe_all([Observation(x, x) for x in signals]))
 
 
 @tf.function(reduce_retracing=True, autograph=False)
 def in_graph(*signals):
-    seen = [Observation(x, x) for x in signals]
-    return tf.stack([UNITS.pack(state) for state in UNITS.observe_each(seen)])
+    return UNITS.observe_all([Observation(x, x) for x in signals])
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 300, 2000])
@@ -59,9 +57,9 @@ def test_numbers_are_those_of_numpy(rows, broken):
 
 
 def test_a_unit_that_is_constant_only_in_the_rows_that_are_read_first_is_alive():
-    x = np.zeros((3000, 2))
-    # Rows that are read first are apart by more than one.
-    x[1] = 1.0
+    x = np.zeros((2, 3000, 2))
+    # Places that are read first are apart by more than one.
+    x[:, 1] = 1.0
     np.testing.assert_array_equal(states([tf.constant(x)]), [[2.0, 0.0, 0.0]])
 
 

@@ -121,7 +121,9 @@ def test_a_call_that_comes_by_no_wrapper_and_raises_leaves_no_taps(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["distwatch, keras", "keras, distwatch"])
+@pytest.mark.parametrize(
+    "order", ["distwatch, keras", "keras, distwatch", "distwatch, tensorflow, keras"]
+)
 def test_the_order_of_imports_does_not_matter(tmp_path, order):
     code = f"""
 import {order}

@@ -14,7 +14,7 @@ def deltas(kind, batches):
     references = References([kind], [tf.constant(batches[0])], "")
     for batch in batches:
         found = references.deltas([tf.constant(batch)])
-        yield found.make[0]().numpy()
+        yield found.each[0].value().numpy()
         references.follow([tf.constant(batch)])
         references.keep([tf.constant(batch)])
 

@@ -7,8 +7,9 @@ import tensorflow as tf
 from trainings import strategy_over
 
 import distwatch as dw
-from distwatch.statistics import BasicSums, SignalCounts, measure, observe
+from distwatch.statistics import SignalCounts, observe
 from distwatch.training.device import kernels
+from distwatch.training.device.deltas import Delta, Deltas
 
 NAN, INF = np.nan, np.inf
 TAKEN = "activation_input/dense"
@@ -106,35 +107,32 @@ def test_counting_in_the_graph_equals_counting_on_the_host(run_in):
         np.int32([1, 2]),
         np.zeros((0, 3), np.float32),
     ]
-    # None was compared, as at a first step.
-    nothing = BasicSums(*np.zeros((10, len(signals))))
 
     @run_in
     def count():
-        return kernels.count_special(
-            [tf.constant(x) for x in signals],
-            BasicSums(*map(tf.constant, nothing)),
-            tf.constant([False] * len(signals)),
-            [False] * len(signals),
-        )
+        # None was compared, as at a first step.
+        tensors = [tf.constant(x) for x in signals]
+        deltas = [Delta(x[:0], x[:0]) for x in tensors]
+        nothing = tf.zeros([len(signals)], tf.float64)
+        whole = tf.constant([x.size == 0 for x in signals])
+        _, special = kernels.measure(Deltas(deltas, nothing, whole), tensors)
+        return special
 
     wanted = [observe(SignalCounts(), x) for x in signals]
     np.testing.assert_array_equal(np.transpose(count()), wanted)
 
 
 def test_what_a_finite_delta_is_made_of_is_not_read_again():
-    sums = BasicSums(*map(np.atleast_1d, measure(np.float32([1, 2]))))
-    never = np.float32([NAN, NAN])
+    never = tf.constant([NAN, NAN])
+    finite = tf.constant([1.0, 2.0])
 
-    def counted(whole, same):
-        found = kernels.count_special(
-            [tf.constant(never)],
-            BasicSums(*map(tf.constant, sums)),
-            tf.constant([whole]),
-            [same],
+    def counted(whole, before):
+        deltas = Deltas(
+            [Delta(finite, before)], tf.constant([2.0], tf.float64), tf.constant([whole])
         )
-        return found.signal_nan_count.numpy().tolist()
+        _, special = kernels.measure(deltas, [never])
+        return special.signal_nan_count.numpy().tolist()
 
-    assert counted(True, False) == [0]
-    assert counted(False, False) == [2]
-    assert counted(False, True) == [0]
+    assert counted(True, before=tf.zeros(2)) == [0]
+    assert counted(False, before=tf.zeros(2)) == [2]
+    assert counted(False, before=None) == [0]

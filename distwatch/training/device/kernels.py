@@ -13,13 +13,16 @@ This is where watching costs time, so every line is chosen by measurement
 - NaN-safe and cancellation-free variants cost several times as much. They stand
   behind one ``tf.cond`` and run only for the signals that need them: where the
   plain squares overflow or vanish, and where the mean dominates the spread.
-  They make their delta anew, so that it is not kept alive for them.
+  They make their delta anew, so that it is not kept alive for them; and they are
+  functions that are traced once for all signals, since tracing costs, too.
 
-Rejected, with ns an element for everything on one core: no control dependencies
-and zeros by compare, cast and sum (1.74 against 1.45); ``tf.where`` for zeros
-(3.3); ``tf.nn.moments``, ``reduce_std`` and float64 throughout (twice the cost of
-all six kernels); zeros by ``sign(x)`` on CPUs (1.45, where ``minimum(bitcast(x), 1)``
-takes 1.47, but denormal numbers count as zeros).
+Rejected: the deltas of all signals in one matrix of blocks, reduced block by block (a fifth
+of the nodes, but 1.3 to 2 times the time a step for activations, whose parts no longer fit
+into the caches between two kernels). And, with ns an element for everything on one core: no
+control dependencies and zeros by compare, cast and sum (1.74 against 1.45); ``tf.where`` for
+zeros (3.3); ``tf.nn.moments``, ``reduce_std`` and float64 throughout (twice the cost of all
+six kernels); zeros by ``sign(x)`` on CPUs (1.45, where ``minimum(bitcast(x), 1)`` takes 1.47,
+but denormal numbers count as zeros).
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from distwatch.statistics import BasicSums, SignalCountsState
+from distwatch.training.device.deltas import Delta, Deltas, comparable
 
 Tensor = Any
 
@@ -45,21 +49,12 @@ _VANISHING = 1e-32
 _COUNTED = 2.0**24
 
 
-def comparable(x: Tensor) -> Tensor:
-    """Cast a watched tensor to the dtype its deltas are computed in.
-
-    Half precision is widened to float32, whole numbers to float64 (where every
-    int32 is exact); float32 and float64 stay.
-    """
-    if x.dtype in (tf.float32, tf.float64):
-        return x
-    return tf.cast(x, tf.float32 if x.dtype.is_floating else tf.float64)
-
-
 class SharedFunctions(NamedTuple):
-    """Functions of one flat tensor, as one ``tf.function`` for each dtype."""
+    """Functions of flat tensors, as one ``tf.function`` for each kind of tensor."""
 
-    look_again: Callable[[tf.DType], Any]
+    #: Of a dtype, and of whether there is something to measure against.
+    mend: Callable[[tf.DType, bool], Any]
+    #: Of a dtype.
     count_special: Callable[[tf.DType], Any]
 
 
@@ -71,116 +66,134 @@ def shared_functions() -> SharedFunctions:
     Keras's own test suite does.
     """
     return SharedFunctions(
-        functools.cache(_look_again_function), functools.cache(_count_special_function)
+        functools.cache(_mend_function), functools.cache(_count_special_function)
     )
 
 
-def _look_again_function(dtype: tf.DType) -> Any:
+def _mend_function(dtype: tf.DType, compared: bool) -> Any:
+    flag, values = tf.TensorSpec([], tf.bool), tf.TensorSpec([None], dtype)
     plain = tf.TensorSpec([len(BasicSums._fields)], tf.float64)
-    return _compiled(_look_again, dtype, plain, tf.TensorSpec([], tf.bool))
+    return _compiled(_mend, plain, flag, flag, values, *[values] * compared)
 
 
 def _count_special_function(dtype: tf.DType) -> Any:
-    return _compiled(_count_special, dtype)
+    return _compiled(
+        _count_special_if, tf.TensorSpec([], tf.bool), tf.TensorSpec([None], dtype)
+    )
 
 
-def _compiled(function: Callable[..., Tensor], dtype: tf.DType, *further: Any) -> Any:
+def _compiled(function: Callable[..., Tensor], *signature: Any) -> Any:
     return tf.function(
         function,
-        input_signature=[tf.TensorSpec([None], dtype), *further],
+        input_signature=signature,
         autograph=False,
         experimental_attributes={"_noinline": True},
     )
 
 
 def measure(
-    deltas: Sequence[Callable[[], Tensor]],
-    counts: Tensor,
-    shared: SharedFunctions | None = None,
-) -> BasicSums:
-    """Compute the basic sums of the deltas of all signals.
+    deltas: Deltas, signals: Sequence[Tensor], shared: SharedFunctions | None = None
+) -> tuple[BasicSums, SignalCountsState]:
+    """Sum up the deltas of all signals, and count NaN and Inf of the signals themselves.
+
+    The latter costs nothing where there are none: where a delta is made of all elements of
+    its signal and is finite, so are they. Only the others are read; and counted only if
+    their sum is not finite either.
 
     Args:
-        deltas: for each signal a function that makes its delta in the graph where it
-            is called: float32 or float64 of any shape, empty or not.
-        counts: their numbers of elements, float64 of shape (signal,).
+        deltas: of any shape, empty or not.
+        signals: the watched tensors that they are of, of any shape and dtype.
         shared: `shared_functions` of several calls; None for some of this call's own.
 
     Returns:
-        float64 vectors of shape (signal,), as `distwatch.statistics.measure`
-        gives them for one signal on the host.
+        float64 vectors of shape (signal,): what `distwatch.statistics.measure` gives for
+        one delta on the host, and what `distwatch.statistics.SignalCounts` observes.
     """
-    plain = _plain(deltas, counts)
-    vanished = tf.logical_and(plain.l1 > 0.0, plain.l2sq < _VANISHING * counts)
+    plain = _plain(deltas)
+    unsquared, irregular = _irregular(plain)
+    # A delta that is its signal, and whole numbers, need no look of their own.
+    unknown = [
+        delta.before is not None and x.dtype.is_floating
+        for delta, x in zip(deltas.each, signals, strict=True)
+    ]
+    unseen = tf.logical_and(unknown, tf.logical_not(deltas.whole))
+
+    @_called_only_when_taken
+    def looked_again() -> Tensor:
+        functions = shared or shared_functions()
+        sums = _mended(deltas.each, plain, unsquared, irregular, functions)
+        broken = tf.reduce_any(sums[:, _SPECIAL] > 0.0, axis=1)
+        suspected = tf.logical_and(unknown, tf.logical_or(unseen, broken))
+        special = _specials(signals, suspected, functions)
+        same = [delta.before is None for delta in deltas.each]
+        special = tf.where(tf.constant(same)[:, None], sums[:, _SPECIAL], special)
+        return tf.concat([sums, special], axis=1)
+
+    def regular() -> Tensor:
+        nothing = tf.zeros_like(plain.nans)
+        return tf.stack([*plain, nothing, nothing], axis=1)
+
+    again = tf.reduce_any(irregular)
+    if any(unknown):
+        again |= tf.reduce_any(unseen)
+    columns = tf.unstack(tf.cond(again, looked_again, regular), axis=1)
+    return BasicSums(*columns[:-2]), SignalCountsState(*columns[-2:])
+
+
+#: Where NaN and Inf stand among the basic sums.
+_SPECIAL = slice(BasicSums._fields.index("nans"), BasicSums._fields.index("infs") + 1)
+
+
+def _irregular(plain: BasicSums) -> tuple[Tensor, Tensor]:
+    """Which deltas need another look for their squares, and which need one at all."""
+    vanished = tf.logical_and(plain.l1 > 0.0, plain.l2sq < _VANISHING * plain.count)
     unsquared = tf.logical_or(tf.logical_not(tf.math.is_finite(plain.l2sq)), vanished)
     # Where m2 is small compared with the squares of the mean, the subtraction that gave
     # it has eaten its digits. An empty delta compares 0 > 0.
     cancelled = plain.l2sq > _CANCELLATION * plain.m2
-    uncounted = counts > _COUNTED
-    irregular = tf.logical_or(tf.logical_or(unsquared, cancelled), uncounted)
-
-    @_called_only_when_taken
-    def corrected() -> Tensor:
-        functions = shared or shared_functions()
-        rows = [
-            _corrected(delta, _row(plain, i), unsquared[i], irregular[i], functions)
-            for i, delta in enumerate(deltas)
-        ]
-        return tf.stack(rows, axis=1)
-
-    columns = tf.cond(tf.reduce_any(irregular), corrected, lambda: tf.stack(plain))
-    return BasicSums(*tf.unstack(columns))
+    uncounted = plain.count > _COUNTED
+    return unsquared, tf.logical_or(tf.logical_or(unsquared, cancelled), uncounted)
 
 
-def count_special(
-    signals: Sequence[Tensor],
-    sums: BasicSums,
-    whole: Tensor,
-    same: Sequence[bool],
-    shared: SharedFunctions | None = None,
-) -> SignalCountsState:
-    """Count NaN and Inf of the signals themselves, which costs nothing where there are none.
+def _mended(
+    deltas: Sequence[Delta],
+    plain: BasicSums,
+    unsquared: Tensor,
+    irregular: Tensor,
+    shared: SharedFunctions,
+) -> Tensor:
+    """The sums of all deltas, those of the irregular ones anew: shape (signal, sum)."""
+    rows = tf.unstack(tf.stack(plain, axis=1), num=len(deltas))
+    flags = zip(tf.unstack(unsquared), tf.unstack(irregular), strict=True)
+    mended = []
+    for delta, row, (unsquare, again) in zip(deltas, rows, flags, strict=True):
+        tensors = [tf.reshape(x, [-1]) for x in delta if x is not None]
+        mend = _mend
+        if not tf.executing_eagerly():
+            mend = shared.mend(delta.now.dtype, delta.before is not None)
+        mended.append(mend(row, unsquare, again, *tensors))
+    return tf.stack(mended)
 
-    Where a delta is made of all elements of its signal and is finite, so are they. Only the
-    others are read; and counted only if their sum is not finite either.
 
-    Args:
-        signals: of any shape and dtype, empty or not.
-        sums: those of their deltas.
-        whole: whether each delta is made of all elements of its signal: shape (signal,).
-        same: which deltas are the signals themselves.
-        shared: as in `measure`.
-
-    Returns:
-        float64 vectors of shape (signal,).
-    """
-    known = tf.constant(
-        [itself or not x.dtype.is_floating for x, itself in zip(signals, same, strict=True)]
+def _mend(plain: Tensor, unsquared: Tensor, irregular: Tensor, *tensors: Tensor) -> Tensor:
+    return tf.cond(
+        irregular, lambda: _look_again(Delta(*tensors).value(), plain, unsquared), lambda: plain
     )
-    broken = sums.nans + sums.infs > 0.0
-    suspected = tf.logical_not(known) & (broken | tf.logical_not(whole))
-
-    @_called_only_when_taken
-    def counted() -> Tensor:
-        functions = shared or shared_functions()
-        rows = [_counted(x, suspected[i], functions) for i, x in enumerate(signals)]
-        return tf.stack(rows, axis=1)
-
-    nothing = tf.zeros([2, len(signals)], tf.float64)
-    found = nothing
-    if not all(tf.get_static_value(known)):
-        found = tf.cond(tf.reduce_any(suspected), counted, lambda: nothing)
-    found = tf.where(same, tf.stack([sums.nans, sums.infs]), found)
-    return SignalCountsState(*tf.unstack(found))
 
 
-def _counted(signal: Tensor, suspected: Tensor, shared: SharedFunctions) -> Tensor:
-    def look() -> Tensor:
-        flat = tf.reshape(comparable(signal), [-1])
-        count = _count_special if tf.executing_eagerly() else shared.count_special(flat.dtype)
-        return count(flat)
+def _specials(signals: Sequence[Tensor], suspected: Tensor, shared: SharedFunctions) -> Tensor:
+    """NaN and Inf of the suspected signals: shape (signal, 2)."""
+    counted = []
+    for signal, suspect in zip(signals, tf.unstack(suspected), strict=True):
+        eager = tf.executing_eagerly()
+        count = _count_special_if if eager else shared.count_special(signal.dtype)
+        counted.append(count(suspect, tf.reshape(signal, [-1])))
+    return tf.stack(counted)
 
-    return tf.cond(suspected, look, lambda: tf.zeros([2], tf.float64))
+
+def _count_special_if(suspected: Tensor, signal: Tensor) -> Tensor:
+    nothing = tf.zeros([2], tf.float64)
+    return tf.cond(suspected, lambda: _count_special(comparable(signal)), lambda: nothing)
 
 
 def _count_special(signal: Tensor) -> Tensor:
@@ -214,10 +227,10 @@ class _Reduced(NamedTuple):
     nonzeros: Tensor
 
 
-def _plain(deltas: Sequence[Callable[[], Tensor]], count: Tensor) -> BasicSums:
+def _plain(deltas: Deltas) -> BasicSums:
     """Right where every element is finite and the mean does not dominate."""
-    rows = [_reduce(delta()) for delta in deltas]
-    reduced = _Reduced(*(_vector(column) for column in zip(*rows, strict=True)))
+    count = deltas.counts
+    reduced = _columns([_reduce(delta.value()) for delta in deltas.each])
     nothing = tf.zeros_like(count)
     mean = reduced.total / tf.maximum(count, 1.0)
     l2sq = 2.0 * reduced.half_squares
@@ -233,6 +246,21 @@ def _plain(deltas: Sequence[Callable[[], Tensor]], count: Tensor) -> BasicSums:
         l1=reduced.l1,
         l2sq=l2sq,
     )
+
+
+def _columns(rows: Sequence[_Reduced]) -> _Reduced:
+    """What was reduced of each signal, as float64 vectors of shape (signal,)."""
+    # As few operations as there can be: one tensor of each dtype.
+    numbers = _vector([x for row in rows for x in row[:-1]])
+    columns = tf.unstack(tf.reshape(numbers, [len(rows), -1]), num=len(rows[0]) - 1, axis=1)
+    return _Reduced(*[*columns, _vector([row.nonzeros for row in rows])])
+
+
+def _vector(numbers: Sequence[Tensor]) -> Tensor:
+    """Numbers as a float64 vector; the dtypes of signals may differ."""
+    if len({x.dtype for x in numbers}) > 1:
+        numbers = [tf.cast(x, tf.float64) for x in numbers]
+    return tf.cast(tf.stack(numbers), tf.float64)
 
 
 def _reduce(delta: Tensor) -> _Reduced:
@@ -263,32 +291,6 @@ def _count_nonzeros(magnitudes: Tensor) -> Tensor:
 def _operations(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """What control dependencies take: nothing in eager mode, where order is given."""
     return [] if tf.executing_eagerly() else tensors
-
-
-def _vector(column: Sequence[Tensor]) -> Tensor:
-    """One number a signal, as a float64 vector; dtypes may differ between signals."""
-    if len({x.dtype for x in column}) > 1:
-        column = [tf.cast(x, tf.float64) for x in column]
-    return tf.cast(tf.stack(column), tf.float64)
-
-
-def _row(sums: BasicSums, signal: int) -> Tensor:
-    return tf.stack([column[signal] for column in sums])
-
-
-def _corrected(
-    delta: Callable[[], Tensor],
-    plain: Tensor,
-    unsquared: Tensor,
-    irregular: Tensor,
-    shared: SharedFunctions,
-) -> Tensor:
-    def look_again() -> Tensor:
-        flat = tf.reshape(delta(), [-1])
-        look = _look_again if tf.executing_eagerly() else shared.look_again(flat.dtype)
-        return look(flat, plain, unsquared)
-
-    return tf.cond(irregular, look_again, lambda: plain)
 
 
 def _look_again(delta: Tensor, plain: Tensor, unsquared: Tensor) -> Tensor:

@@ -10,20 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
-from distwatch.training.device.kernels import comparable
+from distwatch.training.device.deltas import Delta, Deltas, comparable
 from distwatch.training.strategies import host_of, on_device
 
 Tensor = Any
-
-#: Makes a delta in the graph it is called in.
-Delta = Callable[[], Tensor]
-
-#: What is compared: the leading values, and what they are measured against, if anything.
-Pair = tuple[Tensor, Tensor | None]
 
 
 class Reference:
@@ -45,9 +39,9 @@ class Reference:
     def __init__(self, examples: Sequence[Tensor], device: str) -> None:
         pass
 
-    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Delta]:
         """What each tensor is compared with: by default nothing, so the value itself."""
-        return [(x, None) for x in tensors]
+        return [Delta(x) for x in tensors]
 
     def keep(self, tensors: Sequence[Tensor]) -> None:
         """Make these tensors the reference of the next step."""
@@ -65,22 +59,6 @@ class Reference:
         before = tf.reshape(before, [-1])
         missing = tf.zeros([tf.size(x) - tf.size(before)], x.dtype)
         return x - tf.reshape(tf.concat([before, missing], axis=0), tf.shape(x))
-
-
-class Deltas(NamedTuple):
-    """What some tensors are against their references.
-
-    Shapes: counts and whole (tensor,).
-    """
-
-    #: Makers of the deltas.
-    make: list[Delta]
-    #: How many elements each has, float64.
-    counts: Tensor
-    #: Whether each is made of all elements of its tensor: then it is finite only if they are.
-    whole: Tensor
-    #: Which of them are the tensors themselves.
-    same: list[bool]
 
 
 class References:
@@ -118,23 +96,19 @@ class References:
     def deltas(self, tensors: Sequence[Tensor]) -> Deltas:
         """Measure each tensor against its reference."""
         tensors = [_with_rows(x) for x in tensors]
-        pairs: list[Pair] = [(x, None) for x in tensors]
+        each = [Delta(x) for x in tensors]
         for kind, reference in self._kinds.items():
             positions = self._positions[kind]
             found = reference.pairs([tensors[i] for i in positions])
-            for i, pair in zip(positions, found, strict=True):
-                pairs[i] = pair
+            for i, delta in zip(positions, found, strict=True):
+                each[i] = delta
         with tf.device(self._host):
-            counts = tf.stack([tf.size(now) for now, _ in pairs])
+            counts = tf.stack([tf.size(delta.now) for delta in each])
             sizes = tf.stack([tf.size(x) for x in tensors])
-            some = tf.logical_or(counts > 0, tf.equal(sizes, 0))
-            whole = tf.where(self._read_all, some, tf.equal(counts, sizes))
-        return Deltas(
-            [_delta(*pair) for pair in pairs],
-            tf.cast(counts, tf.float64),
-            whole,
-            [before is None for _, before in pairs],
-        )
+            whole = tf.equal(counts, sizes)
+            if any(self._read_all):
+                whole |= tf.logical_and(self._read_all, counts > 0)
+        return Deltas(each, tf.cast(counts, tf.float64), whole)
 
     def keep(self, tensors: Sequence[Tensor]) -> None:
         """Make this step's tensors the reference of the next, which is looked at."""
@@ -176,8 +150,8 @@ class _Neighbour(Reference):
 
     reads_all = True
 
-    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
-        return [(x[:-1], x[1:]) for x in tensors]
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Delta]:
+        return [Delta(x[:-1], x[1:]) for x in tensors]
 
 
 class Previous(Reference):
@@ -205,7 +179,7 @@ class Previous(Reference):
             for x in examples
         ]
 
-    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Delta]:
         """The leading rows that each tensor and its batch before both have."""
         with tf.device(self._host):
             rows = tf.minimum(_row_counts(tensors), self._rows.read_value())
@@ -250,15 +224,13 @@ class Previous(Reference):
         with tf.device(self._host):
             return tf.reduce_all(tf.equal(tf.shape(x)[1:], features.read_value()))
 
-    def _leading(
-        self, x: Tensor, rows: Tensor, batch: Tensor, features: Any
-    ) -> tuple[Tensor, Tensor]:
+    def _leading(self, x: Tensor, rows: Tensor, batch: Tensor, features: Any) -> Delta:
         if features is None:
-            return _slice(x, rows), _slice(batch, rows)
+            return Delta(_slice(x, rows), _slice(batch, rows))
         with tf.device(self._host):
             # Sequences of another length have no elements in common places.
             rows = tf.where(self._alike(x, features), rows, 0)
-        return tf.reshape(_slice(x, rows), [-1]), tf.reshape(_slice(batch, rows), [-1])
+        return Delta(tf.reshape(_slice(x, rows), [-1]), tf.reshape(_slice(batch, rows), [-1]))
 
     def _shapes_variable(self, shape: list[int]) -> Any:
         return on_device(
@@ -274,7 +246,7 @@ class _BatchMean(Previous):
     def __init__(self, examples: Sequence[Tensor], device: str) -> None:
         super().__init__([_mean(x) for x in examples], device)
 
-    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Delta]:
         return super().pairs([_mean(x) for x in tensors])
 
     def keep(self, tensors: Sequence[Tensor]) -> None:
@@ -297,7 +269,7 @@ class _First(Reference):
         # One by one: they need not get their first rows together.
         self._kept = [Previous([x], device) for x in examples]
 
-    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Delta]:
         return [
             pair
             for kept, x in zip(self._kept, tensors, strict=True)
@@ -324,7 +296,7 @@ class _MovingAverage(_First):
         super().__init__([comparable(x) for x in examples], device)
         self._decay = decay
 
-    def pairs(self, tensors: Sequence[Tensor]) -> list[Pair]:
+    def pairs(self, tensors: Sequence[Tensor]) -> list[Delta]:
         return super().pairs([comparable(x) for x in tensors])
 
     def _follow(self, kept: Previous, x: Tensor) -> None:
@@ -367,12 +339,6 @@ def _row_counts(tensors: Sequence[Tensor]) -> Tensor:
 def _slice(x: Tensor, rows: Tensor) -> Tensor:
     """The leading rows; whole rows are contiguous, so no copy is made."""
     return tf.strided_slice(x, [0], rows, [1])
-
-
-def _delta(now: Tensor, before: Tensor | None) -> Delta:
-    if before is None:
-        return lambda: comparable(now)
-    return lambda: comparable(now) - comparable(before)
 
 
 def _with_rows(x: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from distwatch.signals.schedules import Schedule
 from distwatch.statistics import ROW, Observation, Row, SignalCounts, merge_axis
 from distwatch.training import strategies
 from distwatch.training.device import kernels
-from distwatch.training.device.references import Deltas, References
+from distwatch.training.device.deltas import Deltas
+from distwatch.training.device.references import References
 from distwatch.training.device.tensor_slots import TensorSlots, collect
 
 Tensor = Any
@@ -195,7 +196,7 @@ class TableRecorder:
         row = tf.concat([marks, tf.reshape(states, [-1])], axis=0)
         slot = ring.written.read_value() % self._capacity
         if ring.slots is not None:
-            ring.slots.write(slot, deltas.make[0]())
+            ring.slots.write(slot, deltas.each[0].value())
         write = tf.raw_ops.ResourceScatterUpdate(
             resource=ring.rows.handle, indices=slot[None], updates=row[None]
         )
@@ -205,30 +206,25 @@ class TableRecorder:
 
     def _look(self, deltas: Deltas, fed: StepInput) -> Tensor:
         """The states of all statistics: shape (tensor, field)."""
-        functions = self._shared.kernels
-        sums = kernels.measure(deltas.make, deltas.counts, functions)
-        states = [ROW.pack(ROW.from_sums(sums))]
+        sums, special = kernels.measure(deltas, fed.tensors, self._shared.kernels)
+        columns = [*ROW.flatten(ROW.from_sums(sums))]
         if _SIGNAL_COUNTS in self._statistic.further:
-            special = kernels.count_special(
-                fed.tensors, sums, deltas.whole, deltas.same, functions
-            )
-            states.append(_SIGNAL_COUNTS.pack(special))
+            columns += _SIGNAL_COUNTS.flatten(special)
+        states = [tf.stack(columns, axis=-1)]
         if self._statistic.for_some:
-            states.append(self._look_further(deltas.make, fed))
+            states += self._look_further(deltas, fed)
         return tf.concat(states, axis=-1)
 
-    def _look_further(self, deltas: Sequence[Callable[[], Tensor]], fed: StepInput) -> Tensor:
-        """The states of the statistics that not every row has: shape (tensor, field)."""
-        companions = fed.companions or [None] * len(deltas)
+    def _look_further(self, deltas: Deltas, fed: StepInput) -> list[Tensor]:
+        """The states of the statistics that not every row has: shape (tensor, field) each."""
+        companions = fed.companions or [None] * len(fed.tensors)
         seen = [
-            Observation(delta(), signal, companion)
-            for delta, signal, companion in zip(deltas, fed.tensors, companions, strict=True)
+            Observation(delta.value(), signal, companion)
+            for delta, signal, companion in zip(
+                deltas.each, fed.tensors, companions, strict=True
+            )
         ]
-        packed = [
-            tf.stack([each.pack(state) for state in each.observe_each(seen)])
-            for each in self._statistic.for_some
-        ]
-        return tf.concat(packed, axis=-1)
+        return [each.observe_all(seen) for each in self._statistic.for_some]
 
     # On the host
 
