@@ -27,10 +27,8 @@ class Namespace:
     isinf: Any = staticmethod(np.isinf)
     stack: Any = staticmethod(np.stack)
     concat: Any = staticmethod(np.concatenate)
-    ones_like: Any = staticmethod(np.ones_like)
-    zeros_like: Any = staticmethod(np.zeros_like)
     sum: Any = staticmethod(np.sum)
-    any: Any = staticmethod(np.any)
+    all: Any = staticmethod(np.all)
     #: ``cast(x, dtype)``: as another dtype, such as "float64".
     cast: Any = staticmethod(np.asarray)
     #: ``flat(x)``: shape (element,).
@@ -41,6 +39,10 @@ class Namespace:
     def sum_of_squares(self, x: Any) -> Any:
         """Of all elements, as float64."""
         return np.square(np.asarray(x, np.float64)).sum()
+
+    def split(self, x: Any, sizes: Any) -> Any:
+        """Parts of these sizes of a flat array."""
+        return np.split(x, np.cumsum(sizes)[:-1])
 
     def size(self, x: Any) -> Any:
         """The number of elements."""
@@ -98,10 +100,8 @@ def _tensor_namespace() -> Namespace:
         isinf = staticmethod(tf.math.is_inf)
         stack = staticmethod(tf.stack)
         concat = staticmethod(tf.concat)
-        ones_like = staticmethod(tf.ones_like)
-        zeros_like = staticmethod(tf.zeros_like)
         sum = staticmethod(tf.reduce_sum)
-        any = staticmethod(tf.reduce_any)
+        all = staticmethod(tf.reduce_all)
         cast = staticmethod(tf.cast)
         flat = staticmethod(functools.partial(tf.reshape, shape=[-1]))
 
@@ -116,6 +116,9 @@ def _tensor_namespace() -> Namespace:
             x = tf.convert_to_tensor(x)
             wide = tf.cast(x, tf.float32) if x.dtype.size == 2 else x
             return 2.0 * tf.cast(tf.nn.l2_loss(wide), tf.float64)
+
+        def split(self, x: Any, sizes: Any) -> Any:
+            return tf.split(x, tf.stack(sizes), num=len(sizes))
 
         def size(self, x: Any) -> Any:
             return tf.size(x)

@@ -74,27 +74,21 @@ class Units(Statistic[UnitsState]):
         """
         signals = [each.signal for each in seen]
         xp = namespace(*signals)
-        # How many units each signal has, and whether more than one value of each is there.
-        units = xp.cast(xp.stack([xp.last_size(x) for x in signals]), "float64")
-        known = xp.cast(xp.stack([xp.size(x) for x in signals]), "float64") > units
-        constant = [low == high for low, high in map(xp.extremes, map(xp.some_rows, signals))]
+        # Not by equality: of no rows the smallest value is infinite, of NaN it is NaN.
+        varying = [low < high for low, high in map(xp.extremes, map(xp.some_rows, signals))]
+        together = xp.concat(varying, axis=0)
 
         def counted() -> Any:
-            count = xp.shared(_counted, ranks=(2, 1))
-            rows = map(xp.rows_of_units, signals)
-            return xp.stack([count(x, some) for x, some in zip(rows, constant, strict=True)])
+            count = xp.shared(_counted_if, ranks=(2, 1))
+            rows = [xp.rows_of_units(x) for x in signals]
+            # One tensor is taken into this function, not one a signal.
+            apart = xp.split(together, [xp.last_size(x) for x in signals])
+            return xp.stack([count(x, each) for x, each in zip(rows, apart, strict=True)])
 
-        def nothing() -> Any:
-            return xp.zeros_like(xp.stack([units, units], axis=-1))
+        def none() -> Any:
+            return xp.stack([_state(xp, xp.last_size(x), 0, 0) for x in signals])
 
-        found = xp.either(xp.any(xp.concat(constant, axis=0)), counted, nothing)
-        zero, same = found[..., 0], found[..., 1]
-        state = UnitsState(
-            xp.where(known, units, 0.0),
-            xp.where(known, zero, np.inf),
-            xp.where(known, same, np.inf),
-        )
-        return self.pack(state)
+        return xp.either(~xp.all(together), counted, none)
 
     def merge(self, a: UnitsState, b: UnitsState) -> UnitsState:
         xp = namespace(*a, *b)
@@ -122,16 +116,25 @@ class Units(Statistic[UnitsState]):
         }
 
 
-def _counted(rows: Any, constant: Any) -> Any:
-    """How many units are zero, and how many constant, in values of shape (row, unit).
-
-    Nothing is read where none of them is constant in some of the rows.
-    """
+def _counted_if(rows: Any, varying: Any) -> Any:
+    """The packed state of values of shape (row, unit); read unless all units are varying."""
     xp = namespace(rows)
+    return xp.either(
+        ~xp.all(varying), lambda: _counted(rows), lambda: _state(xp, xp.last_size(rows), 0, 0)
+    )
 
-    def count() -> Any:
-        low, high = xp.extremes(rows)
-        same = low == high
-        return xp.stack([xp.sum(xp.cast(x, "float64")) for x in (same & (low == 0), same)])
 
-    return xp.either(xp.any(constant), count, lambda: xp.cast([0.0, 0.0], "float64"))
+def _counted(rows: Any) -> Any:
+    xp = namespace(rows)
+    units = xp.last_size(rows)
+    low, high = xp.extremes(rows)
+    same = low == high
+    zero, constant = (xp.sum(xp.cast(x, "float64")) for x in (same & (low == 0), same))
+    state = _state(xp, units, zero, constant)
+    # Of one row nothing is known.
+    return xp.where(xp.size(rows) > units, state, _state(xp, 0, np.inf, np.inf))
+
+
+def _state(xp: Any, *numbers: Any) -> Any:
+    """A packed state of numbers of any dtype."""
+    return xp.stack([xp.cast(x, "float64") for x in numbers])

@@ -117,11 +117,13 @@ def measure(
         for delta, x in zip(deltas.each, signals, strict=True)
     ]
     unseen = tf.logical_and(unknown, tf.logical_not(deltas.whole))
+    # One tensor for both branches: each that one of them takes is a node more.
+    regular = tf.stack([*plain, plain.nans, plain.infs], axis=1)
 
     @_called_only_when_taken
     def looked_again() -> Tensor:
         functions = shared or shared_functions()
-        sums = _mended(deltas.each, plain, unsquared, irregular, functions)
+        sums = _mended(deltas.each, regular, unsquared, irregular, functions)
         broken = tf.reduce_any(sums[:, _SPECIAL] > 0.0, axis=1)
         suspected = tf.logical_and(unknown, tf.logical_or(unseen, broken))
         special = _specials(signals, suspected, functions)
@@ -129,14 +131,10 @@ def measure(
         special = tf.where(tf.constant(same)[:, None], sums[:, _SPECIAL], special)
         return tf.concat([sums, special], axis=1)
 
-    def regular() -> Tensor:
-        nothing = tf.zeros_like(plain.nans)
-        return tf.stack([*plain, nothing, nothing], axis=1)
-
     again = tf.reduce_any(irregular)
     if any(unknown):
         again |= tf.reduce_any(unseen)
-    columns = tf.unstack(tf.cond(again, looked_again, regular), axis=1)
+    columns = tf.unstack(tf.cond(again, looked_again, lambda: regular), axis=1)
     return BasicSums(*columns[:-2]), SignalCountsState(*columns[-2:])
 
 
@@ -157,13 +155,13 @@ def _irregular(plain: BasicSums) -> tuple[Tensor, Tensor]:
 
 def _mended(
     deltas: Sequence[Delta],
-    plain: BasicSums,
+    plain: Tensor,
     unsquared: Tensor,
     irregular: Tensor,
     shared: SharedFunctions,
 ) -> Tensor:
     """The sums of all deltas, those of the irregular ones anew: shape (signal, sum)."""
-    rows = tf.unstack(tf.stack(plain, axis=1), num=len(deltas))
+    rows = tf.unstack(plain[:, : len(BasicSums._fields)], num=len(deltas))
     flags = zip(tf.unstack(unsquared), tf.unstack(irregular), strict=True)
     mended = []
     for delta, row, (unsquare, again) in zip(deltas, rows, flags, strict=True):
