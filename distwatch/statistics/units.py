@@ -86,7 +86,8 @@ class Units(Statistic[UnitsState]):
             return xp.stack([count(x, each) for x, each in zip(rows, apart, strict=True)])
 
         def none() -> Any:
-            return xp.stack([_state(xp, xp.last_size(x), 0, 0) for x in signals])
+            units = xp.cast(xp.stack([xp.last_size(x) for x in signals]), "float64")
+            return xp.stack([units, 0 * units, 0 * units], axis=-1)
 
         return xp.either(~xp.all(together), counted, none)
 

@@ -33,7 +33,12 @@ layers = keras.layers
 ROWS, BATCH, EPOCHS, WINDOW = 90, 16, 2, 4
 KILLED_AT = 7
 
-SIGNALS = (dw.activations(), dw.gradients(), dw.inputs(), dw.loss())
+WATCHED = {
+    "signals": (dw.activations(), dw.gradients(), dw.inputs(), dw.loss()),
+    "window": WINDOW,
+    # What a killed worker leaves must not depend on how slow the machine is.
+    "drain_every": None,
+}
 
 
 def number() -> int:
@@ -66,7 +71,7 @@ def logs_beside(store):
 
 def by_fit(strategy, store, how):
     model, ear = make_model(strategy)
-    watch = dw.Watch(store, signals=SIGNALS, window=WINDOW, tensorboard=logs_beside(store))
+    watch = dw.Watch(store, tensorboard=logs_beside(store), **WATCHED)
     with contextlib.nullcontext() if how == "unfixed" else multiworker_fit():
         history = model.fit(
             make_data(),
@@ -90,9 +95,8 @@ def by_loop(strategy, store, how):
         optimizer,
         store,
         strategy=strategy,
-        signals=SIGNALS,
-        window=WINDOW,
         tensorboard=logs_beside(store),
+        **WATCHED,
     ) as watch:
 
         @watch.wrap
