@@ -121,14 +121,14 @@ NOTHING_MISSED = [
     Fault(
         "the ring is one row shorter for the writer than for the reader",
         "training/device",
-        "ring.written.read_value() % self._capacity",
-        "ring.written.read_value() % (self._capacity - 1)",
+        "ring.written.read_value() % self.capacity",
+        "ring.written.read_value() % (self.capacity - 1)",
         (f"{MISSED}::test_a_ring_that_ran_over_says_how_much_it_lost",),
     ),
     Fault(
         "rows that were overwritten are not counted as lost",
         "training/device",
-        "lost = max(0, max(written, default=0) - self._read - self._capacity)",
+        "lost = max(0, max(written, default=0) - self._read - self.capacity)",
         "lost = 0",
         (f"{MISSED}::test_a_ring_that_ran_over_says_how_much_it_lost",),
     ),
@@ -160,8 +160,8 @@ TRUE_DELTAS = [
     Fault(
         "NaN of a signal is not counted where its delta has fewer elements",
         "training/device/kernels.py",
-        "(broken | tf.logical_not(whole))",
-        "broken",
+        "unseen = tf.logical_and(unknown, tf.logical_not(deltas.whole))",
+        "unseen = tf.zeros_like(deltas.whole)",
         ("training/test_special_values.py",),
     ),
     Fault(
@@ -174,8 +174,8 @@ TRUE_DELTAS = [
     Fault(
         "the reference is kept at the step itself, not at the one before",
         "training/device",
-        "self._feed.schedule.decide(step + 1, parameters)",
-        "self._feed.schedule.decide(step, parameters)",
+        "self._schedule.decide(step + 1, parameters)",
+        "self._schedule.decide(step, parameters)",
         (f"{TRUTH}::test_sampled_steps_measure_against_the_step_before",),
     ),
     Fault(
@@ -218,7 +218,7 @@ TRAINING_UNTOUCHED = [
     ),
     Fault(
         "what an average needs at every step is computed again under a constant condition",
-        "training/device/ring.py",
+        "training/device/cadence.py",
         "return step >= 0",
         "return tf.constant(True)",
         (f"{AGAIN}::test_what_is_named_is_computed_again_and_changes_no_bit",),

@@ -8,7 +8,8 @@ from trainings import fit, small_model, strategy_over, unlike_rows
 import distwatch as dw
 from distwatch.records import Table
 from distwatch.signals import Signal
-from distwatch.training.device.ring import Recorder, StepInput, TablePlan
+from distwatch.training.device.cadence import StepInput, TablePlan
+from distwatch.training.device.ring import Recorder
 
 
 # Uneven shards are a known fault, which a Watch says; here they are what is tried.

@@ -1,67 +1,33 @@
-"""The ring: rows in, inside the training graph; blocks of rows out, on the host.
+"""The rings on the host: which tables share one, and blocks of rows out of them.
 
-Each replica writes its row into a ring of plain variables on its own device and
-never talks to Python or to another replica while it trains. The host reads the
-ring now and then and merges what it holds by cross-replica reductions. The
-variables live here and not in the model, so no weight, checkpoint or file of the
-model knows of them.
+The host reads the rings that `distwatch.training.device.cadence` fills now and then, and
+merges what they hold by cross-replica reductions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
-from distwatch.records import Block, Ints, Table, Tensors
-from distwatch.signals.schedules import Schedule
-from distwatch.statistics import ROW, Observation, Row, SignalCounts, merge_axis
+from distwatch.records import Block, Ints, Tensors
+from distwatch.statistics import Row, merge_axis
 from distwatch.training import strategies
 from distwatch.training.device import kernels
-from distwatch.training.device.deltas import Deltas
-from distwatch.training.device.references import References
-from distwatch.training.device.tensor_slots import TensorSlots, collect
+from distwatch.training.device.cadence import (
+    MARKS,
+    Cadence,
+    Ring,
+    StepInput,
+    TablePlan,
+    counter,
+)
+from distwatch.training.device.tensor_slots import collect
 
 Tensor = Any
-
-#: Columns before the statistics: step, the optimizer's iteration.
-_MARKS = 2
-
-#: What is counted of the signals themselves, for all of them at once.
-_SIGNAL_COUNTS = SignalCounts()
-
-
-@dataclass(frozen=True)
-class TablePlan:
-    """How a table is fed: known when the first step was traced.
-
-    A tensor that is two signals (a last layer's output is also the model's) is taken
-    once; ``tensor_index[i]`` is the position of signal i's tensor. ``references`` has one
-    entry a tensor.
-    """
-
-    table: Table
-    schedule: Schedule
-    tensor_index: tuple[int, ...]
-    references: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class StepInput:
-    """What one step gives a table, inside the graph.
-
-    ``companions`` are those of the tensors (see `distwatch.statistics.Observation`). With
-    ``evaluate`` the tensors are only examples of their kind: the real ones are made by
-    it, from a flag that says whether they are needed.
-    """
-
-    tensors: Sequence[Tensor]
-    companions: Sequence[Tensor | None] = ()
-    evaluate: Callable[[Tensor], Sequence[Tensor]] | None = field(default=None, compare=False)
 
 
 class Recorder:
@@ -82,17 +48,31 @@ class Recorder:
         steps_per_execution: int,
         first_step: int = 0,
     ) -> None:
-        shared = _Shared(strategy)
-        self.tables = [TableRecorder(shared, feed, steps_per_execution) for feed in feeds]
+        functions = kernels.shared_functions()
+        self._cadences = [
+            # Twice what may come between two drains, so that none is ever overwritten.
+            Cadence(group, 2 * max(group[0].table.window, steps_per_execution), functions)
+            for group in _looked_at_together(feeds)
+        ]
+        mergers = _Mergers(strategy)
+        tables = {
+            feed.table.name: TableRecorder(cadence, feed, mergers)
+            for cadence in self._cadences
+            for feed in cadence.feeds
+        }
+        self.tables = [tables[feed.table.name] for feed in feeds]
         self._first_step = first_step
         self._steps: strategies.PerReplica[Any] = strategies.PerReplica()
 
     def record(self, fed: Sequence[StepInput], iteration: Tensor) -> None:
         """Take one step's tensors, in the train step on one replica."""
-        steps = self._steps.get(lambda device: _counter(device, self._first_step))
+        steps = self._steps.get(lambda device: counter(device, self._first_step))
         step = steps.read_value()
-        for table, given in zip(self.tables, fed, strict=True):
-            table.record(given, step, iteration)
+        names = [table.table.name for table in self.tables]
+        given = dict(zip(names, fed, strict=True))
+        for cadence in self._cadences:
+            own = [given[feed.table.name] for feed in cadence.feeds]
+            cadence.record(own, step, iteration)
         steps.assign_add(1, read_value=False)
 
     @property
@@ -102,47 +82,27 @@ class Recorder:
 
     def follow_schedules(self) -> None:
         """Take over changes of the schedules, from the next step on."""
-        for table in self.tables:
-            table.follow_schedule()
+        for cadence in self._cadences:
+            cadence.follow_schedule()
 
 
-def _counter(device: str, first: Any = 0) -> Any:
-    """A variable of one or several whole numbers."""
-    return strategies.on_device(
-        device, lambda: tf.Variable(first, dtype=tf.int64, trainable=False)
-    )
+def _looked_at_together(feeds: Sequence[TablePlan]) -> list[list[TablePlan]]:
+    """The tables of one schedule and window. Schedules that are equal may change apart."""
+    groups: dict[tuple[int, int], list[TablePlan]] = {}
+    for feed in feeds:
+        groups.setdefault((id(feed.schedule), feed.table.window), []).append(feed)
+    return list(groups.values())
 
 
-class _Ring:
-    """The variables of one table on one replica."""
-
-    def __init__(
-        self, feed: TablePlan, capacity: int, examples: Sequence[Tensor], device: str
-    ) -> None:
-        width = _MARKS + len(feed.tensor_index) * len(feed.table.statistic.fields)
-        self.references = References(feed.references, examples, device)
-        #: Rows written.
-        self.written = _counter(device)
-        self.rows = strategies.on_device(
-            device,
-            lambda: tf.Variable(tf.zeros([capacity, width], tf.float64), trainable=False),
-        )
-        #: What of the schedule may change while training runs.
-        self.parameters = _counter(device, feed.schedule.parameters)
-        layout = feed.table.tensor
-        self.slots = TensorSlots(layout, capacity, device) if layout else None
-
-
-class _Shared:
+class _Mergers:
     """Compiled functions that the tables of one recorder share; each is traced once."""
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
         self._mergers: dict[str, strategies.OverReplicas] = {}
         self.sum_over_replicas = strategies.sum_over_replicas(strategy)
-        self.kernels = kernels.shared_functions()
 
-    def merger_of(self, statistic: Row) -> strategies.OverReplicas:
+    def of(self, statistic: Row) -> strategies.OverReplicas:
         """What merges rows of a statistic."""
         parts = str([part.spec() for part in statistic.further])
         if parts not in self._mergers:
@@ -151,89 +111,24 @@ class _Shared:
 
 
 class TableRecorder:
-    """The rings of one table."""
+    """What is read of one table.
 
-    def __init__(self, shared: _Shared, feed: TablePlan, steps_per_execution: int) -> None:
+    Args:
+        cadence: what fills the rings that hold it.
+        feed: the table, one of the cadence's.
+        mergers: what merges over replicas.
+    """
+
+    def __init__(self, cadence: Cadence, feed: TablePlan, mergers: _Mergers) -> None:
         self.table = feed.table
+        self._cadence = cadence
         self._feed = feed
         self._statistic = feed.table.statistic
-        # Twice what may come between two drains, so that none is ever overwritten.
-        self._capacity = 2 * max(feed.table.window, steps_per_execution)
-        self._merger = shared.merger_of(self._statistic)
-        self._shared = shared
-        self._rings: strategies.PerReplica[_Ring] = strategies.PerReplica()
+        self._mergers = mergers
+        self._merger = mergers.of(self._statistic)
+        before = cadence.feeds[: [each is feed for each in cadence.feeds].index(True)]
+        self._first_column = MARKS + sum(each.columns for each in before)
         self._read = 0
-        self._following = feed.schedule.parameters
-
-    # Inside the graph
-
-    def record(self, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
-        """Take one step's tensors, on one replica."""
-        ring = self._rings.get(
-            lambda device: _Ring(self._feed, self._capacity, fed.tensors, device)
-        )
-        references = ring.references
-        parameters = ring.parameters.read_value()
-        looking = self._feed.schedule.decide(step, parameters)
-        next_looking = self._feed.schedule.decide(step + 1, parameters)
-        if fed.evaluate is not None:
-            needed = _needed(references, step, looking, next_looking)
-            fed = StepInput(fed.evaluate(needed), fed.companions)
-        tf.cond(looking, lambda: self._write(ring, fed, step, iteration), lambda: None)
-        # The reference of a step is the batch before it, never the last one that
-        # was looked at; so it is kept on the step before a look, and else forgotten.
-        if references.needs_step_before:
-            tf.cond(next_looking, lambda: references.keep(fed.tensors), references.forget)
-        if references.needs_every_step:
-            references.follow(fed.tensors)
-
-    def _write(self, ring: _Ring, fed: StepInput, step: Tensor, iteration: Tensor) -> None:
-        deltas = ring.references.deltas(fed.tensors)
-        states = self._look(deltas, fed)
-        if self._feed.tensor_index != tuple(range(len(fed.tensors))):
-            states = tf.gather(states, self._feed.tensor_index)
-        marks = tf.cast(tf.stack([step, iteration]), tf.float64)
-        row = tf.concat([marks, tf.reshape(states, [-1])], axis=0)
-        slot = ring.written.read_value() % self._capacity
-        if ring.slots is not None:
-            ring.slots.write(slot, deltas.each[0].value())
-        write = tf.raw_ops.ResourceScatterUpdate(
-            resource=ring.rows.handle, indices=slot[None], updates=row[None]
-        )
-        # The row is there before it is counted (in eager mode it is already).
-        with tf.control_dependencies([write] if write is not None else []):
-            ring.written.assign_add(1, read_value=False)
-
-    def _look(self, deltas: Deltas, fed: StepInput) -> Tensor:
-        """The states of all statistics: shape (tensor, field)."""
-        sums, special = kernels.measure(deltas, fed.tensors, self._shared.kernels)
-        columns = [*ROW.flatten(ROW.from_sums(sums))]
-        if _SIGNAL_COUNTS in self._statistic.further:
-            columns += _SIGNAL_COUNTS.flatten(special)
-        states = [tf.stack(columns, axis=-1)]
-        if self._statistic.for_some:
-            states += self._look_further(deltas, fed)
-        return tf.concat(states, axis=-1)
-
-    def _look_further(self, deltas: Deltas, fed: StepInput) -> list[Tensor]:
-        """The states of the statistics that not every row has: shape (tensor, field) each."""
-        companions = fed.companions or [None] * len(fed.tensors)
-        seen = [
-            Observation(delta.value(), signal, companion)
-            for delta, signal, companion in zip(
-                deltas.each, fed.tensors, companions, strict=True
-            )
-        ]
-        return [each.observe_all(seen) for each in self._statistic.for_some]
-
-    # On the host
-
-    def follow_schedule(self) -> None:
-        """Take over a change of the schedule, from the next step on."""
-        if self._feed.schedule.parameters != self._following:
-            self._following = self._feed.schedule.parameters
-            for ring in self._rings.made.values():
-                ring.parameters.assign(self._following)
 
     def drain(self, epoch: int = 0, *, together: bool = True) -> Block | None:
         """Read the rows written since the last drain; None if there are none.
@@ -254,16 +149,16 @@ class TableRecorder:
     def undrained(self) -> int:
         """How many rows were written since the last drain."""
         with tf.init_scope():
-            written = [int(ring.written.numpy()) for ring in self._rings.made.values()]
+            written = [int(ring.written.numpy()) for ring in self._cadence.rings.made.values()]
         return max(written, default=0) - self._read
 
     @property
     def capacity(self) -> int:
         """How many rows are kept until they are drained."""
-        return self._capacity
+        return self._cadence.capacity
 
     def _read_rows(self, epoch: int, together: bool) -> Block | None:
-        rings = [ring for _, ring in sorted(self._rings.made.items())]
+        rings = [ring for _, ring in sorted(self._cadence.rings.made.items())]
         written = [int(ring.written.numpy()) for ring in rings]
         if together and len(set(written)) > 1:
             raise WatcherError(
@@ -272,13 +167,13 @@ class TableRecorder:
             )
         # A step that was interrupted may stand on some replicas only.
         end = min(written, default=0)
-        lost = max(0, max(written, default=0) - self._read - self._capacity)
+        lost = max(0, max(written, default=0) - self._read - self.capacity)
         if end == self._read and not lost:
             return None
-        slots = np.arange(self._read + lost, end) % self._capacity
+        slots = np.arange(self._read + lost, end) % self.capacity
         held = [ring.rows.read_value() for ring in rings]
         states = [self._states(rows) for rows in held]
-        marks = held[0].numpy()[slots, :_MARKS].astype(np.int64)
+        marks = held[0].numpy()[slots, :MARKS].astype(np.int64)
         rows = np.stack([state.numpy()[slots] for state in states], axis=1)
         block = Block(
             table=self.table.name,
@@ -296,24 +191,15 @@ class TableRecorder:
         self._read = end
         return block
 
-    def _states(self, ring: Tensor) -> Tensor:
-        shape = [self._capacity, len(self._feed.tensor_index), len(self._statistic.fields)]
-        return tf.reshape(ring[:, _MARKS:], shape)
+    def _states(self, rows: Tensor) -> Tensor:
+        own = rows[:, self._first_column : self._first_column + self._feed.columns]
+        shape = [self.capacity, len(self._feed.tensor_index), len(self._statistic.fields)]
+        return tf.reshape(own, shape)
 
-    def _drain_tensors(self, rings: list[_Ring], slots: Ints, together: bool) -> Tensors | None:
-        held = [ring.slots.read(slots) for ring in rings if ring.slots is not None]
+    def _drain_tensors(self, rings: list[Ring], slots: Ints, together: bool) -> Tensors | None:
         if self.table.tensor is None:
             return None
+        held = [ring.slots[self.table.name].read(slots) for ring in rings]
         return collect(
-            held, self.table.tensor, self._shared.sum_over_replicas if together else None
+            held, self.table.tensor, self._mergers.sum_over_replicas if together else None
         )
-
-
-def _needed(
-    references: References, step: Tensor, looking: Tensor, next_looking: Tensor
-) -> Tensor:
-    """Whether this step's values are needed, by a look or as a reference."""
-    if references.needs_every_step:
-        # True, but no constant: TensorFlow would take the condition away.
-        return step >= 0
-    return tf.logical_or(looking, next_looking) if references.needs_step_before else looking

@@ -13,7 +13,7 @@ from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTraini
 from distwatch.records import NO_GRADIENT, TRAIN, Table, fitting
 from distwatch.signals import Signal
 from distwatch.statistics import automatic, with_row
-from distwatch.training.device.ring import StepInput, TablePlan
+from distwatch.training.device.cadence import StepInput, TablePlan
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.kinds import TAPS
 from distwatch.training.taps.layer_paths import OUTPUT, places, weight_paths

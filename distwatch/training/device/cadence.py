@@ -1,0 +1,218 @@
+"""Inside the training graph: what is looked at together is written as one row of a ring.
+
+Each replica writes its row into a ring of plain variables on its own device and never talks
+to Python or to another replica while it trains. The variables live here and not in the model,
+so no weight, checkpoint or file of the model knows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+from distwatch.records import Table
+from distwatch.signals.schedules import Schedule
+from distwatch.statistics import ROW, Observation, SignalCounts
+from distwatch.training import strategies
+from distwatch.training.device import kernels
+from distwatch.training.device.deltas import Deltas
+from distwatch.training.device.references import References
+from distwatch.training.device.tensor_slots import TensorSlots
+
+Tensor = Any
+
+#: Columns before the statistics: step, the optimizer's iteration.
+MARKS = 2
+
+#: What is counted of the signals themselves, for all of them at once.
+_SIGNAL_COUNTS = SignalCounts()
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """How a table is fed: known when the first step was traced.
+
+    A tensor that is two signals (a last layer's output is also the model's) is taken
+    once; ``tensor_index[i]`` is the position of signal i's tensor. ``references`` has one
+    entry a tensor.
+    """
+
+    table: Table
+    schedule: Schedule
+    tensor_index: tuple[int, ...]
+    references: tuple[str, ...]
+
+    @property
+    def columns(self) -> int:
+        """How many columns of a ring it takes."""
+        return len(self.tensor_index) * len(self.table.statistic.fields)
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What one step gives a table, inside the graph.
+
+    ``companions`` are those of the tensors (see `distwatch.statistics.Observation`). With
+    ``evaluate`` the tensors are only examples of their kind: the real ones are made by
+    it, from a flag that says whether they are needed.
+    """
+
+    tensors: Sequence[Tensor]
+    companions: Sequence[Tensor | None] = ()
+    evaluate: Callable[[Tensor], Sequence[Tensor]] | None = field(default=None, compare=False)
+
+    def evaluated(self, needed: Tensor) -> StepInput:
+        """With the real tensors; made only where they are needed, if they are to be made."""
+        if self.evaluate is None:
+            return self
+        return StepInput(self.evaluate(needed), self.companions)
+
+
+class Ring:
+    """The variables of a cadence on one replica."""
+
+    def __init__(
+        self,
+        feeds: Sequence[TablePlan],
+        capacity: int,
+        examples: Sequence[Tensor],
+        device: str,
+    ) -> None:
+        width = MARKS + sum(feed.columns for feed in feeds)
+        kinds = [kind for feed in feeds for kind in feed.references]
+        self.references = References(kinds, examples, device)
+        #: Rows written.
+        self.written = counter(device)
+        self.rows = strategies.on_device(
+            device,
+            lambda: tf.Variable(tf.zeros([capacity, width], tf.float64), trainable=False),
+        )
+        #: What of the schedule may change while training runs.
+        self.parameters = counter(device, feeds[0].schedule.parameters)
+        #: Raw deltas, of the tables that keep them: by their names.
+        self.slots = {
+            feed.table.name: TensorSlots(feed.table.tensor, capacity, device)
+            for feed in feeds
+            if feed.table.tensor
+        }
+
+
+def counter(device: str, first: Any = 0) -> Any:
+    """A variable of one or several whole numbers."""
+    return strategies.on_device(
+        device, lambda: tf.Variable(first, dtype=tf.int64, trainable=False)
+    )
+
+
+class Cadence:
+    """The tables of one schedule, which are looked at together.
+
+    They share a ring, a condition and the operations on what was reduced, since in small
+    models it is the number of operations that costs.
+
+    Args:
+        feeds: the tables, and how they are fed; of one schedule and one window.
+        capacity: how many rows a ring holds.
+        functions: what the kernels share.
+    """
+
+    def __init__(
+        self, feeds: Sequence[TablePlan], capacity: int, functions: kernels.SharedFunctions
+    ) -> None:
+        self.feeds = feeds
+        self.capacity = capacity
+        self.rings: strategies.PerReplica[Ring] = strategies.PerReplica()
+        self._functions = functions
+        self._schedule = feeds[0].schedule
+        self._following = self._schedule.parameters
+
+    def record(self, fed: Sequence[StepInput], step: Tensor, iteration: Tensor) -> None:
+        """Take one step's tensors, a `StepInput` a table, on one replica."""
+        ring = self.rings.get(
+            lambda device: Ring(self.feeds, self.capacity, _tensors(fed), device)
+        )
+        references = ring.references
+        parameters = ring.parameters.read_value()
+        looking = self._schedule.decide(step, parameters)
+        next_looking = self._schedule.decide(step + 1, parameters)
+        if any(given.evaluate for given in fed):
+            needed = _needed(references, step, looking, next_looking)
+            fed = [given.evaluated(needed) for given in fed]
+        tf.cond(looking, lambda: self._write(ring, fed, step, iteration), lambda: None)
+        # The reference of a step is the batch before it, never the last one that
+        # was looked at; so it is kept on the step before a look, and else forgotten.
+        if references.needs_step_before:
+            tf.cond(next_looking, lambda: references.keep(_tensors(fed)), references.forget)
+        if references.needs_every_step:
+            references.follow(_tensors(fed))
+
+    def follow_schedule(self) -> None:
+        """Take over a change of the schedule, from the next step on."""
+        if self._schedule.parameters != self._following:
+            self._following = self._schedule.parameters
+            for ring in self.rings.made.values():
+                ring.parameters.assign(self._following)
+
+    def _write(
+        self, ring: Ring, fed: Sequence[StepInput], step: Tensor, iteration: Tensor
+    ) -> None:
+        deltas = ring.references.deltas(_tensors(fed))
+        marks = tf.cast(tf.stack([step, iteration]), tf.float64)
+        row = tf.concat([marks, *self._look(deltas, fed)], axis=0)
+        slot = ring.written.read_value() % self.capacity
+        first = 0
+        for feed, given in zip(self.feeds, fed, strict=True):
+            if feed.table.tensor:
+                ring.slots[feed.table.name].write(slot, deltas.each[first].value())
+            first += len(given.tensors)
+        write = tf.raw_ops.ResourceScatterUpdate(
+            resource=ring.rows.handle, indices=slot[None], updates=row[None]
+        )
+        # The row is there before it is counted (in eager mode it is already).
+        with tf.control_dependencies([write] if write is not None else []):
+            ring.written.assign_add(1, read_value=False)
+
+    def _look(self, deltas: Deltas, fed: Sequence[StepInput]) -> list[Tensor]:
+        """The states of all signals, flat, a tensor a table."""
+        sums, special = kernels.measure(deltas, _tensors(fed), self._functions)
+        columns = [*ROW.flatten(ROW.from_sums(sums)), *_SIGNAL_COUNTS.flatten(special)]
+        usual = tf.stack(columns, axis=-1)
+        found, first = [], 0
+        for feed, given in zip(self.feeds, fed, strict=True):
+            own = slice(first, first := first + len(given.tensors))
+            states = _states(feed, usual[own], Deltas(deltas.each[own], *deltas[1:]), given)
+            found.append(tf.reshape(states, [-1]))
+        return found
+
+
+def _states(feed: TablePlan, usual: Tensor, deltas: Deltas, given: StepInput) -> Tensor:
+    """The states of a table's signals: shape (signal, field)."""
+    statistic = feed.table.statistic
+    counts_signals = _SIGNAL_COUNTS in statistic.further
+    states = [usual if counts_signals else usual[:, : ROW.columns]]
+    if statistic.for_some:
+        companions = given.companions or [None] * len(given.tensors)
+        each = zip(deltas.each, given.tensors, companions, strict=True)
+        seen = [Observation(delta.value(), x, companion) for delta, x, companion in each]
+        states += [part.observe_all(seen) for part in statistic.for_some]
+    joined = tf.concat(states, axis=-1) if len(states) > 1 else states[0]
+    if feed.tensor_index == tuple(range(len(given.tensors))):
+        return joined
+    return tf.gather(joined, feed.tensor_index)
+
+
+def _tensors(fed: Sequence[StepInput]) -> list[Tensor]:
+    return [x for given in fed for x in given.tensors]
+
+
+def _needed(
+    references: References, step: Tensor, looking: Tensor, next_looking: Tensor
+) -> Tensor:
+    """Whether this step's values are needed, by a look or as a reference."""
+    if references.needs_every_step:
+        # True, but no constant: TensorFlow would take the condition away.
+        return step >= 0
+    return tf.logical_or(looking, next_looking) if references.needs_step_before else looking
