@@ -25,11 +25,14 @@ pytest_plugins = "pytester"
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests, too")
-    parser.addoption("--only-slow", action="store_true", help="run the slow tests, and no other")
+    parser.addoption(
+        "--only-slow", action="store_true", help="run the slow tests, and no other"
+    )
     parser.addoption(
         "--whole-matrix",
         action="store_true",
-        help="try every strategy, kind of model and mode, and every cell of the bits (hours)",
+        help="try every strategy, kind of model and mode, every cell of the bits, and every "
+        "program with every configuration (hours)",
     )
 
 
