@@ -49,8 +49,8 @@ def assert_refused(ended, *parts):
 class Ended:
     """How a process ended, and what it said, without times."""
 
-    def __init__(self, process, sent=None):
-        out, err = process.communicate(sent, timeout=200)
+    def __init__(self, process, sent=None, *, timeout=200):
+        out, err = process.communicate(sent, timeout=timeout)
         self.code = process.returncode
         self.out, self.err = out, _PROCESS.sub("pid=...", _START.sub("", err))
 

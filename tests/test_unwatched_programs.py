@@ -8,6 +8,7 @@ of the programs; ``--whole-matrix`` tries all of them with all.
 
 import functools
 import itertools
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -26,17 +27,17 @@ CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 
 #: What is tried by the slow suite: each file with two of the programs.
 SOME = [
-    ("vae", 1, "everything"),
-    ("vae", 2, "production"),
-    ("wgan_gp", 1, "production"),
-    ("wgan_gp", 2, "gradients"),
-    ("siamese", 1, "gradients"),
-    ("siamese", 2, "minimal"),
-    ("ddim", 1, "tensorboard"),
-    ("ddim", 2, "everything"),
-    ("transformer", 1, "sampled"),
-    ("transformer", 2, "tensorboard"),
-    ("gpt", 1, "minimal"),
+    ("vae", 1, "minimal"),
+    ("vae", 2, "gradients"),
+    ("wgan_gp", 1, "everything"),
+    ("wgan_gp", 2, "sampled"),
+    ("siamese", 1, "production"),
+    ("siamese", 2, "tensorboard"),
+    ("ddim", 1, "gradients"),
+    ("ddim", 2, "minimal"),
+    ("transformer", 1, "everything"),
+    ("transformer", 2, "production"),
+    ("gpt", 1, "tensorboard"),
     ("gpt", 2, "sampled"),
 ]
 
@@ -82,7 +83,7 @@ class Training:
 
     @functools.cached_property
     def ended(self):
-        return Ended(self.process)
+        return Ended(self.process, timeout=600)
 
     @functools.cached_property
     def learned(self):
@@ -105,6 +106,12 @@ def alone(tmp_path_factory):
     )
 
 
+def own_lines(watched):
+    """What a program prints, without what log_to_keras has added to the history of its fit."""
+    added = re.compile(r"(loss|update/.+)/(mean|ratio): \[")
+    return [line for line in watched.ended.out.splitlines() if not added.match(line)]
+
+
 def test_none_is_left_out():
     assert {path.stem for path in FOLDER.glob("*.py")} == {*STEPS, "setting_up"}
     assert {case[:2] for case in SOME} == {case[:2] for case in ALL}
@@ -116,7 +123,7 @@ def test_watched_it_trains_alike(program, replicas, config, alone, tmp_path):
     run = [BIN / "distwatch", "run", "--config", ROOT / "configs" / f"{config}.yaml"]
     watched = Training(program, replicas, tmp_path / "watched", [*run, "--store", "runs"])
     assert watched.ended.code == unwatched.ended.code == 0, watched.ended.err
-    assert watched.ended.out == unwatched.ended.out
+    assert own_lines(watched) == unwatched.ended.out.splitlines()
     # Nothing but what distwatch says.
     assert unwatched.ended.err == ""
     assert "Traceback" not in watched.ended.err
