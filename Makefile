@@ -31,7 +31,7 @@ help:
 	@echo 'make docs               the documentation as a website, in site/'
 	@echo 'make bench              what watching costs, as watched/unwatched step time'
 	@echo 'make gpu-check          truth, untouched training and cost on the GPUs of this machine'
-	@echo 'make matrix             every strategy x model kind x mode, and every pair of the bits (hours)'
+	@echo 'make matrix             every strategy x model kind x mode, pair of the bits, and program x config (hours)'
 	@echo 'make kills              kill 300 writers at random moments, and look at what they left'
 	@echo 'make verdicts           train what is healthy and what is not, and see what is said of it'
 	@echo 'make picture            redraw the picture of the README'
@@ -75,7 +75,7 @@ gpu-check: $(READY)
 
 matrix: $(READY)
 	$(BIN)/python -m pytest -n 2 --slow $(REPLICAS) --whole-matrix tests/training/test_matrix.py \
-	  tests/training/test_bits.py
+	  tests/training/test_bits.py tests/test_unwatched_programs.py
 
 kills: $(READY)
 	$(BIN)/python tests/store/kills.py

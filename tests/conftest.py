@@ -31,7 +31,8 @@ def pytest_addoption(parser):
     parser.addoption(
         "--whole-matrix",
         action="store_true",
-        help="try every strategy, kind of model and mode, and every cell of the bits (hours)",
+        help="try every strategy, kind of model and mode, every cell of the bits, and every "
+        "program with every configuration (hours)",
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import BIN, assert_refused
+from commands import BIN, Ended, assert_refused, start
 
 import distwatch as dw
 from distwatch.testing.fake import fake_run
@@ -19,47 +19,9 @@ from distwatch.training.scripts.bootstrap.sitecustomize import VARIABLE
 from distwatch.training.scripts.watched_fits import WatchedFits
 
 SCRIPTS = Path(__file__).parent / "scripts"
-#: TensorFlow's own, with times, numbers of processes and addresses in them; how often it
-#: has traced is watched by itself.
-_START = re.compile(
-    r"^(WARNING: All log|WARNING:tensorflow:\d+ out of the last|[IWE]\d{4} |\d{4}-\d\d-\d\d )"
-    r".*\n",
-    re.MULTILINE,
-)
 _TIMES = re.compile(r"\d+m?s(?:/step)?")
-# Python 3.12 warns of forks in a process with threads, and names the process.
-_PROCESS = re.compile(r"pid=\d+")
 # What of a line was there before it was drawn over depends on how long a step took.
 _DRAWN = re.compile(r"\n[^\n]*(?:\x1b\[1m|\x08)[^\n]*")
-
-
-class Ended:
-    """How a process ended, and what it said, without times."""
-
-    def __init__(self, process, sent=None):
-        out, err = process.communicate(sent, timeout=200)
-        self.code = process.returncode
-        self.out, self.err = out, _PROCESS.sub("pid=...", _START.sub("", err))
-
-    @property
-    def own_err(self):
-        """Without what distwatch says."""
-        return "".join(
-            line for line in self.err.splitlines(True) if not line.startswith("distwatch: ")
-        )
-
-
-def start(command, folder, **environment):
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [*map(str, command)],
-        cwd=folder,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "100", **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def both(tmp_path, *command, options=(), sent="", **environment):

@@ -128,6 +128,29 @@ def test_by_default_a_layer_is_watched_after_its_activation(tmp_path):
     )
 
 
+def test_frozen_is_said_of_what_somebody_froze(tmp_path):
+    bare = {"scale": False, "center": False}
+    block = [layers.Dense(6, name="inner"), layers.BatchNormalization(name="norm", **bare)]
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.Sequential(block, name="block"),
+            layers.BatchNormalization(name="bare", **bare),
+            layers.BatchNormalization(name="stopped", **bare),
+            layers.Dense(4, name="head"),
+        ]
+    )
+    model.get_layer("block").get_layer("inner").trainable = False
+    model.get_layer("stopped").trainable = False
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    fit(model, *unlike_rows(64), dw.Watch(tmp_path / "run.zarr"), batch=64)
+    assert dw.open_run(tmp_path / "run.zarr").unwatched == {
+        "block": "frozen: name it to watch",
+        "bare": "without trainable weights: name it to watch",
+        "stopped": "frozen: name it to watch",
+    }
+
+
 @pytest.mark.parametrize(
     ("replicas", "reference"), [(1, "previous"), (2, "previous"), (1, "ema(0.9)")]
 )

@@ -50,7 +50,7 @@ def places(model: keras.Model) -> list[Place]:
 
 
 def default_layers(model: keras.Model) -> tuple[set[int], set[int]]:
-    """The layers that are watched by default, and those that would be but are frozen.
+    """The layers that are watched by default, and those that have no trainable weights.
 
     Watched are the outermost layers that own trainable weights directly (one that runs its
     inner layer in a loop stands for it), every Tracker, and the model.
@@ -58,19 +58,29 @@ def default_layers(model: keras.Model) -> tuple[set[int], set[int]]:
     Returns:
         Ids of the ones and of the outermost of the others.
     """
-    watched, frozen = {id(model)}, set()
+    watched, left_out = {id(model)}, set()
 
     def descend(layer: keras.layers.Layer) -> None:
         for inner in layer._layers:
             if hasattr(inner, "watched_reference") or _owns_trainable(inner):
                 watched.add(id(inner))
             elif inner.weights and not inner.trainable_weights and not _has_tracker(inner):
-                frozen.add(id(inner))
+                left_out.add(id(inner))
             else:
                 descend(inner)
 
     descend(model)
-    return watched, frozen
+    return watched, left_out
+
+
+def why_left_out(layer: keras.layers.Layer) -> str:
+    """Why a layer with weights, none of them trainable, is not watched by default.
+
+    Some have none although nobody froze them: a Normalization, or a BatchNormalization
+    without ``scale`` and ``center``.
+    """
+    frozen = any(each.weights and not each.trainable for each in layer._flatten_layers())
+    return f"{'frozen' if frozen else 'without trainable weights'}: name it to watch"
 
 
 def _owns_trainable(layer: keras.layers.Layer) -> bool:

@@ -19,6 +19,7 @@ from distwatch.training.taps.layer_paths import (
     leaves,
     places,
     weight_paths,
+    why_left_out,
 )
 from distwatch.training.taps.step_capture import OPTIMIZER, Applied, Call, StepCapture
 from distwatch.training.taps.subject import Subject
@@ -194,11 +195,11 @@ class LayerTap(Tap):
         return [place for place in layers if place.path in named]
 
     def _usual_layers(self) -> set[int]:
-        """Ids of the layers that are watched by default; frozen ones are listed."""
-        usual, frozen = default_layers(self.watched.model)
+        """Ids of the layers that are watched by default; those left out are listed."""
+        usual, left_out = default_layers(self.watched.model)
         for place in self.watched.places:
-            if id(place.layer) in frozen:
-                self.watched.unwatched[place.path] = "frozen: name it to watch"
+            if id(place.layer) in left_out:
+                self.watched.unwatched[place.path] = why_left_out(place.layer)
         return usual
 
     def calls(self, place: Place, capture: StepCapture) -> list[Call]:
