@@ -310,11 +310,14 @@ def continued(segments: list[Segment], where: str) -> list[Worker]:
 def _one_worker(starts: list[tuple[Segment, int | None]], where: str) -> Worker:
     segments, ends = zip(*starts, strict=True)
     latest = segments[-1]
-    if ends == (None,):
+    begins = [segment.info.origin.step for segment in segments]
+    if ends == (None,) and not begins[0]:
         return Worker(latest.info, dict(latest.tables), latest)
     names = _same_tables([segment.tables for segment in segments], where, "starts")
     tables: dict[str, ReadableTable] = {
-        name: ContinuedTable([segment.tables[name] for segment in segments], ends, where)
+        name: ContinuedTable(
+            [segment.tables[name] for segment in segments], begins, ends, where
+        )
         for name in names
     }
     return Worker(latest.info, tables, latest)

@@ -291,14 +291,15 @@ class Watch(keras.callbacks.Callback):
         self._announced = self._told = False
         if not self._asked:
             return
+        subject = of_model(model)
         self._session = session = Session(
             self.config,
             model.distribute_strategy,
             steps_per_execution=model.steps_per_execution,
             phases=self._asked,
+            iterations=subject.count_iterations,
             refuses=self._refuses,
         )
-        subject = of_model(model)
         # Validation begins when the training is under way, which nothing then may end.
         first = min(self._asked, key=PHASES.index)
         taps = {
@@ -376,9 +377,11 @@ class Watch(keras.callbacks.Callback):
         self._after_batch(TEST, batch)
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Close the run if this is an ``evaluate`` of its own."""
+        """Close the run if this is an ``evaluate`` of its own; else note how far it is."""
         if self._method == "evaluate":
             self._finish()
+        elif TEST in self._asked:
+            self._current.end_round(TEST)
 
     def on_predict_begin(self, logs: Any = None) -> None:
         """Claim the store, so that a path that cannot be written ends ``predict`` here."""
