@@ -93,7 +93,8 @@ class Watch(keras.callbacks.Callback):
             in place of what was recorded from there on. Without a run there, start one.
         strict: let an error in the watching end the training.
         on_full: where the disk is slower than training: "drop" whole blocks, which are
-            counted and leave a gap in ``step``, or "wait", which slows training down.
+            counted and leave a gap in ``step``, or "wait", which slows training down, but for
+            no longer than a minute in which nothing can be written.
         durability: what committed rows must survive: the end of the "process", or a loss of
             "power" (each commit then waits for the disk).
         max_bytes: how large the run may get, such as "2GB"; None for no limit.
