@@ -36,7 +36,7 @@
     ├── DamagedRowsWarning         rows that cannot be read are left out
     ├── UnwatchedWarning           some of what was asked for is not there to be watched
     ├── EventFilesWarning          TensorBoard's files are incomplete, the store is not
-    ├── RoundingWarning            the last digits of this training may differ from unwatched
+    ├── RoundingWarning            last digits of what is watched may differ from unwatched
     └── KnownTrapWarning           a fault of Keras changes this training
 
 Errors of the first group are raised before the first training step, so nothing
@@ -192,7 +192,7 @@ class EventFilesWarning(DistwatchWarning):
 
 
 class RoundingWarning(DistwatchWarning):
-    """The last digits of this training may differ from those of an unwatched one."""
+    """The last digits of a training or evaluation may differ from those without a Watch."""
 
 
 class KnownTrapWarning(DistwatchWarning):

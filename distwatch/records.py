@@ -92,6 +92,8 @@ class Origin:
     step: int = 0
     #: The optimizer's count before that step; -1 without an optimizer.
     iteration: int = -1
+    #: Whether the steps before it were counted, also those that a kill took.
+    counted: bool = False
 
 
 @dataclass(frozen=True)

@@ -293,10 +293,17 @@ NOTHING_LOST = [
         ("training/test_rows_by_time.py",),
     ),
     Fault(
+        "a validation after a kill goes on after the last row that was committed",
+        "store/resuming.py",
+        "if noted is not None and info.phase not in _TRAINING:",
+        "if False:",
+        ("training/test_resume.py::test_after_a_kill_every_step_has_its_number",),
+    ),
+    Fault(
         "what a kill took between two starts is not counted",
         "store/joining.py",
-        "lost=sum(map(_missing_of, parts, self.kept, ends)),",
-        "lost=sum(part.lost for part in parts),",
+        "sum(map(missing_of, parts, self.kept, begins, ends)),",
+        "sum(part.lost for part in parts),",
         ("store/test_joining.py::test_steps_between_two_starts_are_missing",),
     ),
     Fault(

@@ -30,6 +30,7 @@ TRAINING_FLOORS = (
     {"device", "multiworker"},
     {"taps", "traps"},
     {"phase"},
+    {"progress"},
     {"claiming", "estimate"},
     {"session"},
     {"tracker", "watch", "loop"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from distwatch.findings import NOTE, WARNING, Finding
 from distwatch.records import TRAIN, TRAIN_ON_BATCH
 from distwatch.store.reader import StoredRun
@@ -31,11 +33,10 @@ def _uncounted(store: StoredRun) -> list[Finding]:
     """Rows whose number nobody knows: those of a phase that counts its own steps."""
     if store.info.phase in (TRAIN, TRAIN_ON_BATCH):
         return []
-    latest = {worker.latest.name for worker in store.workers}
     killed = any(
-        table.ended is None
-        for segment in store.segments
-        if segment.name not in latest
+        table.ended is None and not later.info.origin.counted
+        for segment, later in itertools.pairwise(store.segments)
+        if segment.info.worker == later.info.worker
         for table in segment.tables.values()
     )
     text = (

@@ -87,13 +87,13 @@ def tidy_rows(stored: StoredRun, wanted: Wanted, progress: Progress) -> Iterator
 
     Statistics that a signal does not have are NaN, and so are unknown ones: where no two
     elements could be compared, or ``spread`` on a replica. Where a worker wrote no row, there
-    is none.
+    is none, nor at steps in damaged chunks, which are warned of.
     """
     names, chosen = statistics_of(stored, wanted), wanted.chosen(stored)
-    for each in stored.tables.values():
+    for table, each in [*stored.tables.items()]:
         signals = [i for i, name in enumerate(each.table.names) if name in chosen]
         thinned = Thinning(wanted.every)
-        for block in recorded_blocks(each) if signals else ():
+        for block in stored.streaming(table, recorded_blocks) if signals else ():
             kept = thinned.kept(block)
             if len(kept):
                 yield _tidy(each, block[kept], signals, names, wanted)

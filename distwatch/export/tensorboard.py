@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from datetime import datetime
 
@@ -29,12 +30,13 @@ def write_events(
     """
     from distwatch.event_files.writer import EventWriter
 
+    read = functools.partial(recorded_blocks, histograms=True)
     created = _seconds(stored.created)
     writer = EventWriter(options, stored.info, clock=lambda: created)
     try:
         with contextlib.closing(writer):
-            for table in stored.tables.values():
-                for block in recorded_blocks(table, histograms=True):
+            for table in [*stored.tables]:
+                for block in stored.streaming(table, read):
                     writer.append(block)
                     progress(len(block))
     except BaseException:

@@ -58,10 +58,15 @@ class Oddity(NamedTuple):
 
 def apart(run: Recorded) -> list[Finding]:
     """How far the replicas' means lie apart, in the signal where they differ most."""
+    if len(run.info.replicas) < 2 or not any(table.steps for table in run.tables):
+        return []
     main = [table for table in run.tables if table.of_changes] or run.tables
     found = [each for each in map(_furthest, main) if each is not None]
     if not found:
-        text = "The replicas cannot be compared: no two of them have rows of the same step."
+        text = (
+            "The replicas cannot be compared: at no step were values of one signal recorded on "
+            "two of them."
+        )
         return [Finding("replicas_apart", NOTE, text)]
     _, name, by, position, std = max(found)
     replica = run.info.replicas[position]

@@ -193,7 +193,9 @@ class TableDigest:
         """Each replica relative to the others: shape (n, replica, signal) each."""
         n, mean, m2 = rows[..., _N], rows[..., _MEAN], rows[..., _M2]
         known = (n > 0) & np.isfinite(mean)
-        apart = spread(np.where(known, mean, np.nan), axis=1)
+        # One replica alone is not apart from any other.
+        several = known.sum(axis=1, keepdims=True) > 1
+        apart = spread(np.where(known & several, mean, np.nan), axis=1)
         self._spreads += [np.nansum(apart, axis=0), (~np.isnan(apart)).sum(axis=0)]
         wide = (n >= _SPREAD_OF) & (m2 > 0) & np.isfinite(m2)
         log = 0.5 * np.log(np.where(wide, m2, 1.0) / np.maximum(n, 1.0))

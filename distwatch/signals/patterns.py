@@ -11,6 +11,7 @@ from pydantic import PlainValidator, WithJsonSchema
 from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError, UnknownSignalError, nearest
+from distwatch.signals.expressions import fullmatch
 from distwatch.text import shortened
 
 #: A pattern: a glob, or a regular expression (compiled, or written ``re:...``).
@@ -73,7 +74,7 @@ def matches(pattern: Pattern, path: str, prefixes: Sequence[str]) -> bool:
     forms = (path, path.rpartition("/")[2], *(f"{prefix}/{path}" for prefix in prefixes))
     if isinstance(pattern, str) and not pattern.startswith("re:"):
         return any(fnmatch.fnmatchcase(form, pattern) for form in forms)
-    return any(re.fullmatch(expression(pattern), form) for form in forms)
+    return any(fullmatch(expression(pattern), form) for form in forms)
 
 
 def names_matching(

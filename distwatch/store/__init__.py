@@ -10,7 +10,8 @@ group, `layout` has the arrays of a table.
 - Reading: `reader` opens what was committed; `tables` reads one table, from `documents` and
   `checked_arrays`, and finds damage; `joining` combines several starts and workers.
 - Before a training: `estimating` the size of a run; `claims` on a path, by `locking`, whose
-  files are in `lock_files`; `resuming` tells what is there, and where a run is resumed.
+  files are in `lock_files`; `resuming` tells what is there, and where a run is resumed, by
+  rows and by the `tallies` that starts leave, which are `appended_files`.
 """
 
 from distwatch.store.background import MAX_WAIT, BackgroundWriter
@@ -27,6 +28,7 @@ from distwatch.store.resuming import (
     steps_of,
     sweep,
 )
+from distwatch.store.tallies import Note, Tally
 from distwatch.store.writer import Budget, StoreWriter
 
 __all__ = [
@@ -34,8 +36,10 @@ __all__ = [
     "BackgroundWriter",
     "Budget",
     "Claim",
+    "Note",
     "StoreWriter",
     "StoredRun",
+    "Tally",
     "claim",
     "claim_again",
     "claim_new",

@@ -57,13 +57,17 @@ class BackgroundWriter:
     """Writes blocks in order while training goes on.
 
     A full queue drops the new block whole, after ``max_wait`` seconds, and counts
-    its steps as lost; or, without a ``max_wait``, blocks the training until there is room.
+    its steps as lost; or, without a ``max_wait``, blocks the training until there is room, as
+    long as anything at all is written within ``patience`` seconds. After that each block waits
+    for `MAX_WAIT` seconds, until something is written again.
     The first error is kept in ``error`` and ends the writing; the caller reports it.
 
     Args:
         make_writer: makes the writer, on the thread.
         max_bytes: bound of the queue.
-        max_wait: seconds for which a full queue may block `submit`; None for no limit.
+        max_wait: seconds for which a full queue may block `submit`; None for no limit while
+            something is written.
+        patience: seconds for which a writer that writes nothing is waited for.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class BackgroundWriter:
         *,
         max_bytes: int = MAX_BYTES,
         max_wait: float | None = MAX_WAIT,
+        patience: float | None = None,
     ) -> None:
         self.error: Exception | None = None
         #: Whether `close` stopped waiting for a disk that does not answer.
@@ -84,6 +89,10 @@ class BackgroundWriter:
         self._waiting: Counter[str] = Counter()
         self._max_bytes = max_bytes
         self._max_wait = max_wait
+        self._patience = patience
+        #: Whether a full queue was waited for in vain; blocks are dropped while nothing is
+        #: written.
+        self.hangs = False
         self._queue: deque[Block | _TailCommit] = deque()
         self._bytes = 0
         self._accepted = 0
@@ -111,15 +120,7 @@ class BackgroundWriter:
     def submit(self, block: Block) -> bool:
         """Put a block into the queue; False if it was dropped, and counted as lost."""
         with self._changed:
-            fits = self._changed.wait_for(
-                lambda: (
-                    self.error
-                    or not self._queue
-                    or self._bytes + block.nbytes <= self._max_bytes
-                ),
-                self._max_wait,
-            )
-            if not fits or self.error:
+            if not self._await_room(block.nbytes) or self.error:
                 self._dropped += len(block)
                 self._uncounted[block.table] += len(block) + block.lost
                 return False
@@ -129,6 +130,24 @@ class BackgroundWriter:
             self._waiting[block.table] += len(block) + block.lost
             self._changed.notify_all()
             return True
+
+    def _await_room(self, nbytes: int) -> bool:
+        """Wait until so many bytes fit into the queue, or an error ends it; False if not."""
+
+        def fits() -> bool:
+            room = self._bytes + nbytes <= self._max_bytes
+            return self.error is not None or not self._queue or room
+
+        if self.hangs or self._max_wait is not None:
+            return self._changed.wait_for(fits, MAX_WAIT if self.hangs else self._max_wait)
+        while not fits() and not self.hangs:
+            before = self._progress
+
+            def goes_on(before: int = before) -> bool:
+                return fits() or self._progress != before
+
+            self.hangs = not self._changed.wait_for(goes_on, self._patience)
+        return fits()
 
     def commit_tail(self, *, at_once: bool = False) -> None:
         """Have the steps committed that fill no chunk yet; unless ``at_once``, if due."""
@@ -206,6 +225,7 @@ class BackgroundWriter:
                 self._bytes -= first.nbytes
                 self._waiting[first.table] -= len(first) + first.lost
             self._progress += 1
+            self.hangs = False
             self._changed.notify_all()
         return True
 

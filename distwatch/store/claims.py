@@ -14,6 +14,7 @@ from distwatch.store.documents import group_document
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.locking import RunLock, holder_of, is_lock_name, lock_name
 from distwatch.store.resuming import is_run, next_start, run_name, sweep
+from distwatch.store.tallies import start_noted_in
 
 #: Seconds for which a worker waits until the first one has put the new run in the place of
 #: the old one, which it does after the first step.
@@ -49,6 +50,8 @@ class Claim:
     ) -> None:
         self.run = run
         self.start = start
+        #: Where the run is.
+        self.address = location.address
         self._location = location
         self._lock = lock
         self._document = document
@@ -56,6 +59,11 @@ class Claim:
         self._made = made
         #: Around everything that is written; raises RunTakenError, see `RunLock.writing`.
         self.writing = lock.writing
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether this is the run at the path."""
+        return self._document is None and not self._is_joined
 
     def settle(self) -> None:
         """Make this the run at the path: an old one is deleted only now, and at once.
@@ -83,8 +91,11 @@ class Claim:
         if undone:
             # What ended the fit matters more than a file that cannot be removed.
             with contextlib.suppress(StoreError, OSError), self._lock.writing():
-                if set(self._location.children()) == {ROOT_DOCUMENT, self._lock.name}:
-                    self._location.delete_file(ROOT_DOCUMENT)
+                names = set(self._location.children())
+                tallies = {name for name in names if start_noted_in(name) is not None}
+                if names - tallies == {ROOT_DOCUMENT, self._lock.name}:
+                    for name in (*tallies, ROOT_DOCUMENT):
+                        self._location.delete_file(name)
         self._lock.release()
         if undone and self._made:
             self._location.unmake()

@@ -16,6 +16,7 @@ from zarr.storage import LocalStore
 
 from distwatch.errors import DamagedStoreError, UnreachableError
 from distwatch.store.addresses import Address
+from distwatch.store.appended_files import AppendedFile, Writing
 from distwatch.store.lock_files import LockFile
 from distwatch.store.locking import is_lock_name
 
@@ -98,6 +99,12 @@ class Folder:
     def lock_file(self, name: str, content: bytes) -> LockFile:
         """Open, or make, a lock file. Raises as `LockFile` does."""
         return LockFile(self._path / name, content)
+
+    def appended_file(self, name: str, writing: Writing) -> AppendedFile:
+        """Make a file in this folder that grows; ``writing`` is around each write elsewhere."""
+        file = AppendedFile(self._path / name, synced=self._synced)
+        self._sync({self._path})
+        return file
 
     def _write_file(self, path: Path, content: bytes) -> set[Path]:
         """Write a file under a temporary name first; returns the folders that changed."""

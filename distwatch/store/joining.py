@@ -138,6 +138,7 @@ class ContinuedTable(ReadableTable):
 
     Args:
         parts: the table of each start, in their order.
+        begins: the step from which on each has rows.
         ends: the step from which on each is replaced; None where it is not.
         where: the run, for messages.
 
@@ -146,7 +147,11 @@ class ContinuedTable(ReadableTable):
     """
 
     def __init__(
-        self, parts: Sequence[ReadableTable], ends: Sequence[int | None], where: str
+        self,
+        parts: Sequence[ReadableTable],
+        begins: Sequence[int],
+        ends: Sequence[int | None],
+        where: str,
     ) -> None:
         watched = {
             (part.table.signals, _lasting_fields(part.table), part.replicas) for part in parts
@@ -157,13 +162,15 @@ class ContinuedTable(ReadableTable):
                 "replicas than the first, which no distwatch does."
             )
         #: How many steps of each part are not replaced.
-        self.kept = [_place_of(part, end) for part, end in zip(parts, ends, strict=True)]
+        self.kept = [place_of(part, end) for part, end in zip(parts, ends, strict=True)]
         fullest = max((part.table.statistic for part in parts), key=lambda row: row.columns)
         super().__init__(
             replace(parts[-1].table, statistic=fullest),
             parts[-1].replicas,
             sum(self.kept),
-            lost=sum(map(_missing_of, parts, self.kept, ends)),
+            # Of starts that were killed before they made a table, no part is there.
+            lost=_due(parts[0], 0, begins[0])
+            + sum(map(missing_of, parts, self.kept, begins, ends)),
             thinned=sum(part.thinned for part in parts),
             has_tensors=any(part.has_tensors for part in parts),
         )
@@ -204,16 +211,31 @@ def _lasting_fields(table: Table) -> tuple[str, ...]:
     return tuple(field for field in table.fields if field not in added)
 
 
-def _missing_of(part: ReadableTable, kept: int, end: int | None) -> int:
+def _due(part: ReadableTable, begin: int, end: int) -> int:
+    """How many steps from ``begin`` on, below ``end``, a regular schedule looks at."""
+    interval = interval_of(part)
+    return max(0, -(-end // interval) + -begin // interval) if interval else 0
+
+
+def interval_of(part: ReadableTable) -> int:
+    """How far apart a regular schedule looks; 0 where that is not known."""
+    regular = re.fullmatch(r"every\(([0-9]{1,16})\)", part.table.schedule)
+    return max(1, int(regular[1])) if regular else 0
+
+
+def missing_of(part: ReadableTable, kept: int, begin: int, end: int | None) -> int:
     """How many steps of a start are missing from what is kept of it.
 
     What was lost and trained once more is not missing; what a kill took between the last
     kept row and the next start is, though nobody counted it.
     """
-    regular = re.fullmatch(r"every\((\d+)\)", part.table.schedule)
-    if end is None or not kept or not regular:
+    interval = interval_of(part)
+    if end is None or not interval:
         return part.lost
-    interval = max(1, int(regular[1]))
+    if part.thinned and kept < 2:
+        return part.lost
+    if not kept:
+        return _due(part, begin, end)
     first, last = (value_at(part, "step", place) for place in (0, kept - 1))
     # Where the schedule was changed, rows are further apart than it says.
     if kept > 1 and last - value_at(part, "step", kept - 2) != interval:
@@ -223,7 +245,7 @@ def _missing_of(part: ReadableTable, kept: int, end: int | None) -> int:
     return max(after_last, min(due - kept - part.thinned, part.lost + after_last))
 
 
-def _place_of(part: ReadableTable, step: int | None) -> int:
+def place_of(part: ReadableTable, step: int | None) -> int:
     """The place of the first step that is not below ``step``; that after the last for None."""
     if step is None:
         return part.steps

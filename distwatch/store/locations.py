@@ -21,6 +21,7 @@ from zarr.storage import MemoryStore
 
 from distwatch.errors import ConfigError, DistwatchError, UnreachableError
 from distwatch.store.addresses import Address, address_of, scheme_of
+from distwatch.store.appended_files import AppendedObject, Writing
 from distwatch.store.folders import Folder
 from distwatch.store.lock_files import LockObject
 from distwatch.store.locking import is_lock_name
@@ -134,6 +135,10 @@ class Bucket:
     def lock_file(self, name: str, content: bytes) -> LockObject:
         """Find, or make, a lock file."""
         return LockObject(self, name, content)
+
+    def appended_file(self, name: str, writing: Writing) -> AppendedObject:
+        """A file that grows; ``writing`` is around each write."""
+        return AppendedObject(self, name, writing)
 
     def renew(self, document: tuple[str, bytes], keep: Iterable[str]) -> None:
         """Put a document in the place of another one, and delete all else but ``keep``."""

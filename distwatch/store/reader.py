@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from distwatch.errors import (
     ConfigError,
     DamagedRowsWarning,
@@ -112,6 +114,33 @@ class StoredRun:
             if not (error.in_chunks and self._leave_out_damage()):
                 raise
             return read()
+
+    def streaming(
+        self, table: str, read: Callable[[ReadableTable], Iterator[Block]]
+    ) -> Iterator[Block]:
+        """What ``read`` gives of a table, block by block; where it meets damage, the rest.
+
+        Args:
+            table: its name.
+            read: gives blocks in order of step, and can be called once more.
+
+        Raises:
+            DamagedStoreError: see `reading`.
+        """
+        last = -1
+        try:
+            for block in read(self.tables[table]):
+                yield block
+                last = int(block.step[-1])
+        except DamagedStoreError as error:
+            if not (error.in_chunks and self._leave_out_damage()):
+                raise
+        else:
+            return
+        for block in read(self.tables[table]):
+            rest = block[np.flatnonzero(block.step > last)]
+            if len(rest):
+                yield rest
 
     def _leave_out_damage(self) -> bool:
         """Put tables in place of the damaged ones that have only what can be read."""
@@ -310,11 +339,14 @@ def continued(segments: list[Segment], where: str) -> list[Worker]:
 def _one_worker(starts: list[tuple[Segment, int | None]], where: str) -> Worker:
     segments, ends = zip(*starts, strict=True)
     latest = segments[-1]
-    if ends == (None,):
+    begins = [segment.info.origin.step for segment in segments]
+    if ends == (None,) and not begins[0]:
         return Worker(latest.info, dict(latest.tables), latest)
     names = _same_tables([segment.tables for segment in segments], where, "starts")
     tables: dict[str, ReadableTable] = {
-        name: ContinuedTable([segment.tables[name] for segment in segments], ends, where)
+        name: ContinuedTable(
+            [segment.tables[name] for segment in segments], begins, ends, where
+        )
         for name in names
     }
     return Worker(latest.info, tables, latest)

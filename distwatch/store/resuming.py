@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import datetime
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from distwatch.errors import ConfigError, StoreError
@@ -14,6 +15,7 @@ from distwatch.store.documents import read_document, read_group
 from distwatch.store.joining import ReadableTable, value_at
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
 from distwatch.store.reader import Segment, continued, groups_of, read_segments
+from distwatch.store.tallies import Note, noted_steps, start_noted_in
 
 #: Phases that move the optimizer's count.
 _TRAINING = (TRAIN, TRAIN_ON_BATCH)
@@ -52,7 +54,8 @@ def next_start(path: str | Path) -> int:
     location = location_of(path)
     read_group(location, "", schema.RootAttributes)
     # Also of a start that was killed before its first commit, and so has no rows to read.
-    starts = [schema.start_of(name) for name in location.children()]
+    names = location.children()
+    starts = [each for name in names for each in (schema.start_of(name), start_noted_in(name))]
     return max((start for start in starts if start is not None), default=-1) + 1
 
 
@@ -73,10 +76,11 @@ def sweep(path: str | Path) -> None:
 def origin_of(path: str | Path, info: RunInfo) -> Origin:
     """Where a start continues the run, by the optimizer's count that it found.
 
-    This is the step after the last one that left the optimizer's count where it is now; what
-    earlier starts wrote from there on is replaced. Where no row has this count (it was lost
-    in the crash, or its step was not recorded), steps are counted on from the nearest row
-    before it.
+    Of a training this is the step after the last one that left the optimizer's count where it
+    is now; what earlier starts wrote from there on is replaced. Where no row has this count (it
+    was lost in the crash, or its step was not recorded), steps are counted on from the nearest
+    row, or note of a start, before it. Other phases are told by those notes alone, see
+    `tallies`; where a start has none, by rows, too.
 
     Args:
         path: the run's.
@@ -87,8 +91,10 @@ def origin_of(path: str | Path, info: RunInfo) -> Origin:
             optimizer's count lies before the run's first step.
     """
     found = _segments(path, info)
+    starts = {segment.info.origin.start for segment in found}
+    noted = noted_steps(location_of(path), info, starts)
     if not found:
-        return info.origin
+        return _origin_noted(info, noted)
     (worker,) = continued(found, str(path))
     _check_same(path, worker.info, list(worker.tables.values()), info)
     first, now = found[0].info.origin, info.origin
@@ -97,8 +103,17 @@ def origin_of(path: str | Path, info: RunInfo) -> Origin:
             f"{path} started when the optimizer's count was {first.iteration}, and now it is "
             f"{now.iteration}: restore the model before fit, or choose another path."
         )
+    if noted is not None and info.phase not in _TRAINING:
+        return _origin_noted(info, noted)
     fullest = max(worker.tables.values(), key=lambda table: table.steps)
     return Origin(now.start, _step_after(fullest, first, now.iteration, info), now.iteration)
+
+
+def _origin_noted(info: RunInfo, noted: Note | None) -> Origin:
+    if noted is None or noted.steps is None:
+        return info.origin
+    unseen = info.origin.iteration - noted.iteration if info.phase in _TRAINING else 0
+    return replace(info.origin, step=noted.steps + unseen, counted=True)
 
 
 def steps_of(path: str | Path, info: RunInfo) -> int:

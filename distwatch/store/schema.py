@@ -132,6 +132,8 @@ class SegmentAttributes(_Model):
     start: Count
     first_step: Count
     first_iteration: Annotated[int, Field(ge=-1, le=MOST)]
+    # Runs from before steps were noted do not have this.
+    counted: bool = False
     replicas: Annotated[list[Replica], _FIRST]
     strategy: Text
     versions: Texts
@@ -172,7 +174,7 @@ class SegmentAttributes(_Model):
             phase=self.phase,
             worker=self.worker,
             workers=self.workers,
-            origin=Origin(self.start, self.first_step, self.first_iteration),
+            origin=Origin(self.start, self.first_step, self.first_iteration, self.counted),
         )
 
 
@@ -285,6 +287,7 @@ def segment_attributes(info: RunInfo, groups: dict[str, str]) -> dict[str, Any]:
             "start": info.origin.start,
             "first_step": info.origin.step,
             "first_iteration": info.origin.iteration,
+            "counted": info.origin.counted,
             "replicas": list(info.replicas),
             "strategy": info.strategy,
             "versions": info.versions,

@@ -26,6 +26,9 @@ from distwatch.store.table_writer import TableWriter
 #: Windows that are copied for each block that comes.
 PACE = 16
 
+#: No run has so many steps.
+_MOST_STRIDE = 2**53
+
 
 @dataclass(frozen=True)
 class Distances:
@@ -36,18 +39,35 @@ class Distances:
     kept: int = 0
     were: int = 0
 
-    def thinned(self, steps: int) -> Distances:
-        """The distances after the first part has grown to ``steps``, of which half are kept."""
-        were = self.were + steps - self.kept
-        stride = max(2, self.stride)
-        while -(-were // stride) > steps // 2:
-            stride *= 2
+    def thinned(self, steps: int, stride: int) -> Distances:
+        """The distances after the first part has grown to ``steps``, thinned to ``stride``."""
+        were, stride = self.were + steps - self.kept, max(stride, self.stride)
         return Distances(stride, -(-were // stride), were)
 
     def numbers(self, steps: slice) -> npt.NDArray[np.int64]:
         """The number that each step had before any was taken out: shape (n,)."""
         place = np.arange(steps.start, steps.stop)
         return np.where(place < self.kept, place * self.stride, place - self.kept + self.were)
+
+
+def halving(steps: int, kept: Callable[[int], int]) -> int:
+    """The least stride, a power of two, with which at most half of the steps stay.
+
+    Args:
+        steps: how many there are.
+        kept: how many stay with a stride.
+    """
+    stride = 2
+    # Of a few short starts, each keeps its first step.
+    while kept(stride) > steps // 2 and stride < _MOST_STRIDE:
+        stride *= 2
+    return stride
+
+
+def copy_of(group: str) -> str:
+    """The name of the group that a table's next copy gets."""
+    name, _, generation = group.partition(".")
+    return f"{name}.{int(generation or 0) + 1}"
 
 
 class TableCopy:
@@ -58,6 +78,7 @@ class TableCopy:
         target: what writes the copy.
         reread: opens the table as it is committed now.
         distances: how far apart its steps are.
+        stride: how far apart those of the copy's first part will be, at least.
     """
 
     def __init__(
@@ -66,10 +87,11 @@ class TableCopy:
         target: TableWriter,
         reread: Callable[[], ReadableTable],
         distances: Distances,
+        stride: int,
     ) -> None:
         self.target = target
         #: How far apart the copy's steps will be.
-        self.distances = distances.thinned(source.whole)
+        self.distances = distances.thinned(source.whole, stride)
         self._before = distances
         self._source = source
         self._reread = reread

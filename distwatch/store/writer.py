@@ -16,10 +16,11 @@ from distwatch.records import Block, RunInfo, Table
 from distwatch.store import schema
 from distwatch.store.claims import Claim
 from distwatch.store.documents import group_document
-from distwatch.store.locations import ROOT_DOCUMENT, location_of
+from distwatch.store.earlier_starts import EarlierStarts
+from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.table_writer import TableWriter
 from distwatch.store.tables import StoredTable
-from distwatch.store.thinning import Distances, TableCopy
+from distwatch.store.thinning import Distances, TableCopy, copy_of, halving
 from distwatch.text import format_bytes
 
 #: Seconds for which a replaced table stays, for those who are reading it.
@@ -58,11 +59,21 @@ class Budget:
             self.used += nbytes - self._sizes.get(key, 0)
             self._sizes[key] = nbytes
 
-    def forget(self, path: str) -> None:
-        """Count the files below a path as removed."""
+    def adopt(self, key: str, nbytes: int) -> None:
+        """Know of a file of an earlier start, which counts already, before it is replaced."""
+        with self._lock:
+            self._sizes.setdefault(key, nbytes)
+
+    def forget(self, path: str, location: Location) -> None:
+        """Count the files below a path, which will be removed, as removed."""
+        if self.most == math.inf:
+            return
+        # Those of earlier starts were never counted one by one.
+        nbytes = location.size_below(f"{path}/")
         with self._lock:
             for key in [key for key in self._sizes if key.startswith(f"{path}/")]:
-                self.used -= self._sizes.pop(key)
+                del self._sizes[key]
+            self.used -= nbytes
 
     def has_room(self, nbytes: int) -> bool:
         """Whether so many more bytes would fit."""
@@ -75,9 +86,11 @@ class Budget:
             ConfigError: there is no room for a few windows of rows.
         """
         least = _WINDOWS * sum(_window_bytes(info, table) for table in info.tables)
-        if not self.has_room(least):
+        # What earlier starts left is thinned out, too.
+        left = self.most - (THIN_FROM * self.used if self.thins else self.used)
+        if least > left:
             raise ConfigError(
-                f"max_bytes leaves {format_bytes(max(0, self.most - self.used))}, and "
+                f"max_bytes leaves {format_bytes(int(max(0, left)))}, and "
                 f"{_WINDOWS} windows of what is watched take up to {format_bytes(least)}; "
                 "give it more, watch fewer signals, or lower window."
             )
@@ -128,6 +141,7 @@ class StoreWriter:
         self._write_groups()
         self._tables = {table.name: self._writer_of(table) for table in info.tables}
         self._copies: dict[str, TableCopy] = {}
+        self._earlier = EarlierStarts(self._location, info, self._write, self._budget.adopt)
         self._distances = {table.name: Distances() for table in info.tables}
         #: Groups of tables that copies replaced, and the time from which on nobody should
         #: be reading them.
@@ -136,12 +150,12 @@ class StoreWriter:
     @property
     def committed(self) -> int:
         """Steps that a reader sees or saw, and will see after a crash, summed over tables."""
-        return self.thinned + sum(table.committed for table in self._tables.values())
+        return sum(table.thinned + table.committed for table in self._tables.values())
 
     @property
     def thinned(self) -> int:
-        """Steps that were taken out of the old part, summed over tables."""
-        return sum(table.thinned for table in self._tables.values())
+        """Steps that were taken out of the old part, of earlier starts, too: of all tables."""
+        return self._earlier.thinned + sum(table.thinned for table in self._tables.values())
 
     def append(self, block: Block) -> None:
         """Take a block, and commit every whole chunk that it completes.
@@ -176,8 +190,10 @@ class StoreWriter:
 
     def close(self, ended: str = schema.CLOSED) -> None:
         """Commit everything, and the reason why it ends here if there is one."""
+        for path in self._earlier.drop_copies():
+            self._replaced[path] = 0.0
         for name in self._copies:
-            self._replaced[self._path(_copy_of(self._groups[name]))] = 0.0
+            self._replaced[self._path(copy_of(self._groups[name]))] = 0.0
         self._copies.clear()
         for table in self._tables.values():
             table.close(ended)
@@ -205,19 +221,19 @@ class StoreWriter:
         """Remove replaced tables that have waited long enough."""
         now = time.monotonic()
         for group in [each for each, due in self._replaced.items() if at_once or due <= now]:
+            self._budget.forget(group, self._location)
             with self._writing():
                 self._location.delete(group)
-            self._budget.forget(group)
             del self._replaced[group]
 
     # Within the budget
 
     def _make_room(self, block: Block, budget: Budget) -> None:
         self._remove_replaced()
-        if budget.wants_thinning or self._copies:
+        if budget.wants_thinning or self._is_copying:
             self._thin_on()
         if not budget.has_room(block.nbytes):
-            while self._copies:
+            while self._is_copying:
                 self._thin_on()
             self._remove_replaced(at_once=True)
         if not budget.has_room(block.nbytes):
@@ -230,33 +246,52 @@ class StoreWriter:
     def _thin_on(self) -> None:
         """Copy a little more, and put complete copies in the tables' place."""
         # Tables that were just replaced still count, and may be all that exceeds the budget.
-        if not self._copies and not self._replaced:
-            self._start_copies()
-        behind = [copy.advance() for copy in self._copies.values()]
-        if self._copies and not any(behind):
+        if not self._is_copying and not self._replaced:
+            for table in self._info.tables:
+                self._start_copies(table)
+        behind = [self._earlier.advance(), *(each.advance() for each in self._copies.values())]
+        if self._is_copying and not any(behind):
             self._put_in_place()
 
-    def _start_copies(self) -> None:
-        for table in self._info.tables:
-            name, source = table.name, self._tables[table.name]
-            if source.whole < 2 * table.window:
-                continue
+    @property
+    def _is_copying(self) -> bool:
+        return bool(self._copies) or self._earlier.are_copied
+
+    def _stride(self, table: Table, steps: int) -> int:
+        """How far apart the steps of all starts will be, so that half of them stay."""
+        earlier, distances = self._earlier.of(table.name), self._distances[table.name]
+
+        def kept(stride: int) -> int:
+            own = distances.thinned(steps, stride).kept
+            return own + sum(each.kept(stride) for each in earlier)
+
+        return halving(steps + sum(each.steps for each in earlier), kept)
+
+    def _start_copies(self, table: Table) -> None:
+        name, source = table.name, self._tables[table.name]
+        stride = self._stride(table, source.whole)
+        self._earlier.start_copies(name, stride)
+        if source.whole >= 2 * table.window:
             reread = functools.partial(
                 StoredTable, self._location, self._segment, name, self._info, self._groups[name]
             )
-            target = self._writer_of(table, _copy_of(self._groups[name]))
-            self._copies[name] = TableCopy(source, target, reread, self._distances[name])
+            target = self._writer_of(table, copy_of(self._groups[name]))
+            distances = self._distances[name]
+            self._copies[name] = TableCopy(source, target, reread, distances, stride)
 
     def _put_in_place(self) -> None:
         before = dict(self._groups)
         for name, copy in self._copies.items():
             copy.finish()
-            self._groups[name] = _copy_of(before[name])
-        self._write_groups()
+            self._groups[name] = copy_of(before[name])
+        if self._copies:
+            self._write_groups()
         for name, copy in self._copies.items():
             self._tables[name], self._distances[name] = copy.target, copy.distances
             self._replaced[self._path(before[name])] = time.monotonic() + GRACE
         self._copies.clear()
+        for path in self._earlier.put_in_place():
+            self._replaced[path] = time.monotonic() + GRACE
 
     def _write_groups(self) -> None:
         """Write the segment's document, which names the group of each table."""
@@ -268,9 +303,3 @@ def _window_bytes(info: RunInfo, table: Table) -> int:
     """Bytes of a window of rows, on each replica and merged, before they are compressed."""
     columns = len(table.signals) * len(table.statistic.fields)
     return table.window * 8 * (3 + (len(info.replicas) + 1) * columns)
-
-
-def _copy_of(group: str) -> str:
-    """The name of the group that a table's next copy gets."""
-    name, _, generation = group.partition(".")
-    return f"{name}.{int(generation or 0) + 1}"

@@ -99,7 +99,12 @@ class Watching:
     def __init__(
         self, subject: Subject, config: WatchConfig, strategy: Any, *, steps_per_execution: int
     ) -> None:
-        self._session = Session(config, strategy, steps_per_execution=steps_per_execution)
+        self._session = Session(
+            config,
+            strategy,
+            steps_per_execution=steps_per_execution,
+            iterations=subject.count_iterations,
+        )
         self._steps = Steps(
             Taps(subject, config),
             self._session.make_recorder,

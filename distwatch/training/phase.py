@@ -108,13 +108,24 @@ class Phase:
                 stacklevel=2,
             )
 
+    @property
+    def info(self) -> RunInfo:
+        """What is known of the phase: with its tables and origin once a step was traced."""
+        return self._info
+
+    @property
+    def steps_done(self) -> int:
+        """How many steps it has had, those of earlier starts among them."""
+        return self._recorder.steps if self._recorder else self._info.origin.step
+
     def pass_over(self) -> None:
         """Let the phase go on unwatched: in it there is nothing of what was asked for."""
         self._passed_over = True
 
     def _warn_of_replaced(self, origin: Origin) -> None:
         steps = steps_of(self._config.store, self._info)
-        if origin.step == 0 and steps:
+        # A validation may well be the first one that ends.
+        if origin.step == 0 and steps and self._info.phase in (TRAIN, TRAIN_ON_BATCH):
             warnings.warn(
                 f"the training starts anew (the optimizer's count is {origin.iteration}), so "
                 f"all {steps} steps of {self._config.store} are replaced; was the model meant "

@@ -30,6 +30,7 @@ from distwatch.training import shutdown, sinks, strategies
 from distwatch.training.claiming import Claiming
 from distwatch.training.device.ring import Recorder
 from distwatch.training.phase import Phase, run_info, versions
+from distwatch.training.progress import Progress
 from distwatch.training.shutdown import termination_deferred
 from distwatch.training.sinks import Counts
 from distwatch.training.taps import TracedPlan
@@ -71,6 +72,7 @@ class Session:
         strategy: the strategy that trains.
         steps_per_execution: how many steps pass between two looks at the rings.
         phases: what is recorded, each separately.
+        iterations: the optimizer's count as it stands.
         refuses: whether an error before the first step is raised; if not, it disables the
             watching as later ones do, without a warning.
     """
@@ -82,11 +84,14 @@ class Session:
         *,
         steps_per_execution: int,
         phases: tuple[str, ...] = (TRAIN,),
+        iterations: Callable[[], int],
         refuses: bool = True,
     ) -> None:
         self.error: Exception | None = None
         self._refuses = refuses
         self._claim: Claim | None = None
+        self._iterations = iterations
+        self._progress: Progress | None = None
         self._finished = False
         self._config = config
         self._strategy = strategy
@@ -118,6 +123,12 @@ class Session:
         """
         self._claim = self._claiming.claim()
         self._budget = self._claiming.budget(self._claim)
+        self._progress = Progress(
+            self._claim,
+            self._facts.worker,
+            self._iterations,
+            synced=self._config.durability == "power",
+        )
         shutdown.register(self.abandon)
 
     def make_recorder(self, plan: TracedPlan, phase: str = TRAIN) -> Recorder:
@@ -142,7 +153,15 @@ class Session:
             self._claim.settle()
         self._done += steps
         self._phases[phase].after_steps(steps)
+        if self._progress is not None:
+            self._progress.begin(self._phases[phase])
         self._drain_if_due()
+
+    @_disables_on_error
+    def end_round(self, phase: str) -> None:
+        """Note how far a phase is, when a round of it (one validation) ends."""
+        if self._progress is not None:
+            self._progress.note(self._phases[phase])
 
     @_disables_on_error
     def end_epoch(self) -> None:
@@ -261,6 +280,8 @@ class Session:
                     phase.salvage()
             for phase in self._phases.values():
                 phase.close(None if self.error is None else self._ended)
+            if self._progress is not None:
+                self._progress.close([*self._phases.values()], counted=self.error is None)
             self._closed = True
             try:
                 self._release(undo=undo)

@@ -16,6 +16,7 @@ from distwatch.config import WatchConfig
 from distwatch.errors import (
     DistwatchError,
     EventFilesWarning,
+    RowsLostWarning,
     RowsThinnedWarning,
     WriteFailedError,
 )
@@ -27,7 +28,7 @@ from distwatch.signals import names_matching, written
 from distwatch.store import MAX_WAIT, BackgroundWriter, Budget, Claim, StoreWriter
 from distwatch.training.epoch_logs import EpochLogs
 
-#: Seconds for which closing a run waits while nothing at all is written.
+#: Seconds for which the training, or closing a run, waits while nothing at all is written.
 PATIENCE = 60.0
 
 
@@ -161,7 +162,7 @@ class _BackgroundSink(Sink, ABC):
     def __init__(self, context: SinkContext) -> None:
         self._context = context
         self._writer: BackgroundWriter | None = None
-        self._warned = False
+        self._warned: set[type[Warning]] = set()
 
     @abstractmethod
     def _start(self) -> BackgroundWriter:
@@ -177,8 +178,8 @@ class _BackgroundSink(Sink, ABC):
         return self._writer
 
     def _warn_once(self, message: str, category: type[Warning]) -> None:
-        if not self._warned:
-            self._warned = True
+        if category not in self._warned:
+            self._warned.add(category)
             warnings.warn(message, category, stacklevel=3)
 
     def close(self, ended: str | None = None) -> None:
@@ -205,7 +206,8 @@ class StoreSink(_BackgroundSink):
             budget=self._context.budget,
             claim=self._context.claim,
         )
-        return BackgroundWriter(make, max_wait=None if config.on_full == "wait" else MAX_WAIT)
+        max_wait = None if config.on_full == "wait" else MAX_WAIT
+        return BackgroundWriter(make, max_wait=max_wait, patience=PATIENCE)
 
     def count_lost(self, table: str, steps: int) -> None:
         """Have the store say how many are missing."""
@@ -237,6 +239,14 @@ class StoreSink(_BackgroundSink):
                 f"({type(error).__name__}: {error}); {self.counts.committed} steps are "
                 "committed and stay readable."
             ) from error
+        if self._writer is not None and self._writer.hangs:
+            self._warn_once(
+                f"{self._context.config.store}: nothing could be written for {PATIENCE:g} "
+                f"seconds, so the training goes on: {self.counts.lost} steps are lost by now. "
+                "As long as nothing can be written, further ones will be; watch.status.lost "
+                "and the run count them.",
+                RowsLostWarning,
+            )
         if self.counts.thinned:
             self._warn_once(
                 f"{self._context.config.store} comes near its max_bytes: from now on only "

@@ -93,7 +93,8 @@ class Watch(keras.callbacks.Callback):
             in place of what was recorded from there on. Without a run there, start one.
         strict: let an error in the watching end the training.
         on_full: where the disk is slower than training: "drop" whole blocks, which are
-            counted and leave a gap in ``step``, or "wait", which slows training down.
+            counted and leave a gap in ``step``, or "wait", which slows training down, but for
+            no longer than a minute in which nothing can be written.
         durability: what committed rows must survive: the end of the "process", or a loss of
             "power" (each commit then waits for the disk).
         max_bytes: how large the run may get, such as "2GB"; None for no limit.
@@ -291,14 +292,15 @@ class Watch(keras.callbacks.Callback):
         self._announced = self._told = False
         if not self._asked:
             return
+        subject = of_model(model)
         self._session = session = Session(
             self.config,
             model.distribute_strategy,
             steps_per_execution=model.steps_per_execution,
             phases=self._asked,
+            iterations=subject.count_iterations,
             refuses=self._refuses,
         )
-        subject = of_model(model)
         # Validation begins when the training is under way, which nothing then may end.
         first = min(self._asked, key=PHASES.index)
         taps = {
@@ -376,9 +378,11 @@ class Watch(keras.callbacks.Callback):
         self._after_batch(TEST, batch)
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Close the run if this is an ``evaluate`` of its own."""
+        """Close the run if this is an ``evaluate`` of its own; else note how far it is."""
         if self._method == "evaluate":
             self._finish()
+        elif TEST in self._asked:
+            self._current.end_round(TEST)
 
     def on_predict_begin(self, logs: Any = None) -> None:
         """Claim the store, so that a path that cannot be written ends ``predict`` here."""

@@ -9,6 +9,7 @@ from commands import BIN, HOSTILE, assert_refused, command
 from made_up import made_up, scalars, store
 from pyarrow import parquet
 
+from distwatch.errors import DamagedRowsWarning
 from distwatch.testing.fake import fake_run
 
 
@@ -44,6 +45,34 @@ def test_all_three_at_once(call, run, tmp_path):
         "run.parquet",
         "run.csv",
     }
+
+
+@pytest.mark.parametrize("array", ["rows", "merged", "step"])
+def test_what_is_damaged_is_a_gap(call, run, tmp_path, array):
+    """Found under way, when rows before it have been written already."""
+    with_all = tmp_path / "all.csv"
+    call("export", run, "--csv", with_all, "--tensorboard", tmp_path / "whole")
+    chunks = sorted((run / "worker-0000-start-0000" / "table-00" / array).glob("c*"))
+    chunks[-1].unlink()
+    file, rows, logs = tmp_path / "run.parquet", tmp_path / "run.csv", tmp_path / "logs"
+    with pytest.warns(DamagedRowsWarning, match=f"{chunks[-1]} is damaged"):
+        code, _, _ = call(
+            "export", run, "--parquet", file, "--csv", rows, "--tensorboard", logs
+        )
+    assert code == 0
+    whole = list(csv.DictReader(io.StringIO(with_all.read_text())))
+    left = list(csv.DictReader(io.StringIO(rows.read_text())))
+    gone = {row["step"] for row in whole if row not in left}
+    assert gone
+    lost_signals = {row["signal"] for row in whole if row not in left}
+    assert left == [
+        row for row in whole if row["signal"] not in lost_signals or row["step"] not in gone
+    ]
+    assert parquet.read_table(file).num_rows == len(left)
+    before, after = scalars(tmp_path / "whole" / "merged"), scalars(logs / "merged")
+    for name, values in after.items():
+        steps = [value[0] for value in before[name]]
+        assert {value[0] for value in values} <= set(steps)
 
 
 def test_what_is_asked_for(call, run, tmp_path):

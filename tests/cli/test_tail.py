@@ -17,7 +17,7 @@ from distwatch.cli.following import Follower, Wanted, following
 from distwatch.cli.following.pace import Pace, SizeGauge
 from distwatch.cli.following.picture import Picture
 from distwatch.cli.following.sparkline import ASCII, UNICODE, sparkline
-from distwatch.errors import NotARunError
+from distwatch.errors import DamagedRowsWarning, NotARunError
 from distwatch.records import Origin
 from distwatch.store import StoreWriter, claim
 from distwatch.store.schema import root_attributes
@@ -149,8 +149,9 @@ def test_only_the_last_steps_are_read(tmp_path):
             if int(chunk.name.split(".")[1]) < 7:
                 chunk.unlink()
     assert len(look(path, last=24).signals[0].values) == 24
-    with pytest.raises(dw.errors.DamagedStoreError, match="a chunk is missing"):
-        look(path, last=25)
+    # One step more meets the chunk before, and then all of the run is looked at.
+    with pytest.warns(DamagedRowsWarning, match="56 steps of .* are left out"):
+        assert len(look(path, last=25).signals[0].values) == 24
 
 
 def test_what_is_not_new_is_not_read_again(tmp_path):
@@ -420,3 +421,35 @@ def test_a_run_and_a_phase_are_waited_for(tmp_path):
     write(StoreWriter(path, info), info, range(3))
     assert follower.is_there()
     assert Follower(str(path), Wanted()).is_there()
+
+
+# Damage.
+
+
+@pytest.mark.parametrize("again", [(), (0.0, 0.0)])
+def test_a_run_with_damage_is_followed_without_it(tmp_path, monkeypatch, again):
+    monkeypatch.setattr(following, "_AGAIN", again)
+    path, info = tmp_path / "run.zarr", info_of()
+    writer = begin(path, info)
+    write(writer, info, range(24))
+    table = path / "worker-0000-start-0000" / "table-00"
+    (table / "rows" / "c.1.0.0.0").write_bytes(b"x" * 100)
+    follower = Follower(str(path), Wanted())
+    with pytest.warns(DamagedRowsWarning, match="8 steps of .* are left out"):
+        seen = follower.look()
+    whole = look(fake_run_of(tmp_path, [*range(8), *range(16, 24)]))
+    assert seen.last_step == 23
+    assert len(seen.signals) == len(whole.signals) == len(NAMES)
+    for one, other in zip(seen.signals, whole.signals, strict=True):
+        np.testing.assert_array_equal(one.values, other.values)
+    # What comes later is shown, too.
+    write(writer, info, range(24, 32))
+    with pytest.warns(DamagedRowsWarning, match="8 steps of"):
+        assert follower.look().last_step == 31
+
+
+def fake_run_of(tmp_path, steps):
+    """The same rows, of these steps only."""
+    info = info_of()
+    write(begin(tmp_path / "other.zarr", info), info, steps)
+    return tmp_path / "other.zarr"

@@ -22,6 +22,7 @@ from rich.cells import cell_len
 import distwatch as dw
 from distwatch.cli.conventions import INTERRUPTED
 from distwatch.cli.following.picture import Picture, conclusion
+from distwatch.errors import DamagedRowsWarning
 from distwatch.store import StoreWriter, claim
 from distwatch.store.schema import root_attributes
 from distwatch.testing.fake import fake_run
@@ -168,13 +169,14 @@ def test_refusals(call, tmp_path):
         assert call(*arguments)[0] == 2
 
 
-def test_a_damaged_run_is_refused_with_the_file(call, tmp_path):
+def test_of_a_damaged_run_the_rest_is_shown_and_the_file_named(call, tmp_path):
     path = fake_run(tmp_path / "run.zarr").path
     (chunk,) = path.glob("*/*/merged/c.2.*")
     chunk.write_bytes(chunk.read_bytes()[:-3])
-    code, out, err = call(path)
-    assert (code, out) == (1, "")
-    assert f"{chunk} is damaged" in err
+    with pytest.warns(DamagedRowsWarning, match=f"4 steps of .*{chunk} is damaged"):
+        code, out, _ = call(path, "--json", "--once")
+    assert code == 0
+    assert json.loads(out)["last_step"] == 15
 
 
 def test_help_has_examples(call):

@@ -43,6 +43,25 @@ def test_the_extent_and_what_is_sound():
     assert last == "No NaN and no Inf. No row was lost."
 
 
+def test_of_one_replica_nothing_is_said_of_comparing():
+    findings = digest_of(*healthy(steps=30, replicas=1)).findings()
+    assert [finding.kind for finding in findings] == [
+        kind for kind in SOUND if kind != "replicas_apart"
+    ]
+    assert "replica" not in " ".join(each.text for each in findings[1:])
+
+
+def test_two_that_have_nothing_in_common_cannot_be_compared():
+    """Rows of one step are there, but only one replica's batch had anything in it."""
+    values = np.full((6, 2, 8), np.nan)
+    values[:, 0] = np.random.default_rng(0).normal(3.0, size=(6, 8))
+    table = table_of(0, values[..., None], {"activation/a": "previous"})
+    (finding,) = [
+        each for each in digest_of(*run_of(table)).findings() if each.kind == "replicas_apart"
+    ]
+    assert finding.text.endswith("values of one signal recorded on two of them.")
+
+
 @pytest.mark.parametrize("replicas", [3, 4, 8])
 @pytest.mark.parametrize("odd", [0, 2])
 @pytest.mark.parametrize("seed", range(5))

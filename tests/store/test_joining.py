@@ -174,19 +174,39 @@ def test_steps_between_two_starts_are_missing(tmp_path, schedule, kept, next_sta
     assert dw.open_run(tmp_path / "run.zarr").lost == missing
 
 
-@pytest.mark.parametrize("killed", [True, False])
-def test_of_what_a_kill_took_of_a_validation_the_number_is_unknown(tmp_path, killed):
+@pytest.mark.parametrize("killed, counted", [(True, False), (True, True), (False, False)])
+def test_of_what_a_kill_took_of_a_validation_the_number_is_unknown(tmp_path, killed, counted):
+    """Unless the killed start had noted it."""
     info = replace(ALL, tables=(TABLE,), workers=1, phase="test")
     claim(tmp_path / "run.zarr", root_attributes(info, "2026-01-01T00:00:00+00:00"))
     for start, steps in enumerate([range(6), range(6, 9)]):
-        origin = Origin(start, 6 * start, 1 + 6 * start)
+        origin = Origin(start, 6 * start, 1 + 6 * start, counted=bool(start) and counted)
         writer = StoreWriter(tmp_path / "run.zarr", replace(info, origin=origin))
         writer.append(block(TABLE, info.replicas, steps))
         if start or not killed:
             writer.close()
     run = dw.open_run(tmp_path / "run.zarr", phase="test")
-    assert ("are not counted" in run.summary()) is killed
+    unknown = killed and not counted
+    assert ("are not counted" in run.summary()) is unknown
     assert ("No row was lost" in run.summary()) is not killed
+    assert run.lost == (2 if killed else 0)  # two of six fill no chunk
+
+
+@pytest.mark.parametrize(
+    "schedule, begin, end, lost", [("every(1)", 2, 7, 7), ("every(3)", 4, 10, 4)]
+)
+def test_steps_of_starts_that_committed_none_are_missing(tmp_path, schedule, begin, end, lost):
+    """The first start made no table, the second no row."""
+    table = replace(TABLE, schedule=schedule)
+    info = replace(ALL, tables=(table,), workers=1)
+    claim(tmp_path / "run.zarr", root_attributes(info, "2026-01-01T00:00:00+00:00"))
+    for start, first in enumerate([begin, end], start=1):
+        origin = Origin(start, first, first)
+        writer = StoreWriter(tmp_path / "run.zarr", replace(info, origin=origin))
+        if first == end:
+            writer.append(block(table, info.replicas, [12]))
+            writer.close()
+    assert dw.open_run(tmp_path / "run.zarr").lost == lost
 
 
 def test_a_start_continues_what_an_older_distwatch_wrote(tmp_path):

@@ -1,6 +1,7 @@
 """A run keeps within its bytes by thinning its old part out, or stops; never silently."""
 
 import shutil
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -9,7 +10,7 @@ from test_writing import NAME, TABLE, block_of, info_of
 
 import distwatch as dw
 from distwatch.errors import BudgetReachedError, RunChangedError
-from distwatch.records import Block, RunInfo, Table, TensorLayout, Tensors
+from distwatch.records import Block, Origin, RunInfo, Table, TensorLayout, Tensors
 from distwatch.signals import Signal
 from distwatch.statistics import LogHistogram, with_row
 from distwatch.store import Budget, StoreWriter, claim, sweep, thinning
@@ -90,6 +91,69 @@ def test_the_bound_is_kept_at_every_moment(path, thins):
     except BudgetReachedError:
         assert not thins
     assert 50_000 < most <= 100_000
+
+
+def resumed(path, most, start, first):
+    """A writer of a further start; what is there is counted, as a resumed training does."""
+    sweep(path)
+    info = replace(INFO, origin=Origin(start, first, first, counted=True))
+    budget = Budget(most, thins=True, used=location_of(path).size_below())
+    budget.check_suffices(info)
+    return StoreWriter(path, info, budget=budget), budget
+
+
+@pytest.mark.fast_cases("memory-True")
+@pytest.mark.parametrize("killed", [True, False])
+def test_every_start_has_its_part_of_the_bytes(path, killed):
+    """Each goes back a little, to a checkpoint."""
+    most, each, back = 150_000, 304, 21
+    writer, _ = written(path, most, each)
+    for start in range(1, 4):
+        if not killed:
+            writer.close()
+        first = start * (each - back)
+        writer, budget = resumed(path, most, start, first)
+        for step in range(first, first + each, 8):
+            writer.append(block_of(INFO, step, 8))
+            assert budget.used == location_of(path).size_below() <= most
+    writer.close()
+    run = dw.open_run(path)
+    kept = assert_rows_are_right(run, first + each)
+    parts = [((kept >= s * 283) & (kept < (s + 1) * 283)).sum() for s in range(4)]
+    # Where one stride is twice another, the next thinning makes them equal.
+    assert max(parts[:-1]) <= 2 * min(parts[:-1]) + 1
+    assert parts[-1] == max(parts)
+    assert kept[-1] == first + each - 1
+    assert writer.thinned > 0
+    assert writer.committed == each
+    missing = first + each - len(run)
+    assert run.thinned + run.lost == missing
+    # What a kill took of a chunk that was not full.
+    assert run.lost == 0
+    assert run.verify() == []
+
+
+@pytest.mark.fast_cases("first*")
+@pytest.mark.parametrize("schedule", ["first(5000)", "every(3)"])
+def test_starts_with_any_schedule_are_thinned(tmp_path, schedule):
+    path, factor = tmp_path / "run.zarr", 3 if schedule == "every(3)" else 1
+    info = replace(INFO, tables=(replace(INFO.tables[0], schedule=schedule),))
+    claim(path, root_attributes(info, "2026-01-01T00:00:00+00:00"))
+    for start in range(3):
+        first = 400 * start * factor
+        budget = Budget(80_000, thins=True, used=location_of(path).size_below())
+        own = replace(info, origin=Origin(start, first, first))
+        writer = StoreWriter(path, own, budget=budget)
+        for step in range(first, first + 400 * factor, 8 * factor):
+            block = block_of(INFO, step // factor, 8)
+            writer.append(replace(block, step=block.step * factor))
+        writer.close()
+    run = dw.open_run(path)
+    kept = run.to_xarray().step.values // factor
+    parts = [((kept >= s * 400) & (kept < (s + 1) * 400)).sum() for s in range(3)]
+    assert min(parts) >= max(parts) / 8
+    assert run.thinned == 1200 - len(run)
+    assert run.lost == 0
 
 
 def test_what_cannot_be_thinned_stops(path):

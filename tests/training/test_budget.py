@@ -78,7 +78,7 @@ def test_several_workers_cannot_thin_out(tmp_path, monkeypatch):
     monkeypatch.setattr(strategies, "facts_of", lambda strategy: several)
     config = watch_config(store=tmp_path / "run.zarr", max_bytes="1GB")
     with pytest.raises(ConfigError, match='at_max_bytes="stop"'):
-        Session(config, strategy_over(1), steps_per_execution=1).begin()
+        Session(config, strategy_over(1), steps_per_execution=1, iterations=lambda: 0).begin()
 
 
 @pytest.mark.parametrize(

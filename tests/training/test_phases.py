@@ -1,5 +1,7 @@
 """What is not fit's training is recorded when asked for, apart from the training."""
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,12 @@ from trainings import (
 )
 
 import distwatch as dw
-from distwatch.errors import ConfigError, NothingToWatchError, UnwatchedWarning
+from distwatch.errors import (
+    ConfigError,
+    NothingToWatchError,
+    RoundingWarning,
+    UnwatchedWarning,
+)
 
 #: 4 training batches and 3 of other data, the last one short.
 TRAINED, OTHER = 64, 40
@@ -67,7 +74,12 @@ def test_validation_is_a_phase_of_its_own(tmp_path, replicas, spe):
     assert weighed == pytest.approx(history.history["val_loss"][-1], rel=1e-5)
 
 
-@pytest.mark.fast_cases("1-False")
+def rounding_warned(jit):
+    """XLA rounds anew in evaluate and predict, too: a convolution's output differs by 1e-7."""
+    return pytest.warns(RoundingWarning, match="jit_compile=False") if jit else nullcontext()
+
+
+@pytest.mark.fast_cases("1-*")
 @pytest.mark.parametrize(("replicas", "jit"), [(1, False), (2, False), (1, True)])
 def test_evaluate_and_predict(tmp_path, replicas, jit):
     model, _ = small_model(strategy_over(replicas), jit=jit)
@@ -78,10 +90,16 @@ def test_evaluate_and_predict(tmp_path, replicas, jit):
     functions = model.test_function, model.predict_function
     stores = [tmp_path / f"{name}.zarr" for name in ("test", "predict")]
     watches = [dw.Watch(store, phases=[store.stem], signals=NONE, window=2) for store in stores]
-    again = model.evaluate(x, y, batch_size=16, verbose=0, callbacks=[watches[0]])
-    outputs = model.predict(x, batch_size=16, verbose=0, callbacks=[watches[1]])
-    assert loss == again
-    np.testing.assert_array_equal(outputs, plain)
+    with rounding_warned(jit):
+        again = model.evaluate(x, y, batch_size=16, verbose=0, callbacks=[watches[0]])
+    with rounding_warned(jit):
+        outputs = model.predict(x, batch_size=16, verbose=0, callbacks=[watches[1]])
+    if jit:
+        np.testing.assert_allclose(again, loss, rtol=1e-6)
+        np.testing.assert_allclose(outputs, plain, rtol=1e-5, atol=1e-6)
+    else:
+        assert loss == again
+        np.testing.assert_array_equal(outputs, plain)
     assert everything_about(model) == before
     assert (model.test_function, model.predict_function) == functions
     for store in stores:

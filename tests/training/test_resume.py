@@ -1,6 +1,7 @@
 """A training that ended too early goes on in the same run, as if nothing had been."""
 
 import contextlib
+import shutil
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from trainings import fit, same_weights, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
 from distwatch.errors import ConfigError, RowsReplacedWarning, UnsupportedTrainingError
+from distwatch.store import locking
 
 #: Ten batches an epoch, the last one short.
 ROWS, EPOCHS = 158, 4
@@ -100,6 +102,85 @@ def test_validation_goes_on_too(tmp_path):
     np.testing.assert_array_equal(rows.step, np.arange(9))
     np.testing.assert_array_equal(rows.iteration, np.repeat([10, 20, 30], 3))
     np.testing.assert_array_equal(rows_of(path).step, np.arange(30))
+
+
+class Leaves(keras.callbacks.Callback):
+    """Copies a folder at one moment: this is what a kill would leave of it."""
+
+    def __init__(self, folder, copy, moment):
+        super().__init__()
+        self._folder, self._copy = folder, copy
+        self._moment = moment
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        self._look("epoch", epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._look("train", self._epoch, batch)
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._look("test", self._epoch, batch)
+
+    def _look(self, *now):
+        if now == self._moment:
+            # Nothing is written meanwhile, as after a kill.
+            with contextlib.ExitStack() as held:
+                for lock in locking._held.values():
+                    held.enter_context(lock.writing())
+                shutil.copytree(self._folder, self._copy)
+
+
+def train_and_validate(folder, *more, spe=1, epochs=4):
+    """Ten steps an epoch and three of validation; every second window comes to the store."""
+    model, _ = small_model(strategy_over(1), spe=spe)
+    saving = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
+    watch = dw.Watch(
+        folder / "run.zarr", resume=True, window=4, phases=["train", "test"], drain_every=None
+    )
+    data = {"validation_data": (X[:40], Y[:40]), "validation_batch_size": 16}
+    fit(model, X, Y, saving, watch, *more, epochs=epochs, **data)
+    return dw.open_run(folder / "run.zarr"), dw.open_run(folder / "run.zarr", phase="test")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return train_and_validate(folder)
+
+
+@pytest.mark.fast_cases("moment1")
+@pytest.mark.parametrize(
+    "moment",
+    [("epoch", 1), ("epoch", 2), ("train", 2, 6), ("test", 1, 1)],
+)
+def test_after_a_kill_every_step_has_its_number(tmp_path, uninterrupted, moment):
+    """Also of a validation, of which a kill takes steps that nobody sees again."""
+    leaves = Leaves(tmp_path / "killed", tmp_path / "left", moment)
+    train_and_validate(tmp_path / "killed", leaves, epochs=moment[1] + 1)
+    for run, whole in zip(train_and_validate(tmp_path / "left"), uninterrupted, strict=True):
+        rows, wanted = run.to_xarray(), whole.to_xarray()
+        assert len(wanted.step) == run.lost + len(rows.step)
+        assert rows.step[-1] == wanted.step[-1]
+        wanted = wanted.sel(step=rows.step)
+        for name in ("epoch", "iteration"):
+            np.testing.assert_array_equal(rows[name], wanted[name])
+        compared = rows["count"] > 0
+        for name in ("mean", "l2", "count"):
+            np.testing.assert_array_equal(
+                rows[name].where(compared), wanted[name].where(compared)
+            )
+        assert "are not counted" not in run.summary()
+
+
+@pytest.mark.slow
+def test_of_several_batches_in_one_call_each_is_counted(tmp_path):
+    """Keras names the last batch that there might be: three of validation, not seven."""
+    leaves = Leaves(tmp_path / "killed", tmp_path / "left", ("epoch", 1))
+    train_and_validate(tmp_path / "killed", leaves, spe=7, epochs=2)
+    _, test = train_and_validate(tmp_path / "left", spe=7, epochs=2)
+    assert test.segments[-1].first_step == 3
 
 
 @pytest.mark.slow

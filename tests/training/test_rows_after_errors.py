@@ -1,6 +1,8 @@
 """When an error or an interrupt ends the watching, rows are kept or counted, never gone."""
 
+import functools
 import threading
+import time
 
 import keras
 import numpy as np
@@ -10,7 +12,7 @@ from trainings import fit, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
 from distwatch.errors import RowsLostWarning, WatcherDisabledWarning, WatcherError
-from distwatch.store import StoreWriter
+from distwatch.store import BackgroundWriter, StoreWriter, background
 from distwatch.training import sinks
 from distwatch.training.device.ring import TableRecorder
 
@@ -155,6 +157,55 @@ def test_a_disk_that_hangs_does_not_hang_the_fit(tmp_path, monkeypatch):
             thread.join(10)
     # It answered after all, before the process ended.
     assert len(dw.open_run(tmp_path / "run.zarr")) == 10
+
+
+def test_a_full_queue_of_a_disk_that_hangs_does_not_hang_the_training(tmp_path, monkeypatch):
+    """The queue is waited for once; then rows are dropped until the disk answers."""
+    path, answers, waits = tmp_path / "run.zarr", threading.Event(), []
+    original, submit = StoreWriter.append, BackgroundWriter.submit
+
+    def append(self, block):
+        if 4 <= block.step[0] < 12:
+            answers.wait(60)
+        original(self, block)
+
+    def timed(self, block):
+        began = time.monotonic()
+        taken = submit(self, block)
+        waits.append((taken, time.monotonic() - began))
+        return taken
+
+    class Answers(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 20:
+                answers.set()
+                until = time.monotonic() + 10.0
+                while len(dw.open_run(path)) < 8 and time.monotonic() < until:
+                    time.sleep(0.01)
+
+    monkeypatch.setattr(StoreWriter, "append", append)
+    monkeypatch.setattr(BackgroundWriter, "submit", timed)
+    small = functools.partial(BackgroundWriter, max_bytes=1)
+    monkeypatch.setattr(sinks, "BackgroundWriter", small)
+    monkeypatch.setattr(sinks, "PATIENCE", 0.3)
+    monkeypatch.setattr(background, "MAX_WAIT", 0.01)
+    watch = dw.Watch(path, window=4, on_full="wait", drain_every=None)
+    model, _ = small_model(strategy_over(1))
+    with pytest.warns(RowsLostWarning) as told:
+        fit(model, *unlike_rows(32 * 16), watch, Answers())
+    assert int(model.optimizer.iterations) == 32
+    said = [str(each.message) for each in told]
+    assert "nothing could be written for 0.3 seconds, so the training goes on" in said[0]
+    assert "4 steps are lost by now" in said[0]
+    # The third block waits; those that come while the disk hangs do not.
+    assert [taken for taken, _ in waits[:4]] == [True, True, False, False]
+    assert 0.3 <= waits[2][1] < 5
+    assert waits[3][1] < 0.3
+    # When it answers, everything is written again, and the gap is counted.
+    assert waits[-1][0]
+    run = dw.open_run(path)
+    assert run.lost == watch.status.lost > 4
+    assert len(run) + run.lost == 32
 
 
 def test_more_steps_in_one_call_than_the_devices_keep(tmp_path):

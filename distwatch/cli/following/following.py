@@ -107,6 +107,8 @@ class Follower:
         self.path = path
         self._wanted = wanted
         self._phase = wanted.phase
+        #: Whether the run was found to be damaged, and not just being deleted.
+        self._damaged = False
         self._clock = clock
         self._pace = Pace()
         self._size = SizeGauge(clock)
@@ -138,7 +140,14 @@ class Follower:
         """
         known = self._identity is not None
         try:
-            return self._retried(self._look, patient=known)
+            if not self._damaged:
+                try:
+                    return self._retried(self._look, patient=known)
+                except DamagedStoreError as error:
+                    self._damaged = error.in_chunks
+                    if not self._damaged:
+                        raise
+            return self._look()
         except _ReplacedError:
             raise
         except NotARunError as error:
@@ -229,7 +238,11 @@ class Follower:
         """The signals and the last step, read again only if there is something new."""
         there = (over, *_fingerprint(stored))
         if self._read[0] != there:
-            self._read = there, tuple(self._read_signals(stored, over)), stored.last_step
+
+            def read() -> tuple[tuple[SignalLook, ...], int | None]:
+                return tuple(self._read_signals(stored, over)), stored.last_step
+
+            self._read = there, *(stored.reading(read) if self._damaged else read())
         return self._read[1:]
 
     def _read_signals(self, stored: StoredRun, over: bool) -> Iterator[SignalLook]:

@@ -80,6 +80,13 @@ class Recorder:
         """Whether a step was traced, so that there are rings to read."""
         return bool(self._steps.made)
 
+    @property
+    def steps(self) -> int:
+        """How many steps all replicas have done, those of earlier starts among them."""
+        with tf.init_scope():
+            done = [int(steps.numpy()) for steps in self._steps.made.values()]
+        return min(done, default=self._first_step)
+
     def follow_schedules(self) -> None:
         """Take over changes of the schedules, from the next step on."""
         for cadence in self._cadences:

@@ -113,8 +113,7 @@ def check_fit(model: keras.Model, arguments: dict[str, Any], *, trains: bool) ->
     if trains:
         check_last_batch(model, data, facts)
         _warn([*traps, *data_hazards(data, facts)])
-        if model.jit_compile and not model.run_eagerly:
-            _warn_of_xla()
+    _warn_of_xla(model)
 
 
 def check_train_on_batch(model: keras.Model) -> None:
@@ -129,6 +128,7 @@ def check_train_on_batch(model: keras.Model) -> None:
         traps.append(hazards.of_train_on_batch())
     _refuse(traps)
     _warn(traps)
+    _warn_of_xla(model)
 
 
 def check_loop(models: Sequence[Any], optimizers: Sequence[Any], strategy: Any) -> None:
@@ -164,11 +164,14 @@ def _hazards(
     yield from hazards.of_scopes(optimizers, has_copies)
 
 
-def _warn_of_xla() -> None:
+def _warn_of_xla(model: keras.Model) -> None:
+    if not model.jit_compile or model.run_eagerly:
+        return
     warnings.warn(
         "jit_compile=True: XLA compiles the whole step anew with the watched tensors among its "
-        "results, so the last digits of this training may differ from those of an unwatched "
-        "one. Compile the model with jit_compile=False to have them equal.",
+        "results, so the last digits of what this call computes (weights, losses, outputs) may "
+        "differ from those of an unwatched one. Compile the model with jit_compile=False to "
+        "have them equal.",
         RoundingWarning,
         stacklevel=_level_of_caller(),
     )
