@@ -17,7 +17,7 @@ REPLICAS := --replicas 8
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all faults coverage lint docs bench gpu-check matrix kills verdicts picture \
+.PHONY: help demo test test-slow test-all faults coverage lint docs bench gpu-check matrix fuzz kills verdicts picture \
   test-all-pythons test-installing test-oldest oldest dist
 
 help:
@@ -32,7 +32,8 @@ help:
 	@echo 'make bench              what watching costs, as watched/unwatched step time'
 	@echo 'make gpu-check          truth, untouched training and cost on the GPUs of this machine'
 	@echo 'make matrix             every strategy x model kind x mode, pair of the bits, and program x config (hours)'
-	@echo 'make kills              kill 300 writers at random moments, and look at what they left'
+	@echo 'make fuzz               train 500 configurations, and compare every row with NumPy (hours)'
+	@echo 'make kills              kill writers and trainings at random moments, and look at what they left (hours)'
 	@echo 'make verdicts           train what is healthy and what is not, and see what is said of it'
 	@echo 'make picture            redraw the picture of the README'
 	@echo 'make test-all-pythons   make test on each supported Python found here'
@@ -77,8 +78,13 @@ matrix: $(READY)
 	$(BIN)/python -m pytest -n 2 --slow $(REPLICAS) --whole-matrix tests/training/test_matrix.py \
 	  tests/training/test_bits.py tests/test_unwatched_programs.py
 
+fuzz: $(READY)
+	$(BIN)/python tests/training/fuzz.py
+
 kills: $(READY)
 	$(BIN)/python tests/store/kills.py
+	$(BIN)/python tests/store/contenders.py
+	$(BIN)/python tests/training/killed_trainings.py
 
 verdicts: $(READY)
 	$(BIN)/python tests/findings/verdicts.py

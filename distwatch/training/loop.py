@@ -148,7 +148,7 @@ class Watching:
                 yield
             finally:
                 self._thread.capture = None
-        self._steps.record(self._steps.choose(capture))
+        self._steps.record(self._steps.choose(capture), batch)
 
     def wrap(self, train_step: Step) -> Step:
         """Wrap a step on one replica so that it is watched.

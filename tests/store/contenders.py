@@ -1,6 +1,6 @@
 """Two processes contend for one path, again and again.
 
-    python tests/store/contenders.py [--tries 60] [--seed 0]
+    python tests/store/contenders.py [--count 60] [--seed 0]
 
 At each try both claim a path at the same moment: a free one; or one that holds a run, which
 both overwrite or both resume. Who gets it writes blocks, whose rows say whose they are, and
@@ -8,8 +8,6 @@ releases it. Prints how the tries ended, and ends with 1 if a path was ever clai
 none, or holds a row that its writer did not acknowledge.
 """
 
-import argparse
-import multiprocessing
 import random
 import sys
 import tempfile
@@ -17,9 +15,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
+import trials
 from test_writing import TABLE, block_of, info_of
 
 from distwatch.errors import RunExistsError, RunInUseError
@@ -84,11 +84,10 @@ def what_is_wrong(path, ends):
     return None
 
 
-def harness(tries, seed):
+def harness(count, seed):
     """Returns how the tries ended, and what was found wrong."""
     rng = random.Random(seed)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["contenders"])
+    context = trials.forking(__file__)
     barrier = context.Barrier(2)
     pipes = [(context.Pipe(), context.Pipe()) for _ in range(2)]
     processes = [
@@ -99,10 +98,10 @@ def harness(tries, seed):
     ]
     for process in processes:
         process.start()
-    ended, wrong = Counter(), []
+    ended, wrong = Counter(), trials.Faults()
     with tempfile.TemporaryDirectory() as folder:
         number = 0
-        for _ in range(tries):
+        for _ in range(count):
             way = rng.choice(WAYS) if number else "free"
             number += way == "free"
             path = Path(folder) / f"run-{number}.zarr"
@@ -112,8 +111,8 @@ def harness(tries, seed):
             for each in ends:
                 ended[f"{way}: {each}"] += 1
             # Until both have released it: each waits for its next order then.
-            fault = what_is_wrong(path, ends)
-            wrong += [f"{way}: {fault}"] if fault else []
+            if fault := what_is_wrong(path, ends):
+                wrong.append(f"{way}: {fault}")
         for orders, _ in pipes:
             orders[0].send(None)
         for process in processes:
@@ -121,18 +120,5 @@ def harness(tries, seed):
     return ended, wrong
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tries", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
-    ended, wrong = harness(chosen.tries, chosen.seed)
-    for how, times in ended.most_common():
-        print(f"{times:5} {how}")
-    print(f"{chosen.tries} tries, {len(wrong)} faults")
-    print("\n".join(wrong))
-    return 1 if wrong else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(trials.main(__doc__, harness, count=60))

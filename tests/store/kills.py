@@ -1,6 +1,6 @@
 """Kill writers at random moments, and see that nothing committed is ever torn or lost.
 
-    python tests/store/kills.py [--kills 300] [--seed 0]
+    python tests/store/kills.py [--count 300] [--seed 0]
 
 A writer claims or resumes a run, appends blocks of random lengths and commits tails, and
 acknowledges over a pipe what is committed. It is killed (SIGKILL) after a random time; then
@@ -8,8 +8,6 @@ the run is opened, every row is compared with what was written, and the next wri
 at a random step. Prints what the kills met, and ends with 1 if anything was torn or lost.
 """
 
-import argparse
-import multiprocessing
 import random
 import sys
 import tempfile
@@ -17,9 +15,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
+import trials
 from test_writing import TABLE, block_of, info_of
 
 from distwatch.records import Origin
@@ -105,15 +105,13 @@ def what_is_wrong(path, least):
     return None
 
 
-def harness(kills, seed):
+def harness(count, seed):
     """Returns how many kills met a writer where, and what was found wrong."""
     rng = random.Random(seed)
-    # Children are forked from a server that has everything loaded and nothing running.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kills"])
-    met, wrong = Counter(), []
+    context = trials.forking(__file__)
+    met, wrong = Counter(), trials.Faults()
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(kills):
+        for number in range(count):
             path = Path(folder) / f"run-{number // STARTS}.zarr"
             begun = run_name(path) is not None
             steps = StoredRun(path).steps if begun else 0
@@ -125,23 +123,10 @@ def harness(kills, seed):
             if run_name(path) is None:
                 continue  # killed before the claim, which acknowledges nothing
             # A start that has committed nothing may or may not hide what it replaces.
-            fault = what_is_wrong(path, first + acknowledged)
-            wrong += [f"kill {number}, {where}: {fault}"] if fault else []
+            if fault := what_is_wrong(path, first + acknowledged):
+                wrong.append(f"kill {number}, {where}: {fault}")
     return met, wrong
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
-    met, wrong = harness(chosen.kills, chosen.seed)
-    for where, times in met.most_common():
-        print(f"{times:5} kills while: {where}")
-    print(f"{chosen.kills} kills, {len(wrong)} faults")
-    print("\n".join(wrong))
-    return 1 if wrong else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(trials.main(__doc__, harness, count=300))

@@ -69,3 +69,21 @@ def test_a_training_that_ends_without_an_end_of_epoch(tmp_path):
     model, _ = small_model(strategy_over(1))
     fit(model, x, y, Abrupt(tmp_path / "run.zarr"))
     assert len(dw.open_run(tmp_path / "run.zarr")) == 3
+
+
+@pytest.mark.fast_cases("1")
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+@pytest.mark.parametrize("spe", [1, 2])
+def test_a_dataset_of_unknown_length_ends_without_a_step(tmp_path, spe):
+    """TensorFlow begins one more step there, which gets no batch: it counts as none."""
+    x, y = unlike_rows(15)
+    signature = tf.TensorSpec([None, 12]), tf.TensorSpec([None], tf.int64)
+    batches = [(x[:7], y[:7]), (x[7:], y[7:])]
+    dataset = tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
+    model, _ = small_model(strategy_over(1), spe=spe)
+    watch = dw.Watch(tmp_path / "run.zarr", signals="dense_0")
+    model.fit(dataset, epochs=3, verbose=0, shuffle=False, callbacks=[watch])
+    rows = dw.open_run(tmp_path / "run.zarr").to_xarray()
+    assert rows.step.values.tolist() == [0, 1, 2, 3, 4, 5]
+    assert rows.epoch.values.tolist() == [0, 0, 1, 1, 2, 2]
+    assert rows["count"].values.ravel().tolist() == [0, *([7 * 16] * 5)]

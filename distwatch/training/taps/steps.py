@@ -81,11 +81,15 @@ class Steps:
         if error is not None:
             self._failed(error)
 
-    def record(self, given: TracedTensors) -> None:
-        """Record these tensors, in the graph that the step is in."""
+    def record(self, given: TracedTensors, data: Any = None) -> None:
+        """Record these tensors of a step on ``data``, in the graph that the step is in."""
+        # A dataset of unknown length ends by a step that gets no data. TensorFlow does what
+        # does not depend on them, and that would count a step that was none.
+        there = [x for x in tf.nest.flatten(data, expand_composites=True) if tf.is_tensor(x)]
         try:
             if self._recorder is not None and given:
-                self._recorder.record(self._taps.fed(given), self._iteration())
+                with tf.control_dependencies(there):
+                    self._recorder.record(self._taps.fed(given), self._iteration())
             if tf.executing_eagerly():
                 self._started()
         except Exception as error:

@@ -161,7 +161,7 @@ class WatchedFunction:
     def _watched_step(self, data: Any) -> Any:
         """One step on one replica, captured and recorded."""
         result, given = self._forward(data)
-        self._steps.record(given)
+        self._steps.record(given, data)
         return result
 
     def _capture(self, data: Any) -> tuple[Any, TracedTensors]:
