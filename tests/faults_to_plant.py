@@ -293,6 +293,36 @@ NOTHING_LOST = [
         ("training/test_rows_by_time.py",),
     ),
     Fault(
+        "what earlier starts left is never thinned out",
+        "store/earlier_starts.py",
+        "return [table for table in self._found if table.name == name]",
+        "return []",
+        ("store/test_thinning.py::test_every_start_has_its_part_of_the_bytes",),
+    ),
+    Fault(
+        "tail refuses a damaged run",
+        "cli/following/following.py",
+        "stored.reading(read) if self._damaged else read()",
+        "read()",
+        ("cli/test_tail.py::test_a_run_with_damage_is_followed_without_it",),
+    ),
+    Fault(
+        "an export ends where it meets damage",
+        "store/reader.py",
+        "            if not (error.in_chunks and self._leave_out_damage()):\n"
+        "                raise\n"
+        "        else:\n",
+        "            raise\n        else:\n",
+        ("cli/test_export.py::test_what_is_damaged_is_a_gap",),
+    ),
+    Fault(
+        "one replica is said to be no match for others",
+        "findings/replicas.py",
+        "if len(run.info.replicas) < 2 or not any(table.steps for table in run.tables):",
+        "if not run.tables:",
+        ("findings/test_findings.py::test_of_one_replica_nothing_is_said_of_comparing",),
+    ),
+    Fault(
         "a validation after a kill goes on after the last row that was committed",
         "store/resuming.py",
         "if noted is not None and info.phase not in _TRAINING:",
