@@ -9,9 +9,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning"
 
 
 def test_every_row_of_what_is_drawn_equals_numpy():
-    counted, wrong = fuzz.harness(12, seed=10)
+    counted, wrong = fuzz.harness(8, seed=10)
     assert wrong == []
-    assert counted["configurations"] - counted["that Keras cannot train"] >= 10
+    assert counted["configurations"] - counted["that Keras cannot train"] >= 7
     assert counted["rows compared"] > 200
 
 
