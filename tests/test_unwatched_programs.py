@@ -100,16 +100,23 @@ class Training:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Each program without distwatch, which is run once, beside its first watched run."""
-    return functools.cache(
-        lambda program, replicas: Training(program, replicas, tmp_path_factory.mktemp(program))
-    )
+    """Each program without distwatch: first beside its first watched run, again if need be."""
+
+    @functools.cache
+    def training(program, replicas, again):
+        return Training(program, replicas, tmp_path_factory.mktemp(program))
+
+    return training
 
 
 def own_lines(watched):
     """What a program prints, without what log_to_keras has added to the history of its fit."""
     added = re.compile(r"(loss|update/.+)/(mean|ratio): \[")
     return [line for line in watched.ended.out.splitlines() if not added.match(line)]
+
+
+def agree(unwatched, watched):
+    return unwatched.ended.code == 0 and unwatched.ended.out.splitlines() == own_lines(watched)
 
 
 def test_none_is_left_out():
@@ -119,9 +126,14 @@ def test_none_is_left_out():
 
 
 def test_watched_it_trains_alike(program, replicas, config, alone, tmp_path):
-    unwatched = alone(program, replicas)
+    unwatched = alone(program, replicas, 0)
     run = [BIN / "distwatch", "run", "--config", ROOT / "configs" / f"{config}.yaml"]
     watched = Training(program, replicas, tmp_path / "watched", [*run, "--store", "runs"])
+    # Alone they are not always the same: of some 40 runs one printed another last digit of a
+    # mean loss (and had the same weights), and TensorFlow crashed in one. Watched a program
+    # has to agree with one of three runs alone.
+    three = (alone(program, replicas, again) for again in range(3))
+    unwatched = next((run for run in three if agree(run, watched)), unwatched)
     assert watched.ended.code == unwatched.ended.code == 0, watched.ended.err
     assert own_lines(watched) == unwatched.ended.out.splitlines()
     # Nothing but what distwatch says.
