@@ -49,6 +49,7 @@ def test_a_saved_model_has_its_trackers_and_weights(maker):
     np.testing.assert_allclose(predicted, HELD["model"]["predicted"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_trained_and_watched_further(maker, tmp_path):
     with mirrored(2).scope():
         model = keras.saving.load_model(FOLDER / "model.keras")

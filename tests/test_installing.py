@@ -172,6 +172,7 @@ def test_another_missing_module_is_not_blamed_on_tensorflow():
         raise ModuleNotFoundError("No module named 'h5py'", name="h5py")
 
 
+@pytest.mark.slow
 def test_a_tensorflow_of_another_name_is_recorded_by_its_version(folder):
     # As where only tensorflow-cpu or a cluster's own build is installed.
     code = """

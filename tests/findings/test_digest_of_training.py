@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from trainings import strategy_over
 
@@ -10,6 +11,7 @@ import distwatch as dw
 layers = keras.layers
 
 
+@pytest.mark.slow
 def test_dead_units_and_a_high_learning_rate(tmp_path, capsys):
     rng = np.random.default_rng(0)
     x = rng.normal(1.0, 2.0, (960, 12)).astype("float32")

@@ -81,6 +81,7 @@ def test_a_relative_path_in_a_folder_that_is_gone(tmp_path, monkeypatch):
         dw.Watch("run.zarr")
 
 
+@pytest.mark.slow
 def test_a_refusal_leaves_the_event_files_of_the_run_that_stays(tmp_path):
     how = {"tensorboard": tmp_path / "logs"}
     trained(dw.Watch(tmp_path / "run.zarr", **how), rows=64)

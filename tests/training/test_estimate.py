@@ -41,7 +41,7 @@ CASES = {
 }
 
 
-@pytest.mark.fast_cases("every second-1")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "replicas"),
     [
@@ -65,6 +65,7 @@ def test_it_comes_within_a_fifth(tmp_path, case, replicas):
     assert told == pytest.approx(size_of(tmp_path / "run.zarr"), rel=0.2)
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_by_it(tmp_path):
     plain, _ = small_model(strategy_over(2))
     model, _ = small_model(strategy_over(2))

@@ -64,6 +64,7 @@ def test_another_tool_wraps_fit_before_the_watch_is_made(tmp_path, autolog, poli
     assert_both_are_called(tmp_path, autolog, calls=0)
 
 
+@pytest.mark.slow
 def test_another_tool_wraps_fit_after_the_watch_is_made(tmp_path, autolog):
     watch = dw.Watch(tmp_path / "run.zarr")
     autolog.start(politely=False)

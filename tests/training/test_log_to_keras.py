@@ -39,7 +39,7 @@ def train(path, *others, replicas=1, spe=1, epochs=3, first=True, **how):
     return history.history, model
 
 
-@pytest.mark.fast_cases("2-3")
+@pytest.mark.slow
 @pytest.mark.parametrize(("replicas", "spe"), [(1, 1), (2, 3)])
 def test_values_are_merged_over_steps_and_replicas(tmp_path, replicas, spe):
     history, _ = train(tmp_path / "run.zarr", replicas=replicas, spe=spe)
@@ -63,7 +63,7 @@ def test_values_are_merged_over_steps_and_replicas(tmp_path, replicas, spe):
         assert history["update/dense_1/kernel/ratio"][epoch] == pytest.approx(ratio, rel=1e-6)
 
 
-@pytest.mark.fast_cases("True")
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False])
 def test_other_callbacks_find_them_wherever_they_stand(tmp_path, first):
     logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
@@ -87,7 +87,7 @@ def test_other_callbacks_find_them_wherever_they_stand(tmp_path, first):
     assert {path.name for path in tmp_path.glob("*.h5")} == wanted
 
 
-@pytest.mark.fast_cases("nested", "CallbackList")
+@pytest.mark.fast_cases("CallbackList")
 @pytest.mark.parametrize("given", ["list", "tuple", "nested", "CallbackList"])
 def test_however_callbacks_are_given(tmp_path, given):
     seen = []
@@ -117,6 +117,7 @@ def test_however_callbacks_are_given(tmp_path, given):
         assert listed == [reader, watch]
 
 
+@pytest.mark.slow
 def test_an_epoch_without_a_look_is_not_known(tmp_path):
     """The columns are there from the first epoch on, all the same."""
     logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")

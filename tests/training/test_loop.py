@@ -101,7 +101,7 @@ def trained(strategy, drive, store=None, epochs=3, **how):
     return model, ears, watch
 
 
-@pytest.mark.fast_cases("2-by_call")
+@pytest.mark.fast_cases("1-in_graph")
 @pytest.mark.parametrize(
     ("replicas", "drive"),
     [(2, by_call), (4, in_graph), (1, in_graph), (2, eagerly)],
@@ -135,6 +135,7 @@ def test_the_laws(tmp_path, replicas, drive):
     assert run.summary() == watch.summary()
 
 
+@pytest.mark.slow
 def test_a_step_heard_by_a_with_statement_hands_its_loss_over(tmp_path):
     strategy = strategy_over(2)
     model, _ = small_model(strategy)
@@ -282,6 +283,7 @@ def test_a_step_that_raises_keeps_its_own_error(tmp_path):
     assert all("call" not in vars(layer) for layer in model._flatten_layers())
 
 
+@pytest.mark.slow
 def test_steps_that_nobody_counted_come_home_at_the_end(tmp_path):
     strategy = strategy_over(1)
     model, _ = small_model(strategy)

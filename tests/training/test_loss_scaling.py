@@ -242,6 +242,7 @@ def test_a_mean_by_hand_is_not_divided_and_a_trap(tmp_path):
     assert applied == pytest.approx(np.linalg.norm(sum(means(own)[1])), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_step_by_hand_has_its_true_gradients_also_where_only_layers_are_watched(tmp_path):
     run, own, told = train(tmp_path / "r.zarr", ByHand, None, signals=[dw.gradients()])
     assert_replicas(run, None, means(own)[1])
@@ -276,6 +277,7 @@ def test_a_replica_without_rows_has_no_loss(tmp_path):
     assert float(run["loss"].merged("mean")[1]) == losses[1, 0] > 0
 
 
+@pytest.mark.slow
 def test_kerass_calls_are_seen_and_nothing_stays_in_their_place(tmp_path):
     """They are private: this fails where Keras or TensorFlow make them otherwise."""
     before = [getattr(module, name) for module, name in DIVIDING] + [tf.GradientTape.gradient]

@@ -21,7 +21,7 @@ def live_graphs():
     return {id(each) for each in gc.get_objects() if type(each).__name__ == "FuncGraph"}
 
 
-@pytest.mark.fast_cases("1")
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_no_graph_stays_after_a_watched_fit(tmp_path, replicas):
     model, _ = small_model(strategy_over(replicas))
@@ -33,6 +33,7 @@ def test_no_graph_stays_after_a_watched_fit(tmp_path, replicas):
     assert live_graphs() <= before
 
 
+@pytest.mark.slow
 def test_no_graph_stays_after_an_estimate(tmp_path):
     model, _ = small_model(strategy_over(1))
     fit(model, X, Y)

@@ -50,7 +50,7 @@ def test_blocks_of_several_threads_end_in_any_order():
     assert in_place() == original
 
 
-@pytest.mark.fast_cases("2")
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_other_strategies_train_as_ever(replicas):
     def trained():

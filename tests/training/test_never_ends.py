@@ -28,6 +28,7 @@ def unwatched(epochs=1):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_watches_in_one_fit(tmp_path, replicas):
     model, _ = small_model(strategy_over(replicas))
@@ -140,6 +141,7 @@ class Evaluates(keras.callbacks.Callback):
         )
 
 
+@pytest.mark.slow
 def test_evaluating_other_data_within_a_fit_is_no_validation(tmp_path):
     rows = {}
     for name in ("alone", "both"):
@@ -159,6 +161,7 @@ def test_evaluating_other_data_within_a_fit_is_no_validation(tmp_path):
     assert rows["both"].to_xarray().equals(rows["alone"].to_xarray())
 
 
+@pytest.mark.slow
 def test_evaluating_other_data_is_recorded_by_a_watch_of_its_own(tmp_path):
     model, _ = small_model(strategy_over(1))
     own = [
@@ -176,6 +179,7 @@ def test_evaluating_other_data_is_recorded_by_a_watch_of_its_own(tmp_path):
     assert model.test_function is None
 
 
+@pytest.mark.slow
 def test_a_finish_that_raises_leaves_no_taps(tmp_path, monkeypatch):
     def full(self):
         raise OSError("planted")

@@ -100,6 +100,7 @@ def test_a_kind_that_finds_nothing_is_passed_over(tmp_path):
     assert run.unwatched == {"loss": NO_LOSS}
 
 
+@pytest.mark.slow
 def test_wildcards_that_find_nothing_are_passed_over(tmp_path):
     signals = ["conv*", "out*", "dec*", dw.gradients("re:norm.*")]
     with pytest.warns(UnwatchedWarning, match=r"activations: conv\* .*; gradients: re:norm"):
@@ -186,6 +187,7 @@ def test_validation_that_cannot_be_watched_does_not_end_the_training(tmp_path):
     assert int(model.optimizer.iterations) == 8
 
 
+@pytest.mark.fast_cases("DecoratedCall")
 @pytest.mark.parametrize("kind", [Decorated, Skipping, DecoratedCall])
 def test_what_happens_in_an_inner_function_is_not_watched_and_the_reason_is_true(
     tmp_path, kind
@@ -207,6 +209,7 @@ def test_what_happens_in_an_inner_function_is_not_watched_and_the_reason_is_true
         assert run.unwatched["encoder"].startswith("called inside a tf.function of its own")
 
 
+@pytest.mark.slow
 def test_a_step_that_is_a_function_already_is_refused_with_a_remedy_that_works(tmp_path):
     strategy = strategy_over(1)
     model, _ = small_model(strategy)

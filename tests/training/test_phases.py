@@ -37,7 +37,7 @@ def means_of(outputs, replicas):
     return [[part.mean() for part in np.array_split(batch, replicas)] for batch in batches]
 
 
-@pytest.mark.fast_cases("2-1")
+@pytest.mark.fast_cases("1-1")
 @pytest.mark.parametrize(("replicas", "spe"), [(1, 1), (2, 1), (1, 2)])
 def test_validation_is_a_phase_of_its_own(tmp_path, replicas, spe):
     x, y = unlike_rows(TRAINED)

@@ -48,7 +48,7 @@ def rows_of(path, **chosen):
     return dw.open_run(path, **chosen).to_xarray()
 
 
-@pytest.mark.fast_cases("1")
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_after_crashes_the_run_is_that_of_one_training(tmp_path, replicas):
     backup, path = tmp_path / "backup", tmp_path / "run.zarr"
@@ -279,6 +279,7 @@ def test_a_run_is_deleted_or_continued():
         dw.Watch("run.zarr", overwrite=True, resume=True)
 
 
+@pytest.mark.slow
 def test_references_that_begin_anew_are_named(tmp_path):
     """Those of the first start are in its memory only."""
     model, _ = small_model(strategy_over(1))

@@ -120,6 +120,7 @@ def test_histograms_are_those_of_the_store(trained):
                 assert histogram.num == counts.sum()
 
 
+@pytest.mark.slow
 def test_training_and_store_are_those_without_it(tmp_path):
     with_it, _ = train(tmp_path / "with.zarr", tensorboard=str(tmp_path / "logs"), window=4)
     without, _ = train(tmp_path / "without.zarr", window=4)
@@ -129,7 +130,7 @@ def test_training_and_store_are_those_without_it(tmp_path):
     assert scalars(tmp_path / "logs" / "merged")
 
 
-@pytest.mark.fast_cases("True")
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_error_is_said_once_and_ends_nothing_else(tmp_path, monkeypatch, strict):
     monkeypatch.setattr(EventWriter, "append", broken_disk(EventWriter, after=1))
@@ -173,6 +174,7 @@ def test_the_store_never_waits_for_event_files(tmp_path, monkeypatch):
     assert steps == [1]
 
 
+@pytest.mark.slow
 def test_what_lies_there_is_refused_before_the_store_is_claimed(tmp_path):
     train(tmp_path / "a.zarr", tensorboard=tmp_path / "logs", epochs=1)
     with pytest.raises(RunExistsError, match="event files of another run"):

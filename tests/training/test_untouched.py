@@ -113,6 +113,7 @@ def test_a_training_that_breaks_inside_the_step_keeps_its_own_error(tmp_path):
     assert len(dw.open_run(tmp_path / "run.zarr")) in (2, 3)
 
 
+@pytest.mark.slow
 def test_a_second_fit_with_another_watch(tmp_path):
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))
