@@ -29,6 +29,7 @@ __all__ = [
     "Loss",
     "Probe",
     "Selector",
+    "States",
     "Tensors",
     "Updates",
     "Weights",
@@ -38,6 +39,7 @@ __all__ = [
     "inputs",
     "loss",
     "probe",
+    "states",
     "tensors",
     "updates",
     "weights",
@@ -248,6 +250,22 @@ class Weights(Selector, kind="weights", prefixes=("weight",)):
 
 
 @validated
+class States(Selector, kind="states", prefixes=("state",), of_batches=True):
+    """What stateful RNN layers hold for the next batch, on each replica: ``state/PATH:0``.
+
+    That is a row for each row of the batch, as the step left it. A layer of several states,
+    such as an LSTM, has one signal for each.
+
+    Args:
+        patterns: over layer paths; None for all stateful RNN layers.
+        reference, statistics, every: as in `activations`; the value itself by default.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+
+@validated
 class Updates(Selector, kind="updates", prefixes=("update",)):
     """What the optimizer did to each trainable variable in a step: ``update/PATH``.
 
@@ -364,6 +382,7 @@ updates = Updates
 inputs = Inputs
 loss = Loss
 probe = Probe
+states = States
 tensors = Tensors
 
 

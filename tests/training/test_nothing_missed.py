@@ -6,7 +6,7 @@ import tensorflow as tf
 from trainings import fit, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
-from distwatch.records import Table
+from distwatch.records import Table, TensorLayout
 from distwatch.signals import Signal
 from distwatch.training.device.cadence import StepInput, TablePlan
 from distwatch.training.device.ring import Recorder
@@ -49,6 +49,26 @@ def test_a_ring_that_ran_over_says_how_much_it_lost():
     assert list(drained.step) == [7, 8, 9, 10]
     mean = drained.rows[:, 0, 0, 5]
     assert list(mean) == [13.0, 15.0, 17.0, 19.0]
+
+
+def test_raw_deltas_do_not_stay_on_the_devices_once_they_were_read():
+    layout = TensorLayout((3,), None, "float32")
+    signals = (Signal("tensor/dense"),)
+    table = Table("table-00", signals, "every(1)", window=2, tensor=layout)
+    feed = TablePlan(table, dw.every(1), tensor_index=(0,), references=("none",))
+    recorder = Recorder(tf.distribute.get_strategy(), [feed], steps_per_execution=1)
+    for step in range(3):
+        recorder.record([StepInput([tf.fill([2, 3], 1.5)])], tf.constant(step, tf.int64))
+    (recorded,) = recorder.tables
+    (ring,) = recorded._cadence.rings.made.values()
+    slots = ring.slots["table-00"]
+
+    def held():
+        return sum(delta.size for delta in slots.read(range(recorded.capacity)))
+
+    assert held() == 3 * 2 * 3
+    assert recorded.drain().tensors.values.shape == (3, 1, 2, 3)
+    assert held() == 0
 
 
 def test_eager_training_is_watched_too(tmp_path):

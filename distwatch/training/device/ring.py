@@ -196,6 +196,9 @@ class TableRecorder:
         )
         # Only now: after an interrupt or error up to here they can be read again.
         self._read = end
+        if self.table.tensor is not None:
+            for ring in rings:
+                ring.slots[self.table.name].free(slots)
         return block
 
     def _states(self, rows: Tensor) -> Tensor:

@@ -31,8 +31,10 @@ class TensorSlots:
 
     def _slot(self) -> Any:
         shape = tf.TensorShape([None, *self._features])
-        empty = tf.zeros([0, *self._features], self._dtype)
-        return tf.Variable(empty, shape=shape, trainable=False)
+        return tf.Variable(self._empty(), shape=shape, trainable=False)
+
+    def _empty(self) -> Tensor:
+        return tf.zeros([0, *self._features], self._dtype)
 
     def write(self, slot: Tensor, delta: Tensor) -> None:
         """Keep a delta, inside the graph."""
@@ -44,6 +46,11 @@ class TensorSlots:
     def read(self, slots: Array) -> list[Array]:
         """Read deltas, of shape (rows, *features) each."""
         return [self._slots[slot].numpy() for slot in slots]
+
+    def free(self, slots: Array) -> None:
+        """Let go of deltas that were read."""
+        for slot in slots:
+            self._slots[slot].assign(self._empty(), read_value=False)
 
 
 def _assignment(variable: Any, values: Tensor) -> Callable[[], Tensor]:

@@ -121,6 +121,39 @@ class TensorTap(LayerTap, selector=signals.Tensors):
         return TensorLayout(features, self.selector.reduce, self.selector.dtype)
 
 
+class StateTap(LayerTap, selector=signals.States):
+    """What stateful RNN layers go on from, as the step left it."""
+
+    phases = PHASES
+    absent = "the model has no stateful RNN layer"
+
+    def paths(self) -> list[str]:
+        return [
+            place.path
+            for place in self.watched.layers
+            if isinstance(place.layer, keras.layers.RNN) and place.layer.stateful
+        ]
+
+    def check(self) -> None:
+        super().check()
+        if not self.paths():
+            self.hopeless = True
+            self.request.give_up(self.absent)
+
+    def chosen_layers(self) -> list[Place]:
+        if self.selector.chosen is not None:
+            return super().chosen_layers()
+        stateful = set(self.paths())
+        return [place for place in self.watched.layers if place.path in stateful]
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        for place in self.chosen_layers():
+            states = keras.tree.map_structure(value_of, place.layer.states)
+            for name, state in parts(place.path, states):
+                # Each replica goes on from its own rows.
+                yield PickedSignal(f"state/{name}", state, copied=False)
+
+
 class ProbeTap(LayerTap, selector=signals.Probe):
     """Outputs on a fixed batch; what the step put out are examples of their shapes."""
 
