@@ -81,6 +81,7 @@ def test_it_is_opened_when_asked_for(call, run, tmp_path, monkeypatch):
     assert opened == [str(tmp_path / "a.html")]
 
 
+@pytest.mark.slow
 def test_images_are_written(chromium, call, tmp_path):
     names = ["update/a", HOSTILE[0], "activation/../../b"]
     path = made_run(

@@ -185,6 +185,7 @@ def test_help_has_examples(call):
     assert "distwatch tail run.zarr --wait" in " ".join(out.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 60, 100, 200])
 def test_every_line_fits_and_hostile_names_do_no_harm(call, tmp_path, width):
     info = replace(info_of(HOSTILE), strategy="a strategy\x1b[2J " * 9)

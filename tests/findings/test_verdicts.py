@@ -19,6 +19,7 @@ def test_nothing_is_warned_of_in_a_healthy_training(name, tmp_path):
 
 
 # Keras's own warning of one of the faults.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist for:UserWarning")
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis:UserWarning")
 @pytest.mark.fast_cases("seven units that die")

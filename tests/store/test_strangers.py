@@ -255,6 +255,7 @@ def test_long_texts_are_cut_short(tmp_path):
     assert dw.open_run(path).ended == "e" * 65_536
 
 
+@pytest.mark.slow
 def test_a_large_run_is_no_stranger(tmp_path):
     """Its sizes are as large as those that are refused, but backed by what lies there."""
     info = RunInfo((Table("table-00", (Signal("a/b"),), "every(1)", 1),), (0,), "made up", {})

@@ -277,6 +277,7 @@ def wide_block(info, table, start, steps):
     return Block(table.name, step, step, step, rows, rows.sum(axis=1), tensors)
 
 
+@pytest.mark.slow
 def test_histograms_and_tensors_are_thinned_with_their_rows(tmp_path):
     info = wide_info()
     path = tmp_path / "run.zarr"

@@ -20,7 +20,7 @@ from distwatch.errors import RoundingWarning
 
 SEED = 20261125
 CELLS = list(covering_cells(SEED))
-FAST, SLOW = 4, 100
+FAST, SLOW = 2, 100
 
 #: What Keras and TensorFlow do with such cells is not our concern, as long as both
 #: trainings come out alike.

@@ -47,6 +47,7 @@ def test_what_is_kept_is_what_would_have_been_there(tmp_path):
     assert f"{run.thinned} steps of the old part were removed" in run.summary()
 
 
+@pytest.mark.slow
 def test_it_stops_where_that_was_asked_for(tmp_path):
     with pytest.warns(WatcherDisabledWarning, match="max_bytes") as caught:
         train(tmp_path / "run.zarr", 1, max_bytes="70kB", at_max_bytes="stop")

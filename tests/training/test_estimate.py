@@ -80,6 +80,7 @@ def test_nothing_is_trained_by_it(tmp_path):
     assert everything_about(plain)["attributes"] == everything_about(model)["attributes"]
 
 
+@pytest.mark.slow
 def test_more_steps_take_more(tmp_path):
     model, _ = small_model(strategy_over(1))
     watch = dw.Watch(tmp_path / "run.zarr")

@@ -56,6 +56,7 @@ def assert_both_are_called(tmp_path, autolog, calls=1):
     assert len(autolog.called) - before == calls
 
 
+@pytest.mark.fast_cases("False")
 @pytest.mark.parametrize("politely", [True, False])
 def test_another_tool_wraps_fit_before_the_watch_is_made(tmp_path, autolog, politely):
     autolog.start(politely=politely)

@@ -153,6 +153,7 @@ def test_after_an_error_nothing_is_known_and_training_goes_on(tmp_path, monkeypa
     np.testing.assert_array_equal(np.isfinite(history["loss/mean"]), [True, False, False])
 
 
+@pytest.mark.slow
 def test_logs_and_weights_are_those_without_it(tmp_path):
     history, without = train(tmp_path / "without.zarr", log_to_keras=[])
     assert list(history) == ["loss"]

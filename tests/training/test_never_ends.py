@@ -51,6 +51,7 @@ def test_two_watches_in_one_fit(tmp_path, replicas):
     assert all("call" not in vars(layer) for layer in model._flatten_layers())
 
 
+@pytest.mark.slow
 def test_an_interval_of_zero_is_not_taken(tmp_path):
     watch = dw.Watch(tmp_path / "run.zarr", schedule=dw.every(2))
 
@@ -232,6 +233,7 @@ def test_a_refusal_is_the_same_on_one_device_and_on_two(tmp_path):
     assert len(said) == 1
 
 
+@pytest.mark.fast_cases("add_call")
 @pytest.mark.parametrize("broken", ["order_of", "add_call", "note_gradients"])
 def test_an_error_while_a_step_is_captured(tmp_path, monkeypatch, broken):
     """It comes inside of Keras's own step, whose error it must not be."""

@@ -150,7 +150,7 @@ def uninterrupted(tmp_path_factory):
     return train_and_validate(folder)
 
 
-@pytest.mark.fast_cases("moment1")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [("epoch", 1), ("epoch", 2), ("train", 2, 6), ("test", 1, 1)],
