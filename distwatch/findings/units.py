@@ -69,8 +69,11 @@ def dead(run: Recorded) -> list[Finding]:
     found = [each for table in run.tables for each in _dead_of(run, table)]
     if not found:
         return []
-    # A layer may be watched against several references.
-    found = list({each.signal.partition("@")[0]: each for each in reversed(found)}.values())
+    # A layer may be watched against several references: the first of them tells.
+    first: dict[str, _Dead] = {}
+    for each in found:
+        first.setdefault(each.signal.partition("@")[0], each)
+    found = list(first.values())
     # Behind a dead layer all others put out one value, too.
     found.sort(key=lambda x: (-x.share, 0.0) if x.share < _DEAD else (-1.0, x.order))
     found.sort(key=lambda each: each.severity != WARNING)

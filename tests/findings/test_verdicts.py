@@ -22,7 +22,6 @@ def test_nothing_is_warned_of_in_a_healthy_training(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist for:UserWarning")
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis:UserWarning")
-@pytest.mark.fast_cases("seven units that die")
 @pytest.mark.parametrize("name", FAULTY)
 def test_a_fault_is_told_with_its_place(name, tmp_path):
     assert faulty_verdict(FAULTY[name], tmp_path / "run.zarr") == ""
