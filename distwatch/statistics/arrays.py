@@ -52,13 +52,17 @@ class Namespace:
         """The size of the last axis, if it is not the only one; else 1."""
         return x.shape[-1] if x.ndim > 1 else 1
 
-    def rows_of_units(self, x: Any) -> Any:
-        """With all axes but the last one as one: shape (row, unit)."""
-        return np.reshape(x, (-1, self.last_size(x)))
+    def rows(self, x: Any) -> Any:
+        """With all axes but the first one as one; of a flat array, in one column."""
+        return np.reshape(x, (x.shape[0] if x.ndim else 1, int(np.prod(x.shape[1:]))))
+
+    def columns(self, x: Any, number: Any) -> Any:
+        """A flat array in so many columns."""
+        return np.reshape(x, (-1, number))
 
     def some_rows(self, x: Any) -> Any:
         """Some rows of each unit, all over the array: shape (row, ..., unit)."""
-        return self.rows_of_units(x)
+        return self.columns(x, self.last_size(x))
 
     def extremes(self, rows: Any) -> tuple[Any, Any]:
         """The smallest and the largest along all axes but the last; +inf and -inf of none."""
@@ -126,8 +130,14 @@ def _tensor_namespace() -> Namespace:
         def last_size(self, x: Any) -> Any:
             return (x.shape[-1] or tf.shape(x)[-1]) if x.shape.rank > 1 else 1
 
-        def rows_of_units(self, x: Any) -> Any:
-            return tf.reshape(x, [-1, self.last_size(x)])
+        def rows(self, x: Any) -> Any:
+            inner = x.shape[1:]
+            known = inner.is_fully_defined()
+            size = inner.num_elements() if known else tf.reduce_prod(tf.shape(x)[1:])
+            return tf.reshape(x, [-1, size])
+
+        def columns(self, x: Any, number: Any) -> Any:
+            return tf.reshape(x, [-1, number])
 
         def some_rows(self, x: Any) -> Any:
             if x.shape.rank < 2:

@@ -80,7 +80,7 @@ class Units(Statistic[UnitsState]):
 
         def counted() -> Any:
             count = xp.shared(_counted_if, ranks=(2, 1))
-            rows = [xp.rows_of_units(x) for x in signals]
+            rows = [xp.rows(x) for x in signals]
             # One tensor is taken into this function, not one a signal.
             apart = xp.split(together, [xp.last_size(x) for x in signals])
             return xp.stack([count(x, each) for x, each in zip(rows, apart, strict=True)])
@@ -118,17 +118,25 @@ class Units(Statistic[UnitsState]):
 
 
 def _counted_if(rows: Any, varying: Any) -> Any:
-    """The packed state of values of shape (row, unit); read unless all units are varying."""
+    """The packed state of a signal; read unless all units are varying.
+
+    Args:
+        rows: shape (row, place and unit).
+        varying: what is known of each unit.
+    """
     xp = namespace(rows)
+    units = xp.size(varying)
     return xp.either(
-        ~xp.all(varying), lambda: _counted(rows), lambda: _state(xp, xp.last_size(rows), 0, 0)
+        ~xp.all(varying), lambda: _counted(rows, units), lambda: _state(xp, units, 0, 0)
     )
 
 
-def _counted(rows: Any) -> Any:
+def _counted(rows: Any, units: Any) -> Any:
     xp = namespace(rows)
-    units = xp.last_size(rows)
+    # First over rows, which are long, then over places: several times as fast on CPUs.
     low, high = xp.extremes(rows)
+    low = xp.extremes(xp.columns(low, units))[0]
+    high = xp.extremes(xp.columns(high, units))[1]
     same = low == high
     zero, constant = (xp.sum(xp.cast(x, "float64")) for x in (same & (low == 0), same))
     state = _state(xp, units, zero, constant)
