@@ -84,7 +84,9 @@ class _WhenKerasIsImported:
         if name != "keras":
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
-        found = (finder.find_spec(name, path, target) for finder in others)
+        # Python, too, passes over finders of the old kind, which have no such method.
+        search = [finder.find_spec for finder in others if hasattr(finder, "find_spec")]
+        found = (find_spec(name, path, target) for find_spec in search)
         spec = next(filter(None, found), None)
         if spec is None or spec.loader is None:
             return spec

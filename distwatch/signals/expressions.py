@@ -39,6 +39,8 @@ def fullmatch(expression: re.Pattern[str], text: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _limited(expression: re.Pattern[str]) -> Any:
-    chosen = [name for name in _FLAGS if expression.flags & re.RegexFlag[name]]
-    flags = functools.reduce(lambda a, b: a | b, (regex.RegexFlag[name] for name in chosen))
-    return regex.compile(expression.pattern, flags | regex.VERSION0)
+    flags = regex.VERSION0  # Python's own dialect
+    for name in _FLAGS:
+        if expression.flags & re.RegexFlag[name]:
+            flags |= regex.RegexFlag[name]
+    return regex.compile(expression.pattern, flags)

@@ -22,7 +22,7 @@ class Signal:
     #: How many operations compute it again at each step that is looked at; 0 where the
     #: training keeps it anyway.
     recomputed: int = field(default=0, compare=False)
-    scaled: str | None = None
+    scaled: str | None = field(default=None, compare=False)
     #: Its place among all that layers put out, in the order in which a step calls them; that
     #: of a variable is that of its layer.
     order: int | None = field(default=None, compare=False)

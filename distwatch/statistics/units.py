@@ -122,7 +122,7 @@ def _counted_if(rows: Any, varying: Any) -> Any:
 
     Args:
         rows: shape (row, place and unit).
-        varying: what is known of each unit.
+        varying: whether each unit is known to vary: shape (unit,).
     """
     xp = namespace(rows)
     units = xp.size(varying)

@@ -52,10 +52,8 @@ class EarlierTable:
             self._location, self.segment.name, self.name, info, self.group
         )
         self._kept = place_of(self._stored, self._end)
-        step, interval = (
-            self._stored.read("step", slice(0, self._kept)),
-            interval_of(self._stored),
-        )
+        step = self._stored.read("step", slice(0, self._kept))
+        interval = interval_of(self._stored)
         #: The numbers that its rows had before any was taken out.
         self._numbers: Ints = (
             (step - step[:1]) // interval if interval else np.arange(self._kept) * self._stride

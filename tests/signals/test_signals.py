@@ -175,5 +175,9 @@ def test_an_unknown_reference_names_the_known(bad):
 def test_a_signal_is_a_value():
     assert Signal("activation/dense") == Signal("activation/dense", "previous")
     assert Signal("a") != Signal("a", "none")
+    assert Signal("a") != Signal("a", after="relu")
+    # What is only said of it may differ between workers and starts.
+    said = {"recomputed": 3, "scaled": "unknown", "order": 2, "copied": True, "trained": False}
+    assert Signal("a") == Signal("a", **said)
     with pytest.raises(AttributeError):
         Signal("a").name = "b"

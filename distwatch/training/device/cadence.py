@@ -7,6 +7,7 @@ so no weight, checkpoint or file of the model knows of them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,7 +47,7 @@ class TablePlan:
     references: tuple[str, ...]
 
     @property
-    def columns(self) -> int:
+    def width(self) -> int:
         """How many columns of a ring it takes."""
         return len(self.tensor_index) * len(self.table.statistic.fields)
 
@@ -81,7 +82,7 @@ class Ring:
         examples: Sequence[Tensor],
         device: str,
     ) -> None:
-        width = MARKS + sum(feed.columns for feed in feeds)
+        width = MARKS + sum(feed.width for feed in feeds)
         kinds = [kind for feed in feeds for kind in feed.references]
         self.references = References(kinds, examples, device)
         #: Rows written.
@@ -125,6 +126,12 @@ class Cadence:
         self.feeds = feeds
         self.capacity = capacity
         self.rings: strategies.PerReplica[Ring] = strategies.PerReplica()
+        stops = itertools.accumulate((feed.width for feed in feeds), initial=MARKS)
+        #: Where each table stands in a row.
+        self.columns = {
+            feed.table.name: slice(*ends)
+            for feed, ends in zip(feeds, itertools.pairwise(stops), strict=True)
+        }
         self._functions = functions
         self._schedule = feeds[0].schedule
         self._following = self._schedule.parameters

@@ -48,6 +48,9 @@ _VANISHING = 1e-32
 #: As far as float32 counts; the zeros of a larger delta are counted again.
 _COUNTED = 2.0**24
 
+#: Where NaN and Inf stand among the basic sums.
+_SPECIAL = slice(BasicSums._fields.index("nans"), BasicSums._fields.index("infs") + 1)
+
 
 class SharedFunctions(NamedTuple):
     """Functions of flat tensors, as one ``tf.function`` for each kind of tensor."""
@@ -55,7 +58,7 @@ class SharedFunctions(NamedTuple):
     #: Of a dtype. Inlined: only tracing it once for all signals is what saves time.
     reduce: Callable[[tf.DType], Any]
     #: Of a dtype, and of whether there is something to measure against.
-    mend: Callable[[tf.DType, bool], Any]
+    correct: Callable[[tf.DType, bool], Any]
     #: Of a dtype.
     count_special: Callable[[tf.DType], Any]
 
@@ -69,7 +72,7 @@ def shared_functions() -> SharedFunctions:
     """
     return SharedFunctions(
         functools.cache(_reduce_function),
-        functools.cache(_mend_function),
+        functools.cache(_correct_function),
         functools.cache(_count_special_function),
     )
 
@@ -78,10 +81,10 @@ def _reduce_function(dtype: tf.DType) -> Any:
     return tf.function(_reduce, input_signature=[tf.TensorSpec([None], dtype)], autograph=False)
 
 
-def _mend_function(dtype: tf.DType, compared: bool) -> Any:
+def _correct_function(dtype: tf.DType, compared: bool) -> Any:
     flag, values = tf.TensorSpec([], tf.bool), tf.TensorSpec([None], dtype)
     plain = tf.TensorSpec([len(BasicSums._fields)], tf.float64)
-    return _compiled(_mend, plain, flag, flag, values, *[values] * compared)
+    return _compiled(_correct, plain, flag, flag, values, *[values] * compared)
 
 
 def _count_special_function(dtype: tf.DType) -> Any:
@@ -131,7 +134,7 @@ def measure(
 
     @_called_only_when_taken
     def looked_again() -> Tensor:
-        sums = _mended(deltas.each, regular, unsquared, irregular, functions)
+        sums = _corrected(deltas.each, regular, unsquared, irregular, functions)
         broken = tf.reduce_any(sums[:, _SPECIAL] > 0.0, axis=1)
         suspected = tf.logical_and(unknown, tf.logical_or(unseen, broken))
         special = _specials(signals, suspected, functions)
@@ -146,10 +149,6 @@ def measure(
     return BasicSums(*columns[:-2]), SignalCountsState(*columns[-2:])
 
 
-#: Where NaN and Inf stand among the basic sums.
-_SPECIAL = slice(BasicSums._fields.index("nans"), BasicSums._fields.index("infs") + 1)
-
-
 def _irregular(plain: BasicSums) -> tuple[Tensor, Tensor]:
     """Which deltas need another look for their squares, and which need one at all."""
     vanished = tf.logical_and(plain.l1 > 0.0, plain.l2sq < _VANISHING * plain.count)
@@ -161,7 +160,7 @@ def _irregular(plain: BasicSums) -> tuple[Tensor, Tensor]:
     return unsquared, tf.logical_or(tf.logical_or(unsquared, cancelled), uncounted)
 
 
-def _mended(
+def _corrected(
     deltas: Sequence[Delta],
     plain: Tensor,
     unsquared: Tensor,
@@ -171,17 +170,17 @@ def _mended(
     """The sums of all deltas, those of the irregular ones anew: shape (signal, sum)."""
     rows = tf.unstack(plain[:, : len(BasicSums._fields)], num=len(deltas))
     flags = zip(tf.unstack(unsquared), tf.unstack(irregular), strict=True)
-    mended = []
+    corrected = []
     for delta, row, (unsquare, again) in zip(deltas, rows, flags, strict=True):
         tensors = [tf.reshape(x, [-1]) for x in delta if x is not None]
-        mend = _mend
+        correct = _correct
         if not tf.executing_eagerly():
-            mend = shared.mend(delta.now.dtype, delta.before is not None)
-        mended.append(mend(row, unsquare, again, *tensors))
-    return tf.stack(mended)
+            correct = shared.correct(delta.now.dtype, delta.before is not None)
+        corrected.append(correct(row, unsquare, again, *tensors))
+    return tf.stack(corrected)
 
 
-def _mend(plain: Tensor, unsquared: Tensor, irregular: Tensor, *tensors: Tensor) -> Tensor:
+def _correct(plain: Tensor, unsquared: Tensor, irregular: Tensor, *tensors: Tensor) -> Tensor:
     return tf.cond(
         irregular, lambda: _look_again(Delta(*tensors).value(), plain, unsquared), lambda: plain
     )

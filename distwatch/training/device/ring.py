@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
-from distwatch.records import Block, Ints, Tensors
+from distwatch.records import Block, Ints, Table, Tensors
 from distwatch.statistics import Row, merge_axis
 from distwatch.training import strategies
 from distwatch.training.device import kernels
@@ -56,7 +56,7 @@ class Recorder:
         ]
         mergers = _Mergers(strategy)
         tables = {
-            feed.table.name: TableRecorder(cadence, feed, mergers)
+            feed.table.name: TableRecorder(cadence, feed.table, mergers)
             for cadence in self._cadences
             for feed in cadence.feeds
         }
@@ -122,19 +122,17 @@ class TableRecorder:
 
     Args:
         cadence: what fills the rings that hold it.
-        feed: the table, one of the cadence's.
+        table: one of the cadence's.
         mergers: what merges over replicas.
     """
 
-    def __init__(self, cadence: Cadence, feed: TablePlan, mergers: _Mergers) -> None:
-        self.table = feed.table
+    def __init__(self, cadence: Cadence, table: Table, mergers: _Mergers) -> None:
+        self.table = table
         self._cadence = cadence
-        self._feed = feed
-        self._statistic = feed.table.statistic
+        self._statistic = table.statistic
         self._mergers = mergers
         self._merger = mergers.of(self._statistic)
-        before = cadence.feeds[: [each is feed for each in cadence.feeds].index(True)]
-        self._first_column = MARKS + sum(each.columns for each in before)
+        self._columns = cadence.columns[table.name]
         self._read = 0
 
     def drain(self, epoch: int = 0, *, together: bool = True) -> Block | None:
@@ -180,7 +178,7 @@ class TableRecorder:
         slots = np.arange(self._read + lost, end) % self.capacity
         held = [ring.rows.read_value() for ring in rings]
         states = [self._states(rows) for rows in held]
-        marks = held[0].numpy()[slots, :MARKS].astype(np.int64)
+        marks = held[0][:, :MARKS].numpy()[slots].astype(np.int64)
         rows = np.stack([state.numpy()[slots] for state in states], axis=1)
         block = Block(
             table=self.table.name,
@@ -202,9 +200,8 @@ class TableRecorder:
         return block
 
     def _states(self, rows: Tensor) -> Tensor:
-        own = rows[:, self._first_column : self._first_column + self._feed.columns]
-        shape = [self.capacity, len(self._feed.tensor_index), len(self._statistic.fields)]
-        return tf.reshape(own, shape)
+        shape = [self.capacity, len(self.table.signals), len(self._statistic.fields)]
+        return tf.reshape(rows[:, self._columns], shape)
 
     def _drain_tensors(self, rings: list[Ring], slots: Ints, together: bool) -> Tensors | None:
         if self.table.tensor is None:
