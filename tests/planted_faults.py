@@ -4,9 +4,9 @@ Each fault is a small change of the package that breaks one law. It is planted i
 the package, and the tests that should catch it are run against that copy: they have to fail.
 Against a copy without a fault they have to pass. ``make faults`` plants all of them.
 
-The faults are in `faults_to_plant`. Where the code was changed and the text of one is no longer
-found, it is reported as "does not apply", which is a failure: look for the text's successor,
-and plant the fault there.
+The faults are in `faults_in_training` and `faults_in_runs`. Where the code was changed and the
+text of one is no longer found, it is reported as "does not apply", which is a failure: look for
+the text's successor, and plant the fault there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from faults_to_plant import FAULTS, Fault
+from fault import Fault
+from faults_in_runs import IN_RUNS
+from faults_in_training import IN_TRAINING
+
+FAULTS = [*IN_TRAINING, *IN_RUNS]
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "distwatch"

@@ -15,6 +15,12 @@ from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
+#: Further options of harnesses whose trials are numbered.
+NUMBERED: dict[str, dict[str, object]] = {
+    "first": {"type": int, "default": 0, "help": "the number of the first trial"},
+    "minutes": {"type": float, "help": "begin no further trial after this time"},
+}
+
 
 class Faults(list[str]):
     """Faults, each of which is printed when it is found."""

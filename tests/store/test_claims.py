@@ -40,20 +40,6 @@ INFO = info_of()
 LOCK = lock_name(0)
 
 
-@pytest.fixture(params=["folder", "memory"])
-def address(request, tmp_path):
-    name = tmp_path / "run.zarr"
-    return name if request.param == "folder" else f"memory:/{name}"
-
-
-@pytest.fixture(autouse=True)
-def released():
-    """What a test has claimed is released after it."""
-    yield
-    for lock in list(locking._held.values()):
-        lock.release()
-
-
 @pytest.fixture
 def soon(monkeypatch):
     """Locks are renewed, and are stale, after fractions of a second."""

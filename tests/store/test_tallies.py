@@ -8,26 +8,12 @@ from test_writing import info_of
 
 from distwatch.errors import WriteFailedError
 from distwatch.records import Origin
-from distwatch.store import Note, Tally, claim_again, claim_new, location_of, locking, tallies
+from distwatch.store import Note, Tally, claim_again, claim_new, location_of, tallies
 from distwatch.store.schema import root_attributes
 from distwatch.store.tallies import noted_steps, tally_name
 
 INFO = info_of()
 ATTRIBUTES = root_attributes(INFO, "2026-01-01T00:00:00+00:00", "a")
-
-
-@pytest.fixture(params=["folder", "memory"])
-def address(request, tmp_path):
-    name = tmp_path / "run.zarr"
-    return name if request.param == "folder" else f"memory:/{name}"
-
-
-@pytest.fixture(autouse=True)
-def released():
-    """What a test has claimed is released after it."""
-    yield
-    for lock in list(locking._held.values()):
-        lock.release()
 
 
 def noted(address, iteration, *, phase="test", start=9, starts=()):

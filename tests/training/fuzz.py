@@ -152,12 +152,4 @@ def harness(count, seed, first=0, minutes=None):
 
 
 if __name__ == "__main__":
-    sys.exit(
-        trials.main(
-            __doc__,
-            harness,
-            count=500,
-            first={"type": int, "default": 0, "help": "the number of the first one"},
-            minutes={"type": float, "help": "begin no further one after this time"},
-        )
-    )
+    sys.exit(trials.main(__doc__, harness, count=500, **trials.NUMBERED))

@@ -253,12 +253,4 @@ if __name__ == "__main__":
     # Processes of this program find it by its name.
     import killed_trainings
 
-    sys.exit(
-        trials.main(
-            __doc__,
-            killed_trainings.harness,
-            count=200,
-            first={"type": int, "default": 0, "help": "the number of the first chain"},
-            minutes={"type": float, "help": "begin no further chain after this time"},
-        )
-    )
+    sys.exit(trials.main(__doc__, killed_trainings.harness, count=200, **trials.NUMBERED))

@@ -9,6 +9,7 @@ output of the model has no loss.
 import keras
 import numpy as np
 import tensorflow as tf
+from attention import TokenAndPositionEmbedding, TransformerBlock
 from keras import layers, ops
 from setting_up import finish, options, strategy_over
 
@@ -26,37 +27,10 @@ def sentences(count: int) -> np.ndarray:
     return np.pad(words, ((0, 0), (0, LENGTH + 1 - len(kinds)))).astype("int32")
 
 
-class TransformerBlock(layers.Layer):
-    def __init__(self, rate=0.1):
-        super().__init__()
-        self.attention = layers.MultiHeadAttention(HEADS, WIDTH)
-        self.feed_forward = keras.Sequential(
-            [layers.Dense(2 * WIDTH, activation="relu"), layers.Dense(WIDTH)]
-        )
-        self.norm1 = layers.LayerNormalization(epsilon=1e-6)
-        self.norm2 = layers.LayerNormalization(epsilon=1e-6)
-        self.dropout1 = layers.Dropout(rate)
-        self.dropout2 = layers.Dropout(rate)
-
-    def call(self, inputs):
-        attended = self.attention(inputs, inputs, use_causal_mask=True)
-        x = self.norm1(inputs + self.dropout1(attended))
-        return self.norm2(x + self.dropout2(self.feed_forward(x)))
-
-
-class TokenAndPositionEmbedding(layers.Layer):
-    def __init__(self):
-        super().__init__()
-        self.tokens = layers.Embedding(len(VOCABULARY), WIDTH)
-        self.positions = layers.Embedding(LENGTH, WIDTH)
-
-    def call(self, x):
-        return self.tokens(x) + self.positions(ops.arange(ops.shape(x)[-1]))
-
-
 def make_model() -> keras.Model:
     inputs = keras.Input((LENGTH,), dtype="int32")
-    x = TransformerBlock()(TokenAndPositionEmbedding()(inputs))
+    x = TokenAndPositionEmbedding(LENGTH, len(VOCABULARY), WIDTH)(inputs)
+    x = TransformerBlock(HEADS, WIDTH, causal=True)(x)
     return keras.Model(inputs, [layers.Dense(len(VOCABULARY))(x), x])
 
 
