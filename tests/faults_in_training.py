@@ -189,13 +189,6 @@ TRAINING_UNTOUCHED = [
         (f"{AGAIN}::test_what_is_named_is_computed_again_and_changes_no_bit",),
     ),
     Fault(
-        "what an average needs at every step is computed again under a constant condition",
-        "training/device/cadence.py",
-        "return step >= 0",
-        "return tf.constant(True)",
-        (f"{AGAIN}::test_what_is_named_is_computed_again_and_changes_no_bit",),
-    ),
-    Fault(
         "a gradient that nothing uses counts as one that keeps",
         "training/taps/recomputation.py",
         " and op in self._live",

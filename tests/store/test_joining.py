@@ -10,7 +10,16 @@ from distwatch.errors import DamagedStoreError
 from distwatch.records import Block, Origin, RunInfo, Table, TensorLayout, Tensors
 from distwatch.signals import Signal
 from distwatch.statistics import LogHistogram, SignalCounts, merge_axis, observe, with_row
-from distwatch.store import StoredRun, StoreWriter, claim, origin_of
+from distwatch.store import (
+    Note,
+    StoredRun,
+    StoreWriter,
+    Tally,
+    claim,
+    claim_new,
+    location_of,
+    origin_of,
+)
 from distwatch.store.schema import root_attributes
 
 STATISTIC = with_row((LogHistogram(),))
@@ -190,6 +199,22 @@ def test_of_what_a_kill_took_of_a_validation_the_number_is_unknown(tmp_path, kil
     assert ("are not counted" in run.summary()) is unknown
     assert ("No row was lost" in run.summary()) is not killed
     assert run.lost == (2 if killed else 0)  # two of six fill no chunk
+
+
+def test_a_validation_goes_on_where_a_killed_start_noted_it_and_not_where_its_rows_end(
+    tmp_path,
+):
+    path = tmp_path / "run.zarr"
+    info = replace(ALL, tables=(TABLE,), workers=1, phase="test", origin=Origin(0, 0, 6))
+    claimed = claim_new(path, root_attributes(info, "2026-01-01T00:00:00+00:00", "a"))
+    StoreWriter(path, info, claim=claimed).append(block(TABLE, info.replicas, range(6)))
+    tally = Tally(location_of(path), claimed, 0)
+    for iteration, steps in [(6, 0), (6, 8)]:
+        tally.note(Note("test", iteration, steps))
+    tally.close()
+    claimed.release()
+    later = replace(info, origin=Origin(1, 0, 9))
+    assert origin_of(path, later) == Origin(1, 8, 9, counted=True)
 
 
 @pytest.mark.parametrize(

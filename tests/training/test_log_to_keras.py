@@ -39,7 +39,7 @@ def train(path, *others, replicas=1, spe=1, epochs=3, first=True, **how):
     return history.history, model
 
 
-@pytest.mark.slow
+@pytest.mark.fast_cases("1-1")
 @pytest.mark.parametrize(("replicas", "spe"), [(1, 1), (2, 3)])
 def test_values_are_merged_over_steps_and_replicas(tmp_path, replicas, spe):
     history, _ = train(tmp_path / "run.zarr", replicas=replicas, spe=spe)

@@ -220,6 +220,6 @@ def _needed(
 ) -> Tensor:
     """Whether this step's values are needed, by a look or as a reference."""
     if references.needs_every_step:
-        # True, but no constant: TensorFlow would take the condition away.
+        # True, but no constant, whose condition TensorFlow may take away.
         return step >= 0
     return tf.logical_or(looking, next_looking) if references.needs_step_before else looking
