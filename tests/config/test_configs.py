@@ -56,12 +56,15 @@ def test_production_is_sampled_and_bounded():
 @pytest.mark.slow
 def test_everything_is_all_that_a_file_can_name_and_trains():
     watch = dw.Watch.from_config(FOLDER / "everything.yaml")
-    assert {selector.kind for selector in watch.config.signals} == set(KINDS)
+    chosen = {selector.kind for selector in watch.config.signals}
+    # Few models have stateful RNN layers, and the others would be warned about.
+    assert chosen == set(KINDS) - {"states"}
+    assert "# - {states: null}" in (FOLDER / "everything.yaml").read_text()
     x, y = unlike_rows(96)
     model, _ = small_model(strategy_over(2))
     fit(model, x, y, watch, epochs=1)
     found = {name.split("/")[0] for name in dw.open_run("run.zarr").signals}
-    prefixes = {prefix for kind in KINDS.values() for prefix in kind.prefixes}
+    prefixes = {prefix for kind in chosen for prefix in KINDS[kind].prefixes}
     # The file does not ask for what layers take in, and its optimizer does not clip.
     assert found == prefixes - {"activation_input", "gradient_clipped"}
 
