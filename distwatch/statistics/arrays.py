@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-#: Of about so many places of each example (of an image, a sequence) `some_rows` are.
-_SOME_PLACES = 16
+#: Of so many places of each example (of an image, a sequence) `some_rows` are.
+_SOME_PLACES = 8
 
 
 class Namespace:
@@ -142,13 +142,13 @@ def _tensor_namespace() -> Namespace:
         def some_rows(self, x: Any) -> Any:
             if x.shape.rank < 2:
                 return tf.reshape(x, [-1, 1])
-            # One operation, whose strides are known beforehand.
-            inner = x.shape[1:-1]
-            places = int(_SOME_PLACES ** (1 / max(len(inner), 1)))
-            strides = [max((size or 0) // places, 1) for size in inner]
-            if max(strides, default=1) == 1:
+            places = x.shape[1:-1].num_elements()
+            if places is None or places <= _SOME_PLACES:
                 return x
-            return x[(slice(None), *(slice(None, None, stride) for stride in strides))]
+            # From the middle of equal parts: the margin of an image is often constant. (With
+            # strides TensorFlow takes longer for some places than for all.)
+            some = (np.arange(_SOME_PLACES) * 2 + 1) * places // (2 * _SOME_PLACES)
+            return tf.gather(tf.reshape(x, [-1, places, self.last_size(x)]), some, axis=1)
 
         def extremes(self, rows: Any) -> tuple[Any, Any]:
             axes = list(range(rows.shape.rank - 1))
