@@ -36,9 +36,9 @@ class Namespace:
     #: ``shifted(x, places)``: whole numbers without their last bits.
     shifted: Any = staticmethod(np.right_shift)
 
-    def sum_of_squares(self, x: Any) -> Any:
-        """Of all elements, as float64."""
-        return np.square(np.asarray(x, np.float64)).sum()
+    def sums_of_squares(self, arrays: Any) -> Any:
+        """Of all elements of each array, as float64: shape (array,)."""
+        return np.stack([np.square(np.asarray(x, np.float64)).sum() for x in arrays])
 
     def split(self, x: Any, sizes: Any) -> Any:
         """Parts of these sizes of a flat array."""
@@ -114,12 +114,15 @@ def _tensor_namespace() -> Namespace:
             dtype = (a if is_tensor(a) else b).dtype
             return tf.where(condition, tf.cast(a, dtype), tf.cast(b, dtype))
 
-        def sum_of_squares(self, x: Any) -> Any:
+        def sums_of_squares(self, arrays: Any) -> Any:
             # Squares of half-precision weights soon pass 65504; wider ones are summed as
             # they are, since a cast to float64 would cost a copy.
-            x = tf.convert_to_tensor(x)
-            wide = tf.cast(x, tf.float32) if x.dtype.size == 2 else x
-            return 2.0 * tf.cast(tf.nn.l2_loss(wide), tf.float64)
+            tensors = [tf.convert_to_tensor(x) for x in arrays]
+            wide = [tf.cast(x, tf.float32) if x.dtype.size == 2 else x for x in tensors]
+            halves = [tf.nn.l2_loss(x) for x in wide]
+            if len({x.dtype for x in halves}) > 1:
+                halves = [tf.cast(x, tf.float64) for x in halves]
+            return 2.0 * tf.cast(tf.stack(halves), tf.float64)
 
         def split(self, x: Any, sizes: Any) -> Any:
             return tf.split(x, tf.stack(sizes), num=len(sizes))

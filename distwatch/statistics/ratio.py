@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,16 @@ class Ratio(Statistic[RatioState]):
     automatic_for = ("updates",)
 
     def observe(self, seen: Observation) -> RatioState:
-        xp = namespace(seen.delta)
-        companion = np.zeros(0) if seen.companion is None else seen.companion
-        return RatioState(xp.sum_of_squares(seen.delta), xp.sum_of_squares(companion))
+        (state,) = self.observe_all([seen])
+        return self.unpack(state)
+
+    def observe_all(self, seen: Sequence[Observation]) -> Any:
+        """The packed states of several changes, by as few operations as there can be."""
+        changes = [each.delta for each in seen]
+        nothing = np.zeros(0, np.float32)
+        weights = [nothing if each.companion is None else each.companion for each in seen]
+        xp = namespace(*changes)
+        return self.pack(RatioState(xp.sums_of_squares(changes), xp.sums_of_squares(weights)))
 
     def compute(self, state: RatioState) -> dict[str, Any]:
         weight = np.asarray(state.weight_l2sq, np.float64)

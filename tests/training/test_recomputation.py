@@ -7,6 +7,7 @@ import tensorflow as tf
 from trainings import fit, same_weights, strategy_over, unlike_rows
 
 import distwatch as dw
+from distwatch.training.device.cadence import StepInput
 from distwatch.training.taps.recomputation import KeptTensors
 
 layers = keras.layers
@@ -52,8 +53,8 @@ class Traced:
         self.kept = {name: value in kept for name, value in values.items()}
         self.counts = {name: kept.count_again(value) for name, value in values.items()}
         self.gradients_kept = [gradient in kept for gradient in gradients]
-        read = kept.reader(list(values.values()))
-        return values, (read(look) if read else list(values.values()))
+        given = StepInput(list(values.values()), making=kept.making(list(values.values())))
+        return values, given.made_if(look).tensors
 
 
 def test_what_the_gradient_keeps_is_read_directly():

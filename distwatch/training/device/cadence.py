@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -20,7 +20,7 @@ from distwatch.statistics import ROW, Observation, SignalCounts
 from distwatch.training import strategies
 from distwatch.training.device import kernels
 from distwatch.training.device.deltas import Deltas
-from distwatch.training.device.references import References
+from distwatch.training.device.references import References, keeps_tensors
 from distwatch.training.device.tensor_slots import TensorSlots
 
 Tensor = Any
@@ -51,25 +51,53 @@ class TablePlan:
         """How many columns of a ring it takes."""
         return len(self.tensor_index) * len(self.table.statistic.fields)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether its tensors are needed on steps that are not looked at, as references."""
+        return any(map(keeps_tensors, self.references))
+
+
+class Making(NamedTuple):
+    """How some of a table's tensors are made, at the steps where they are needed."""
+
+    positions: Sequence[int]
+    #: Called in the graph where they are needed.
+    make: Callable[[], Sequence[Tensor]]
+
 
 @dataclass(frozen=True)
 class StepInput:
     """What one step gives a table, inside the graph.
 
     ``companions`` are those of the tensors (see `distwatch.statistics.Observation`). With
-    ``evaluate`` the tensors are only examples of their kind: the real ones are made by
-    it, from a flag that says whether they are needed.
+    ``making`` some tensors are only examples of their kind: the real ones are yet to be made.
     """
 
     tensors: Sequence[Tensor]
     companions: Sequence[Tensor | None] = ()
-    evaluate: Callable[[Tensor], Sequence[Tensor]] | None = field(default=None, compare=False)
+    making: Making | None = field(default=None, compare=False)
 
-    def evaluated(self, needed: Tensor) -> StepInput:
-        """With the real tensors; made only where they are needed, if they are to be made."""
-        if self.evaluate is None:
+    def made(self) -> StepInput:
+        """With the real tensors, made in the current graph if they are yet to be made."""
+        return self if self.making is None else self._with(self.making.make())
+
+    def made_if(self, needed: Tensor) -> StepInput:
+        """With the real tensors, or ones of no rows where they are not needed.
+
+        ``needed`` is a scalar bool and no constant, whose condition TensorFlow may take away.
+        """
+        if self.making is None:
             return self
-        return StepInput(self.evaluate(needed), self.companions)
+        examples = [self.tensors[i] for i in self.making.positions]
+        make = self.making.make
+        return self._with(
+            tf.cond(needed, lambda: list(make()), lambda: [_without_rows(x) for x in examples])
+        )
+
+    def _with(self, made: Sequence[Tensor]) -> StepInput:
+        assert self.making is not None
+        real = dict(zip(self.making.positions, made, strict=True))
+        return StepInput([real.get(i, x) for i, x in enumerate(self.tensors)], self.companions)
 
 
 class Ring:
@@ -145,9 +173,11 @@ class Cadence:
         parameters = ring.parameters.read_value()
         looking = self._schedule.decide(step, parameters)
         next_looking = self._schedule.decide(step + 1, parameters)
-        if any(given.evaluate for given in fed):
-            needed = _needed(references, step, looking, next_looking)
-            fed = [given.evaluated(needed) for given in fed]
+        needed = _needed(references, step, looking, next_looking)
+        fed = [
+            given.made_if(needed) if feed.keeps else given
+            for feed, given in zip(self.feeds, fed, strict=True)
+        ]
         tf.cond(looking, lambda: self._write(ring, fed, step, iteration), lambda: None)
         # The reference of a step is the batch before it, never the last one that
         # was looked at; so it is kept on the step before a look, and else forgotten.
@@ -166,6 +196,7 @@ class Cadence:
     def _write(
         self, ring: Ring, fed: Sequence[StepInput], step: Tensor, iteration: Tensor
     ) -> None:
+        fed = [given.made() for given in fed]
         deltas = ring.references.deltas(_tensors(fed))
         marks = tf.cast(tf.stack([step, iteration]), tf.float64)
         row = tf.concat([marks, *self._look(deltas, fed)], axis=0)
@@ -209,6 +240,12 @@ def _states(feed: TablePlan, usual: Tensor, deltas: Deltas, given: StepInput) ->
     if feed.tensor_index == tuple(range(len(given.tensors))):
         return joined
     return tf.gather(joined, feed.tensor_index)
+
+
+def _without_rows(example: Tensor) -> Tensor:
+    """A tensor like another, of no rows."""
+    features = [size or 0 for size in example.shape[1:]]
+    return tf.zeros([0, *features] if example.shape.rank else [], example.dtype)
 
 
 def _tensors(fed: Sequence[StepInput]) -> list[Tensor]:

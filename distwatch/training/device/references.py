@@ -8,10 +8,10 @@ variable takes over the activation's buffer. The other kinds are made of the sam
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from distwatch.training.device.deltas import Delta, Deltas, comparable
@@ -103,9 +103,8 @@ class References:
             for i, delta in zip(positions, found, strict=True):
                 each[i] = delta
         with tf.device(self._host):
-            counts = tf.stack([tf.size(delta.now) for delta in each])
-            sizes = tf.stack([tf.size(x) for x in tensors])
-            whole = tf.equal(counts, sizes)
+            counts = _sizes([delta.now for delta in each])
+            whole = tf.equal(counts, _sizes(tensors))
             if any(self._read_all):
                 whole |= tf.logical_and(self._read_all, counts > 0)
         return Deltas(each, tf.cast(counts, tf.float64), whole)
@@ -131,18 +130,29 @@ class References:
             yield reference, [_with_rows(tensors[i]) for i in self._positions[kind]]
 
 
+def keeps_tensors(kind: str) -> bool:
+    """Whether a kind of reference keeps anything of a step for later ones."""
+    made = _class_of(kind)
+    return made.needs_step_before or made.needs_every_step
+
+
 def reference_of(kind: str, examples: Sequence[Tensor], device: str) -> Reference:
     """The reference of one kind, such as "previous" or "ema(0.99)", of some tensors."""
-    if decay := re.fullmatch(r"ema\((.+)\)", kind):
-        return _MovingAverage(examples, device, decay=float(decay[1]))
-    kinds: dict[str, Callable[[Sequence[Tensor], str], Reference]] = {
+    made = _class_of(kind)
+    if made is _MovingAverage:
+        return _MovingAverage(examples, device, decay=float(kind[len("ema(") : -1]))
+    return made(examples, device)
+
+
+def _class_of(kind: str) -> type[Reference]:
+    kinds = {
         "previous": Previous,
         "batch_mean": _BatchMean,
         "first": _First,
         "neighbour": _Neighbour,
         "none": Reference,
     }
-    return kinds[kind](examples, device)
+    return _MovingAverage if kind.startswith("ema(") else kinds[kind]
 
 
 class _Neighbour(Reference):
@@ -330,6 +340,18 @@ def _batch_variable(example: Tensor, device: str) -> Any:
         return tf.Variable(tf.zeros(empty, example.dtype), shape=shape, trainable=False)
 
     return on_device(device, make)
+
+
+def _sizes(tensors: Sequence[Tensor]) -> Tensor:
+    """How many elements each has: shape (tensor,)."""
+    known = [x.shape.num_elements() for x in tensors]
+    unknown = [i for i, size in enumerate(known) if size is None]
+    sizes = tf.constant([size or 0 for size in known])
+    if not unknown:
+        return sizes
+    # One constant for all that are known.
+    found = tf.stack([tf.size(tensors[i]) for i in unknown])
+    return tf.tensor_scatter_nd_update(sizes, np.array(unknown)[:, None], found)
 
 
 def _row_counts(tensors: Sequence[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from distwatch.records import NO_GRADIENT, PHASES, PREDICT, TensorLayout
 from distwatch.training.strategies import facts_of, replica_id
 from distwatch.training.taps.capturing import StepCapturer, value_of
 from distwatch.training.taps.layer_paths import Place, copied_weights, leaves, parts
-from distwatch.training.taps.probing import evaluator
+from distwatch.training.taps.probing import maker
 from distwatch.training.taps.step_capture import LOSS, StepCapture
 from distwatch.training.taps.tap import (
     TAPS,
@@ -166,10 +166,10 @@ class ProbeTap(LayerTap, selector=signals.Probe):
     def table_key(self, name: str) -> Any:
         return id(self.selector)
 
-    def evaluator(
+    def maker(
         self, picked: Sequence[PickedSignal], capturer: StepCapturer
-    ) -> Callable[[Tensor], Sequence[Tensor]] | None:
-        return evaluator(self.watched.model, self.selector, picked, capturer)
+    ) -> Callable[[], Sequence[Tensor]] | None:
+        return maker(self.watched.model, self.selector, picked, capturer)
 
 
 class ChosenWeightTap(WeightTap, selector=signals.Weights):

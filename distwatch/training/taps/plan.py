@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTraini
 from distwatch.records import NO_GRADIENT, TRAIN, Table, fitting
 from distwatch.signals import Signal
 from distwatch.statistics import automatic, with_row
-from distwatch.training.device.cadence import StepInput, TablePlan
+from distwatch.training.device.cadence import Making, StepInput, TablePlan
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.kinds import TAPS
 from distwatch.training.taps.layer_paths import OUTPUT, places, weight_paths
@@ -63,9 +63,6 @@ class _Group:
     signals: list[Signal] = field(default_factory=list)
 
 
-#: What makes a table's tensors at the steps where they are needed.
-Evaluator = Callable[[Tensor], Sequence[Tensor]]
-
 #: What a traced step gives: for each table its tensors and their companions.
 TracedTensors = list[tuple[list[Tensor], list[Tensor | None]]]
 
@@ -111,7 +108,7 @@ class Taps:
             self._watched.layers,
             optimizers=any(tap.observes_optimizer for tap in self._taps),
         )
-        self._evaluators: list[Evaluator | None] = []
+        self._makings: list[Making | None] = []
 
     @contextlib.contextmanager
     def capturing(self, data: Any) -> Iterator[StepCapture]:
@@ -139,24 +136,34 @@ class Taps:
         if not groups:
             raise self._nothing()
         planned = [self._plan(number, group) for number, group in enumerate(groups)]
-        self._evaluators = [
-            group.tap.evaluator(group.picked, self._capturer) or kept.reader(tensors)
-            for group, (_, (tensors, _)) in zip(groups, planned, strict=True)
+        self._makings = [
+            self._making(group.tap, picked, kept)
+            for group, (_, picked) in zip(groups, planned, strict=True)
         ]
         feeds = tuple(feed for feed, _ in planned)
         self.subject.count_by(capture.optimizers)
         iterations = self.subject.count_iterations()
         plan = TracedPlan(feeds, unwatched, iterations, capture.undivided)
-        return plan, [tensors for _, tensors in planned]
+        return plan, [
+            ([each.tensor for each in picked], [each.companion for each in picked])
+            for _, picked in planned
+        ]
 
     def fed(self, given: TracedTensors) -> list[StepInput]:
         """What the recorder takes, in the graph where it records."""
         # They hold the step's graph, so they are not kept.
-        evaluators, self._evaluators = self._evaluators, []
+        makings, self._makings = self._makings, []
         return [
-            StepInput(tensors, companions, evaluate)
-            for (tensors, companions), evaluate in zip(given, evaluators, strict=True)
+            StepInput(tensors, companions, making)
+            for (tensors, companions), making in zip(given, makings, strict=True)
         ]
+
+    def _making(
+        self, tap: Tap, picked: Sequence[PickedSignal], kept: KeptTensors
+    ) -> Making | None:
+        if make := tap.maker(picked, self._capturer):
+            return Making(range(len(picked)), make)
+        return kept.making([each.tensor for each in picked])
 
     def _groups(self, capture: StepCapture, kept: KeptTensors) -> list[_Group]:
         groups: dict[Any, _Group] = {}
@@ -186,12 +193,11 @@ class Taps:
                 )
         return list(groups.values())
 
-    def _plan(
-        self, number: int, group: _Group
-    ) -> tuple[TablePlan, tuple[list[Tensor], list[Tensor | None]]]:
+    def _plan(self, number: int, group: _Group) -> tuple[TablePlan, list[PickedSignal]]:
         """A table, with each tensor once for all signals that are measured alike."""
+        # What a tap computes itself may be apart where the examples are one.
         keys = [
-            (id(picked.tensor), signal.reference)
+            (picked.name if group.tap.computes else id(picked.tensor), signal.reference)
             for picked, signal in zip(group.picked, group.signals, strict=True)
         ]
         positions = {key: i for i, key in enumerate(dict.fromkeys(keys))}
@@ -202,7 +208,7 @@ class Taps:
             tuple(positions[key] for key in keys),
             tuple(reference for _, reference in positions),
         )
-        return plan, ([each.tensor for each in first], [each.companion for each in first])
+        return plan, first
 
     def _table(self, number: int, group: _Group) -> Table:
         table = fitting(

@@ -13,7 +13,6 @@ from distwatch.errors import UnwatchableError
 from distwatch.signals import Probe
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import leaves
-from distwatch.training.taps.recomputation import without_rows
 from distwatch.training.taps.step_capture import current_graph
 from distwatch.training.taps.tap import PickedSignal
 
@@ -22,10 +21,10 @@ Tensor = Any
 _CHANGES_A_VARIABLE = re.compile(r"(Assign\w*VariableOp|Resource(Apply|Scatter|Strided)\w+)")
 
 
-def evaluator(
+def maker(
     model: keras.Model, probe: Probe, picked: Sequence[PickedSignal], capturer: StepCapturer
-) -> Callable[[Tensor], list[Tensor]]:
-    """Make a function of a flag that gives the probed tensors, or empty ones.
+) -> Callable[[], list[Tensor]]:
+    """Make a function that gives the probed tensors, computed where it is called.
 
     Args:
         model: the model as the step left it.
@@ -61,10 +60,7 @@ def evaluator(
             )
         return [found[name] for name in names]
 
-    def nothing() -> list[Tensor]:
-        return [without_rows(each.tensor) for each in picked]
-
-    return lambda needed: list(tf.cond(needed, run, nothing))
+    return run
 
 
 def _operations() -> list[Any]:

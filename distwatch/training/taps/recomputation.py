@@ -15,11 +15,12 @@ copies then are merely more than is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from distwatch.training.device.cadence import Making
 from distwatch.training.taps.step_capture import compiled_by_xla, current_graph
 
 Tensor = Any
@@ -66,28 +67,12 @@ class KeptTensors:
             for op in tensor.consumers()
         )
 
-    def reader(self, tensors: Sequence[Tensor]) -> Callable[[Tensor], list[Tensor]] | None:
-        """What gives these tensors at a step where they are needed.
-
-        Returns:
-            A function of a flag, scalar bool and no constant, that gives the tensors, or
-            where the flag is false empty ones in place of those that are computed again.
-            None if all of them may be read directly.
-        """
-        again = [each for each in tensors if each not in self]
+    def making(self, tensors: Sequence[Tensor]) -> Making | None:
+        """How those of some tensors that may not be read directly are made, if any are."""
+        again = [i for i, each in enumerate(tensors) if each not in self]
         if not again:
             return None
-
-        def read(needed: Tensor) -> list[Tensor]:
-            made = tf.cond(
-                needed,
-                lambda: self.compute_again(again),
-                lambda: [without_rows(each) for each in again],
-            )
-            values = dict(zip(map(id, again), made, strict=True))
-            return [values.get(id(each), each) for each in tensors]
-
-        return read
+        return Making(again, lambda: self.compute_again([tensors[i] for i in again]))
 
     def count_again(self, tensor: Tensor) -> int:
         """How many operations compute this tensor again; 0 if it may be read directly."""
@@ -155,9 +140,3 @@ def _definition(operation: Any) -> Any:
     node.input.extend(data)
     node.attr.pop("_class", None)
     return node
-
-
-def without_rows(example: Tensor) -> Tensor:
-    """A tensor like another, of no rows."""
-    features = [size or 0 for size in example.shape[1:]]
-    return tf.zeros([0, *features] if example.shape.rank else [], example.dtype)

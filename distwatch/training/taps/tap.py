@@ -153,9 +153,9 @@ class Tap(ABC):
         """How raw deltas are kept, if they are."""
         return None
 
-    def evaluator(
+    def maker(
         self, picked: Sequence[PickedSignal], capturer: StepCapturer
-    ) -> Callable[[Tensor], Sequence[Tensor]] | None:
+    ) -> Callable[[], Sequence[Tensor]] | None:
         """What computes the signals only at steps that are looked at, if anything does."""
         return None
 
