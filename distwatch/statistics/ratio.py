@@ -30,8 +30,7 @@ class Ratio(Statistic[RatioState]):
     automatic_for = ("updates",)
 
     def observe(self, seen: Observation) -> RatioState:
-        (state,) = self.observe_all([seen])
-        return self.unpack(state)
+        return self.unpack(self.observe_all([seen])[0])
 
     def observe_all(self, seen: Sequence[Observation]) -> Any:
         """The packed states of several changes, by as few operations as there can be."""

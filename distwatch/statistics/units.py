@@ -62,8 +62,7 @@ class Units(Statistic[UnitsState]):
         return UnitsState(0.0, np.inf, np.inf)
 
     def observe(self, seen: Observation) -> UnitsState:
-        (state,) = self.observe_all([seen])
-        return self.unpack(state)
+        return self.unpack(self.observe_all([seen])[0])
 
     def observe_all(self, seen: Sequence[Observation]) -> Any:
         """The states of all signals; where no unit is constant, only some rows are read.

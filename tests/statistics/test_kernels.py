@@ -61,10 +61,11 @@ def eagerly(deltas):
     return sums_of([Delta(tf.constant(delta)) for delta in deltas])
 
 
-def in_graph(deltas, against=lambda x: None):
-    """Traced for unknown shapes, as partial batches make them."""
+def in_graph(deltas, against=lambda x: None, known=False):
+    """Traced for unknown shapes, as partial batches make them, or for known ones."""
     signature = [
-        tf.TensorSpec([None] * delta.ndim, tf.as_dtype(delta.dtype)) for delta in deltas
+        tf.TensorSpec(delta.shape if known else [None] * delta.ndim, tf.as_dtype(delta.dtype))
+        for delta in deltas
     ]
 
     @tf.function(input_signature=signature)
@@ -76,6 +77,10 @@ def in_graph(deltas, against=lambda x: None):
 
 def against_zeros(deltas):
     return in_graph(deltas, tf.zeros_like)
+
+
+def of_known_shapes(deltas):
+    return in_graph(deltas, known=True)
 
 
 def assert_as_on_the_host(passes, deltas):
@@ -111,10 +116,46 @@ def test_one_delta(name, look):
     assert_as_on_the_host(look(deltas), deltas)
 
 
-@pytest.mark.parametrize("look", [eagerly, in_graph, against_zeros])
+@pytest.mark.parametrize("look", [eagerly, in_graph, of_known_shapes, against_zeros])
 def test_all_deltas_at_once(look):
     deltas = [as_delta(name, values) for name, values in VALUES.items()]
     assert_as_on_the_host(look(deltas), deltas)
+
+
+#: About the 64 elements of a block, and the largest that is read together with others.
+SIZES = [0, 1, 63, 64, 65, 128, 129, 1000, 16_384, 16_385]
+
+
+@pytest.mark.parametrize("shift", [0.0, -50.0, 50.0, 1e5, np.nan], ids=str)
+def test_small_deltas_of_all_sizes_are_as_on_the_host(shift):
+    """All below zero, or above it: what fills up a block is neither the least nor the most."""
+    deltas = [(shift + random.standard_normal(size)).astype(np.float32) for size in SIZES]
+    for look in (eagerly, of_known_shapes):
+        assert_as_on_the_host(look(deltas), deltas)
+
+
+def test_half_precision_is_read_together_as_float32():
+    deltas = [np.float16(3.0 + random.standard_normal(size)) for size in SIZES[1:]]
+    wide = [delta.astype(np.float32) for delta in deltas]
+    assert_as_on_the_host(of_known_shapes(deltas), wide)
+
+
+def operations_of(number):
+    """How many operations a look at so many small deltas takes, in all functions together."""
+    counts, whole = np.zeros(number), np.ones(number, bool)
+
+    @tf.function(input_signature=[tf.TensorSpec([5 + i, 3]) for i in range(number)])
+    def look(*tensors):
+        deltas = Deltas([Delta(x) for x in tensors], tf.constant(counts), tf.constant(whole))
+        return tuple(kernels.measure(deltas, tensors)[0])
+
+    graph = look.get_concrete_function().graph.as_graph_def()
+    return len(graph.node) + sum(len(each.node_def) for each in graph.library.function)
+
+
+def test_another_small_delta_is_next_to_no_operation():
+    # It is an argument, is made flat, and has padding, which those of its size share.
+    assert (operations_of(60) - operations_of(10)) / 50 <= 3.0
 
 
 @pytest.mark.parametrize("look", [eagerly, in_graph])

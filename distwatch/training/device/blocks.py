@@ -89,9 +89,9 @@ class Blocks(Grouping):
 
     def _side_by_side(self, deltas: Sequence[Tensor]) -> Tensor:
         padding = {n: tf.zeros([n]) for n in set(_WIDTH - self._filled) if n}
-        parts = []
+        flat, parts = tf.constant([-1]), []
         for delta, filled in zip(deltas, self._filled, strict=True):
-            parts.append(tf.reshape(delta, [-1]))
+            parts.append(delta if delta.shape.rank == 1 else tf.reshape(delta, flat))
             if filled < _WIDTH:
                 parts.append(padding[_WIDTH - filled])
         return tf.reshape(tf.concat(parts, axis=0), [-1, _WIDTH])

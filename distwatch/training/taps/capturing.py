@@ -197,8 +197,11 @@ class StepCapturer:
                 local.append(None)
                 continue
             times = self._scaling.times_divided_gradient(gradient)
-            undone = tf.cast(scale * replica_count() ** (times or 0), gradient.dtype)
-            local.append(dense(gradient) * undone)
+            undone = scale * replica_count() ** (times or 0)
+            own = dense(gradient)
+            if tf.is_tensor(undone) or undone != 1.0:
+                own *= tf.cast(undone, own.dtype)
+            local.append(own)
             if times is None:
                 capture.unknown_scale.add(id(local[-1]))
         return local

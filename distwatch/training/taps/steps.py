@@ -17,6 +17,11 @@ from distwatch.training.taps.step_capture import StepCapture
 
 Tensor = Any
 
+_UNFINISHED = (
+    "the step runs as it was traced while its variables were made, which TensorFlow does only "
+    "if they cannot be given their values before; make them before the training."
+)
+
 
 class Steps:
     """Captures steps by ``taps``, and gives their tensors to a recorder.
@@ -40,7 +45,7 @@ class Steps:
         self._make_recorder = recorder
         self._failed = failed
         self._started = started
-        #: An error that waits until variables have their values.
+        #: An error, unless the step is traced once more when variables have their values.
         self._withheld: Exception | None = None
         self._plan: TracedPlan | None = None
         self._recorder: Recorder | None = None
@@ -60,19 +65,20 @@ class Steps:
 
     def choose(self, capture: StepCapture) -> TracedTensors:
         """The tensors of what is watched, out of a captured step."""
+        # TensorFlow traces a step once more if variables were made in it, and gives them
+        # their values in between; the first trace never runs.
+        if self._taps.subject.is_being_made():
+            self._withheld = capture.error or WatcherError(_UNFINISHED)
+            return []
+        self._withheld = None
         try:
             if capture.error is not None:
                 raise capture.error
             plan, given = self._taps.choose(capture)
             self._settle(plan)
         except Exception as error:
-            # TensorFlow traces a step once more if variables were made in it, and gives
-            # them their values in between; without that they would be useless for ever.
-            self._withheld = error
-            if not self._taps.subject.is_being_made():
-                self.check()
+            self._failed(error)
             return []
-        self._withheld = None
         return given
 
     def check(self) -> None:
