@@ -1,6 +1,6 @@
 """What watching costs: watched over unwatched step time, interleaved, as a median ratio.
 
-    python tests/benchmarks/step_time.py [--models mlp,wide,cnn] [--replicas 1,2] [--rounds 15]
+    python tests/benchmarks/step_time.py [--models mlp,wide,cnn,transformer] [--replicas 1,2] [--rounds 15]
                                          [--signals usual,gradients,...|all]
 
 Each case trains two equal models, one of them watched (by default every layer with
@@ -58,7 +58,20 @@ def cnn() -> tuple[keras.Model, tuple[int, ...], int, int]:
     return model, (28, 28, 1), 64, 80
 
 
-MODELS = {"mlp": mlp, "wide": wide, "cnn": cnn}
+def transformer() -> tuple[keras.Model, tuple[int, ...], int, int]:
+    """Six blocks of attention and feed-forward layers: 98 variables, most of them small."""
+    inputs = keras.Input((32, 64))
+    x = layers.Dense(64)(inputs)
+    for _ in range(6):
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(4, 16)(y, y)])
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.Dense(64)(layers.Dense(256, "gelu")(y))])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    return keras.Model(inputs, layers.Dense(10)(x)), (32, 64), 32, 20
+
+
+MODELS = {"mlp": mlp, "wide": wide, "cnn": cnn, "transformer": transformer}
 
 
 def watched_by(kind: str, x: np.ndarray) -> list | None:
@@ -81,6 +94,15 @@ def watched_by(kind: str, x: np.ndarray) -> list | None:
         "probe/50": lambda: [dw.probe(fixed)],
         "tensors/50": lambda: [dw.tensors("output", every=50, reduce="mean")],
         "light": lambda: [dw.gradients(), dw.updates(), dw.loss(), dw.inputs()],
+        "optimizer": lambda: [dw.activations(), dw.gradients(), dw.updates()],
+        "everything": lambda: [
+            dw.activations(),
+            dw.gradients(),
+            dw.updates(),
+            dw.weights(),
+            dw.loss(),
+            dw.inputs(),
+        ],
         # The usual ones, with event files beside the run.
         "tensorboard": lambda: None,
     }
@@ -89,7 +111,7 @@ def watched_by(kind: str, x: np.ndarray) -> list | None:
 
 SIGNALS = (
     "usual,values,first,batch_mean,ema,neighbour,histogram,histogram/10,gradients,weights,"
-    "updates,inputs,loss,probe/50,tensors/50,light,tensorboard"
+    "updates,inputs,loss,probe/50,tensors/50,light,optimizer,everything,tensorboard"
 )
 
 
@@ -183,7 +205,7 @@ def main() -> None:
     cases = (SIGNALS if chosen.signals == "all" else chosen.signals).split(",")
     virtual_devices(2)
     print(
-        f"{'model':6} {'replicas':>8} {'signals':12} {'ms/step':>8} {'watched/unwatched':>18}"
+        f"{'model':11} {'replicas':>8} {'signals':12} {'ms/step':>8} {'watched/unwatched':>18}"
     )
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen.models.split(","):
@@ -192,7 +214,7 @@ def main() -> None:
                     strategy = strategy_over(replicas)
                     ratio, ms = measure(name, strategy, chosen.rounds, Path(folder), signals)
                     print(
-                        f"{name:6} {replicas:8} {signals:12} {ms:8.2f} {ratio:18.3f}",
+                        f"{name:11} {replicas:8} {signals:12} {ms:8.2f} {ratio:18.3f}",
                         flush=True,
                     )
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from distwatch.training.device.deltas import Delta
+from distwatch.training.device.deltas import Delta, Flattening
 from distwatch.training.device.reductions import Grouping, Reduced, masked, nonzero
 
 Tensor = Any
@@ -36,7 +36,7 @@ _LARGEST = 16_384
 _FEWEST = 4
 
 
-class Blocks(Grouping):
+class Blocks:
     """Some small deltas of known sizes, in one matrix of shape (block, element).
 
     Args:
@@ -46,54 +46,44 @@ class Blocks(Grouping):
     def __init__(self, deltas: Sequence[Tensor]) -> None:
         sizes = np.array([delta.shape.num_elements() for delta in deltas])
         blocks = np.maximum(-(-sizes // _WIDTH), 1)
-        self._sizes = sizes
-        #: Of which delta each block is.
-        self._owner = np.repeat(np.arange(len(deltas), dtype=np.int32), blocks)
         #: The last block of each delta, and how many elements that has.
         self._last = np.cumsum(blocks, dtype=np.int32) - 1
-        self._filled = sizes - (blocks - 1) * _WIDTH
+        self._rest = sizes - (blocks - 1) * _WIDTH
+        self._sizes = sizes
+        filled = np.full(blocks.sum(), _WIDTH)
+        filled[self._last] = self._rest
+        owner = np.repeat(np.arange(len(deltas), dtype=np.int32), blocks)
+        self._grouping = _Owners(owner, filled, len(deltas))
         self._values = self._side_by_side(deltas)
 
     def reduced(self) -> Tensor:
         """What `reductions.reduce` gives of each: shape (delta, its fields), float64."""
         x = self._values
         magnitudes = tf.abs(x)
-        sums = (x, tf.square(x), magnitudes, tf.cast(nonzero(magnitudes), x.dtype))
-        each = tf.stack([tf.reduce_sum(numbers, axis=1) for numbers in sums], axis=1)
-        total, squares, l1, nonzeros = tf.unstack(self._sum_of_blocks(each), axis=1)
-        low, minus_high = tf.unstack(self._least_of_blocks(self._extremes()), axis=1)
+        each = (x, tf.square(x), magnitudes, tf.cast(nonzero(magnitudes), x.dtype))
+        sums = tf.stack([tf.reduce_sum(numbers, axis=1) for numbers in each], axis=1)
+        total, squares, l1, nonzeros = tf.unstack(self._grouping.sum_blocks(sums), axis=1)
+        extremes = self._grouping.least_of_blocks(self._extremes())
+        low, minus_high = tf.unstack(extremes, axis=1)
         return tf.stack(Reduced(total, 0.5 * squares, low, -minus_high, l1, nonzeros), axis=1)
 
-    def looked_at_again(self) -> Tensor:
-        """Their `BasicSums`, right for all values: shape (delta, sum)."""
+    def looked_at_again(self, irregular: Tensor) -> Tensor:
+        """The `BasicSums` of the irregular ones, right for all values: shape (delta, sum).
+
+        Those of the others are of no use.
+        """
+        blocks = tf.where(tf.gather(irregular, self._grouping.owner))[:, 0]
         counts = tf.constant(self._sizes, tf.float64)
-        return tf.stack(masked(self._values, counts, self), axis=1)
-
-    def total(self, numbers: Tensor) -> Tensor:
-        """The sums over each delta of a number an element."""
-        return self._sum_of_blocks(tf.reduce_sum(numbers, axis=1))
-
-    def least(self, numbers: Tensor) -> Tensor:
-        """The smallest over each delta of a number an element."""
-        return self._least_of_blocks(tf.reduce_min(numbers, axis=1))
-
-    def at_each(self, numbers: Tensor) -> Tensor:
-        """A number a delta, at each of its elements."""
-        return tf.gather(numbers, self._owner)[:, None]
-
-    def without_padding(self, mask: Tensor) -> Tensor:
-        """A mask over elements, False where there is none."""
-        filled = np.full(len(self._owner), _WIDTH)
-        filled[self._last] = self._filled
-        return tf.logical_and(mask, tf.sequence_mask(filled, _WIDTH))
+        sums = masked(tf.gather(self._values, blocks), counts, self._grouping.of(blocks))
+        return tf.stack(sums, axis=1)
 
     def _side_by_side(self, deltas: Sequence[Tensor]) -> Tensor:
-        padding = {n: tf.zeros([n]) for n in set(_WIDTH - self._filled) if n}
-        flat, parts = tf.constant([-1]), []
-        for delta, filled in zip(deltas, self._filled, strict=True):
-            parts.append(delta if delta.shape.rank == 1 else tf.reshape(delta, flat))
-            if filled < _WIDTH:
-                parts.append(padding[_WIDTH - filled])
+        padding = {n: tf.zeros([n]) for n in set(_WIDTH - self._rest) if n}
+        flat, parts = Flattening(), []
+        for delta, rest in zip(deltas, self._rest, strict=True):
+            parts.append(flat(delta))
+            if rest < _WIDTH:
+                parts.append(padding[_WIDTH - rest])
         return tf.reshape(tf.concat(parts, axis=0), [-1, _WIDTH])
 
     def _extremes(self) -> Tensor:
@@ -102,22 +92,58 @@ class Blocks(Grouping):
         each = tf.stack([tf.reduce_min(x, axis=1), -tf.reduce_max(x, axis=1)], axis=1)
         # Padding is zeros, which may be neither the smallest nor the largest.
         tails = tf.gather(x, self._last)
-        there = np.arange(_WIDTH) < self._filled[:, None]
+        there = np.arange(_WIDTH) < self._rest[:, None]
         both = tf.where(there[:, None], tf.stack([tails, -tails], axis=1), float("inf"))
         of_tails = tf.reduce_min(both, axis=-1)
         return tf.tensor_scatter_nd_update(each, self._last[:, None], of_tails)
 
-    def _sum_of_blocks(self, each: Tensor) -> Tensor:
+
+class _Owners(Grouping):
+    """Some blocks by the deltas that own them.
+
+    Args:
+        owner: of which delta each block is.
+        filled: how many elements each block has.
+        number: how many deltas there are.
+    """
+
+    def __init__(self, owner: Any, filled: Any, number: int) -> None:
+        self.owner = owner
+        self._filled = filled
+        self._number = number
+
+    def of(self, blocks: Tensor) -> _Owners:
+        """Of these blocks only."""
+        owner, filled = (tf.gather(each, blocks) for each in (self.owner, self._filled))
+        return _Owners(owner, filled, self._number)
+
+    def sum_blocks(self, each: Tensor) -> Tensor:
         """The sums over each delta of some numbers a block, float64."""
         numbers = tf.cast(each, tf.float64)
-        return tf.math.unsorted_segment_sum(numbers, self._owner, len(self._sizes))
+        return tf.math.unsorted_segment_sum(numbers, self.owner, self._number)
 
-    def _least_of_blocks(self, each: Tensor) -> Tensor:
+    def least_of_blocks(self, each: Tensor) -> Tensor:
         """The smallest over each delta of some numbers a block, float64."""
         numbers = tf.cast(each, tf.float64)
-        least = tf.math.unsorted_segment_min(numbers, self._owner, len(self._sizes))
+        least = tf.math.unsorted_segment_min(numbers, self.owner, self._number)
         # TensorFlow has the largest number for infinity there; no float32 is as large.
         return tf.where(least < tf.float64.max, least, float("inf"))
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """The sums over each delta of a number an element."""
+        return self.sum_blocks(tf.reduce_sum(numbers, axis=1))
+
+    def least(self, numbers: Tensor) -> Tensor:
+        """The smallest over each delta of a number an element."""
+        return self.least_of_blocks(tf.reduce_min(numbers, axis=1))
+
+    def at_each(self, numbers: Tensor) -> Tensor:
+        """A number a delta, at each of its elements."""
+        return tf.gather(numbers, self.owner)[:, None]
+
+    def without_padding(self, mask: Tensor) -> Tensor:
+        """A mask over elements, False where there is none."""
+        return tf.logical_and(mask, tf.sequence_mask(self._filled, _WIDTH))
 
 
 def small(deltas: Sequence[Delta]) -> list[int]:

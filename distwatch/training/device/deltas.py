@@ -34,6 +34,16 @@ class Delta(NamedTuple):
         return comparable(self.now) - comparable(self.before)
 
 
+class Flattening:
+    """Makes tensors flat, by one constant for all of them."""
+
+    def __init__(self) -> None:
+        self._shape = tf.constant([-1])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x if x.shape.rank == 1 else tf.reshape(x, self._shape)
+
+
 class Deltas(NamedTuple):
     """What some tensors are against their references.
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from distwatch.statistics import BasicSums, SignalCountsState
 from distwatch.training.device.blocks import Blocks, small
-from distwatch.training.device.deltas import Delta, Deltas, comparable
+from distwatch.training.device.deltas import Delta, Deltas, Flattening, comparable
 from distwatch.training.device.reductions import Reduced, look_again, reduce
 
 Tensor = Any
@@ -146,13 +146,14 @@ class _Groups:
         self._deltas = deltas
         self._shared = shared
         self._small = small(deltas)
-        self._others = [i for i in range(len(deltas)) if i not in self._small]
+        self._others = sorted({*range(len(deltas))} - {*self._small})
         values = [deltas[i].value() for i in self._small]
         self._blocks = Blocks(values) if values else None
 
     def reduced(self) -> Reduced:
         """What is read at first, as float64 vectors of shape (delta,)."""
-        others = [self._reduced(self._deltas[i].value()) for i in self._others]
+        flat = Flattening()
+        others = [self._reduced(flat(self._deltas[i].value())) for i in self._others]
         if self._blocks is None:
             return _columns(others)
         together = self._blocks.reduced()
@@ -161,17 +162,22 @@ class _Groups:
 
     def looked_at_again(self, plain: Tensor, unsquared: Tensor, irregular: Tensor) -> Tensor:
         """Their sums, those of the irregular ones anew: shape (delta, sum)."""
-        rows, *flags = (
-            tf.unstack(x, num=len(self._deltas)) for x in (plain, unsquared, irregular)
-        )
         groups = []
         if self._others:
-            ones = [
-                self._corrected(i, rows[i], *(flag[i] for flag in flags)) for i in self._others
+            facts = [
+                tf.unstack(x, num=len(self._deltas)) for x in (plain, unsquared, irregular)
             ]
-            groups.append(tf.stack(ones))
+            flat = Flattening()
+            others = [
+                self._corrected(
+                    [flat(x) for x in self._deltas[i] if x is not None],
+                    *(fact[i] for fact in facts),
+                )
+                for i in self._others
+            ]
+            groups.append(tf.stack(others))
         if self._blocks is not None:
-            groups.append(self._blocks.looked_at_again())
+            groups.append(self._blocks.looked_at_again(tf.gather(irregular, self._small)))
         return tf.where(irregular[:, None], self._in_order(groups), plain)
 
     def _in_order(self, groups: Sequence[Tensor]) -> Tensor:
@@ -182,15 +188,13 @@ class _Groups:
 
     def _reduced(self, delta: Tensor) -> Reduced:
         function = reduce if tf.executing_eagerly() else self._shared.reduce(delta.dtype)
-        return Reduced(*function(tf.reshape(delta, [-1])))
+        return Reduced(*function(delta))
 
-    def _corrected(self, position: int, plain: Tensor, *flags: Tensor) -> Tensor:
-        now, before = delta = self._deltas[position]
-        tensors = [tf.reshape(x, [-1]) for x in delta if x is not None]
+    def _corrected(self, delta: Sequence[Tensor], plain: Tensor, *flags: Tensor) -> Tensor:
         correct = _correct
         if not tf.executing_eagerly():
-            correct = self._shared.correct(now.dtype, before is not None)
-        return correct(plain, *flags, *tensors)
+            correct = self._shared.correct(delta[0].dtype, len(delta) > 1)
+        return correct(plain, *flags, *delta)
 
 
 def _plain(count: Tensor, reduced: Reduced) -> BasicSums:
@@ -254,13 +258,14 @@ def _specials(
     """NaN and Inf of the suspected signals; else those of their deltas: shape (signal, 2)."""
     if not any(unknown):
         return of_deltas
+    flat = Flattening()
     counted = tf.unstack(of_deltas, num=len(signals))
     suspects = tf.unstack(suspected, num=len(signals))
     for i, signal in enumerate(signals):
         if unknown[i]:
             eager = tf.executing_eagerly()
             count = _count_special_if if eager else shared.count_special(signal.dtype)
-            counted[i] = count(suspects[i], tf.reshape(signal, [-1]))
+            counted[i] = count(suspects[i], flat(signal))
     return tf.stack(counted)
 
 

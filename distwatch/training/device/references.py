@@ -194,8 +194,9 @@ class Previous(Reference):
         with tf.device(self._host):
             rows = tf.minimum(_row_counts(tensors), self._rows.read_value())
             rows = tf.split(rows, len(tensors))
+            leading = _Leading()
         return [
-            self._leading(x, n, batch.read_value(), features)
+            self._common(leading, x, n, batch.read_value(), features)
             for x, n, batch, features in zip(
                 tensors, rows, self._batches, self._features, strict=True
             )
@@ -234,13 +235,16 @@ class Previous(Reference):
         with tf.device(self._host):
             return tf.reduce_all(tf.equal(tf.shape(x)[1:], features.read_value()))
 
-    def _leading(self, x: Tensor, rows: Tensor, batch: Tensor, features: Any) -> Delta:
+    def _common(
+        self, leading: _Leading, x: Tensor, rows: Tensor, batch: Tensor, features: Any
+    ) -> Delta:
         if features is None:
-            return Delta(_slice(x, rows), _slice(batch, rows))
+            return Delta(leading.rows(x, rows), leading.rows(batch, rows))
         with tf.device(self._host):
             # Sequences of another length have no elements in common places.
             rows = tf.where(self._alike(x, features), rows, 0)
-        return Delta(tf.reshape(_slice(x, rows), [-1]), tf.reshape(_slice(batch, rows), [-1]))
+        now, before = leading.rows(x, rows), leading.rows(batch, rows)
+        return Delta(tf.reshape(now, [-1]), tf.reshape(before, [-1]))
 
     def _shapes_variable(self, shape: list[int]) -> Any:
         return on_device(
@@ -355,12 +359,25 @@ def _sizes(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _row_counts(tensors: Sequence[Tensor]) -> Tensor:
-    return tf.stack([tf.shape(x)[0] for x in tensors])
+    """How many rows each has: shape (tensor,), int32."""
+    if len({x.dtype for x in tensors}) > 1:
+        return tf.stack([tf.shape(x)[0] for x in tensors])
+    # As few operations as there can be, however many tensors there are.
+    ranks = [x.shape.rank for x in tensors]
+    firsts = np.cumsum([0, *ranks[:-1]])
+    return tf.gather(tf.concat(tf.shape_n(tensors), axis=0), firsts)
 
 
-def _slice(x: Tensor, rows: Tensor) -> Tensor:
-    """The leading rows; whole rows are contiguous, so no copy is made."""
-    return tf.strided_slice(x, [0], rows, [1])
+class _Leading:
+    """Takes leading rows; whole rows are contiguous, so no copy is made."""
+
+    def __init__(self) -> None:
+        # Constants that all of its slices share.
+        self._begin, self._strides = tf.constant([0]), tf.constant([1])
+
+    def rows(self, x: Tensor, number: Tensor) -> Tensor:
+        """So many rows: a tensor of shape (1,)."""
+        return tf.strided_slice(x, self._begin, number, self._strides)
 
 
 def _with_rows(x: Tensor) -> Tensor:
