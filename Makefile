@@ -29,7 +29,7 @@ help:
 	@echo 'make coverage           what of the package make test runs, with a lower bound'
 	@echo 'make lint               style, format and types'
 	@echo 'make docs               the documentation as a website, in site/'
-	@echo 'make bench              what watching costs, as watched/unwatched step time'
+	@echo 'make bench              what watching costs, a step and before the first'
 	@echo 'make gpu-check          truth, untouched training and cost on the GPUs of this machine'
 	@echo 'make matrix             every strategy x model kind x mode, pair of the bits, and program x config (hours)'
 	@echo 'make fuzz               train 500 configurations, and compare every row with NumPy (hours)'
@@ -70,6 +70,7 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/step_time.py
+	$(BIN)/python tests/benchmarks/first_step.py
 
 gpu-check: $(READY)
 	$(BIN)/python tests/gpu_check.py

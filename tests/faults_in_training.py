@@ -57,6 +57,27 @@ EXACT_MERGE = [
         (KERNELS,),
     ),
     Fault(
+        "what fills up the last block of a small delta is one of its elements",
+        "training/device/blocks.py",
+        'tf.where(there[:, None], tf.stack([tails, -tails], axis=1), float("inf"))',
+        "tf.stack([tails, -tails], axis=1)",
+        (KERNELS,),
+    ),
+    Fault(
+        "the sums of small deltas that are irregular stay",
+        "training/device/kernels.py",
+        "return tf.where(irregular[:, None], self._in_order(groups), plain)",
+        "return plain",
+        (KERNELS,),
+    ),
+    Fault(
+        "another signal adds as many operations as the first",
+        "training/device/blocks.py",
+        "return found if len(found) >= _FEWEST else []",
+        "return []",
+        (KERNELS, "training/test_operations.py"),
+    ),
+    Fault(
         "the checksum does not depend on the places of the values",
         "statistics/checksum.py",
         "mixed * (xp.positions(bits) * 2 + 1)",

@@ -42,7 +42,7 @@ def operations_of(layers, folder, signals=None):
     [
         ([dw.gradients(), dw.updates()], 6, 4.0),
         ([dw.weights()], 2, 4.0),
-        ([dw.activations()], 1, 60.0),
+        ([dw.activations()], 1, 30.0),
     ],
     ids=["gradients and updates", "weights", "activations"],
 )

@@ -65,13 +65,13 @@ class Steps:
 
     def choose(self, capture: StepCapture) -> TracedTensors:
         """The tensors of what is watched, out of a captured step."""
-        # TensorFlow traces a step once more if variables were made in it, and gives them
-        # their values in between; the first trace never runs.
-        if self._taps.subject.is_being_made():
-            self._withheld = capture.error or WatcherError(_UNFINISHED)
-            return []
         self._withheld = None
         try:
+            # TensorFlow traces a step once more if variables were made in it, and gives
+            # them their values in between; the first trace never runs.
+            if self._taps.subject.is_being_made():
+                self._withheld = capture.error or WatcherError(_UNFINISHED)
+                return []
             if capture.error is not None:
                 raise capture.error
             plan, given = self._taps.choose(capture)

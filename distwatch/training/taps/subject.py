@@ -71,7 +71,11 @@ class Subject:
             *(variable for optimizer in self.optimizers for variable in optimizer.variables),
         ]
         with tf.init_scope():
-            return not all(variable.value.is_initialized() for variable in variables)
+            values = [variable.value for variable in variables]
+            return any(
+                isinstance(value, tf.Variable) and not value.is_initialized()
+                for value in values
+            )
 
 
 def of_model(model: keras.Model) -> Subject:
