@@ -3,8 +3,8 @@
     python tests/benchmarks/first_step.py [--models transformer] [--rounds 5]
                                           [--signals usual,optimizer,everything]
 
-Each case is a process of its own, from the call of ``fit`` to the end of its only step; the cases
-of a round take turns. The figure is the median over rounds of the ratio within a round.
+Each case is a process of its own, from the call of ``fit`` to the end of its only step; the
+cases of a round take turns. The figure is the median over rounds of the ratio within a round.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What watching costs: watched over unwatched step time, interleaved, as a median ratio.
 
-    python tests/benchmarks/step_time.py [--models mlp,wide,cnn,transformer] [--replicas 1,2] [--rounds 15]
+    python tests/benchmarks/step_time.py [--models mlp,wide,cnn,transformer]
+                                         [--replicas 1,2] [--rounds 15]
                                          [--signals usual,gradients,...|all]
 
 Each case trains two equal models, one of them watched (by default every layer with
