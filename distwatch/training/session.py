@@ -132,7 +132,11 @@ class Session:
         shutdown.register(self.abandon)
 
     def make_recorder(self, plan: TracedPlan, phase: str = TRAIN) -> Recorder:
-        """Set up for the signals of the first traced step, see `Phase.make_recorder`."""
+        """Set up for the signals of the first traced step, see `Phase.make_recorder`.
+
+        Raises:
+            WatcherError: the store was not claimed.
+        """
         if self._claim is None:
             raise WatcherError("a step was traced before the store was claimed.")
         return self._phases[phase].make_recorder(plan, self._claim, self._budget)

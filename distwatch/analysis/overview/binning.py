@@ -136,7 +136,11 @@ class Binning:
         self._infinite = np.zeros(size, bool)
 
     def observe(self, values: npt.NDArray[np.floating]) -> None:
-        """Take the next rows: shape (n, \\*shape)."""
+        """Take the next rows: shape (n, \\*shape).
+
+        Raises:
+            ValueError: there are more of them than the bins are of.
+        """
         if not len(values):
             return
         begin, end = self._row, self._row + len(values)

@@ -65,19 +65,22 @@ class Steps:
 
     def choose(self, capture: StepCapture) -> TracedTensors:
         """The tensors of what is watched, out of a captured step."""
-        self._withheld = None
         try:
-            # TensorFlow traces a step once more if variables were made in it, and gives
-            # them their values in between; the first trace never runs.
-            if self._taps.subject.is_being_made():
-                self._withheld = capture.error or WatcherError(_UNFINISHED)
-                return []
             if capture.error is not None:
                 raise capture.error
             plan, given = self._taps.choose(capture)
             self._settle(plan)
         except Exception as error:
-            self._failed(error)
+            # TensorFlow traces a step once more if variables were made in it, and gives
+            # them their values in between; without that they would be useless for ever.
+            self._withheld = error
+            if not self._taps.subject.is_being_made():
+                self.check()
+            return []
+        self._withheld = None
+        # Without a strategy the first of two traces never runs.
+        if not tf.distribute.has_strategy() and self._taps.subject.is_being_made():
+            self._withheld = WatcherError(_UNFINISHED)
             return []
         return given
 
