@@ -86,6 +86,22 @@ def test_what_is_computed_again_is_what_was_computed(look):
             assert again.shape == (0, *value.shape[1:])
 
 
+def test_what_is_computed_again_has_the_shape_that_was_set():
+    """As that of a gradient that comes out of a condition; else not even its rank is known."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None]), tf.TensorSpec(None, tf.int32)])
+    def step(x, shape):
+        made = 2.0 * tf.reshape(x, shape)
+        made.set_shape([3, 2])
+        making = KeptTensors().making([made])
+        (again,) = tf.cond(shape[0] > 0, making.make, lambda: [tf.zeros([3, 2])])
+        assert again.shape == [3, 2]
+        return again
+
+    x = np.arange(6.0, dtype=np.float32)
+    np.testing.assert_array_equal(step(x, [3, 2]), 2.0 * x.reshape(3, 2))
+
+
 def preactivated(frozen=False):
     """Dense, then what activates it: a layer, and a frozen block before."""
     keras.utils.set_random_seed(4)

@@ -93,6 +93,9 @@ class KeptTensors:
             return_elements=[each.name for each in tensors],
             name="distwatch",
         )
+        for copy, tensor in zip(copies, tensors, strict=True):
+            # Where somebody told TensorFlow the shape, it is not part of the operation.
+            copy.set_shape(tensor.shape)
         return copies
 
     def _makers(self, tensors: Sequence[Tensor]) -> tuple[set[Any], dict[str, Tensor]]:
