@@ -51,6 +51,8 @@ def test_a_saved_model_has_its_trackers_and_weights(maker):
 
 @pytest.mark.slow
 def test_a_saved_model_is_trained_and_watched_further(maker, tmp_path):
+    # Keras finds the class by its registered name once dw.Tracker was imported.
+    assert dw.Tracker
     with mirrored(2).scope():
         model = keras.saving.load_model(FOLDER / "model.keras")
     maker.train(model, dw.Watch(tmp_path / "run.zarr"))
