@@ -52,9 +52,10 @@ def test_a_saved_model_has_its_trackers_and_weights(maker):
 @pytest.mark.slow
 def test_a_saved_model_is_trained_and_watched_further(maker, tmp_path):
     # Keras finds the class by its registered name once dw.Tracker was imported.
-    assert dw.Tracker
+    tracker_class = dw.Tracker
     with mirrored(2).scope():
         model = keras.saving.load_model(FOLDER / "model.keras")
+    assert isinstance(model.get_layer("change"), tracker_class)
     maker.train(model, dw.Watch(tmp_path / "run.zarr"))
     run = dw.open_run(tmp_path / "run.zarr")
     assert {"activation/place", "activation/change"} <= set(run.signals)

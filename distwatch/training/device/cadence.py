@@ -79,24 +79,27 @@ class StepInput:
 
     def made(self) -> StepInput:
         """With the real tensors, made in the current graph if they are yet to be made."""
-        return self if self.making is None else self._with(self.making.make())
+        making = self.making
+        return self if making is None else self._with(making, making.make())
 
     def made_if(self, needed: Tensor) -> StepInput:
         """With the real tensors, or ones of no rows where they are not needed.
 
         ``needed`` is a scalar bool and no constant, whose condition TensorFlow may take away.
         """
-        if self.making is None:
+        making = self.making
+        if making is None:
             return self
-        examples = [self.tensors[i] for i in self.making.positions]
-        make = self.making.make
-        return self._with(
-            tf.cond(needed, lambda: list(make()), lambda: [_without_rows(x) for x in examples])
+        examples = [self.tensors[i] for i in making.positions]
+        made = tf.cond(
+            needed,
+            lambda: list(making.make()),
+            lambda: [_without_rows(x) for x in examples],
         )
+        return self._with(making, made)
 
-    def _with(self, made: Sequence[Tensor]) -> StepInput:
-        assert self.making is not None
-        real = dict(zip(self.making.positions, made, strict=True))
+    def _with(self, making: Making, made: Sequence[Tensor]) -> StepInput:
+        real = dict(zip(making.positions, made, strict=True))
         return StepInput([real.get(i, x) for i, x in enumerate(self.tensors)], self.companions)
 
 
