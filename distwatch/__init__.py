@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from distwatch.keras_calls import place_with_keras
 
 if TYPE_CHECKING:
-    from distwatch.analysis import Run, open_run
+    from distwatch.analysis import Run, diff, open_run
     from distwatch.signals import (
         activations,
         ema,
@@ -45,6 +45,7 @@ _HOMES = {
     "Watch": "distwatch.training.watch",
     "activations": "distwatch.signals",
     "at": "distwatch.signals.schedules",
+    "diff": "distwatch.analysis",
     "ema": "distwatch.signals",
     "every": "distwatch.signals.schedules",
     "first": "distwatch.signals.schedules",
@@ -72,6 +73,7 @@ __all__ = [
     "Watch",
     "activations",
     "at",
+    "diff",
     "ema",
     "every",
     "first",

@@ -23,6 +23,7 @@ COMMANDS = (
     "info",
     "tail",
     "report",
+    "diff",
     "verify",
     "estimate",
     "export",

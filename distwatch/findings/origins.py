@@ -19,7 +19,7 @@ _KINDS = (
 )
 
 #: Those of variables, which gradients reach from the last layer to the first.
-_BACKWARDS = ("gradient_local", "gradient", "gradient_clipped", "update", "weight")
+BACKWARDS = ("gradient_local", "gradient", "gradient_clipped", "update", "weight")
 
 
 def kind_of(name: str) -> str:
@@ -38,6 +38,6 @@ def origin(signal: Signal) -> tuple[int, float, bool]:
     kind = kind_of(signal.name)
     place = next((n for n, kinds in enumerate(_KINDS) if kind in kinds), len(_KINDS))
     order = math.inf if signal.order is None else float(signal.order)
-    if kind in _BACKWARDS:
+    if kind in BACKWARDS:
         order = -order
     return place, order, signal.name == "activation/output"

@@ -263,6 +263,6 @@ def _compared(runs: list[ReadRun]) -> dict[str, Any] | None:
     compared = Compared(runs[0].overview, runs[1].overview)
     return {
         "common": len(compared.common),
-        "only": [[printable(name) for name in compared.only(place)] for place in (0, 1)],
-        "otherwise": [printable(name) for name in compared.otherwise_measured()],
+        "only": [[printable(name) for name in names] for names in compared.signals.only],
+        "otherwise": [printable(name) for name in compared.signals.otherwise_measured],
     }

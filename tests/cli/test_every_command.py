@@ -28,6 +28,7 @@ NAMES = [*LEAVES, *((name,) for name in COMMANDS if (name,) not in LEAVES)]
 #: A quick, valid call of each that takes more than a run; RUN stands for a run.
 WELL = {
     ("tail",): ["RUN", "--once"],
+    ("diff",): ["RUN", "RUN"],
     ("estimate",): ["--steps", "1000"],
     ("export",): ["RUN", "--csv", "run.csv"],
     ("config", "init"): [],
@@ -131,8 +132,8 @@ def test_json_is_one_document(well, names):
 
 def test_what_programs_read_they_can():
     assert {("info",), ("tail",), ("verify",), ("estimate",), ("doctor",)} <= set(JSON)
-    assert ("config", "check") in JSON
-    assert {("info",), ("tail",), ("verify",)} <= set(RUNS)
+    assert {("config", "check"), ("diff",)} <= set(JSON)
+    assert {("info",), ("tail",), ("verify",), ("diff",)} <= set(RUNS)
 
 
 def completed(shell, line):
@@ -160,7 +161,7 @@ def completed(shell, line):
     ("line", "words"),
     [
         ("distwatch ", COMMANDS),
-        ("distwatch d", ["demo", "doctor"]),
+        ("distwatch d", ["demo", "diff", "doctor"]),
         ("distwatch config ", ["init", "check", "schema"]),
         ("distwatch config init --use pro", ["production"]),
         ("distwatch info --phase t", ["train", "test", "train_on_batch"]),
