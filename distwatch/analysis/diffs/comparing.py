@@ -98,6 +98,8 @@ class _Comparison:
         )
         self._signals = [s for s in self._matched.common if not self._why_not(s)]
         self._pairs = pairs_of(a, b, self._signals, merged=self._merged)
+        #: Of which steps the batches are partial ones, where replicas are other ones.
+        self._partial: set[int] = set()
         self._check()
 
     def _check(self) -> None:
@@ -141,9 +143,10 @@ class _Comparison:
                 *differences(a, b, self._matched, self._formats),
                 *self._inputs(found),
             ),
-            notes=(*self._notes(found, doubtful), *extents(a, b)),
+            notes=(*self._notes(ranked, doubtful), *extents(a, b)),
             signals=tuple(ranked),
             tolerance=self._rounding.tolerance,
+            explicit=not self._rounding.growing,
             formats=(self._formats[0].name, self._formats[1].name),
             steps=max(each.steps for each in found),
             replicas=0 if self._merged else len(a.info.replicas),
@@ -159,6 +162,7 @@ class _Comparison:
             d = np.where(rows.equal, 0.0, np.maximum(distance.of(rows.a, rows.b), smallest))
             partings.observe(rows.step, d, rows.equal, rows.present[..., None] & whole(rows))
             progress(len(rows.step))
+        self._partial |= whole.partial
         partings.end()
         return partings
 
@@ -196,6 +200,12 @@ class _Comparison:
 
     def _notes(self, found: list[SignalDifference], doubtful: list[str]) -> Iterator[str]:
         """What was not compared, or not believed, and why."""
+        if found[0].step in self._partial:
+            yield (
+                f"The batch of step {found[0].step} is smaller than those before. Where "
+                "replicas have unequal parts of a batch, Keras weighs these alike, so the "
+                "training itself depends on the number of replicas there."
+            )
         if doubtful:
             more = f" and {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
             yield (
@@ -237,19 +247,22 @@ class _WholeBatches:
     """
 
     def __init__(self, pair: TablePair) -> None:
-        self._pairs_rows = np.array(
-            [
-                pair.merged and signal.reference != "none" and not one_a_replica(signal)
-                for signal in pair.signals
-            ]
+        self._of_batches = np.array(
+            [pair.merged and not one_a_replica(signal) for signal in pair.signals]
+        )
+        self._pairs_rows = self._of_batches & np.array(
+            [signal.reference != "none" for signal in pair.signals]
         )
         self._most = np.zeros((pair.series, len(pair.signals)))
+        self.partial: set[int] = set()
 
     def __call__(self, rows: RowPair) -> Array:
         count = rows.a[..., _COUNT]
         most = np.maximum(np.maximum.accumulate(count, axis=0), self._most)
         self._most = most[-1]
-        return np.asarray(~self._pairs_rows | (count >= most))
+        partial = self._of_batches & (count < most)
+        self.partial.update(rows.step[partial.any(axis=(1, 2))].tolist())
+        return np.asarray(~(partial & self._pairs_rows))
 
 
 def _settle(looked: list[tuple[TablePair, Partings]]) -> list[str]:
@@ -284,10 +297,11 @@ def _settle(looked: list[tuple[TablePair, Partings]]) -> list[str]:
 
 
 def _rank(each: SignalDifference, order: dict[str, Any]) -> tuple[Any, ...]:
-    """Those that part first, by step and by the order within a step; then by size."""
+    """Those that part first, by step and by the order within a step; then the others."""
     if each.step is not None:
         return 0, each.step, *order[each.signal], -each.difference
-    return 1, -each.largest, each.signal
+    # Of what grows, too, the first comes first.
+    return 1, NEVER if each.first_beyond is None else each.first_beyond, -each.largest
 
 
 def _verdict(ranked: Sequence[SignalDifference]) -> Verdict:

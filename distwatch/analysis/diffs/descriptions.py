@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from distwatch.analysis.diffs.distance import Precision
 from distwatch.analysis.matching import Matched
+from distwatch.analysis.store_findings import kept_of, unseen
 from distwatch.records import RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.store import StoredRun
@@ -48,11 +49,9 @@ def extents(a: StoredRun, b: StoredRun) -> Iterator[str]:
     """What is missing of one run: sentences."""
     for letter, run in (("A", a), ("B", b)):
         if run.lost:
-            yield f"{counted(run.lost, 'step')} of {letter} were lost in the recording."
-        if run.thinned:
-            yield f"{counted(run.thinned, 'step')} of {letter} were removed to save space."
-        if run.damaged:
-            yield f"{counted(run.damaged, 'step')} of {letter} cannot be read: see verify."
+            yield f"Of {letter}, {counted(run.lost, 'step')} were lost in the recording."
+        for finding in (*unseen(run), *kept_of(run)):
+            yield f"Of {letter}: {finding.text}"
 
 
 def _either(what: str, a: str, b: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -141,10 +141,11 @@ def pairs_of(
 
 def common_steps(a: ReadableTable, b: ReadableTable) -> tuple[Ints, Ints, Ints]:
     """The steps that both have, and their places in each."""
-    found: Any = np.intersect1d(
-        a.read("step"), b.read("step"), assume_unique=True, return_indices=True
-    )
-    return found[0], found[1], found[2]
+    one, other = a.read("step"), b.read("step")
+    places = np.searchsorted(other, one)
+    inside = np.flatnonzero(places < len(other))
+    in_a = inside[other[places[inside]] == one[inside]]
+    return one[in_a], in_a, places[in_a]
 
 
 def _chunk_end(stored: ReadableTable, places: Ints, start: int) -> int:

@@ -8,10 +8,12 @@ of that from one step to the next. So a signal *parts* at the first step at whic
 difference is
 
 1. beyond the tolerance of the number format (`distance.Precision.tolerance`), and
-2. beyond everything that it was before, by the *leap*: ten times, an order of magnitude, or
-   as much as any signal of the same table ever rose above its own past before, if that is
-   more. So what is explained comes from the two runs themselves, early steps and sparse
-   schedules, where rounding grows fast, included.
+2. beyond all that it was before, by a *leap*: an order of magnitude more than any signal of
+   the same table ever rose above its own past from one look to the next, but no more than
+   ``1 / sqrt(eps)`` unless that was seen. It is what the tolerance grants a single step, too,
+   which may make ``sqrt(eps)`` of ``eps``. So what is explained comes from the two runs
+   themselves; early steps, sparse schedules and unstable trainings, in which rounding grows
+   fast, are allowed more. A signal that differed by its whole size cannot part any more.
 
 Signals of the backward pass need a second witness. The gate of a single ReLU that rounding
 opens changes the gradients of one step, and of a gradient that cancels out nothing is left
@@ -34,8 +36,8 @@ from distwatch.records import Floats, Ints
 from distwatch.signals import Signal
 from distwatch.store.joining import Array
 
-#: "By orders of magnitude": at least one.
-_LEAP = float(np.log(10.0))
+#: An order of magnitude.
+_ORDER = float(np.log(10.0))
 
 #: The step of what never happened.
 NEVER = np.iinfo(np.int64).max
@@ -111,7 +113,7 @@ class Partings:
         #: seen once more.
         self.events, self.from_first, self._pending = (Events(shape) for _ in range(3))
         #: Logarithms: the largest difference before, and the largest rise above it of any.
-        self._most, self._leap = np.full(shape, -np.inf), _LEAP
+        self._most, self._rise = np.full(shape, -np.inf), 0.0
         self._last = np.full(shape, -1)
         #: The first step with a difference at all, with one beyond the tolerance, and the
         #: largest difference, with its step.
@@ -149,7 +151,10 @@ class Partings:
         with np.errstate(divide="ignore"):
             size = np.log(np.maximum(d, eps))
         # Where there is no past, the tolerance alone.
-        past = np.exp(self._most + self._leap) if growing else np.zeros(d.shape)
+        leap = max(self._rise, min(self._rise + _ORDER, -np.log(eps) / 2))
+        past = np.exp(self._most + leap) if growing else np.zeros(d.shape)
+        # What differs by as much as its size has nothing left in common.
+        past[self._most >= 0.0] = np.inf if growing else 0.0
         explained = np.maximum(tolerance, past)
         open_ = known & ~self.events.some
         beyond = open_ & (d > explained)
@@ -176,7 +181,7 @@ class Partings:
         """What these steps rose by is explained from now on."""
         before = where & ~new & np.isfinite(self._most) & np.isfinite(size)
         rise = size[before] - self._most[before]
-        self._leap = max(self._leap, float(rise.max(initial=0.0)))
+        self._rise = max(self._rise, float(rise.max(initial=0.0)))
         self._most = np.where(where, np.maximum(self._most, size), self._most)
 
     def end(self) -> None:

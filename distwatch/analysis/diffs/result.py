@@ -59,10 +59,10 @@ class RunDifference:
 
     ``differences`` says what differs in the descriptions, ``notes`` what was not compared and
     why: sentences. ``signals`` is the ranking: signals that part first, by step and, within
-    a step, in the order in which it computes them; then the others, by their largest
-    difference. ``tolerance`` is the relative difference that is allowed without a past,
-    ``formats`` are the number formats in which the runs compute; ``steps`` is how many steps
-    both runs have.
+    a step, in the order in which it computes them; then the others, by the step from which
+    on they grow beyond the tolerance, and by their largest difference. ``tolerance`` is the
+    relative difference that is allowed without a past, ``formats`` are the number formats in
+    which the runs compute, ``steps`` is how many steps both runs have.
     """
 
     a: str
@@ -72,6 +72,8 @@ class RunDifference:
     notes: tuple[str, ...]
     signals: tuple[SignalDifference, ...]
     tolerance: float
+    #: Whether the tolerance was given, so that it holds at every step.
+    explicit: bool
     formats: tuple[str, str]
     steps: int
     #: How many replicas were compared one by one; 0 where rows are merged over them.
@@ -158,17 +160,29 @@ class RunDifference:
         if (first := self.first) is not None:
             return (
                 f"The runs part at step {first.step}, in {first.where(self.replicas)}: "
-                f"{_difference(first)}.{self._equal_before(first)}"
+                f"{self._by(first)}.{self._equal_before(first)}"
             )
         largest = max(self.signals, key=lambda each: each.largest)
+        allowed = (
+            f"less than the tolerance of {self.tolerance:.2g}"
+            if self.explicit
+            else f"what rounding explains (a tolerance of {self.tolerance:.2g}, and growth "
+            "without a leap)"
+        )
         return (
-            f"The runs differ only by what {self._allowed()}: by up to "
+            f"The runs are not identical, but differ only by {allowed}: by up to "
             f"{_size(largest.largest)}, in {largest.signal} at step {largest.largest_step}."
-            f"{self._set_in()}"
+            f"{'' if self.explicit else self._set_in()}"
         )
 
-    def _allowed(self) -> str:
-        return f"rounding explains (tolerance {self.tolerance:.1e}, and growth without a leap)"
+    def _by(self, first: SignalDifference) -> str:
+        if not math.isfinite(first.difference):
+            return "only one of them has NaN or Inf there, or that number of elements"
+        allowed = "the tolerance is" if self.explicit else "rounding explains up to"
+        return (
+            f"they differ by {_size(first.difference)} times its size, and {allowed} "
+            f"{_size(first.explained)}"
+        )
 
     def _equal_before(self, first: SignalDifference) -> str:
         unequal = self.first_unequal
@@ -193,19 +207,11 @@ HEADINGS = ("signal", "parts", "by", "largest difference")
 
 def _place(each: SignalDifference, replicas: int) -> str:
     if each.step is None:
-        return "no"
+        beyond = each.first_beyond
+        return "no" if beyond is None else f"gradually, from step {beyond}"
     some = each.replicas and len(each.replicas) < replicas
     on = f", replica{'s' * (len(each.replicas) > 1)} {listed(each.replicas)}" if some else ""
     return f"step {each.step}{on}"
-
-
-def _difference(each: SignalDifference) -> str:
-    if not math.isfinite(each.difference):
-        return "one run has NaN or Inf there, or another number of elements, than the other"
-    return (
-        f"they differ by {_size(each.difference)} of its size, and rounding explains up to "
-        f"{_size(each.explained)}"
-    )
 
 
 def _size(relative: float) -> str:
