@@ -39,8 +39,8 @@ def test_exported_names():
         "activations", "gradients", "inputs", "loss", "tensors", "updates", "weights",
     } <= set(KINDS)  # fmt: skip
     assert set(dw.__all__) == {
-        "Run", "Tracker", "Watch", "at", "diff", "ema", "every", "first", "histogram", "logarithmic",
-        "open_run", "preflight", "probe", "watching", *KINDS,
+        "Run", "Tracker", "Watch", "at", "diff", "ema", "every", "first", "histogram",
+        "logarithmic", "open_run", "preflight", "probe", "watching", *KINDS,
     }  # fmt: skip
     for name in dw.__all__:
         assert getattr(dw, name).__doc__, name
