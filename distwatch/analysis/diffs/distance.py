@@ -106,7 +106,7 @@ class Distance:
         signals = pair.signals
         kinds = [kind_of(signal.name) for signal in signals]
         self._merged = pair.merged
-        self._same_kind = np.array([[one == other for other in kinds] for one in kinds])
+        self._kinds = [np.flatnonzero([kind == one for kind in kinds]) for one in set(kinds)]
         self._floor = np.array([np.sqrt(eps) if kind in BACKWARDS else eps for kind in kinds])
         # The replicas' losses are numbers of their own parts of the batch: their mean alone
         # is the same over any split.
@@ -129,9 +129,11 @@ class Distance:
         return np.asarray(np.where(self._counted_otherwise(a, b), np.inf, largest))
 
     def _scale(self, a: Floats, b: Floats) -> Floats:
-        both = np.maximum(a, b)
-        largest = np.where(self._same_kind, both[..., None, :], 0.0).max(axis=-1)
-        return np.asarray(np.maximum(np.minimum(a, b), self._floor * largest))
+        scale = np.minimum(a, b)
+        for kind in self._kinds:
+            largest = np.maximum(a[..., kind], b[..., kind]).max(axis=-1, keepdims=True)
+            scale[..., kind] = np.maximum(scale[..., kind], self._floor[kind] * largest)
+        return np.asarray(scale)
 
     def _counted_otherwise(self, a: Floats, b: Floats) -> Array:
         """Where the numbers of elements, or of those that are not finite, differ."""

@@ -89,7 +89,7 @@ class _Side:
         self._between = slice(int(steps[0]), int(steps[-1]) + 1)
         self._steps = steps - steps[0]
         self._signals = slice(min(signals), max(signals) + 1)
-        self._within = [place - min(signals) for place in signals]
+        self._within = _slice_of([place - min(signals) for place in signals])
         self._merged = merged
 
     @property
@@ -105,7 +105,9 @@ class _Side:
 
     def further(self, name: str) -> Array:
         """An array at these steps: shape (n, series, signal, ...)."""
-        values = self._stored.read(name, self._between, self._signals)[self._steps]
+        values = self._stored.read(name, self._between, self._signals)
+        if len(values) > len(self._steps):
+            values = values[self._steps]
         if name == "tensor":
             return np.asarray(values[:, :, None])
         with_series = values[:, None] if self._merged else values
@@ -114,7 +116,7 @@ class _Side:
     def fields(self, states: Floats, names: Iterable[str]) -> Floats:
         """Some fields of states."""
         place = {name: i for i, name in enumerate(self._stored.table.fields)}
-        return states[..., [place[name] for name in names]]
+        return states[..., _slice_of([place[name] for name in names])]
 
 
 def pairs_of(
@@ -152,6 +154,12 @@ def _chunk_end(stored: ReadableTable, places: Ints, start: int) -> int:
     """Up to which common step the chunk of a table reaches that holds that at ``start``."""
     window = stored.table.window
     return int(np.searchsorted(places, (places[start] // window + 1) * window))
+
+
+def _slice_of(places: list[int]) -> list[int] | slice:
+    """The same places, which a slice takes without a copy."""
+    whole = places == list(range(places[0], places[0] + len(places)))
+    return slice(places[0], places[0] + len(places)) if whole else places
 
 
 def _same(a: Array, b: Array) -> Array:
