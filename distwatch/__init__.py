@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distwatch.analysis import Run, open_run
     from distwatch.signals import (
         activations,
+        desync,
         ema,
         gradients,
         histogram,
@@ -45,6 +46,7 @@ _HOMES = {
     "Watch": "distwatch.training.watch",
     "activations": "distwatch.signals",
     "at": "distwatch.signals.schedules",
+    "desync": "distwatch.signals",
     "ema": "distwatch.signals",
     "every": "distwatch.signals.schedules",
     "first": "distwatch.signals.schedules",
@@ -72,6 +74,7 @@ __all__ = [
     "Watch",
     "activations",
     "at",
+    "desync",
     "ema",
     "every",
     "first",

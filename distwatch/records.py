@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distwatch.signals import Signal
+from distwatch.signals import Desync, Signal
 from distwatch.statistics import ROW, Row, spread
 
 Floats = npt.NDArray[np.float64]
@@ -27,6 +27,10 @@ CLOSED = "closed"
 
 #: Why a trainable variable has no gradient that could be watched: it is None.
 NO_GRADIENT = "no gradient of the loss reaches it"
+
+
+#: What the names of checksums of copies begin with.
+_OF_COPIES = tuple(f"{prefix}/" for prefix in Desync.prefixes)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """The signals' names, in the order of the signal axis."""
         return tuple(signal.name for signal in self.signals)
+
+    @property
+    def of_copies(self) -> bool:
+        """Whether it holds checksums of the replicas' copies of variables: `Desync`."""
+        return all(name.startswith(_OF_COPIES) for name in self.names)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -117,8 +126,10 @@ class RunInfo:
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """The signals of all tables."""
-        return tuple(signal for table in self.tables for signal in table.signals)
+        """The signals of all tables; checksums of copies are not among them."""
+        return tuple(
+            signal for table in self.tables if not table.of_copies for signal in table.signals
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

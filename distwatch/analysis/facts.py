@@ -13,7 +13,8 @@ from distwatch.text import counted, format_bytes
 def describe(stored: StoredRun) -> dict[str, Any]:
     """The facts about a run as plain data: what ``info --json`` prints.
 
-    There are no tables before the first commit, and ``first_step`` and ``last_step`` are
+    ``copies`` are the tables of checksums of the replicas' copies of variables. There are
+    no tables before the first commit, and ``first_step`` and ``last_step`` are
     None in a table without steps. ``committed_steps`` is the largest of all tables,
     ``lost_steps`` the sum.
     """
@@ -28,6 +29,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "workers": about.workers,
         "replicas": list(about.replicas),
         "tables": stored.reading(lambda: [*map(_describe_table, stored.tables.values())]),
+        "copies": stored.reading(lambda: [*map(_describe_table, stored.copies.values())]),
         "unwatched": about.unwatched,
         "committed_steps": stored.steps,
         "lost_steps": stored.lost,
@@ -72,7 +74,8 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
     steps = described["committed_steps"]
     extent = f"{steps} committed"
     if steps:
-        tables = [table for table in described["tables"] if table["committed_steps"]]
+        every = (*described["tables"], *described["copies"])
+        tables = [table for table in every if table["committed_steps"]]
         first = min(table["first_step"] for table in tables)
         extent += f", from {first} to {max(table['last_step'] for table in tables)}"
     thinned = f"{described['thinned_steps']} steps of the old part, to stay within max_bytes"
@@ -87,6 +90,7 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("steps", extent),
         ("lost", _lost(described)),
         *([("thinned out", thinned)] if described["thinned_steps"] else []),
+        *[("copies", _copies(table)) for table in described["copies"]],
         ("written", _written(described)),
         ("size", format_bytes(described["bytes"])),
         ("versions", f"{versions}; store format {described['format']}"),
@@ -102,6 +106,12 @@ def taken_at(signal: dict[str, Any]) -> str:
     if signal["scaled"] is not None:
         words.append("as handed over: may be divided by the number of replicas")
     return ", ".join(words)
+
+
+def _copies(table: dict[str, Any]) -> str:
+    variables = counted(len(table["signals"]), "variable")
+    steps = counted(table["committed_steps"], "step")
+    return f"of {variables} compared at {steps}, {table['schedule']}"
 
 
 def _lost(described: dict[str, Any]) -> str:

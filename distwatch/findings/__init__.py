@@ -6,6 +6,7 @@ the store. What it keeps does not grow with the run, and does not depend on how 
 into blocks. ``digest`` lists the rules: what is looked for.
 """
 
+from distwatch.findings.copy_digest import minority
 from distwatch.findings.digest import Digest
 from distwatch.findings.findings import NOTE, WARNING, Finding, ordered, sentences
 from distwatch.findings.tables import TableDigest
@@ -16,6 +17,7 @@ __all__ = [
     "Digest",
     "Finding",
     "TableDigest",
+    "minority",
     "ordered",
     "sentences",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distwatch.findings.changes import largest_change
+from distwatch.findings.desync import in_step
 from distwatch.findings.findings import EXTENT, NOTE, WARNING, Finding
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import CLOSED
@@ -12,7 +13,7 @@ from distwatch.text import counted
 def extent(run: Recorded) -> list[Finding]:
     """How many steps of how many signals on how many replicas."""
     if not run.tables:
-        return [Finding(EXTENT, NOTE, "No step was recorded.")]
+        return [Finding(EXTENT, NOTE, _of_copies(run) or "No step was recorded.")]
     steps = max(table.steps for table in run.tables)
     text = (
         f"{counted(steps, 'step')}, {counted(len(run.info.signals), 'signal')} on "
@@ -23,6 +24,12 @@ def extent(run: Recorded) -> list[Finding]:
     return [Finding(EXTENT, NOTE, text)]
 
 
+def _of_copies(run: Recorded) -> str:
+    """The same of a run that only compared copies of variables."""
+    steps = max((copies.steps for copies in run.copies), default=0)
+    return f"{counted(steps, 'step')} of which copies were compared." if steps else ""
+
+
 def losses(run: Recorded) -> list[Finding]:
     """How many steps were lost."""
     text = f"{counted(run.lost, 'step')} lost: see the gaps in `step`."
@@ -31,7 +38,8 @@ def losses(run: Recorded) -> list[Finding]:
 
 def unclosed(run: Recorded) -> list[Finding]:
     """What may be missing of a run that was not closed."""
-    last = max((table.extent[1] for table in run.tables), default=None)
+    extents = [*(each.extent for each in run.tables), *(each.extent for each in run.copies)]
+    last = max((end for _, end in extents), default=None)
     after = "no step" if last is None else f"no step after {last}"
     if run.ended is None:
         text = (
@@ -54,6 +62,8 @@ def sound(run: Recorded) -> list[Finding]:
     said = []
     if seen and not any(each.any or each.of_change for each in seen):
         said.append(f"No NaN and no Inf{_seen(run)}.")
+    if equal := in_step(run):
+        said.append(equal)
     if not run.lost and run.ended == CLOSED:
         said.append("No row was lost.")
     return [Finding("sound", NOTE, " ".join(said))] if said else []

@@ -10,6 +10,7 @@ import numpy as np
 from distwatch.findings.batches import Batches, OverEpochs
 from distwatch.findings.broken import Broken
 from distwatch.findings.copies import Copies
+from distwatch.findings.copy_digest import CopyDigest
 from distwatch.findings.streaks import Streaks
 from distwatch.findings.timeline import Timeline
 from distwatch.records import CLOSED, Block, Floats, Ints, RunInfo, Table
@@ -43,12 +44,14 @@ _COMPARED = ("mean", "means", "mean_squares", "width", "widths", "width_squares"
 
 class Recorded(NamedTuple):
     """What rules look at: a run, its tables that have rows, how many steps were lost, and
-    what ended the writing ("closed" or an error; None while it goes on, or if killed)."""
+    what ended the writing ("closed" or an error; None while it goes on, or if killed).
+    ``copies`` are the tables of checksums of the replicas' copies of variables."""
 
     info: RunInfo
     tables: Sequence[TableDigest]
     lost: int
     ended: str | None = CLOSED
+    copies: Sequence[CopyDigest] = ()
 
 
 class TableDigest:

@@ -24,6 +24,7 @@ from distwatch.statistics import REQUESTABLE, LogHistogram, requested
 __all__ = [
     "KINDS",
     "Activations",
+    "Desync",
     "Gradients",
     "Inputs",
     "Loss",
@@ -34,6 +35,7 @@ __all__ = [
     "Updates",
     "Weights",
     "activations",
+    "desync",
     "gradients",
     "histogram",
     "inputs",
@@ -283,6 +285,30 @@ class Updates(Selector, kind="updates", prefixes=("update",)):
 
 
 @validated
+class Desync(Selector, kind="desync", prefixes=("desync",)):
+    """Whether the replicas' copies of each variable are equal, bit for bit: ``desync/PATH``.
+
+    On each replica a checksum of the weights, of all that the optimizers keep (momentums,
+    counts, moving averages of weights) and of the seeds, as the step left them. It is part of
+    what is watched by default where several replicas train. What each replica has of its own
+    by design, such as the moving statistics of BatchNormalization, is left out, and listed in
+    ``run.unwatched``. `distwatch.Run.copies` has the checksums.
+
+    Args:
+        patterns: over variable paths such as ``dense_1/kernel`` or
+            ``adam/dense_1_kernel_momentum``; None for all.
+        every: at which steps: a schedule, or a number k for every k-th step.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+    reference: Reference | None = field(default="none", init=False)
+    statistics: Statistics = field(default=(), init=False)
+    every: When = 100
+
+
+@validated
 class Inputs(Selector, kind="inputs", prefixes=("input",), of_batches=True):
     """Each replica's input batch: ``input``, or ``input:KEY`` where there are several.
 
@@ -376,6 +402,7 @@ class Tensors(Selector, kind="tensors", prefixes=("tensor",), of_batches=True):
 
 
 activations = Activations
+desync = Desync
 gradients = Gradients
 weights = Weights
 updates = Updates

@@ -15,7 +15,7 @@ import tensorflow as tf
 from distwatch.config import WatchConfig, watch_config
 from distwatch.errors import ConfigError, UnsupportedTrainingError
 from distwatch.training.session import Session, Status
-from distwatch.training.strategies import in_replica
+from distwatch.training.strategies import facts_of, in_replica
 from distwatch.training.taps import Steps, Subject, Taps, of_loop
 from distwatch.training.taps.step_capture import LOSS, StepCapture, compiled_by_xla
 from distwatch.training.traps import check_loop
@@ -106,7 +106,7 @@ class Watching:
             iterations=subject.count_iterations,
         )
         self._steps = Steps(
-            Taps(subject, config),
+            Taps(subject, config, facts_of(strategy)),
             self._session.make_recorder,
             self._session.fail,
             self._session.training_goes_on,

@@ -179,7 +179,7 @@ class Phase:
         self.check()
         for table in self._recorder.tables:
             self._pending[table.table.name] += steps
-            if self._pending[table.table.name] >= table.table.window:
+            if self._pending[table.table.name] >= table.interval:
                 self._drain(table, together=True)
 
     def drain_now(self) -> None:

@@ -47,9 +47,8 @@ def replica_count() -> int:
 
 def replica_device() -> str:
     """The device of the replica that this code runs on; "" if TensorFlow may choose."""
-    facts = facts_of(tf.distribute.get_strategy())
     # The replica context's own list of devices is empty on all workers but the first.
-    return facts.devices[facts.replicas.index(replica_id())]
+    return facts_of(tf.distribute.get_strategy()).devices[local_place()]
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,11 @@ class StrategyFacts:
     mirrored: bool
     #: Whether Keras 3 can train under it.
     supported: bool
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether several replicas have a copy of every variable."""
+        return self.mirrored and self.total_replicas > 1
 
     @property
     def on_cpus(self) -> bool:
@@ -142,6 +146,22 @@ class PerReplica(Generic[T]):
 def has_copies(variable: Any) -> bool:
     """Whether a TensorFlow variable has a copy on each replica."""
     return hasattr(variable, "values")
+
+
+def copies_of(variable: Any) -> tuple[Any, ...]:
+    """The copies of a variable on this process's replicas, in their order."""
+    return tuple(variable.values)
+
+
+def is_joined_on_read(variable: Any) -> bool:
+    """Whether each replica writes a value of its own, as those of metrics."""
+    on_read = tf.VariableSynchronization.ON_READ
+    return bool(getattr(variable, "synchronization", None) == on_read)
+
+
+def local_place() -> int:
+    """The place of the replica that this code runs on among those of this process."""
+    return facts_of(tf.distribute.get_strategy()).replicas.index(replica_id())
 
 
 def reduces_by_collectives(strategy: Strategy) -> bool:

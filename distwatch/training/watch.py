@@ -25,6 +25,7 @@ from distwatch.records import PHASES, PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.schedules import Schedule
 from distwatch.training.estimate import estimate
 from distwatch.training.session import Session, Status, say
+from distwatch.training.strategies import facts_of
 from distwatch.training.taps import (
     Steps,
     Taps,
@@ -303,8 +304,9 @@ class Watch(keras.callbacks.Callback):
         )
         # Validation begins when the training is under way, which nothing then may end.
         first = min(self._asked, key=PHASES.index)
+        facts = facts_of(model.distribute_strategy)
         taps = {
-            phase: Taps(subject, self.config, phase, lenient=phase != first)
+            phase: Taps(subject, self.config, facts, phase, lenient=phase != first)
             for phase in self._asked
         }
         for phase in self._asked:

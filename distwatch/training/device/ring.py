@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
-from distwatch.records import Block, Ints, Table, Tensors
+from distwatch.records import Block, Floats, Ints, Tensors
 from distwatch.statistics import Row, merge_axis
 from distwatch.training import strategies
 from distwatch.training.device import kernels
@@ -51,12 +51,12 @@ class Recorder:
         functions = kernels.shared_functions()
         self._cadences = [
             # Twice what may come between two drains, so that none is ever overwritten.
-            Cadence(group, 2 * max(group[0].table.window, steps_per_execution), functions)
+            Cadence(group, 2 * max(group[0].interval, steps_per_execution), functions)
             for group in _looked_at_together(feeds)
         ]
         mergers = _Mergers(strategy)
         tables = {
-            feed.table.name: TableRecorder(cadence, feed.table, mergers)
+            feed.table.name: TableRecorder(cadence, feed, mergers)
             for cadence in self._cadences
             for feed in cadence.feeds
         }
@@ -94,10 +94,11 @@ class Recorder:
 
 
 def _looked_at_together(feeds: Sequence[TablePlan]) -> list[list[TablePlan]]:
-    """The tables of one schedule and window. Schedules that are equal may change apart."""
-    groups: dict[tuple[int, int], list[TablePlan]] = {}
+    """The tables of one schedule and interval. Schedules that are equal may change apart."""
+    groups: dict[tuple[int, int, bool], list[TablePlan]] = {}
     for feed in feeds:
-        groups.setdefault((id(feed.schedule), feed.table.window), []).append(feed)
+        key = id(feed.schedule), feed.interval, feed.copies is None
+        groups.setdefault(key, []).append(feed)
     return list(groups.values())
 
 
@@ -122,12 +123,15 @@ class TableRecorder:
 
     Args:
         cadence: what fills the rings that hold it.
-        table: one of the cadence's.
+        feed: of one of the cadence's tables.
         mergers: what merges over replicas.
     """
 
-    def __init__(self, cadence: Cadence, table: Table, mergers: _Mergers) -> None:
-        self.table = table
+    def __init__(self, cadence: Cadence, feed: TablePlan, mergers: _Mergers) -> None:
+        self.table = table = feed.table
+        #: Steps between two drains.
+        self.interval = feed.interval
+        self._copies = feed.copies
         self._cadence = cadence
         self._statistic = table.statistic
         self._mergers = mergers
@@ -177,27 +181,40 @@ class TableRecorder:
             return None
         slots = np.arange(self._read + lost, end) % self.capacity
         held = [ring.rows.read_value() for ring in rings]
-        states = [self._states(rows) for rows in held]
         marks = held[0][:, :MARKS].numpy()[slots].astype(np.int64)
-        rows = np.stack([state.numpy()[slots] for state in states], axis=1)
+        rows, merged = self._read_states(held, slots, together)
         block = Block(
             table=self.table.name,
             step=marks[:, 0],
             epoch=np.full(len(marks), epoch, np.int64),
             iteration=marks[:, 1],
             rows=rows,
-            merged=self._merger(states)[slots]
-            if together
-            else merge_axis(self._statistic, rows, axis=1),
+            merged=merged,
             tensors=self._drain_tensors(rings, slots, together),
             lost=lost,
         )
+        if self._copies is not None:
+            block = self._copies.compared(block)
         # Only now: after an interrupt or error up to here they can be read again.
         self._read = end
         if self.table.tensor is not None:
             for ring in rings:
                 ring.slots[self.table.name].free(slots)
         return block
+
+    def _read_states(
+        self, held: Sequence[Tensor], slots: Ints, together: bool
+    ) -> tuple[Floats, Floats]:
+        """The states in some slots, on each replica and merged."""
+        if self._copies is not None:
+            found = [rows[:, self._columns].numpy()[slots] for rows in held]
+            rows = self._copies.rows(np.stack(found, axis=1))
+            return rows, merge_axis(self._statistic, rows, axis=1)
+        states = [self._states(rows) for rows in held]
+        rows = np.stack([state.numpy()[slots] for state in states], axis=1)
+        if together:
+            return rows, self._merger(states)[slots]
+        return rows, merge_axis(self._statistic, rows, axis=1)
 
     def _states(self, rows: Tensor) -> Tensor:
         shape = [self.capacity, len(self.table.signals), len(self._statistic.fields)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,9 +12,11 @@ from distwatch import signals
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
 from distwatch.records import NO_GRADIENT, TRAIN, Table, fitting
-from distwatch.signals import Signal
+from distwatch.signals import Selector, Signal
 from distwatch.statistics import automatic, with_row
 from distwatch.training.device.cadence import Making, StepInput, TablePlan
+from distwatch.training.device.copies import Copies
+from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.kinds import TAPS
 from distwatch.training.taps.layer_paths import OUTPUT, places, weight_paths
@@ -27,6 +30,9 @@ Tensor = Any
 
 #: Raw deltas are drained this often, in steps.
 _TENSOR_WINDOW = 8
+
+#: Rows of checksums come rarely: with larger chunks most of a chunk would never be filled.
+_COPIES_WINDOW = 16
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class Taps:
     Args:
         subject: what is trained.
         config: what to watch.
+        facts: of the strategy that trains.
         phase: in which steps.
         lenient: pass over names that are not found in a step, too.
 
@@ -87,14 +94,15 @@ class Taps:
         self,
         subject: Subject,
         config: WatchConfig,
+        facts: StrategyFacts,
         phase: str = TRAIN,
         *,
         lenient: bool = False,
     ) -> None:
         self.subject = subject
         self._config = config
-        self._watched = Watched(subject, lenient=lenient)
-        selectors = config.signals or (signals.activations(),)
+        self._watched = Watched(subject, facts, lenient=lenient)
+        selectors = config.signals or _usual_selectors(facts)
         taps = [TAPS[type(selector)](selector, self._watched) for selector in selectors]
         self._taps = _in_phase(taps, phase)
         if config.resume:
@@ -135,7 +143,10 @@ class Taps:
         unwatched = self._watched.unwatched
         if not groups:
             raise self._nothing()
-        planned = [self._plan(number, group) for number, group in enumerate(groups)]
+        planned = [
+            self._plan(name, group)
+            for name, group in zip(_table_names(groups), groups, strict=True)
+        ]
         self._makings = [
             self._making(group.tap, picked, kept)
             for group, (_, picked) in zip(groups, planned, strict=True)
@@ -193,27 +204,37 @@ class Taps:
                 )
         return list(groups.values())
 
-    def _plan(self, number: int, group: _Group) -> tuple[TablePlan, list[PickedSignal]]:
+    def _plan(self, name: str, group: _Group) -> tuple[TablePlan, list[PickedSignal]]:
         """A table, with each tensor once for all signals that are measured alike."""
         # What a tap computes itself may be apart where the examples are one.
         keys = [
             (picked.name if group.tap.computes else id(picked.tensor), signal.reference)
             for picked, signal in zip(group.picked, group.signals, strict=True)
         ]
+        if group.tap.of_copies:
+            return self._plan_of_copies(name, group), []
         positions = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         first = [group.picked[keys.index(key)] for key in positions]
         plan = TablePlan(
-            self._table(number, group),
+            self._table(name, group),
             group.schedule,
             tuple(positions[key] for key in keys),
             tuple(reference for _, reference in positions),
         )
         return plan, first
 
-    def _table(self, number: int, group: _Group) -> Table:
+    def _plan_of_copies(self, name: str, group: _Group) -> TablePlan:
+        """A table of checksums: what is read is not a tensor of the step."""
+        table = self._table(name, group)
+        table = replace(table, window=min(table.window, _COPIES_WINDOW))
+        variables = [picked.variable for picked in group.picked]
+        copies = Copies(variables, table.statistic)
+        return TablePlan(table, group.schedule, (), (), copies, self._config.window)
+
+    def _table(self, name: str, group: _Group) -> Table:
         table = fitting(
             Table(
-                name=f"table-{number:02d}",
+                name=name,
                 signals=tuple(group.signals),
                 schedule=str(group.schedule),
                 window=self._config.window,
@@ -251,6 +272,18 @@ class Taps:
             for path, variable in weight_paths(self.subject.root).items():
                 if id(variable) in missing:
                     self._watched.unwatched[path] = NO_GRADIENT
+
+
+def _usual_selectors(facts: StrategyFacts) -> tuple[Selector, ...]:
+    """What is watched where nothing is asked for."""
+    return (signals.activations(), *([signals.desync()] if facts.has_copies else []))
+
+
+def _table_names(groups: Sequence[_Group]) -> list[str]:
+    """Those of copies are counted apart, so that they change no other table's name."""
+    kinds = ["copies" if group.tap.of_copies else "table" for group in groups]
+    numbers = {kind: itertools.count() for kind in kinds}
+    return [f"{kind}-{next(numbers[kind]):02d}" for kind in kinds]
 
 
 def _in_phase(taps: list[Tap], phase: str) -> list[Tap]:

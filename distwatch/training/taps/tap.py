@@ -12,6 +12,7 @@ import tensorflow as tf
 from distwatch.errors import UnwatchableError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, TensorLayout
 from distwatch.signals import Selector, matching
+from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import (
     Place,
@@ -43,6 +44,8 @@ class PickedSignal(NamedTuple):
     #: See `distwatch.signals.Signal`.
     copied: bool | None = None
     trained: bool | None = None
+    #: Of what each replica has a copy, for a tap of copies; the tensor is of no use then.
+    variable: Any = None
 
 
 class Watched:
@@ -50,11 +53,15 @@ class Watched:
 
     Args:
         subject: what is trained.
+        facts: of the strategy that trains.
         lenient: names that find nothing are passed over.
     """
 
-    def __init__(self, subject: Subject, *, lenient: bool = False) -> None:
+    def __init__(
+        self, subject: Subject, facts: StrategyFacts, *, lenient: bool = False
+    ) -> None:
         self.subject = subject
+        self.facts = facts
         self.model = subject.root
         #: What could be watched, or was asked for, and is not: name -> why.
         self.unwatched = Unwatched(lenient=lenient)
@@ -79,6 +86,8 @@ class Tap(ABC):
     absent: str = "the step has nothing of the kind"
     #: Whether weights are read around the optimizer's step, which is not free.
     observes_optimizer: ClassVar[bool] = False
+    #: Whether its signals are checksums of the replicas' copies of variables.
+    of_copies: ClassVar[bool] = False
     #: Whether it computes its signals itself, from tensors of the step as examples.
     computes: ClassVar[bool] = False
 
