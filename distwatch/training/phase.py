@@ -7,6 +7,7 @@ import importlib
 import platform
 import warnings
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from distwatch.errors import (
 )
 from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Block, Origin, RunInfo
 from distwatch.store import Budget, Claim, origin_of, steps_of
+from distwatch.training.device.copies import CopiesRecorder
 from distwatch.training.device.ring import Recorder, TableRecorder
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
 from distwatch.training.strategies import StrategyFacts
@@ -35,11 +37,19 @@ class Phase:
         info: what is known before the first step.
         strategy: the strategy that trains.
         steps_per_execution: how many steps pass between two looks at the rings.
+        iterations: the optimizer's count as it stands.
     """
 
     def __init__(
-        self, config: WatchConfig, info: RunInfo, strategy: Any, *, steps_per_execution: int
+        self,
+        config: WatchConfig,
+        info: RunInfo,
+        strategy: Any,
+        *,
+        steps_per_execution: int,
+        iterations: Callable[[], int],
     ) -> None:
+        self._iterations = iterations
         self._config = config
         self._info = info
         self._strategy = strategy
@@ -73,7 +83,7 @@ class Phase:
         """
         self._info = replace(
             self._info,
-            tables=tuple(feed.table for feed in plan.feeds),
+            tables=plan.tables,
             unwatched=plan.unwatched,
             origin=Origin(claim.start, 0, plan.iteration),
         )
@@ -94,6 +104,7 @@ class Phase:
         self._recorder = Recorder(
             self._strategy,
             plan.feeds,
+            plan.copies,
             steps_per_execution=self._steps_per_execution,
             first_step=self._info.origin.step,
         )
@@ -175,7 +186,7 @@ class Phase:
                 "not use its train_step, or a loop of your own does not use "
                 "watch.wrap(train_step)."
             )
-        self._recorder.follow_schedules()
+        self._recorder.after_steps(steps, self._iterations)
         self.check()
         for table in self._recorder.tables:
             self._pending[table.table.name] += steps
@@ -253,11 +264,11 @@ class Phase:
         lost = self.counts.lost
         return [sentence for sink in self._sinks for sentence in sink.sentences(lost, ended)]
 
-    def _started(self) -> list[TableRecorder]:
+    def _started(self) -> list[TableRecorder | CopiesRecorder]:
         """The tables that have rings to read: a step was traced."""
         return self._recorder.tables if self._recorder and self._recorder.started else []
 
-    def _drain(self, table: TableRecorder, *, together: bool) -> None:
+    def _drain(self, table: TableRecorder | CopiesRecorder, *, together: bool) -> None:
         self._deliver()
         # Between workers no collective of ours is entered: if an error had ended the
         # watching on one, the others, and so the training, would wait for it for ever.
@@ -268,7 +279,7 @@ class Phase:
         if block is not None and block.lost:
             self._warn_of_overrun(table, block.lost)
 
-    def _warn_of_overrun(self, table: TableRecorder, lost: int) -> None:
+    def _warn_of_overrun(self, table: TableRecorder | CopiesRecorder, lost: int) -> None:
         if self._warned_of_overrun:
             return
         self._warned_of_overrun = True
@@ -296,7 +307,7 @@ class Phase:
                 sink.write(block)
             self._undelivered.popleft()
 
-    def _count_lost(self, table: TableRecorder) -> None:
+    def _count_lost(self, table: TableRecorder | CopiesRecorder) -> None:
         name = table.table.name
         try:
             lost = table.undrained()

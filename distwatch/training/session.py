@@ -109,6 +109,7 @@ class Session:
                 run_info(facts, versions(), phase),
                 strategy,
                 steps_per_execution=steps_per_execution,
+                iterations=iterations,
             )
             for phase in phases
         }

@@ -47,8 +47,9 @@ def replica_count() -> int:
 
 def replica_device() -> str:
     """The device of the replica that this code runs on; "" if TensorFlow may choose."""
+    facts = facts_of(tf.distribute.get_strategy())
     # The replica context's own list of devices is empty on all workers but the first.
-    return facts_of(tf.distribute.get_strategy()).devices[local_place()]
+    return facts.devices[facts.replicas.index(replica_id())]
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,6 @@ def is_joined_on_read(variable: Any) -> bool:
     """Whether each replica writes a value of its own, as those of metrics."""
     on_read = tf.VariableSynchronization.ON_READ
     return bool(getattr(variable, "synchronization", None) == on_read)
-
-
-def local_place() -> int:
-    """The place of the replica that this code runs on among those of this process."""
-    return facts_of(tf.distribute.get_strategy()).replicas.index(replica_id())
 
 
 def reduces_by_collectives(strategy: Strategy) -> bool:

@@ -19,7 +19,6 @@ from distwatch.signals.schedules import Schedule
 from distwatch.statistics import ROW, Observation, SignalCounts
 from distwatch.training import strategies
 from distwatch.training.device import kernels
-from distwatch.training.device.copies import Copies
 from distwatch.training.device.deltas import Deltas
 from distwatch.training.device.references import References, keeps_tensors
 from distwatch.training.device.tensor_slots import TensorSlots
@@ -39,27 +38,17 @@ class TablePlan:
 
     A tensor that is two signals (a last layer's output is also the model's) is taken
     once; ``tensor_index[i]`` is the position of signal i's tensor. ``references`` has one
-    entry a tensor. A table of ``copies`` has no tensors: they are read where it is looked.
+    entry a tensor.
     """
 
     table: Table
     schedule: Schedule
     tensor_index: tuple[int, ...]
     references: tuple[str, ...]
-    copies: Copies | None = None
-    #: Steps between two drains, where that is not the table's window.
-    drained_every: int | None = None
-
-    @property
-    def interval(self) -> int:
-        """Steps between two drains."""
-        return self.drained_every or self.table.window
 
     @property
     def width(self) -> int:
         """How many columns of a ring it takes."""
-        if self.copies is not None:
-            return self.copies.width
         return len(self.tensor_index) * len(self.table.statistic.fields)
 
     @property
@@ -210,29 +199,22 @@ class Cadence:
     def _write(
         self, ring: Ring, fed: Sequence[StepInput], step: Tensor, iteration: Tensor
     ) -> None:
+        fed = [given.made() for given in fed]
+        deltas = ring.references.deltas(_tensors(fed))
         marks = tf.cast(tf.stack([step, iteration]), tf.float64)
+        row = tf.concat([marks, *self._look(deltas, fed)], axis=0)
         slot = ring.written.read_value() % self.capacity
-        copies = self.feeds[0].copies
-        found = [copies.checksums()] if copies else self._look_at(ring, fed, slot)
-        row = tf.concat([marks, *found], axis=0)
+        first = 0
+        for feed, given in zip(self.feeds, fed, strict=True):
+            if feed.table.tensor:
+                ring.slots[feed.table.name].write(slot, deltas.each[first].value())
+            first += len(given.tensors)
         write = tf.raw_ops.ResourceScatterUpdate(
             resource=ring.rows.handle, indices=slot[None], updates=row[None]
         )
         # The row is there before it is counted (in eager mode it is already).
         with tf.control_dependencies([write] if write is not None else []):
             ring.written.assign_add(1, read_value=False)
-
-    def _look_at(self, ring: Ring, fed: Sequence[StepInput], slot: Tensor) -> list[Tensor]:
-        """The states of all signals; raw deltas are kept in their slots."""
-        fed = [given.made() for given in fed]
-        deltas = ring.references.deltas(_tensors(fed))
-        found = self._look(deltas, fed)
-        first = 0
-        for feed, given in zip(self.feeds, fed, strict=True):
-            if feed.table.tensor:
-                ring.slots[feed.table.name].write(slot, deltas.each[first].value())
-            first += len(given.tensors)
-        return found
 
     def _look(self, deltas: Deltas, fed: Sequence[StepInput]) -> list[Tensor]:
         """The states of all signals, flat, a tensor a table."""

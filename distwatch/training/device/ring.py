@@ -6,14 +6,14 @@ merges what they hold by cross-replica reductions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
-from distwatch.records import Block, Floats, Ints, Tensors
+from distwatch.records import Block, Ints, Table, Tensors
 from distwatch.statistics import Row, merge_axis
 from distwatch.training import strategies
 from distwatch.training.device import kernels
@@ -25,6 +25,7 @@ from distwatch.training.device.cadence import (
     TablePlan,
     counter,
 )
+from distwatch.training.device.copies import CopiesPlan, CopiesRecorder
 from distwatch.training.device.tensor_slots import collect
 
 Tensor = Any
@@ -36,6 +37,7 @@ class Recorder:
     Args:
         strategy: the strategy that trains.
         feeds: the tables, and how they are fed.
+        copies: the tables of checksums of copies, which are taken between steps.
         steps_per_execution: how many steps may pass between two looks at the rings.
         first_step: what the first step is counted as.
     """
@@ -44,6 +46,7 @@ class Recorder:
         self,
         strategy: Any,
         feeds: Sequence[TablePlan],
+        copies: Sequence[CopiesPlan] = (),
         *,
         steps_per_execution: int,
         first_step: int = 0,
@@ -51,16 +54,18 @@ class Recorder:
         functions = kernels.shared_functions()
         self._cadences = [
             # Twice what may come between two drains, so that none is ever overwritten.
-            Cadence(group, 2 * max(group[0].interval, steps_per_execution), functions)
+            Cadence(group, 2 * max(group[0].table.window, steps_per_execution), functions)
             for group in _looked_at_together(feeds)
         ]
         mergers = _Mergers(strategy)
         tables = {
-            feed.table.name: TableRecorder(cadence, feed, mergers)
+            feed.table.name: TableRecorder(cadence, feed.table, mergers)
             for cadence in self._cadences
             for feed in cadence.feeds
         }
-        self.tables = [tables[feed.table.name] for feed in feeds]
+        self._ringed = [tables[feed.table.name] for feed in feeds]
+        devices = strategies.facts_of(strategy).devices
+        self._copies = [CopiesRecorder(plan, devices, first_step) for plan in copies]
         self._first_step = first_step
         self._steps: strategies.PerReplica[Any] = strategies.PerReplica()
 
@@ -68,12 +73,29 @@ class Recorder:
         """Take one step's tensors, in the train step on one replica."""
         steps = self._steps.get(lambda device: counter(device, self._first_step))
         step = steps.read_value()
-        names = [table.table.name for table in self.tables]
+        names = [table.table.name for table in self._ringed]
         given = dict(zip(names, fed, strict=True))
         for cadence in self._cadences:
             own = [given[feed.table.name] for feed in cadence.feeds]
             cadence.record(own, step, iteration)
         steps.assign_add(1, read_value=False)
+
+    @property
+    def tables(self) -> list[TableRecorder | CopiesRecorder]:
+        """What is read of each table."""
+        return [*self._ringed, *self._copies]
+
+    def after_steps(self, steps: int, iteration: Callable[[], int]) -> None:
+        """Take over changes of the schedules, and compare copies if that is due.
+
+        Args:
+            steps: how many were just done.
+            iteration: the optimizer's count.
+        """
+        for cadence in self._cadences:
+            cadence.follow_schedule()
+        for copies in self._copies:
+            copies.after_steps(steps, lambda: self.steps, iteration)
 
     @property
     def started(self) -> bool:
@@ -87,18 +109,12 @@ class Recorder:
             done = [int(steps.numpy()) for steps in self._steps.made.values()]
         return min(done, default=self._first_step)
 
-    def follow_schedules(self) -> None:
-        """Take over changes of the schedules, from the next step on."""
-        for cadence in self._cadences:
-            cadence.follow_schedule()
-
 
 def _looked_at_together(feeds: Sequence[TablePlan]) -> list[list[TablePlan]]:
-    """The tables of one schedule and interval. Schedules that are equal may change apart."""
-    groups: dict[tuple[int, int, bool], list[TablePlan]] = {}
+    """The tables of one schedule and window. Schedules that are equal may change apart."""
+    groups: dict[tuple[int, int], list[TablePlan]] = {}
     for feed in feeds:
-        key = id(feed.schedule), feed.interval, feed.copies is None
-        groups.setdefault(key, []).append(feed)
+        groups.setdefault((id(feed.schedule), feed.table.window), []).append(feed)
     return list(groups.values())
 
 
@@ -123,21 +139,20 @@ class TableRecorder:
 
     Args:
         cadence: what fills the rings that hold it.
-        feed: of one of the cadence's tables.
+        table: one of the cadence's.
         mergers: what merges over replicas.
     """
 
-    def __init__(self, cadence: Cadence, feed: TablePlan, mergers: _Mergers) -> None:
-        self.table = table = feed.table
-        #: Steps between two drains.
-        self.interval = feed.interval
-        self._copies = feed.copies
+    def __init__(self, cadence: Cadence, table: Table, mergers: _Mergers) -> None:
+        self.table = table
         self._cadence = cadence
         self._statistic = table.statistic
         self._mergers = mergers
         self._merger = mergers.of(self._statistic)
         self._columns = cadence.columns[table.name]
         self._read = 0
+        #: Steps between two drains.
+        self.interval = table.window
 
     def drain(self, epoch: int = 0, *, together: bool = True) -> Block | None:
         """Read the rows written since the last drain; None if there are none.
@@ -181,40 +196,27 @@ class TableRecorder:
             return None
         slots = np.arange(self._read + lost, end) % self.capacity
         held = [ring.rows.read_value() for ring in rings]
+        states = [self._states(rows) for rows in held]
         marks = held[0][:, :MARKS].numpy()[slots].astype(np.int64)
-        rows, merged = self._read_states(held, slots, together)
+        rows = np.stack([state.numpy()[slots] for state in states], axis=1)
         block = Block(
             table=self.table.name,
             step=marks[:, 0],
             epoch=np.full(len(marks), epoch, np.int64),
             iteration=marks[:, 1],
             rows=rows,
-            merged=merged,
+            merged=self._merger(states)[slots]
+            if together
+            else merge_axis(self._statistic, rows, axis=1),
             tensors=self._drain_tensors(rings, slots, together),
             lost=lost,
         )
-        if self._copies is not None:
-            block = self._copies.compared(block)
         # Only now: after an interrupt or error up to here they can be read again.
         self._read = end
         if self.table.tensor is not None:
             for ring in rings:
                 ring.slots[self.table.name].free(slots)
         return block
-
-    def _read_states(
-        self, held: Sequence[Tensor], slots: Ints, together: bool
-    ) -> tuple[Floats, Floats]:
-        """The states in some slots, on each replica and merged."""
-        if self._copies is not None:
-            found = [rows[:, self._columns].numpy()[slots] for rows in held]
-            rows = self._copies.rows(np.stack(found, axis=1))
-            return rows, merge_axis(self._statistic, rows, axis=1)
-        states = [self._states(rows) for rows in held]
-        rows = np.stack([state.numpy()[slots] for state in states], axis=1)
-        if together:
-            return rows, self._merger(states)[slots]
-        return rows, merge_axis(self._statistic, rows, axis=1)
 
     def _states(self, rows: Tensor) -> Tensor:
         shape = [self.capacity, len(self.table.signals), len(self._statistic.fields)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,9 +12,10 @@ from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
 from distwatch.records import NO_GRADIENT, TRAIN, Table, fitting
 from distwatch.signals import Selector, Signal
+from distwatch.signals.schedules import Schedule
 from distwatch.statistics import automatic, with_row
 from distwatch.training.device.cadence import Making, StepInput, TablePlan
-from distwatch.training.device.copies import Copies
+from distwatch.training.device.copies import CopiesPlan
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.kinds import TAPS
@@ -40,6 +40,8 @@ class TracedPlan:
     """The signals of one step, table by table."""
 
     feeds: tuple[TablePlan, ...]
+    #: The tables of checksums of copies, which the host asks for between steps.
+    copies: tuple[CopiesPlan, ...]
     #: What could be watched, or was asked for, and is not.
     unwatched: Unwatched
     #: The optimizer's count before the step; -1 without an optimizer.
@@ -50,7 +52,20 @@ class TracedPlan:
     @property
     def names(self) -> list[str]:
         """The signals' names."""
-        return [name for feed in self.feeds for name in feed.table.names]
+        return [name for table in self.tables for name in table.names]
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables."""
+        return (*(each.table for each in self.feeds), *(each.table for each in self.copies))
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """At which steps each table looks."""
+        return (
+            *(each.schedule for each in self.feeds),
+            *(each.schedule for each in self.copies),
+        )
 
     @property
     def tensor_indices(self) -> list[tuple[int, ...]]:
@@ -143,18 +158,21 @@ class Taps:
         unwatched = self._watched.unwatched
         if not groups:
             raise self._nothing()
-        planned = [
-            self._plan(name, group)
-            for name, group in zip(_table_names(groups), groups, strict=True)
-        ]
+        copies = [group for group in groups if group.tap.of_copies]
+        groups = [group for group in groups if not group.tap.of_copies]
+        planned = [self._plan(number, group) for number, group in enumerate(groups)]
         self._makings = [
             self._making(group.tap, picked, kept)
             for group, (_, picked) in zip(groups, planned, strict=True)
         ]
-        feeds = tuple(feed for feed, _ in planned)
         self.subject.count_by(capture.optimizers)
-        iterations = self.subject.count_iterations()
-        plan = TracedPlan(feeds, unwatched, iterations, capture.undivided)
+        plan = TracedPlan(
+            tuple(feed for feed, _ in planned),
+            tuple(self._plan_of_copies(number, group) for number, group in enumerate(copies)),
+            unwatched,
+            self.subject.count_iterations(),
+            capture.undivided,
+        )
         return plan, [
             ([each.tensor for each in picked], [each.companion for each in picked])
             for _, picked in planned
@@ -204,32 +222,29 @@ class Taps:
                 )
         return list(groups.values())
 
-    def _plan(self, name: str, group: _Group) -> tuple[TablePlan, list[PickedSignal]]:
+    def _plan(self, number: int, group: _Group) -> tuple[TablePlan, list[PickedSignal]]:
         """A table, with each tensor once for all signals that are measured alike."""
         # What a tap computes itself may be apart where the examples are one.
         keys = [
             (picked.name if group.tap.computes else id(picked.tensor), signal.reference)
             for picked, signal in zip(group.picked, group.signals, strict=True)
         ]
-        if group.tap.of_copies:
-            return self._plan_of_copies(name, group), []
         positions = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         first = [group.picked[keys.index(key)] for key in positions]
         plan = TablePlan(
-            self._table(name, group),
+            self._table(f"table-{number:02d}", group),
             group.schedule,
             tuple(positions[key] for key in keys),
             tuple(reference for _, reference in positions),
         )
         return plan, first
 
-    def _plan_of_copies(self, name: str, group: _Group) -> TablePlan:
-        """A table of checksums: what is read is not a tensor of the step."""
-        table = self._table(name, group)
+    def _plan_of_copies(self, number: int, group: _Group) -> CopiesPlan:
+        # Counted apart, so that they change no other table's name.
+        table = self._table(f"copies-{number:02d}", group)
         table = replace(table, window=min(table.window, _COPIES_WINDOW))
-        variables = [picked.variable for picked in group.picked]
-        copies = Copies(variables, table.statistic)
-        return TablePlan(table, group.schedule, (), (), copies, self._config.window)
+        variables = tuple(picked.variable for picked in group.picked)
+        return CopiesPlan(table, group.schedule, variables, self._config.window)
 
     def _table(self, name: str, group: _Group) -> Table:
         table = fitting(
@@ -277,13 +292,6 @@ class Taps:
 def _usual_selectors(facts: StrategyFacts) -> tuple[Selector, ...]:
     """What is watched where nothing is asked for."""
     return (signals.activations(), *([signals.desync()] if facts.has_copies else []))
-
-
-def _table_names(groups: Sequence[_Group]) -> list[str]:
-    """Those of copies are counted apart, so that they change no other table's name."""
-    kinds = ["copies" if group.tap.of_copies else "table" for group in groups]
-    numbers = {kind: itertools.count() for kind in kinds}
-    return [f"{kind}-{next(numbers[kind]):02d}" for kind in kinds]
 
 
 def _in_phase(taps: list[Tap], phase: str) -> list[Tap]:

@@ -60,12 +60,10 @@ def trace_step(model: keras.Model, batch: Any, config: WatchConfig) -> TracedSte
     def step(data: Any) -> None:
         with steps.capturing(data) as capture:
             model.train_step(data)
-        given = steps.choose(capture)
+        given = steps.choose(capture) or []
         for feed, (tensors, _) in zip(plans[0].feeds, given, strict=True):
             first: dict[int, str] = {}
-            # Copies are no tensors of the step.
-            names = [] if feed.copies else feed.table.names
-            for name, position in zip(names, feed.tensor_index, strict=True):
+            for name, position in zip(feed.table.names, feed.tensor_index, strict=True):
                 elements[name, replica_id()] = _size(tensors[position])
                 if first.setdefault(position, name) != name:
                     twins[name] = first[position]
