@@ -54,7 +54,8 @@ class CopiesTap(Tap, selector=signals.Desync):
         if not self.watched.facts.has_copies:
             return
         own = _changed_by_layers(self.watched.model)
-        nothing = tf.constant(0.0)
+        with tf.init_scope():
+            nothing = tf.constant(0.0)
         for path, variable in self._chosen().items():
             value = variable.value
             if (why := own.get(id(variable)) or _why_not(value)) is None:
