@@ -133,8 +133,8 @@ class WatchConfig(BaseModel):
     ] = Field(
         default=None,
         description="What is watched: null for the outermost layers that own trainable "
-        "weights, every Tracker and the model's output; patterns over layer paths; or "
-        "selectors.",
+        "weights, every Tracker and the model's output, and for desync where several replicas "
+        "train; patterns over layer paths; or selectors.",
     )
     reference: Reference = Field(
         default="previous",

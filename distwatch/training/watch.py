@@ -75,8 +75,9 @@ class Watch(keras.callbacks.Callback):
         store: where the run is written; a folder that does not exist yet, or a URL:
             "s3://bucket/run.zarr" (gs, az and others too), "memory://run.zarr".
         signals: None for the outermost layers that own trainable weights, every `Tracker`
-            and the model's own output; glob patterns over layer paths; or selectors
-            such as ``distwatch.gradients()``, see `distwatch.signals`.
+            and the model's own output, and, where several replicas train, for
+            ``distwatch.desync()``; glob patterns over layer paths; or selectors such as
+            ``distwatch.gradients()``, see `distwatch.signals`.
         reference: what activations are measured against, unless their selector says:
             "previous" (the batch before on the same replica), "batch_mean", "first",
             "ema(0.99)", "neighbour" or "none" (the values themselves).

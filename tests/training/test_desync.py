@@ -237,7 +237,7 @@ def test_a_healthy_training_agrees(tmp_path, kind):
     run = trained(tmp_path, model, every=1)
     assert not warned(run)
     checksums = run.copies()["checksum"]
-    variables = [str(name) for name in checksums.variable.values]
+    variables = [str(name) for name in checksums["variable"].values]
     assert {"first/kernel", "norm/gamma", "drop/seed_generator_state"} <= set(variables)
     assert any(name.endswith("/iteration") for name in variables)
     slots = {"adam and ema": 3, "sgd": 1, "scaled": 2}
@@ -365,17 +365,7 @@ def test_train_on_batch_and_loops(tmp_path):
 
 # The function itself
 
-DTYPES = [
-    "float16",
-    "bfloat16",
-    "float32",
-    "float64",
-    "int8",
-    "int32",
-    "uint32",
-    "int64",
-    "bool",
-]
+DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int32", "uint32", "bool")
 
 
 def checksums_of(variables):
