@@ -8,7 +8,9 @@ from trainings import fit, same_weights, strategy_over, unlike_rows
 
 import distwatch as dw
 from distwatch.errors import NothingToWatchError, UnwatchableError, UnwatchedWarning
+from distwatch.findings import Digest
 from distwatch.statistics import Checksum, observe
+from distwatch.store import StoredRun
 from distwatch.training.device.copies import checksums_function
 
 layers = keras.layers
@@ -361,6 +363,90 @@ def test_train_on_batch_and_loops(tmp_path):
     run = dw.open_run(tmp_path / "b.zarr")
     assert list(run.copies()["step"].values) == [0, 2]
     assert not warned(run)
+
+
+class Trials(keras.callbacks.Callback):
+    """Plants a fault after every step, before the Watch looks; `repaired` undoes it then."""
+
+    def __init__(self, trials, seed):
+        super().__init__()
+        self._random = np.random.default_rng(seed)
+        self._trials = trials
+        #: Step, path and replica of each fault.
+        self.planted = []
+        self._before = {}
+        self._undo = None
+        self.repaired = keras.callbacks.LambdaCallback(on_train_batch_end=self._repair)
+
+    def on_train_batch_end(self, batch, logs=None):
+        kept = [*self.model.trainable_variables, *self.model.optimizer.variables]
+        floats = [each for each in kept if each.dtype == "float32" and len(each.shape)]
+        if batch and len(self.planted) < self._trials:
+            self._plant(batch, floats[self._random.integers(len(floats))])
+
+    def _plant(self, step, variable):
+        copies = variable.value.values
+        replica = int(self._random.integers(len(copies)))
+        # What numpy() gives may be the copy's own memory.
+        good = copies[replica].numpy().copy()
+        changed = good.copy()
+        fault = [*FAULTS][len(self.planted) % len(FAULTS)]
+        plant = FAULTS[fault]
+        if fault == "one bit":
+            plant = flipped((self._random.integers(good.size), int(self._random.integers(32))))
+        plant(changed, self._before.get(variable.path, good))
+        # An update of nothing, or two flips of one bit, is no fault.
+        if changed.tobytes() != good.tobytes():
+            copies[replica].assign(changed)
+            self._undo = copies[replica], good
+            self.planted.append((step, variable.path.removeprefix("sequential/"), replica))
+
+    def _repair(self, batch, logs):
+        if self._undo is not None:
+            copy, good = self._undo
+            copy.assign(good)
+            self._undo = None
+        kept = [*self.model.trainable_variables, *self.model.optimizer.variables]
+        self._before = {each.path: each.numpy().copy() for each in kept}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [2, 4, 8])
+def test_every_trial_is_named(tmp_path, replicas):
+    trials = Trials(70, seed=replicas)
+    watch = dw.Watch(tmp_path / "run.zarr", signals=[dw.desync(every=1)])
+    x, y = unlike_rows(16 * replicas)
+    steps = tf.data.Dataset.from_tensors((x, y.astype("float32")[:, None])).repeat(200)
+    fit(model_over(replicas), steps, None, trials, watch, trials.repaired, batch=None)
+    assert len(trials.planted) == 70
+    run = dw.open_run(tmp_path / "run.zarr")
+    blocks = list(StoredRun(tmp_path / "run.zarr").blocks())
+    for step, path, replica in trials.planted:
+        digest = Digest(run.info)
+        for block in blocks:
+            here = np.flatnonzero(block.step == step)
+            digest.observe(block[here])
+        found = [each for each in digest.findings() if each.kind == "desync"]
+        assert [(each.signal, each.step) for each in found] == [(f"desync/{path}", step)]
+        assert found[0].replica == (replica if replicas > 2 else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_no_false_alarm_in_many_checks(tmp_path, replicas, kind):
+    """Six trainings of 1,700 checks each: 10,200."""
+    policy = "mixed_float16" if kind == "scaled" else None
+    model = model_over(replicas, optimizer=HEALTHY[kind], policy=policy)
+    x, y = unlike_rows(16 * replicas)
+    steps = tf.data.Dataset.from_tensor_slices((x, y.astype("float32")[:, None]))
+    steps = steps.shuffle(100).batch(8 * replicas, drop_remainder=True).repeat(850)
+    watch = dw.Watch(tmp_path / "run.zarr", signals=[dw.desync(every=1)])
+    fit(model, steps, None, watch, batch=None)
+    run = dw.open_run(tmp_path / "run.zarr")
+    assert len(run) == 1700
+    assert not warned(run)
+    assert "equal, bit for bit, at all 1,700 steps" in run.summary()
 
 
 # The function itself
