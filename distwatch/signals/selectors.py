@@ -169,7 +169,7 @@ class Selector:
         taken = argument_names(cls)
         properties = {name: form["properties"][name] for name in taken}
         patterns = properties.pop("patterns", {"enum": [None, True]})
-        if not cls.of_batches:
+        if not cls.of_batches and "reference" in properties:
             properties["reference"] = UNBATCHED_FORM
         form["properties"] = {cls.kind: patterns, **properties}
         form["required"] = [cls.kind, *form.get("required", [])]
