@@ -80,7 +80,7 @@ def flipped(*places):
 
 
 def signs(values, _):
-    """The signs of an even number of elements: a weighted sum of bit patterns is blind to it."""
+    """Of an even number of elements."""
     bits_of(values)[1:4:2] ^= np.int32(-(2**31))
 
 
@@ -474,6 +474,16 @@ def test_each_flipped_bit_changes_its_variable_alone(dtype, shape):
     bits[len(bits) // 2] ^= np.array(1, bits.dtype)
     variables[1].assign(tf.constant(flat.reshape(shape), dtype))
     assert list(checksums_of(variables) != before) == [False, True, False]
+
+
+def test_an_even_number_of_signs_shows():
+    """A weighted sum of bit patterns is blind to it."""
+    values = np.random.default_rng(3).normal(size=(8, 4)).astype("float32")
+    variable = tf.Variable(values)
+    before = checksums_of([variable])
+    signs(values, None)
+    variable.assign(values)
+    assert checksums_of([variable]) != before
 
 
 def test_the_words_of_one_variable_give_its_checksum():
