@@ -63,11 +63,12 @@ def _seen(run: Recorded) -> str:
     """Where was looked for NaN, unless everywhere."""
     if any(table.broken.unseen for table in run.tables):
         return " in the changes that were measured (a first batch has none)"
-    if run.ended != CLOSED or run.lost or any(map(_has_gaps, run.tables)):
+    last = max(table.extent[1] for table in run.tables)
+    if run.ended != CLOSED or run.lost or any(_has_gaps(each, last) for each in run.tables):
         return " at the steps that are recorded"
     return ""
 
 
-def _has_gaps(table: TableDigest) -> bool:
-    first, last = table.extent
-    return last - first + 1 > table.steps
+def _has_gaps(table: TableDigest, last: int) -> bool:
+    """Whether it has not all steps up to the last one of the run."""
+    return last - table.extent[0] + 1 > table.steps
