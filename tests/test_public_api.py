@@ -72,6 +72,7 @@ def test_signatures_are_kept():
         "durability": "process",
         "max_bytes": None,
         "at_max_bytes": "thin",
+        "max_overhead": None,
         "phases": ("train",),
         "tensorboard": None,
         "log_to_keras": (),

@@ -9,6 +9,9 @@ from distwatch.store.joining import ReadableTable
 from distwatch.store.schema import CLOSED, FORMAT
 from distwatch.text import counted, format_bytes
 
+#: Signals that a change names.
+_NAMED = 2
+
 
 def describe(stored: StoredRun) -> dict[str, Any]:
     """The facts about a run as plain data: what ``info --json`` prints.
@@ -32,6 +35,7 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "committed_steps": stored.steps,
         "lost_steps": stored.lost,
         "thinned_steps": stored.thinned,
+        "changes": [change.model_dump(mode="json") for change in stored.changes],
         "ended": stored.ended,
         "segments": [
             {
@@ -91,6 +95,40 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("size", format_bytes(described["bytes"])),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
+
+
+def changes_in(described: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What was changed while the run was written: step, signals, what holds from there, why."""
+    names = {
+        table["name"]: [signal["name"] for signal in table["signals"]]
+        for table in described["tables"]
+    }
+    rows = []
+    over = {(c["start"], c["step"]) for c in described["changes"] if c["what"] == "measured"}
+    for change in described["changes"]:
+        if change["what"] == "measuring" and (change["start"], change["step"]) in over:
+            continue
+        about = [name for table in change["tables"] for name in names.get(table, [table])]
+        listed = ", ".join(change["patterns"] or about[:_NAMED])
+        if not change["patterns"] and len(about) > _NAMED:
+            listed += f" and {len(about) - _NAMED} more"
+        step = str(change["step"])
+        if change["until"] is not None:
+            step += f" to {max(change['until'] - 1, change['step'])}"
+        rows.append((step, listed, _what(change), _why(change)))
+    return rows
+
+
+def _what(change: dict[str, Any]) -> str:
+    if change["what"] in ("measuring", "measured"):
+        return "looked at by turns, to measure the cost"
+    return str(change["schedule"] or change["what"])
+
+
+def _why(change: dict[str, Any]) -> str:
+    by = {"call": "asked for by watch.set", "file": "asked for by distwatch set"}
+    asked = by.get(change["by"], "")
+    return ": ".join(filter(None, (asked, change["why"])))
 
 
 def taken_at(signal: dict[str, Any]) -> str:

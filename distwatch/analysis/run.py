@@ -80,6 +80,25 @@ class Run:
         return dict(self.info.unwatched)
 
     @property
+    def changes(self) -> list[dict[str, Any]]:
+        """What was changed while the training ran: see `Watch.set` and ``max_overhead``.
+
+        Each has the first ``step`` that it holds for, the names of its ``signals``, ``what``
+        was done ("set", "widened", "narrowed", "measuring", "measured" or "refused"), ``by``
+        what ("call", "file" or "budget"), the ``schedule`` from there on, and ``why``. In a
+        measurement signals are looked at by turns: it is "measuring" from its first step on,
+        and "measured" up to the step before ``until``.
+        """
+        names = {table.name: table.names for table in self.info.tables}
+        return [
+            {
+                **change.model_dump(exclude={"tables", "phase"}),
+                "signals": [name for each in change.tables for name in names.get(each, ())],
+            }
+            for change in self._store.changes
+        ]
+
+    @property
     def replicas(self) -> list[int]:
         """The global numbers of the replicas."""
         return list(self.info.replicas)

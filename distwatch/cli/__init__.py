@@ -22,6 +22,7 @@ COMMANDS = (
     "run",
     "info",
     "tail",
+    "set",
     "report",
     "verify",
     "estimate",

@@ -183,6 +183,13 @@ class WatchConfig(BaseModel):
         default="thin",
         description="thin keeps every second, fourth, ... step of the old part; stop ends.",
     )
+    max_overhead: float | None = Field(
+        default=None,
+        strict=True,
+        gt=0,
+        le=1,
+        description="The part of the time of a step that looking may cost, such as 0.05.",
+    )
     phases: Annotated[tuple[str, ...], WithJsonSchema(_PHASES_FORM)] = Field(
         default=(TRAIN,), description="What is recorded, each phase apart."
     )

@@ -18,6 +18,7 @@ from distwatch.errors import (
 from distwatch.records import PHASES, TRAIN, Block, RunInfo
 from distwatch.store import schema
 from distwatch.store.addresses import Address, inside
+from distwatch.store.changes import Change, changes_of
 from distwatch.store.documents import read_group
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
@@ -96,6 +97,11 @@ class StoredRun:
     def nbytes(self) -> int:
         """Bytes on disk."""
         return self._location.size_below()
+
+    @property
+    def changes(self) -> list[Change]:
+        """What was changed while the phase ran: see `distwatch.store.changes`."""
+        return changes_of(self._location, self.info.phase)
 
     def reading(self, read: Callable[[], T]) -> T:
         """What ``read`` gives; where it meets damage, what it gives without it.

@@ -65,7 +65,7 @@ def watching(
             ``watch.after_step``.
         options: as in `Watch`: ``signals``, ``reference``, ``schedule``, ``window``,
             ``drain_every``, ``overwrite``, ``resume``, ``strict``, ``on_full``, ``durability``,
-            ``max_bytes``, ``at_max_bytes`` and ``tensorboard``.
+            ``max_bytes``, ``at_max_bytes``, ``max_overhead`` and ``tensorboard``.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -200,6 +200,10 @@ class Watching:
         """Drain the rows up to here, and label the following ones with this epoch."""
         self._session.end_epoch()
         self._session.begin_epoch(epoch)
+
+    def set(self, signals: Any, *, every: int | str | None) -> None:
+        """Turn signals off, on, or to another cadence: see `Watch.set`."""
+        self._session.set(signals, every)
 
     @property
     def status(self) -> Status:

@@ -7,6 +7,7 @@ import importlib
 import platform
 import warnings
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,9 @@ from distwatch.errors import (
     WatcherError,
 )
 from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Block, Origin, RunInfo
-from distwatch.store import Budget, Claim, origin_of, steps_of
+from distwatch.store import Budget, Change, Claim, origin_of, steps_of
 from distwatch.training.device.ring import Recorder, TableRecorder
+from distwatch.training.retargeting import Retargeting
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps import TracedPlan
@@ -45,6 +47,10 @@ class Phase:
         self._strategy = strategy
         self._steps_per_execution = steps_per_execution
         self._recorder: Recorder | None = None
+        #: Adjusts its schedules; None before the first step was traced.
+        self.retargeting: Retargeting | None = None
+        #: How often rows were read from the devices.
+        self.drains = 0
         self._passed_over = False
         self._sinks: list[Sink] = []
         #: What the rows from here on are labelled with.
@@ -57,7 +63,11 @@ class Phase:
         self._undelivered: deque[tuple[Sink, Block]] = deque()
 
     def make_recorder(
-        self, plan: TracedPlan, claim: Claim, budget: Budget | None = None
+        self,
+        plan: TracedPlan,
+        claim: Claim,
+        budget: Budget | None = None,
+        declare: Callable[[Change], None] = lambda change: None,
     ) -> Recorder:
         """Set up rings and sinks for the signals of the first traced step.
 
@@ -65,6 +75,7 @@ class Phase:
             plan: those signals.
             claim: on the store, which says which start of the run this is.
             budget: what bounds the bytes of the run; None for nothing.
+            declare: stores what is changed while training runs.
 
         Raises:
             ConfigError: this does not continue what the run holds, does not fit into
@@ -96,6 +107,9 @@ class Phase:
             plan.feeds,
             steps_per_execution=self._steps_per_execution,
             first_step=self._info.origin.step,
+        )
+        self.retargeting = Retargeting(
+            self._info.phase, self._recorder, declare, self._config.max_overhead
         )
         return self._recorder
 
@@ -169,13 +183,13 @@ class Phase:
         """
         if self._passed_over:
             return
-        if self._recorder is None:
+        if self._recorder is None or self.retargeting is None:
             raise WatcherError(
                 "a step was done that was not captured: the model's make_train_function does "
                 "not use its train_step, or a loop of your own does not use "
                 "watch.wrap(train_step)."
             )
-        self._recorder.follow_schedules()
+        self.retargeting.after_steps(steps)
         self.check()
         for table in self._recorder.tables:
             self._pending[table.table.name] += steps
@@ -262,6 +276,7 @@ class Phase:
         # Between workers no collective of ours is entered: if an error had ended the
         # watching on one, the others, and so the training, would wait for it for ever.
         block = table.drain(self.epoch, together=together and self._info.workers == 1)
+        self.drains += block is not None
         self._queue(block)
         self._pending[table.table.name] = 0
         self._deliver()

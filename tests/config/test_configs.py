@@ -50,6 +50,7 @@ def test_production_is_sampled_and_bounded():
     watch = dw.Watch.from_config(FOLDER / "production.yaml")
     assert watch.schedule == dw.every(10)
     assert watch.config.max_bytes == 2_000_000_000
+    assert watch.config.max_overhead == 0.05
     assert (watch.config.resume, watch.config.durability) == (True, "power")
 
 

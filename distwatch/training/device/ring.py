@@ -7,13 +7,14 @@ merges what they hold by cross-replica reductions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
 from distwatch.records import Block, Ints, Table, Tensors
+from distwatch.signals import Adjustable
 from distwatch.statistics import Row, merge_axis
 from distwatch.training import strategies
 from distwatch.training.device import kernels
@@ -28,6 +29,18 @@ from distwatch.training.device.cadence import (
 from distwatch.training.device.tensor_slots import collect
 
 Tensor = Any
+
+
+class Unit(NamedTuple):
+    """Tables that share a schedule, which is adjusted for all of them."""
+
+    schedule: Adjustable
+    tables: tuple[Table, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of their signals."""
+        return tuple(name for table in self.tables for name in table.names)
 
 
 class Recorder:
@@ -86,6 +99,17 @@ class Recorder:
         with tf.init_scope():
             done = [int(steps.numpy()) for steps in self._steps.made.values()]
         return min(done, default=self._first_step)
+
+    @property
+    def units(self) -> list[Unit]:
+        """What can be turned off, on and to another cadence, each as a whole."""
+        tables: dict[int, tuple[Adjustable, list[Table]]] = {}
+        for cadence in self._cadences:
+            for feed in cadence.feeds:
+                if isinstance(feed.schedule, Adjustable):
+                    held = tables.setdefault(id(feed.schedule), (feed.schedule, []))
+                    held[1].append(feed.table)
+        return [Unit(schedule, tuple(held)) for schedule, held in tables.values()]
 
     def follow_schedules(self) -> None:
         """Take over changes of the schedules, from the next step on."""

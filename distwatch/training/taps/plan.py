@@ -11,7 +11,7 @@ from distwatch import signals
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
 from distwatch.records import NO_GRADIENT, TRAIN, Table, fitting
-from distwatch.signals import Signal
+from distwatch.signals import Adjustable, Selector, Signal
 from distwatch.statistics import automatic, with_row
 from distwatch.training.device.cadence import Making, StepInput, TablePlan
 from distwatch.training.taps.capturing import StepCapturer
@@ -109,6 +109,8 @@ class Taps:
             optimizers=any(tap.observes_optimizer for tap in self._taps),
         )
         self._makings: list[Making | None] = []
+        #: Kept, so that each trace finds the same, and no other object gets the identity.
+        self._schedules: dict[tuple[int, int], Adjustable] = {}
 
     @contextlib.contextmanager
     def capturing(self, data: Any) -> Iterator[StepCapture]:
@@ -169,7 +171,7 @@ class Taps:
         groups: dict[Any, _Group] = {}
         names: dict[str, str] = {}
         for tap in self._taps:
-            schedule = tap.selector.schedule or self._config.schedule
+            schedule = self._schedule(tap.selector)
             statistics = (*automatic(tap.selector.kind), *tap.selector.statistics)
             for picked in tap.pick(capture):
                 reference = tap.selector.reference or picked.reference or self._config.reference
@@ -192,6 +194,17 @@ class Taps:
                     )
                 )
         return list(groups.values())
+
+    def _schedule(self, selector: Selector) -> Adjustable:
+        """When to look at a selector's signals, which is the same object for all of a schedule.
+
+        Under a budget each selector is adjusted by itself. Otherwise those of one schedule
+        stay together, since each further ring and condition has a cost.
+        """
+        chosen = selector.schedule or self._config.schedule
+        apart = self._config.max_overhead is not None
+        key = (id(chosen), id(selector) if apart else 0)
+        return self._schedules.setdefault(key, Adjustable(chosen))
 
     def _plan(self, number: int, group: _Group) -> tuple[TablePlan, list[PickedSignal]]:
         """A table, with each tensor once for all signals that are measured alike."""
