@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from distwatch.keras_calls import place_with_keras
 
 if TYPE_CHECKING:
-    from distwatch.analysis import Run, open_run
+    from distwatch.analysis import Run, diff, open_run
     from distwatch.signals import (
         activations,
+        data,
+        desync,
         ema,
         gradients,
         histogram,
@@ -45,6 +47,9 @@ _HOMES = {
     "Watch": "distwatch.training.watch",
     "activations": "distwatch.signals",
     "at": "distwatch.signals.schedules",
+    "data": "distwatch.signals",
+    "diff": "distwatch.analysis",
+    "desync": "distwatch.signals",
     "ema": "distwatch.signals",
     "every": "distwatch.signals.schedules",
     "first": "distwatch.signals.schedules",
@@ -72,6 +77,9 @@ __all__ = [
     "Watch",
     "activations",
     "at",
+    "data",
+    "desync",
+    "diff",
     "ema",
     "every",
     "first",

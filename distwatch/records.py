@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distwatch.signals import Signal
+from distwatch.signals import Desync, Signal
 from distwatch.statistics import ROW, Row, spread
 
 Floats = npt.NDArray[np.float64]
@@ -27,6 +27,10 @@ CLOSED = "closed"
 
 #: Why a trainable variable has no gradient that could be watched: it is None.
 NO_GRADIENT = "no gradient of the loss reaches it"
+
+
+#: What the names of checksums of copies begin with.
+_OF_COPIES = tuple(f"{prefix}/" for prefix in Desync.prefixes)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """The signals' names, in the order of the signal axis."""
         return tuple(signal.name for signal in self.signals)
+
+    @property
+    def of_copies(self) -> bool:
+        """Whether it holds checksums of the replicas' copies of variables: `Desync`."""
+        return all(name.startswith(_OF_COPIES) for name in self.names)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -97,6 +106,54 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """What is known of one layer of a model that is trained."""
+
+    path: str
+    #: The class, such as "Dense".
+    kind: str
+    #: The name of its activation function, such as "relu"; None where it has none.
+    activation: str | None = None
+    #: The size of the last dim of what it puts out; None where that varies.
+    units: int | None = None
+    #: The class of the initializer of its kernel, such as "GlorotUniform".
+    initializer: str | None = None
+    #: Whether it has weights that are trained; None without weights.
+    trained: bool | None = None
+    #: Which part of its inputs a layer such as Dropout leaves out; None for others.
+    dropout: float | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is trained, and how: asked of the model when its first step was traced.
+
+    ``loss`` and ``optimizer`` are the names that Keras has for them. What is not known, as of
+    several losses or of a loop written by hand, is None.
+    """
+
+    #: In the order in which a step calls them; those that hold other layers are left out.
+    layers: tuple[Layer, ...] = ()
+    #: The path of the layer that puts out the model's output; None if there are several.
+    last: str | None = None
+    loss: str | None = None
+    #: Whether that is a function of the user's own.
+    own_loss: bool = False
+    #: Whether the loss applies the last activation itself.
+    from_logits: bool = False
+    optimizer: str | None = None
+    #: As it was at the first step; None where a schedule changes it.
+    learning_rate: float | None = None
+    #: Whether the loss has further terms or weights, so that it is no mean over examples.
+    further_terms: bool = False
+
+    @property
+    def last_layer(self) -> Layer | None:
+        """The layer that puts out the model's output, where it is known."""
+        return next((layer for layer in self.layers if layer.path == self.last), None)
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """The description of a run, known before its first row."""
 
@@ -114,11 +171,15 @@ class RunInfo:
     workers: int = 1
     #: From where on these rows were written.
     origin: Origin = Origin()
+    #: What is trained; None in runs from before it was recorded.
+    card: Card | None = None
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """The signals of all tables."""
-        return tuple(signal for table in self.tables for signal in table.signals)
+        """The signals of all tables; checksums of copies are not among them."""
+        return tuple(
+            signal for table in self.tables if not table.of_copies for signal in table.signals
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -113,6 +113,15 @@ def in_epochs(values):
     return np.asarray(values).reshape(4, 28, *values.shape[1:])
 
 
+def test_a_change_is_told_from_rounding(tmp_path):
+    printed = run_example("where_runs_part.py", "--folder", tmp_path, cwd=tmp_path)
+    healthy, changed = printed.split("one.zarr and changed.zarr")
+    assert "differ only by what rounding explains" in healthy
+    assert "The runs part at step 50, in update/guess/" in changed
+    found = dw.diff(tmp_path / "one.zarr", tmp_path / "changed.zarr")
+    assert printed.endswith(f"{found}\n\n")
+
+
 def test_digits_are_learnt_and_told_of(digits):
     printed, store = digits
     run = dw.open_run(store)

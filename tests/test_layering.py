@@ -25,12 +25,13 @@ FLOORS = (
 )
 #: The same inside the training wing.
 TRAINING_FLOORS = (
-    {"gradient_registry", "shutdown", "epoch_logs"},
-    {"strategies", "sinks"},
+    {"gradient_registry", "shutdown", "epoch_logs", "measuring"},
+    {"strategies", "sinks", "overhead"},
     {"device", "multiworker"},
     {"taps", "traps"},
+    {"retargeting"},
     {"phase"},
-    {"progress"},
+    {"progress", "requested"},
     {"claiming", "estimate"},
     {"session"},
     {"tracker", "watch", "loop"},

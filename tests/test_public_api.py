@@ -26,6 +26,7 @@ def test_importing_distwatch_loads_nothing_large():
 
 def test_reading_and_the_command_line_never_load_tensorflow():
     assert imported_by("import distwatch; distwatch.open_run", "tensorflow", "keras") == []
+    assert imported_by("import distwatch; distwatch.diff", "tensorflow", "keras") == []
     assert imported_by("import distwatch.cli", "tensorflow", "keras", "xarray", "zarr") == []
     assert imported_by("import distwatch.export", "tensorflow", "keras", "pyarrow") == []
     assert imported_by("import distwatch.testing", "tensorflow", "keras", "zarr") == []
@@ -38,8 +39,8 @@ def test_exported_names():
         "activations", "gradients", "inputs", "loss", "tensors", "updates", "weights",
     } <= set(KINDS)  # fmt: skip
     assert set(dw.__all__) == {
-        "Run", "Tracker", "Watch", "at", "ema", "every", "first", "histogram", "logarithmic",
-        "open_run", "preflight", "probe", "watching", *KINDS,
+        "Run", "Tracker", "Watch", "at", "diff", "ema", "every", "first", "histogram",
+        "logarithmic", "open_run", "preflight", "probe", "watching", *KINDS,
     }  # fmt: skip
     for name in dw.__all__:
         assert getattr(dw, name).__doc__, name
@@ -72,6 +73,7 @@ def test_signatures_are_kept():
         "durability": "process",
         "max_bytes": None,
         "at_max_bytes": "thin",
+        "max_overhead": None,
         "phases": ("train",),
         "tensorboard": None,
         "log_to_keras": (),

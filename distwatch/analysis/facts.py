@@ -9,11 +9,15 @@ from distwatch.store.joining import ReadableTable
 from distwatch.store.schema import CLOSED, FORMAT
 from distwatch.text import counted, format_bytes
 
+#: Signals that a change names.
+_NAMED = 2
+
 
 def describe(stored: StoredRun) -> dict[str, Any]:
     """The facts about a run as plain data: what ``info --json`` prints.
 
-    There are no tables before the first commit, and ``first_step`` and ``last_step`` are
+    ``copies`` are the tables of checksums of the replicas' copies of variables. There are
+    no tables before the first commit, and ``first_step`` and ``last_step`` are
     None in a table without steps. ``committed_steps`` is the largest of all tables,
     ``lost_steps`` the sum.
     """
@@ -28,10 +32,12 @@ def describe(stored: StoredRun) -> dict[str, Any]:
         "workers": about.workers,
         "replicas": list(about.replicas),
         "tables": stored.reading(lambda: [*map(_describe_table, stored.tables.values())]),
+        "copies": stored.reading(lambda: [*map(_describe_table, stored.copies.values())]),
         "unwatched": about.unwatched,
         "committed_steps": stored.steps,
         "lost_steps": stored.lost,
         "thinned_steps": stored.thinned,
+        "changes": [change.model_dump(mode="json") for change in stored.changes],
         "ended": stored.ended,
         "segments": [
             {
@@ -72,7 +78,8 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
     steps = described["committed_steps"]
     extent = f"{steps} committed"
     if steps:
-        tables = [table for table in described["tables"] if table["committed_steps"]]
+        every = (*described["tables"], *described["copies"])
+        tables = [table for table in every if table["committed_steps"]]
         first = min(table["first_step"] for table in tables)
         extent += f", from {first} to {max(table['last_step'] for table in tables)}"
     thinned = f"{described['thinned_steps']} steps of the old part, to stay within max_bytes"
@@ -87,10 +94,45 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("steps", extent),
         ("lost", _lost(described)),
         *([("thinned out", thinned)] if described["thinned_steps"] else []),
+        *[("copies", _copies(table)) for table in described["copies"]],
         ("written", _written(described)),
         ("size", format_bytes(described["bytes"])),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
+
+
+def changes_in(described: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What was changed while the run was written: step, signals, what holds from there, why."""
+    names = {
+        table["name"]: [signal["name"] for signal in table["signals"]]
+        for table in described["tables"]
+    }
+    rows = []
+    over = {(c["start"], c["step"]) for c in described["changes"] if c["what"] == "measured"}
+    for change in described["changes"]:
+        if change["what"] == "measuring" and (change["start"], change["step"]) in over:
+            continue
+        about = [name for table in change["tables"] for name in names.get(table, [table])]
+        listed = ", ".join(change["patterns"] or about[:_NAMED])
+        if not change["patterns"] and len(about) > _NAMED:
+            listed += f" and {len(about) - _NAMED} more"
+        step = str(change["step"])
+        if change["until"] is not None:
+            step += f" to {max(change['until'] - 1, change['step'])}"
+        rows.append((step, listed, _what(change), _why(change)))
+    return rows
+
+
+def _what(change: dict[str, Any]) -> str:
+    if change["what"] in ("measuring", "measured"):
+        return "looked at by turns, to measure the cost"
+    return str(change["schedule"] or change["what"])
+
+
+def _why(change: dict[str, Any]) -> str:
+    by = {"call": "asked for by watch.set", "file": "asked for by distwatch set"}
+    asked = by.get(change["by"], "")
+    return ": ".join(filter(None, (asked, change["why"])))
 
 
 def taken_at(signal: dict[str, Any]) -> str:
@@ -102,6 +144,12 @@ def taken_at(signal: dict[str, Any]) -> str:
     if signal["scaled"] is not None:
         words.append("as handed over: may be divided by the number of replicas")
     return ", ".join(words)
+
+
+def _copies(table: dict[str, Any]) -> str:
+    variables = counted(len(table["signals"]), "variable")
+    steps = counted(table["committed_steps"], "step")
+    return f"of {variables} compared at {steps}, {table['schedule']}"
 
 
 def _lost(described: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import xarray as xr
 
+from distwatch.analysis.copies import dataset_of_copies
 from distwatch.analysis.datasets import (
     dataset_of,
     joined,
@@ -78,6 +79,25 @@ class Run:
         pattern (``activations: conv*``).
         """
         return dict(self.info.unwatched)
+
+    @property
+    def changes(self) -> list[dict[str, Any]]:
+        """What was changed while the training ran: see `Watch.set` and ``max_overhead``.
+
+        Each has the first ``step`` that it holds for, the names of its ``signals``, ``what``
+        was done ("set", "widened", "narrowed", "measuring", "measured" or "refused"), ``by``
+        what ("call", "file" or "budget"), the ``schedule`` from there on, and ``why``. In a
+        measurement signals are looked at by turns: it is "measuring" from its first step on,
+        and "measured" up to the step before ``until``.
+        """
+        names = {table.name: table.names for table in self.info.tables}
+        return [
+            {
+                **change.model_dump(exclude={"tables", "phase"}),
+                "signals": [name for each in change.tables for name in names.get(each, ())],
+            }
+            for change in self._store.changes
+        ]
 
     @property
     def replicas(self) -> list[int]:
@@ -197,6 +217,18 @@ class Run:
                 "lost_steps": self.lost,
             }
         return datasets[0] if len(datasets) == 1 else joined(datasets)
+
+    def copies(self) -> xr.Dataset:
+        """Checksums of the replicas' copies of variables, and how far apart copies were.
+
+        Dims are (step, replica, variable), of the steps that `distwatch.desync` looked at.
+        ``checksum`` is of the bits, equal on all replicas of a healthy step. The others are
+        NaN but for copies that were off when a difference was new, at the last step before
+        they were compared: ``differing``, the number of elements that differ from the copy
+        of most replicas (of two, from that of the first), and ``largest``, the largest
+        absolute difference between finite ones. Without any checksums it is empty.
+        """
+        return self._store.reading(lambda: dataset_of_copies(self._store))
 
     def __getitem__(self, signal: str) -> SignalView:
         """One signal.

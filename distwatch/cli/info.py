@@ -21,6 +21,9 @@ from distwatch.cli.conventions import (
 from distwatch.statistics import SignalCounts
 from distwatch.text import printable
 
+#: The columns of what was changed while a run was written.
+_CHANGED = ("from step", "signals", "looked at since", "why")
+
 
 @app.command(
     epilog=examples(
@@ -46,7 +49,7 @@ def info(
 
 
 def _show(described: dict[str, Any]) -> None:
-    from distwatch.analysis.facts import facts_of, taken_at
+    from distwatch.analysis.facts import changes_in, facts_of, taken_at
 
     console = Console()
     columns = Column(style="bold", no_wrap=True), Column(overflow="fold")
@@ -62,6 +65,8 @@ def _show(described: dict[str, Any]) -> None:
         ]
         headings = ("signal", "measured against", "taken", "steps", "schedule", "further")
         console.print(listing(headings, rows))
+    if changed := changes_in(described):
+        console.print(listing(_CHANGED, changed))
     if described["unwatched"]:
         console.print(listing(("not watched", "why"), list(described["unwatched"].items())))
 

@@ -55,6 +55,10 @@ def tail(
     On a terminal: a sparkline for each signal, its last value, how far the replicas' means
     lie apart and which replica is furthest from the others, NaN and Inf. Elsewhere: one line
     per update.
+
+    To have the training look at signals more or less often, or not at all, while it runs:
+    [bold]distwatch set RUN 'gradient*' --every 100[/bold], which writes a line into
+    RUN/requests.jsonl.
     """
     from distwatch.cli.following import Follower, Wanted, display, follow
 

@@ -133,8 +133,8 @@ class WatchConfig(BaseModel):
     ] = Field(
         default=None,
         description="What is watched: null for the outermost layers that own trainable "
-        "weights, every Tracker and the model's output; patterns over layer paths; or "
-        "selectors.",
+        "weights, every Tracker, the model's output, the loss, the data, and, where several "
+        "replicas train, desync; patterns over layer paths; or selectors.",
     )
     reference: Reference = Field(
         default="previous",
@@ -182,6 +182,13 @@ class WatchConfig(BaseModel):
     at_max_bytes: Literal["thin", "stop"] = Field(
         default="thin",
         description="thin keeps every second, fourth, ... step of the old part; stop ends.",
+    )
+    max_overhead: float | None = Field(
+        default=None,
+        strict=True,
+        gt=0,
+        le=1,
+        description="The part of the time of a step that looking may cost, such as 0.05.",
     )
     phases: Annotated[tuple[str, ...], WithJsonSchema(_PHASES_FORM)] = Field(
         default=(TRAIN,), description="What is recorded, each phase apart."

@@ -3,19 +3,35 @@
 A `Digest` takes blocks as they come and keeps only what the rules need, so a Watch can print
 findings at the end of training without reading its store, and `Run.summary` finds the same in
 the store. What it keeps does not grow with the run, and does not depend on how the run was cut
-into blocks. ``digest`` lists the rules: what is looked for.
+into blocks. ``digest`` lists the rules: what is looked for; those of ``setup`` and ``learning``
+look at a training as a whole, its ``course``.
 """
 
-from distwatch.findings.digest import Digest
-from distwatch.findings.findings import NOTE, WARNING, Finding, ordered, sentences
+from distwatch.findings.copy_digest import minority
+from distwatch.findings.digest import RULES, Digest
+from distwatch.findings.findings import (
+    EXTENT,
+    FAULTS,
+    NOTE,
+    WARNING,
+    Finding,
+    ordered,
+    sentences,
+)
+from distwatch.findings.rules import Rule
 from distwatch.findings.tables import TableDigest
 
 __all__ = [
+    "EXTENT",
+    "FAULTS",
     "NOTE",
+    "RULES",
     "WARNING",
     "Digest",
     "Finding",
+    "Rule",
     "TableDigest",
+    "minority",
     "ordered",
     "sentences",
 ]

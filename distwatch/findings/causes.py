@@ -14,6 +14,11 @@ Explains = Callable[[Finding, Finding], bool]
 _OF_VALUES = ("dead", "no_gradient", "update_ratio", "spike")
 
 
+#: Parts of a training that do not fit, and what comes of that.
+_OF_SETUP = ("last_activation", "loss_function", "output_range")
+_OF_LEARNING = ("not_learning", "underfitting", "flat_loss", "constant_output")
+_OF_TRAINING = (*_OF_LEARNING, "dead", "no_gradient", "update_ratio", "spike")
+
 #: From this share of its units on a dead layer lets nothing through.
 _WHOLE = 0.95
 
@@ -65,6 +70,11 @@ def _unequal_inputs(cause: Finding, other: Finding) -> bool:
 
 #: Cause, what may follow from it, and whether it does; the first that explains it has it.
 _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
+    *((kind, _OF_TRAINING, lambda cause, other: True) for kind in _OF_SETUP),
+    ("not_finite", _OF_LEARNING, lambda cause, other: True),
+    ("constant_output", ("flat_loss", "dead"), lambda cause, other: True),
+    ("not_learning", ("dead", "spike", "no_gradient"), lambda cause, other: True),
+    ("underfitting", ("dead",), lambda cause, other: True),
     ("not_finite", _OF_VALUES, _later),
     ("without_gradient", ("no_gradient", "update_ratio"), _same_variables),
     ("dead", ("no_gradient", "update_ratio", "spike"), _dead_layer),
@@ -75,6 +85,7 @@ _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
         _stuck,
     ),
     ("skewed_inputs", ("odd_replica", "replicas_differ"), _unequal_inputs),
+    ("desync", ("copies_differ", "odd_replica", "replicas_differ"), lambda cause, other: True),
     ("copies_differ", ("odd_replica", "replicas_differ"), lambda cause, other: True),
 )
 
@@ -105,4 +116,11 @@ def _with(cause: Finding, follows: tuple[Finding, ...]) -> Finding:
     if not follows:
         return cause
     said = "; ".join(each.brief for each in follows)
-    return replace(cause, text=f"{cause.text} It explains: {said}.", follows=follows)
+    faults = cause.faults
+    if cause.kind in _OF_LEARNING:
+        # What the layers do is part of why nothing is learnt.
+        own = [fault for each in follows if each.severity == WARNING for fault in each.faults]
+        faults = tuple(dict.fromkeys((*cause.faults, *own)))
+    return replace(
+        cause, text=f"{cause.text} It explains: {said}.", follows=follows, faults=faults
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from distwatch.findings.findings import NOTE, WARNING, Finding
-from distwatch.findings.origins import origin
+from distwatch.findings.origins import kind_of, origin
+from distwatch.findings.rules import rule
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Floats
 from distwatch.text import counted
@@ -56,6 +58,7 @@ class Peak(NamedTuple):
         return f"{self.value:.4g}, {self.times:.2g} times its median"
 
 
+@rule("LargestChange", unusual=_UNUSUAL)
 def largest_change(run: Recorded) -> list[Finding]:
     """Which signal changes most, and which one most relative to its own median.
 
@@ -86,12 +89,25 @@ def largest_change(run: Recorded) -> list[Finding]:
     return [Finding("largest_change", NOTE, text, most.signal, most.step)]
 
 
+@rule(
+    "Spike",
+    "the largest of n values with an exponential tail is ln(n) times their mean by chance",
+    times=_SPIKE,
+    times_log_steps=_TAIL,
+    part_of_largest=_MATTERS,
+)
 def spikes(run: Recorded) -> list[Finding]:
     """The largest of the sudden jumps, and which other signals jumped.
 
     Of the signals that jump at that step the one that is computed first is named.
     """
-    found = [spike for table in run.tables for spike in _spikes(table)]
+    found = [
+        spike
+        for table in run.tables
+        for spike in _spikes(table)
+        # What is seen at every tenth step is not known around a step.
+        if not spike.signal.startswith("data/")
+    ]
     if not found:
         return []
     origins = {signal.name: origin(signal) for signal in run.info.signals}
@@ -105,7 +121,11 @@ def spikes(run: Recorded) -> list[Finding]:
     if others:
         brief += f"; {counted(len(others), 'more signal')} jumped, at that step or at others"
     text = f"{brief}. Inspect the batch of that step, or clip gradients."
-    return [Finding("spike", WARNING, text, first.signal, first.step, None, others, brief)]
+    # A single hard batch has a large loss, and nothing is wrong with the training.
+    alone = kind_of(first.signal) == "loss" and not others
+    severity = NOTE if alone else WARNING
+    spike = Finding("spike", severity, text, first.signal, first.step, None, others, brief)
+    return [replace(spike, value=first.times, threshold=_SPIKE)]
 
 
 def _spikes(table: TableDigest) -> Iterator[Peak]:
@@ -116,12 +136,22 @@ def _spikes(table: TableDigest) -> Iterator[Peak]:
     # Where a signal is zero at most steps, another step is no jump for that.
     usual = np.fmax(_typical_around(table), table.usual_but_zero())
     at_least = max(_SPIKE, _TAIL * np.log(max(line.rows, 1)))
-    matters = peak >= _MATTERS * _largest_stretch(table)
+    matters = peak >= _floor(table) * _largest_stretch(table)
     comparable = (usual > 0) & np.isfinite(usual) & (peak > 0) & matters
     times = np.divide(peak, usual, where=comparable, out=np.zeros(peak.shape))
     for signal in np.flatnonzero(times.max(axis=0, initial=0.0) > at_least):
         at = int(np.argmax(times[:, signal]))
         yield _peak(table, int(signal), at, usual[at, signal])
+
+
+def _floor(table: TableDigest) -> Floats:
+    """The part of its largest stretch that a peak of each signal must reach: (signal,).
+
+    The loss of a batch that has one wrong answer is many times that of one that has none, so a
+    loss that is smaller than what it was on average in some stretch is no jump.
+    """
+    of_loss = [kind_of(name) == "loss" for name in table.table.names]
+    return np.where(of_loss, 1.0, _MATTERS)
 
 
 def _largest_stretch(table: TableDigest) -> Floats:

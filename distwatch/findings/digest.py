@@ -7,30 +7,52 @@ in the order in which findings of equal severity are listed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from distwatch.findings.causes import folded
 from distwatch.findings.changes import largest_change, spikes
+from distwatch.findings.copy_digest import CopyDigest
+from distwatch.findings.course import Course, course_of
+from distwatch.findings.desync import desync
 from distwatch.findings.extent import extent, losses, sound, unclosed
-from distwatch.findings.findings import Finding, ordered, sentences
+from distwatch.findings.findings import NOTE, Finding, ordered, sentences
 from distwatch.findings.gradients import no_gradient, update_ratios, without_gradient
+from distwatch.findings.learning import (
+    constant_output,
+    flat_loss,
+    not_learning,
+    still_learning,
+    underfitting,
+    why_not_finite,
+    works,
+)
 from distwatch.findings.nonfinite import not_finite
+from distwatch.findings.origins import GIVEN, kind_of
 from distwatch.findings.replicas import apart, different_copies, equal_inputs, odd_replicas
+from distwatch.findings.rules import Rule
+from distwatch.findings.setup import last_activation, loss_function, output_range
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.findings.units import dead
 from distwatch.records import CLOSED, Block, RunInfo
 
-Rule = Callable[[Recorded], Iterable[Finding]]
-
 #: Those that hold for a run without rows, too.
-ALWAYS: tuple[Rule, ...] = (extent, without_gradient, losses, unclosed, sound)
+ALWAYS: tuple[Rule, ...] = (extent, desync, without_gradient, losses, unclosed, sound)
 
 RULES: tuple[Rule, ...] = (
     extent,
     not_finite,
     losses,
+    last_activation,
+    loss_function,
+    output_range,
+    not_learning,
+    underfitting,
+    constant_output,
+    flat_loss,
     equal_inputs,
+    desync,
     different_copies,
     odd_replicas,
     without_gradient,
@@ -39,6 +61,7 @@ RULES: tuple[Rule, ...] = (
     update_ratios,
     spikes,
     largest_change,
+    still_learning,
     apart,
     unclosed,
     sound,
@@ -53,37 +76,89 @@ class Digest:
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info
-        self.tables = {table.name: TableDigest(info, table) for table in info.tables}
+        self.tables = {t.name: TableDigest(info, t) for t in info.tables if not t.of_copies}
+        #: Checksums of the replicas' copies of variables.
+        self.copies = {t.name: CopyDigest(info, t) for t in info.tables if t.of_copies}
 
     def observe(self, block: Block) -> None:
         """Take the next block: each table's in order of step."""
-        self.tables[block.table].observe(block)
+        self._every_table[block.table].observe(block)
+
+    def count_lost(self, table: str, steps: int) -> None:
+        """Count steps of a table that never came."""
+        self._every_table[table].lost += steps
+
+    @property
+    def _every_table(self) -> dict[str, TableDigest | CopyDigest]:
+        return {**self.tables, **self.copies}
 
     @property
     def steps(self) -> int:
         """Steps looked at, summed over tables."""
-        return sum(table.steps for table in self.tables.values())
+        return sum(table.steps for table in self._every_table.values())
 
     @property
     def lost(self) -> int:
         """Steps lost, summed over tables."""
-        return sum(table.lost for table in self.tables.values())
+        return sum(table.lost for table in self._every_table.values())
 
     # Sums of a training that diverged overflow here, too; that is reported as what it is.
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    def findings(self, *, lost: int | None = None, ended: str | None = CLOSED) -> list[Finding]:
+    def findings(
+        self,
+        *,
+        lost: int | None = None,
+        ended: str | None = CLOSED,
+        rules: Iterable[Rule | Callable[[Recorded], Iterable[Finding]]] = (),
+    ) -> list[Finding]:
         """What stands out: the extent first, then warnings, then notes.
 
         Args:
             lost: how many steps were lost, where more is known than the blocks say.
             ended: "closed", or the error that ended the writing of the run; None while it
                 goes on, or if its writer was killed.
+            rules: further ones: plain functions of what was `Recorded`, or `Rule`.
         """
         tables = [table for table in self.tables.values() if table.steps]
-        run = Recorded(self.info, tables, self.lost if lost is None else lost, ended)
-        found = [each for rule in (RULES if tables else ALWAYS) for each in rule(run)]
+        copies = [table for table in self.copies.values() if table.steps]
+        run = Recorded(self.info, tables, self.lost if lost is None else lost, ended, copies)
+        course = course_of(run)
+        found = [
+            _tempered(each, course)
+            for rule in (*(RULES if tables else ALWAYS), *map(_as_rule, rules))
+            for each in rule.apply(run, course)
+        ]
         return ordered(folded(found))
 
     def sentences(self, *, lost: int | None = None, ended: str | None = CLOSED) -> list[str]:
         """The findings' texts, at most ten; arguments as in `findings`."""
         return sentences(self.findings(lost=lost, ended=ended))
+
+
+def _as_rule(given: Rule | Callable[[Recorded], Iterable[Finding]]) -> Rule:
+    return given if isinstance(given, Rule) else Rule(given.__name__, given)
+
+
+def _in_data(finding: Finding) -> bool:
+    """Whether what the model is given is among the signals that a finding is about."""
+    return any(kind_of(name) in GIVEN for name in (finding.signal, *finding.others) if name)
+
+
+def _tempered(finding: Finding, course: Course) -> Finding:
+    """A finding in the light of the training as a whole."""
+    # Units that are dead in a training that works are worth a note.
+    if finding.kind == "dead" and works(course):
+        return replace(finding, severity=NOTE, faults=())
+    if finding.kind == "not_finite" and _in_data(finding):
+        advice = "The data themselves have NaN or Inf: look at what the model is given."
+        return replace(
+            finding, text=f"{finding.text} {advice}", advice=advice, faults=("other",)
+        )
+    if finding.kind == "not_finite" and (cause := why_not_finite(course)):
+        return replace(
+            finding,
+            text=f"{finding.text} {cause.text}",
+            advice=cause.advice,
+            faults=(*finding.faults, *cause.faults),
+        )
+    return finding

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from distwatch.findings.changes import largest_change
+from distwatch.findings.desync import in_step
 from distwatch.findings.findings import EXTENT, NOTE, WARNING, Finding
+from distwatch.findings.rules import rule
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import CLOSED
 from distwatch.text import counted
 
 
+@rule("Extent")
 def extent(run: Recorded) -> list[Finding]:
     """How many steps of how many signals on how many replicas."""
     if not run.tables:
-        return [Finding(EXTENT, NOTE, "No step was recorded.")]
+        return [Finding(EXTENT, NOTE, _of_copies(run) or "No step was recorded.")]
     steps = max(table.steps for table in run.tables)
     text = (
         f"{counted(steps, 'step')}, {counted(len(run.info.signals), 'signal')} on "
@@ -23,15 +26,24 @@ def extent(run: Recorded) -> list[Finding]:
     return [Finding(EXTENT, NOTE, text)]
 
 
+def _of_copies(run: Recorded) -> str:
+    """The same of a run that only compared copies of variables."""
+    steps = max((copies.steps for copies in run.copies), default=0)
+    return f"{counted(steps, 'step')} of which copies were compared." if steps else ""
+
+
+@rule("StepsLost")
 def losses(run: Recorded) -> list[Finding]:
     """How many steps were lost."""
     text = f"{counted(run.lost, 'step')} lost: see the gaps in `step`."
     return [Finding("lost", WARNING, text)] if run.lost else []
 
 
+@rule("Unclosed")
 def unclosed(run: Recorded) -> list[Finding]:
     """What may be missing of a run that was not closed."""
-    last = max((table.extent[1] for table in run.tables), default=None)
+    extents = [*(each.extent for each in run.tables), *(each.extent for each in run.copies)]
+    last = max((end for _, end in extents), default=None)
     after = "no step" if last is None else f"no step after {last}"
     if run.ended is None:
         text = (
@@ -45,6 +57,7 @@ def unclosed(run: Recorded) -> list[Finding]:
     return []
 
 
+@rule("Sound")
 def sound(run: Recorded) -> list[Finding]:
     """Which faults there are not, so that nobody has to infer it from silence.
 
@@ -54,6 +67,8 @@ def sound(run: Recorded) -> list[Finding]:
     said = []
     if seen and not any(each.any or each.of_change for each in seen):
         said.append(f"No NaN and no Inf{_seen(run)}.")
+    if equal := in_step(run):
+        said.append(equal)
     if not run.lost and run.ended == CLOSED:
         said.append("No row was lost.")
     return [Finding("sound", NOTE, " ".join(said))] if said else []
@@ -63,11 +78,14 @@ def _seen(run: Recorded) -> str:
     """Where was looked for NaN, unless everywhere."""
     if any(table.broken.unseen for table in run.tables):
         return " in the changes that were measured (a first batch has none)"
-    if run.ended != CLOSED or run.lost or any(map(_has_gaps, run.tables)):
+    # What is looked at more rarely than the rest is given to, or put out by, what is not.
+    watched = [table for table in run.tables if not table.of_data] or run.tables
+    last = max(table.extent[1] for table in run.tables)
+    if run.ended != CLOSED or run.lost or any(_has_gaps(each, last) for each in watched):
         return " at the steps that are recorded"
     return ""
 
 
-def _has_gaps(table: TableDigest) -> bool:
-    first, last = table.extent
-    return last - first + 1 > table.steps
+def _has_gaps(table: TableDigest, last: int) -> bool:
+    """Whether it has not all steps up to the last one of the run."""
+    return last - table.extent[0] + 1 > table.steps

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from distwatch.text import counted, printable
 
 #: How much a finding matters: a fact worth knowing, or something to look into.
 NOTE, WARNING = "note", "warning"
+
+#: How sure a finding is: it follows from what was recorded, or is its usual cause.
+CERTAIN, LIKELY = "certain", "likely"
+
+#: The kinds of fault that findings name.
+FAULTS = (
+    "wrong_last_activation",
+    "wrong_loss",
+    "learning_rate_too_high",
+    "learning_rate_too_low",
+    "dead_relu",
+    "saturated",
+    "vanishing",
+    "exploding",
+    "missing_normalisation",
+    "wrong_labels_or_encoding",
+    "output_range",
+    "constant_output",
+    "too_few_epochs",
+    "batch_size",
+    "initialisation",
+    "frozen_or_disconnected",
+    "overfitting",
+    "other",
+)
 
 #: The kind of finding that comes first: how large the run is.
 EXTENT = "extent"
@@ -26,6 +51,12 @@ class Finding:
     and are None where there is no single one; ``others`` names further signals of which the
     same is true. ``follows`` has what would be findings of their own if this one did not
     explain them; ``text`` says them, too.
+
+    ``rule`` is the name of the rule that found it (``distwatch rules`` lists all). A number
+    that decided is ``value``, and ``threshold`` what it was compared with; ``evidence`` has
+    the numbers that the text rests on. ``confidence`` is "certain" where it follows from what
+    was recorded, "likely" where it is the usual cause of that. ``advice`` is what to try, and
+    ``faults`` names the kinds of fault that this is, of `FAULTS`; a note names none.
     """
 
     kind: str
@@ -41,6 +72,20 @@ class Finding:
     share: float | None = None
     #: What follows from it.
     follows: tuple[Finding, ...] = ()
+    rule: str = ""
+    value: float | None = None
+    threshold: float | None = None
+    evidence: Mapping[str, float] = field(default_factory=dict, hash=False)
+    confidence: str = LIKELY
+    advice: str = ""
+    faults: tuple[str, ...] = ()
+    #: The last step of which it is true, where that is known.
+    last_step: int | None = None
+
+    @property
+    def first_step(self) -> int | None:
+        """The first step of which it is true, where that is known."""
+        return self.step
 
     def __post_init__(self) -> None:
         # It contains names of signals, and a store may come from anybody.

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distwatch.findings.findings import NOTE, WARNING, Finding, and_more
+from distwatch.findings.findings import CERTAIN, NOTE, WARNING, Finding, and_more
+from distwatch.findings.rules import rule
 from distwatch.findings.streaks import NONE
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.findings.units import ROWS, since_last_part
@@ -47,6 +48,7 @@ class _Still(NamedTuple):
     position: int
 
 
+@rule("WithoutGradient")
 def without_gradient(run: Recorded) -> Iterator[Finding]:
     """Variables that the loss does not depend on, so that their gradient is None."""
     paths = [path for path, why in run.info.unwatched.items() if why == NO_GRADIENT]
@@ -65,10 +67,12 @@ def without_gradient(run: Recorded) -> Iterator[Finding]:
         "NumPy or whole numbers, or a part of the model that is not used."
     )
     yield Finding(
-        "without_gradient", WARNING, text, paths[0], others=tuple(paths[1:]), brief=brief
-    )
+        "without_gradient", WARNING, text, paths[0], others=tuple(paths[1:]), brief=brief,
+        faults=("frozen_or_disconnected",), confidence=CERTAIN,
+    )  # fmt: skip
 
 
+@rule("NoGradient", solved=_SOLVED)
 def no_gradient(run: Recorded) -> Iterator[Finding]:
     """Variables whose gradient is exactly zero in the whole of the last part."""
     all_, still = _still(run, _GRADIENTS)
@@ -86,9 +90,18 @@ def no_gradient(run: Recorded) -> Iterator[Finding]:
         yield Finding("no_gradient", NOTE, text, first.name, since, None, others, brief)
         return
     text = f"{brief}: no gradient arrives there. Look for dead units in later layers."
-    yield Finding("no_gradient", WARNING, text, first.name, since, None, others, brief)
+    yield Finding(
+        "no_gradient", WARNING, text, first.name, since, None, others, brief,
+        faults=("frozen_or_disconnected", "dead_relu"),
+    )  # fmt: skip
 
 
+@rule(
+    "UpdateRatio",
+    'A. Karpathy, notes of CS231n, "Ratio of weights:updates"',
+    slow=_SLOW,
+    fast=_FAST,
+)
 def update_ratios(run: Recorded) -> Iterator[Finding]:
     """Weights that hardly change any more in the last part, or change too much."""
     ratios = [
@@ -107,6 +120,7 @@ def update_ratios(run: Recorded) -> Iterator[Finding]:
             "up to",
             "the training may be unstable. A lower learning rate may help.",
             grave=fast[0][0] > _OVERWRITING,
+            fault="learning_rate_too_high",
         )
     yield from _unchanged(run)
     if slow:
@@ -116,11 +130,17 @@ def update_ratios(run: Recorded) -> Iterator[Finding]:
             "down to",
             f"it hardly learns any more.{advice}",
             grave=slow[0][0] < _LOST_IN_ROUNDING,
+            fault="learning_rate_too_low",
         )
 
 
 def _out_of_range(
-    found: list[tuple[float, TableDigest, int]], bound: str, advice: str, *, grave: bool
+    found: list[tuple[float, TableDigest, int]],
+    bound: str,
+    advice: str,
+    *,
+    grave: bool,
+    fault: str,
 ) -> Finding:
     ratio, table, signal = found[0]
     name, since = table.table.names[signal], since_last_part(table)
@@ -131,7 +151,10 @@ def _out_of_range(
     )
     text = f"{brief}, where about 0.001 is healthy: {advice}"
     severity = WARNING if grave else NOTE
-    return Finding("update_ratio", severity, text, name, since, None, others, brief)
+    return Finding(
+        "update_ratio", severity, text, name, since, None, others, brief,
+        value=ratio, faults=(fault,),
+    )  # fmt: skip
 
 
 def _unchanged(run: Recorded) -> Iterator[Finding]:
@@ -150,7 +173,10 @@ def _unchanged(run: Recorded) -> Iterator[Finding]:
         yield Finding("update_ratio", NOTE, text, first.name, since, None, others, brief)
         return
     text = f"{brief}. Is the learning rate zero, or does no gradient arrive there?"
-    yield Finding("update_ratio", WARNING, text, first.name, since, None, others, brief)
+    yield Finding(
+        "update_ratio", WARNING, text, first.name, since, None, others, brief,
+        value=0.0, faults=("frozen_or_disconnected",),
+    )  # fmt: skip
 
 
 def _first_and_others(found: list[_Still]) -> tuple[_Still, tuple[str, ...]]:

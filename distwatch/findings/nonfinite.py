@@ -9,8 +9,9 @@ import numpy as np
 
 from distwatch.findings.broken import NEVER, Broken
 from distwatch.findings.copies import is_copied
-from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.findings import CERTAIN, NOTE, WARNING, Finding
 from distwatch.findings.origins import kind_of, origin
+from distwatch.findings.rules import rule
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import RunInfo
 from distwatch.text import counted, listed
@@ -33,6 +34,7 @@ class _Place(NamedTuple):
     table: int
 
 
+@rule("NonFinite")
 def not_finite(run: Recorded) -> Iterator[Finding]:
     """Where NaN or Inf appeared first, how far they spread, and whether they remain."""
     broken = [table for table in run.tables if table.broken.any]
@@ -117,7 +119,10 @@ def _first_of(info: RunInfo, broken: list[TableDigest], places: list[_Place]) ->
         f"{_steps(broken)}, "
         f"{'up to the end of the run' if still else f'most recently at step {last}'}."
     )
-    return Finding("not_finite", WARNING, text, name, first.step, replica, others, brief)
+    return Finding(
+        "not_finite", WARNING, text, name, first.step, replica, others, brief,
+        faults=("exploding",), last_step=last, confidence=CERTAIN,
+    )  # fmt: skip
 
 
 def _where(info: RunInfo, table: TableDigest, first: _Place) -> tuple[int | None, str]:
@@ -128,6 +133,8 @@ def _where(info: RunInfo, table: TableDigest, first: _Place) -> tuple[int | None
     alike = is_copied(signal) or signal.name.startswith("weight/")
     if kind_of(signal.name) in _ONCE or (alike and len(on) == len(info.replicas)):
         return None, ""
+    if len(info.replicas) == 1:
+        return on[0], ""
     if len(on) == 1:
         return on[0], f" on replica {on[0]}"
     if len(on) == len(info.replicas):

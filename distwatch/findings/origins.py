@@ -8,8 +8,8 @@ from distwatch.signals import Signal
 
 #: What the names of signals begin with, in the order in which a step computes them.
 _KINDS = (
-    ("input",),
-    ("activation_input", "activation", "tensor", "sample", "state"),
+    ("input", "data/input", "data/target"),
+    ("activation_input", "activation", "tensor", "sample", "state", "data/prediction"),
     ("loss",),
     ("gradient_local",),
     ("gradient", "gradient_clipped"),
@@ -19,12 +19,18 @@ _KINDS = (
 )
 
 #: Those of variables, which gradients reach from the last layer to the first.
-_BACKWARDS = ("gradient_local", "gradient", "gradient_clipped", "update", "weight")
+BACKWARDS = ("gradient_local", "gradient", "gradient_clipped", "update", "weight")
+
+
+#: What the model is given.
+GIVEN = ("input", "data/input", "data/target")
 
 
 def kind_of(name: str) -> str:
-    """What a signal's name begins with."""
-    kind = name.partition("/")[0]
+    """What a signal's name begins with; of the data, whether they are given or said."""
+    kind, _, rest = name.partition("/")
+    if kind == "data":
+        kind = f"data/{rest}"
     for mark in ":#@":
         kind = kind.partition(mark)[0]
     return kind
@@ -38,6 +44,6 @@ def origin(signal: Signal) -> tuple[int, float, bool]:
     kind = kind_of(signal.name)
     place = next((n for n, kinds in enumerate(_KINDS) if kind in kinds), len(_KINDS))
     order = math.inf if signal.order is None else float(signal.order)
-    if kind in _BACKWARDS:
+    if kind in BACKWARDS:
         order = -order
-    return place, order, signal.name == "activation/output"
+    return place, order, signal.name in ("activation/output", "data/prediction")

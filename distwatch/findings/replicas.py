@@ -11,7 +11,8 @@ import numpy as np
 from distwatch.findings.batches import same_inputs, stuck_inputs
 from distwatch.findings.copies import copies_differ
 from distwatch.findings.findings import NOTE, WARNING, Finding
-from distwatch.findings.origins import origin
+from distwatch.findings.origins import GIVEN, kind_of, origin
+from distwatch.findings.rules import rule
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Floats, RunInfo
 from distwatch.statistics import ROW, merge_axis
@@ -56,6 +57,7 @@ class Oddity(NamedTuple):
     factor: float | None = None
 
 
+@rule("ReplicasDiffer")
 def apart(run: Recorded) -> list[Finding]:
     """How far the replicas' means lie apart, in the signal where they differ most."""
     if len(run.info.replicas) < 2 or not any(table.steps for table in run.tables):
@@ -77,6 +79,7 @@ def apart(run: Recorded) -> list[Finding]:
     return [Finding("replicas_apart", NOTE, text, name, replica=replica)]
 
 
+@rule("EqualInputs")
 def equal_inputs(run: Recorded) -> Iterator[Finding]:
     """Which replicas are given the same batches, or the same batch again and again."""
     for table in run.tables:
@@ -85,11 +88,13 @@ def equal_inputs(run: Recorded) -> Iterator[Finding]:
             yield from stuck_inputs(table.table, table.batches, table.replicas)
 
 
+@rule("CopiesDiffer")
 def different_copies(run: Recorded) -> list[Finding]:
     """Variables whose copies should be equal on all replicas, and are not."""
     return copies_differ(run.info, [(table.table, table.copies) for table in run.tables])
 
 
+@rule("OddReplica")
 def odd_replicas(run: Recorded) -> list[Finding]:
     """Which replicas differ from the others, step after step.
 
@@ -157,8 +162,13 @@ def _oddities(table: TableDigest) -> Iterator[Oddity]:
             by = float(off[replica, signal] / scale[signal])
             how = {key: by if key == "shift" else float(np.exp(by))}
             name = table.table.names[signal]
-            yield Oddity(replica, alone, table.of_inputs, abs(by) / limit, name, **how)
+            yield Oddity(replica, alone, _given(name), abs(by) / limit, name, **how)
     yield from _frozen(table)
+
+
+def _given(name: str) -> bool:
+    """Whether a signal is what the model is given."""
+    return kind_of(name) in GIVEN
 
 
 def _frozen(table: TableDigest) -> Iterator[Oddity]:
@@ -169,7 +179,8 @@ def _frozen(table: TableDigest) -> Iterator[Oddity]:
     for replica, signal in np.argwhere(still):
         known = table.steps >= _STRETCHES and not table.table.names[signal].startswith(_KEPT)
         if known and table.table.signals[signal].reference != "none":
-            yield Oddity(int(replica), True, table.of_inputs, np.inf, table.table.names[signal])
+            name = table.table.names[signal]
+            yield Oddity(int(replica), True, _given(name), np.inf, name)
 
 
 def _lasting(table: TableDigest, value: str) -> tuple[Floats, Floats]:

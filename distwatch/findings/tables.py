@@ -10,6 +10,7 @@ import numpy as np
 from distwatch.findings.batches import Batches, OverEpochs
 from distwatch.findings.broken import Broken
 from distwatch.findings.copies import Copies
+from distwatch.findings.copy_digest import CopyDigest
 from distwatch.findings.streaks import Streaks
 from distwatch.findings.timeline import Timeline
 from distwatch.records import CLOSED, Block, Floats, Ints, RunInfo, Table
@@ -17,8 +18,9 @@ from distwatch.statistics import ROW, LogHistogram, Ratio, Units, merge_axis, sp
 
 #: How many columns of a row are those of every row.
 _USUAL = len(ROW.fields)
-_COUNT, _ZEROS, _N, _MEAN, _M2, _L1 = (
-    ROW.fields.index(name) for name in ("count", "zeros", "n", "mean", "m2", "l1")
+_COUNT, _ZEROS, _N, _MEAN, _M2, _MIN, _MAX, _L1, _L2SQ = (
+    ROW.fields.index(name)
+    for name in ("count", "zeros", "n", "mean", "m2", "min", "max", "l1", "l2sq")
 )
 
 #: For medians of change sizes, to 6%, which is enough for "about 12 times".
@@ -32,6 +34,9 @@ _SPREAD_OF = 8
 #: Into how many levels shares are divided: numbers of up to so many units are exact.
 _LEVELS = 64
 
+#: Sums over steps: of all finite elements, of their squares, and of how many there are.
+_OF_VALUES = ("total", "squares", "finite")
+
 #: Sums over steps: of the numbers of units, of those that are zero or constant for the
 #: whole batch, of the latter's squares, and of how many steps.
 _OF_UNITS = ("units", "zero_units", "constant_units", "constant_squares", "unit_steps")
@@ -43,12 +48,14 @@ _COMPARED = ("mean", "means", "mean_squares", "width", "widths", "width_squares"
 
 class Recorded(NamedTuple):
     """What rules look at: a run, its tables that have rows, how many steps were lost, and
-    what ended the writing ("closed" or an error; None while it goes on, or if killed)."""
+    what ended the writing ("closed" or an error; None while it goes on, or if killed).
+    ``copies`` are the tables of checksums of the replicas' copies of variables."""
 
     info: RunInfo
     tables: Sequence[TableDigest]
     lost: int
     ended: str | None = CLOSED
+    copies: Sequence[CopyDigest] = ()
 
 
 class TableDigest:
@@ -75,7 +82,9 @@ class TableDigest:
         #: How often a mean absolute delta was of which size, from zero on; NaN last.
         self._sizes = np.zeros((signals, len(_SIZES.centres) - _ZERO + 1), np.int64)
         self._smallest = np.full(signals, np.inf)
-        names = ["count", "zeros", "change", "changes"]
+        #: Whether the smallest and the largest element of every row are whole numbers.
+        self.whole = np.ones(signals, bool)
+        names = ["count", "zeros", "change", "changes", *_OF_VALUES]
         names += [*Ratio().fields] * self.has_ratio + [*_OF_UNITS] * self.has_units
         compared: dict[str, tuple[int, ...]] = {}
         if len(info.replicas) > 1:
@@ -87,6 +96,11 @@ class TableDigest:
     def of_changes(self) -> bool:
         """Whether it holds changes, not only values."""
         return any(signal.reference != "none" for signal in self.table.signals)
+
+    @property
+    def of_data(self) -> bool:
+        """Whether it holds the data's own values, which are looked at now and then."""
+        return all(name.startswith("data/") for name in self.table.names)
 
     @property
     def of_inputs(self) -> bool:
@@ -152,6 +166,8 @@ class TableDigest:
             compared = self._of_replicas(rows)
             self.over_epochs.add(block.epoch, compared)
             values |= compared
+        low, high = (block.merged[..., place] for place in (_MIN, _MAX))
+        self.whole &= ((low == np.rint(low)) & (high == np.rint(high))).all(axis=0)
         known = values["changes"] > 0
         height = np.where(known, values["change"], -np.inf)
         self._count_sizes(np.where(known, values["change"], np.nan))
@@ -176,6 +192,9 @@ class TableDigest:
             "zeros": merged[..., _ZEROS],
             "change": np.where(known, l1 / np.maximum(n, 1), 0.0),
             "changes": known.astype(np.float64),
+            "total": np.where(known, n * merged[..., _MEAN], 0.0),
+            "squares": np.where(known, merged[..., _L2SQ], 0.0),
+            "finite": np.where(known, n, 0.0),
         }
         if self.has_ratio:
             fields = self.table.fields

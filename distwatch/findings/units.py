@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from distwatch.findings.findings import NOTE, WARNING, Finding
+from distwatch.findings.rules import rule
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.text import counted, listed
 
@@ -46,7 +48,7 @@ _OF_EQUAL = (
     "they may be saturated, or the examples equal. A lower learning rate, or inputs and "
     "weights of smaller size, may help."
 )
-_OF_ONE = "one unit that is always the same; after a softmax it is always 1."
+_OF_ONE = "by one unit that is always the same no examples are told apart."
 
 
 class _Dead(NamedTuple):
@@ -62,8 +64,16 @@ class _Dead(NamedTuple):
     what: str
     severity: str
     advice: str
+    fault: str
 
 
+@rule(
+    "DeadUnits",
+    'A. Karpathy, notes of CS231n, "ReLU": as much as 40% of a network can be dead',
+    many_units=_MANY_UNITS,
+    zeros=_ZERO,
+    unchanged=_UNCHANGED,
+)
 def dead(run: Recorded) -> list[Finding]:
     """Layers of which units are the same for every example, in the last part."""
     found = [each for table in run.tables for each in _dead_of(run, table)]
@@ -77,19 +87,30 @@ def dead(run: Recorded) -> list[Finding]:
     # Behind a dead layer all others put out one value, too.
     found.sort(key=lambda x: (-x.share, 0.0) if x.share < _DEAD else (-1.0, x.order))
     found.sort(key=lambda each: each.severity != WARNING)
-    most, *further = found
+    most, *further = _each_once(found)
     brief = f"{most.part} of {most.signal} {most.what} from step {most.step} on"
     if further:
-        listed_ = [f"{each.part} of {each.signal}" for each in further[:_LISTED]]
+        listed_ = [
+            f"{each.part} of {each.signal}{'' if each.what == most.what else f' {each.what}'}"
+            for each in further[:_LISTED]
+        ]
         if len(further) > _LISTED:
             listed_.append(f"some of {counted(len(further) - _LISTED, 'more signal')}")
         brief += f" (also {listed(listed_)})"
     others = tuple(each.signal for each in further)
     text = f"{brief}: {most.advice}"
+    finding = Finding("dead", most.severity, text, most.signal, most.step, None, others, brief)
+    share = most.share
     return [
-        Finding(
-            "dead", most.severity, text, most.signal, most.step, None, others, brief, most.share
-        )
+        replace(finding, share=share, value=share, threshold=_MANY_UNITS, faults=(most.fault,))
+    ]
+
+
+def _each_once(found: list[_Dead]) -> list[_Dead]:
+    """Without the model's output, where it is that of a layer that is among them."""
+    same = {each.order for each in found if each.signal != "activation/output"}
+    return [
+        each for each in found if each.signal != "activation/output" or each.order not in same
     ]
 
 
@@ -123,7 +144,8 @@ def _by_units(table: TableDigest, i: int) -> _Dead | None:
     many = number >= _MANY_UNITS * units and signal.trained is not False
     order = math.inf if signal.order is None else signal.order
     part, severity = f"{number} of {counted(units, 'unit')}", WARNING if many else NOTE
-    return _Dead(number / units, signal.name, order, since, part, what, severity, advice)
+    fault = "dead_relu" if all_zero else "saturated"
+    return _Dead(number / units, signal.name, order, since, part, what, severity, advice, fault)
 
 
 def _lasting_units(table: TableDigest, i: int) -> tuple[int, int]:
@@ -178,7 +200,8 @@ def _by_elements(run: Recorded, table: TableDigest, i: int) -> _Dead | None:
         "leaky activation may help."
     )
     severity = WARNING if share >= _DEAD else NOTE
-    return _Dead(share, signal.name, i, since, part, what, severity, advice)
+    fault = "dead_relu" if of_values else "saturated"
+    return _Dead(share, signal.name, i, since, part, what, severity, advice, fault)
 
 
 def _something_changes(run: Recorded) -> bool:

@@ -25,7 +25,7 @@ from distwatch.analysis.figures import (
 )
 from distwatch.analysis.figures.style import Figure
 from distwatch.errors import NotWritableError, RunExistsError, SetupError
-from distwatch.findings import WARNING
+from distwatch.findings import EXTENT, WARNING
 from distwatch.records import CLOSED
 from distwatch.report.contents import as_script, contents, drawn_replicas
 from distwatch.report.reading import ReadRun
@@ -180,7 +180,9 @@ def _shown(run: ReadRun, letter: str) -> dict[str, Any]:
         "name": _name_of(run),
         "tiles": _tiles(run),
         "facts": [(name, printable(text)) for name, text in facts_of(described)],
-        "findings": [(each.severity == WARNING, printable(each.text)) for each in run.findings],
+        "diagnosis": _sentences(run, warns=True),
+        "all_clear": _all_clear(run),
+        "notes_on_run": _sentences(run, warns=False),
         "signals": [
             (
                 printable(signal["name"]),
@@ -196,6 +198,21 @@ def _shown(run: ReadRun, letter: str) -> dict[str, Any]:
         ],
         "notes": list(_notes(run)),
     }
+
+
+def _sentences(run: ReadRun, *, warns: bool) -> list[str]:
+    """What findings say, without how large the run is, which tiles say."""
+    return [
+        printable(each.text)
+        for each in run.findings
+        if (each.severity == WARNING) == warns and each.kind != EXTENT
+    ]
+
+
+def _all_clear(run: ReadRun) -> str:
+    """What is said where nothing is warned of; of a run without rows nothing is known."""
+    steps = run.described["committed_steps"]
+    return "Nothing unusual." if steps else "No step was recorded."
 
 
 def _tiles(run: ReadRun) -> list[tuple[str, ...]]:
@@ -263,6 +280,6 @@ def _compared(runs: list[ReadRun]) -> dict[str, Any] | None:
     compared = Compared(runs[0].overview, runs[1].overview)
     return {
         "common": len(compared.common),
-        "only": [[printable(name) for name in compared.only(place)] for place in (0, 1)],
-        "otherwise": [printable(name) for name in compared.otherwise_measured()],
+        "only": [[printable(name) for name in names] for names in compared.signals.only],
+        "otherwise": [printable(name) for name in compared.signals.otherwise_measured],
     }

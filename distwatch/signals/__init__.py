@@ -9,10 +9,12 @@
 A selector says what kind of signal, which of them (glob or regular expression over
 paths), against what reference, by which further statistics and at which steps.
 ``selectors`` has one class per kind, ``patterns``, ``references`` and ``schedules`` what
-they are made of, ``signal`` what they find, ``validation`` how arguments are checked.
+they are made of, ``adjustable`` what becomes of schedules while training runs, ``signal``
+what they find, ``validation`` how arguments are checked.
 """
 
 from distwatch.signals import selectors
+from distwatch.signals.adjustable import Adjustable, Measuring
 from distwatch.signals.patterns import (
     Pattern,
     is_name,
@@ -28,6 +30,8 @@ from distwatch.signals.signal import Signal
 
 __all__ = [
     "REFERENCES",
+    "Adjustable",
+    "Measuring",
     "Pattern",
     "Signal",
     "check_reference",

@@ -24,6 +24,8 @@ from distwatch.statistics import REQUESTABLE, LogHistogram, requested
 __all__ = [
     "KINDS",
     "Activations",
+    "Data",
+    "Desync",
     "Gradients",
     "Inputs",
     "Loss",
@@ -34,6 +36,8 @@ __all__ = [
     "Updates",
     "Weights",
     "activations",
+    "data",
+    "desync",
     "gradients",
     "histogram",
     "inputs",
@@ -167,7 +171,7 @@ class Selector:
         taken = argument_names(cls)
         properties = {name: form["properties"][name] for name in taken}
         patterns = properties.pop("patterns", {"enum": [None, True]})
-        if not cls.of_batches:
+        if not cls.of_batches and "reference" in properties:
             properties["reference"] = UNBATCHED_FORM
         form["properties"] = {cls.kind: patterns, **properties}
         form["required"] = [cls.kind, *form.get("required", [])]
@@ -283,6 +287,30 @@ class Updates(Selector, kind="updates", prefixes=("update",)):
 
 
 @validated
+class Desync(Selector, kind="desync", prefixes=("desync",)):
+    """Whether the replicas' copies of each variable are equal, bit for bit: ``desync/PATH``.
+
+    On each replica a checksum of the weights, of all that the optimizers keep (momentums,
+    counts, moving averages of weights) and of the seeds, as the step left them. It is part of
+    what is watched by default where several replicas train. What each replica has of its own
+    by design, such as the moving statistics of BatchNormalization, is left out, and listed in
+    ``run.unwatched``. `distwatch.Run.copies` has the checksums.
+
+    Args:
+        patterns: over variable paths such as ``dense_1/kernel`` or
+            ``adam/dense_1_kernel_momentum``; None for all.
+        every: at which steps: a schedule, or a number k for every k-th step.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+    reference: Reference | None = field(default="none", init=False)
+    statistics: Statistics = field(default=(), init=False)
+    every: When = 100
+
+
+@validated
 class Inputs(Selector, kind="inputs", prefixes=("input",), of_batches=True):
     """Each replica's input batch: ``input``, or ``input:KEY`` where there are several.
 
@@ -296,6 +324,28 @@ class Inputs(Selector, kind="inputs", prefixes=("input",), of_batches=True):
     """
 
     patterns: Patterns = field(default=None, init=False)
+
+
+@validated
+class Data(Selector, kind="data", prefixes=("data",), of_batches=True):
+    """What the model is given, is to say, and says: values on each replica.
+
+    ``data/input`` is the batch, ``data/target`` what the loss compares with, and
+    ``data/prediction`` the model's output; ``data/input:KEY`` and so on where there are
+    several. Their range and spread tell inputs that are not normalised, targets that the
+    last activation cannot reach, and an output that is always the same. A Watch has this by
+    default.
+
+    Args:
+        reference, statistics, every: as in `activations`; the value itself by default, at
+            every 10th step.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+    patterns: Patterns = field(default=None, init=False)
+    every: When = 10
 
 
 @validated
@@ -376,6 +426,8 @@ class Tensors(Selector, kind="tensors", prefixes=("tensor",), of_batches=True):
 
 
 activations = Activations
+data = Data
+desync = Desync
 gradients = Gradients
 weights = Weights
 updates = Updates

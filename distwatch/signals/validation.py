@@ -39,6 +39,7 @@ _EXPECTED = {
     "int_from_float": "a whole number",
     "int_parsing": "a whole number",
     "int_type": "a whole number",
+    "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
     "string_type": "a string",
     "tuple_type": "a list",

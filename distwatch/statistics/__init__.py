@@ -21,7 +21,7 @@ from distwatch.statistics.base import (
     per_element,
     special_elements,
 )
-from distwatch.statistics.checksum import Checksum
+from distwatch.statistics.checksum import Checksum, checksum_of, weighted
 from distwatch.statistics.log_histogram import LogHistogram
 from distwatch.statistics.ratio import Ratio
 from distwatch.statistics.registered import (
@@ -76,6 +76,7 @@ __all__ = [
     "Value",
     "Values",
     "automatic",
+    "checksum_of",
     "finite",
     "from_spec",
     "measure",
@@ -85,5 +86,6 @@ __all__ = [
     "requested",
     "special_elements",
     "spread",
+    "weighted",
     "with_row",
 ]

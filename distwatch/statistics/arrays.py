@@ -82,9 +82,9 @@ class Namespace:
         flat = np.ravel(x)
         return flat if flat.dtype.kind in "iub" else flat.view(f"i{flat.dtype.itemsize}")
 
-    def positions(self, x: Any) -> Any:
-        """0, 1, 2, ... for each element of a flat array, as int64."""
-        return np.arange(len(x), dtype=np.int64)
+    def odd_numbers(self, x: Any) -> Any:
+        """1, 3, 5, ... for each element of a flat array, as int64."""
+        return np.arange(1, 2 * len(x) + 1, 2, dtype=np.int64)
 
     def bincount(self, index: Any, length: int) -> Any:
         """How often each of 0 ... length-1 occurs in a flat array, as float64."""
@@ -182,8 +182,8 @@ def _tensor_namespace() -> Namespace:
             flat = self.flat(x)
             return tf.bitcast(flat, whole[x.dtype.size]) if x.dtype.is_floating else flat
 
-        def positions(self, x: Any) -> Any:
-            return tf.range(tf.size(x, out_type=tf.int64))
+        def odd_numbers(self, x: Any) -> Any:
+            return tf.range(1, 2 * tf.size(x, out_type=tf.int64) + 1, 2)
 
         def shifted(self, x: Any, places: int) -> Any:
             return tf.bitwise.right_shift(x, tf.constant(places, x.dtype))

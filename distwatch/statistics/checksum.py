@@ -21,6 +21,25 @@ _MIX = 0x1E3779B97F4A7C15
 ChecksumState = namedtuple("ChecksumState", "checksum")
 
 
+def weighted(bits: Any) -> Any:
+    """The terms of a checksum: flat int64 patterns, mixed and weighted by their places.
+
+    Floats such as 1 and 2 differ in high bits only, which a product pushes out. So high bits
+    are mixed into low ones first, and the high bits of the terms' sum are kept. Overflow
+    wraps around in the same way everywhere. Zeros have to count, so one is added.
+    """
+    xp = namespace(bits)
+    mixed = (bits + 1) * _MIX
+    mixed = mixed ^ xp.shifted(mixed, 32)
+    return mixed * xp.odd_numbers(bits)
+
+
+def checksum_of(total: Any) -> Any:
+    """The checksum, as float64, of which ``total`` is the sum of `weighted` terms, int64."""
+    xp = namespace(total)
+    return xp.cast(xp.shifted(total, 24) % _MODULUS, "float64")
+
+
 class Checksum(Statistic[ChecksumState]):
     """``checksum`` of the bits of the watched values, each weighted by its position.
 
@@ -32,19 +51,12 @@ class Checksum(Statistic[ChecksumState]):
     name = "checksum"
     state = ChecksumState
     values = (Value("checksum", whole=True),)
-    automatic_for = ("inputs",)
+    automatic_for = ("inputs", "desync")
 
     def observe(self, seen: Observation) -> ChecksumState:
         xp = namespace(seen.signal)
         bits = xp.cast(xp.pattern(seen.signal), "int64")
-        # Floats such as 1 and 2 differ in high bits only, which a product pushes out. So
-        # high bits are mixed into low ones first, one to one, and the high bits of the sum
-        # are kept. Overflow wraps around in the same way everywhere. Zeros have to count,
-        # so one is added.
-        mixed = (bits + 1) * _MIX
-        mixed = mixed ^ xp.shifted(mixed, 32)
-        total = xp.sum(mixed * (xp.positions(bits) * 2 + 1))
-        return ChecksumState(xp.cast(xp.shifted(total, 24) % _MODULUS, "float64"))
+        return ChecksumState(checksum_of(xp.sum(weighted(bits))))
 
     def merge(self, a: ChecksumState, b: ChecksumState) -> ChecksumState:
         return ChecksumState((a.checksum + b.checksum) % _MODULUS)

@@ -12,13 +12,16 @@ group, `layout` has the arrays of a table.
 - Before a training: `estimating` the size of a run; `claims` on a path, by `locking`, whose
   files are in `lock_files`; `resuming` tells what is there, and where a run is resumed, by
   rows and by the `tallies` that starts leave, which are `appended_files`.
+- During a training: `requests` from outside of it, and the `changes` that were made.
 """
 
 from distwatch.store.background import MAX_WAIT, BackgroundWriter
+from distwatch.store.changes import Change, changes_name
 from distwatch.store.claims import Claim, claim, claim_again, claim_new, claim_with, delete_run
 from distwatch.store.estimating import estimated_bytes, made_up_block, made_up_info
 from distwatch.store.locations import location_of
 from distwatch.store.reader import StoredRun
+from distwatch.store.requests import Request, Requests, ask, request
 from distwatch.store.resuming import (
     is_run,
     next_start,
@@ -35,11 +38,16 @@ __all__ = [
     "MAX_WAIT",
     "BackgroundWriter",
     "Budget",
+    "Change",
     "Claim",
     "Note",
+    "Request",
+    "Requests",
     "StoreWriter",
     "StoredRun",
     "Tally",
+    "ask",
+    "changes_name",
     "claim",
     "claim_again",
     "claim_new",
@@ -53,6 +61,7 @@ __all__ = [
     "next_start",
     "now",
     "origin_of",
+    "request",
     "run_name",
     "steps_of",
     "sweep",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from distwatch.errors import NotWritableError, RunExistsError, StoreError, UnreachableError
-from distwatch.store import schema
+from distwatch.store import requests, schema
+from distwatch.store.changes import is_changes_name
 from distwatch.store.documents import group_document
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.locking import RunLock, holder_of, is_lock_name, lock_name
@@ -92,9 +93,9 @@ class Claim:
             # What ended the fit matters more than a file that cannot be removed.
             with contextlib.suppress(StoreError, OSError), self._lock.writing():
                 names = set(self._location.children())
-                tallies = {name for name in names if start_noted_in(name) is not None}
-                if names - tallies == {ROOT_DOCUMENT, self._lock.name}:
-                    for name in (*tallies, ROOT_DOCUMENT):
+                beside = set(filter(_is_beside_rows, names))
+                if names - beside == {ROOT_DOCUMENT, self._lock.name}:
+                    for name in (*beside, ROOT_DOCUMENT):
                         self._location.delete_file(name)
         self._lock.release()
         if undone and self._made:
@@ -241,6 +242,11 @@ def claim_with(
     with _writable(path):
         lock = RunLock(location, worker, run, takes_over=True)
     return Claim(location, lock, run, start=start, is_joined=True)
+
+
+def _is_beside_rows(name: str) -> bool:
+    """Whether a file tells of rows, and is worth nothing without them."""
+    return start_noted_in(name) is not None or is_changes_name(name) or name == requests.NAME
 
 
 def _is_claimed(location: Location, run: str) -> bool:

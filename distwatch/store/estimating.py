@@ -37,7 +37,7 @@ from distwatch.store.writer import StoreWriter
 #: Elements of a delta of unknown size: their number hardly matters.
 ELEMENTS = 1024
 
-#: Signals that are the same on all replicas.
+#: Signals that are the same on all replicas; checksums of copies are, too.
 _MIRRORED = ("weight/", "update/")
 
 #: Windows that are measured beyond the first, which includes the files that are written once.
@@ -120,6 +120,9 @@ def _made_up(
         if name in known.twins:
             made[name] = made[known.twins[name]]
             continue
+        if table.of_copies:
+            made[name] = _made_up_checksums(table, len(step), len(info.replicas), random)
+            continue
         sizes = [known.elements.get((name, replica), ELEMENTS) for replica in info.replicas]
         # Weights change little from step to step; all other signals are like noise.
         noise = _Noise(random, len(step), walks=name.startswith("weight/"))
@@ -137,6 +140,16 @@ def _made_up(
         merged=merge_axis(table.statistic, rows, axis=1),
         tensors=_made_up_tensors(info, table, known.batch, random),
     )
+
+
+def _made_up_checksums(
+    table: Table, steps: int, replicas: int, random: np.random.Generator
+) -> Floats:
+    """The rows of one variable's copies, which are equal: shape (step, replica, field)."""
+    rows = np.tile(table.statistic.pack(table.statistic.empty()), (steps, replicas, 1))
+    sums = random.integers(1, 2**40, size=(steps, 1))
+    rows[..., table.statistic.fields.index("checksum")] = sums
+    return rows
 
 
 class _Noise(NamedTuple):

@@ -18,6 +18,7 @@ from distwatch.errors import (
 from distwatch.records import PHASES, TRAIN, Block, RunInfo
 from distwatch.store import schema
 from distwatch.store.addresses import Address, inside
+from distwatch.store.changes import Change, changes_of
 from distwatch.store.documents import read_group
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
@@ -61,23 +62,35 @@ class StoredRun:
         self.segments = [segment for segment in found if segment.info.phase == chosen]
         #: The same, with the starts of each worker read as one.
         self.workers = continued(self.segments, str(path))
-        self.tables = _joined(self.workers, str(path))
+        self._join()
         #: What its rows hold.
         self.info = self._joined_info() if self.workers else root.info
         #: Steps that are left out because they cannot be read, summed over tables.
         self.damaged = 0
 
+    def _join(self) -> None:
+        every = _joined(self.workers, str(self.path))
+        #: Tables of signals, by their names.
+        self.tables = {k: each for k, each in every.items() if not each.table.of_copies}
+        #: Those of checksums of the replicas' copies of variables.
+        self.copies = {k: each for k, each in every.items() if each.table.of_copies}
+
+    @property
+    def every_table(self) -> dict[str, ReadableTable]:
+        """All tables: of signals first."""
+        return self.tables | self.copies
+
     @property
     def steps(self) -> int:
         """How many steps are committed in the table that has most."""
-        return max((table.steps for table in self.tables.values()), default=0)
+        return max((table.steps for table in self.every_table.values()), default=0)
 
     @property
     def last_step(self) -> int | None:
         """The number of the last committed step; None if there is none."""
         last = [
             int(table.read("step", slice(table.steps - 1, table.steps))[0])
-            for table in self.tables.values()
+            for table in self.every_table.values()
             if table.steps
         ]
         return max(last, default=None)
@@ -85,17 +98,22 @@ class StoredRun:
     @property
     def lost(self) -> int:
         """How many steps were due and are not there, summed over tables."""
-        return sum(table.lost for table in self.tables.values())
+        return sum(table.lost for table in self.every_table.values())
 
     @property
     def thinned(self) -> int:
         """How many steps were taken out again to save space, summed over tables."""
-        return sum(table.thinned for table in self.tables.values())
+        return sum(table.thinned for table in self.every_table.values())
 
     @property
     def nbytes(self) -> int:
         """Bytes on disk."""
         return self._location.size_below()
+
+    @property
+    def changes(self) -> list[Change]:
+        """What was changed while the phase ran: see `distwatch.store.changes`."""
+        return changes_of(self._location, self.info.phase)
 
     def reading(self, read: Callable[[], T]) -> T:
         """What ``read`` gives; where it meets damage, what it gives without it.
@@ -129,7 +147,7 @@ class StoredRun:
         """
         last = -1
         try:
-            for block in read(self.tables[table]):
+            for block in read(self.every_table[table]):
                 yield block
                 last = int(block.step[-1])
         except DamagedStoreError as error:
@@ -137,7 +155,7 @@ class StoredRun:
                 raise
         else:
             return
-        for block in read(self.tables[table]):
+        for block in read(self.every_table[table]):
             rest = block[np.flatnonzero(block.step > last)]
             if len(rest):
                 yield rest
@@ -156,7 +174,7 @@ class StoredRun:
         if not found:
             return False
         self.workers = continued(self.segments, str(self.path))
-        self.tables = _joined(self.workers, str(self.path))
+        self._join()
         self.damaged += before - sum(segment.whole_steps for segment in self.segments)
         more = f" And {counted(len(found) - 1, 'more chunk')}." if len(found) > 1 else ""
         warnings.warn(
@@ -193,7 +211,7 @@ class StoredRun:
 
     def blocks(self) -> Iterator[Block]:
         """The run in pieces of one chunk each, table by table, in order of step."""
-        for table in self.tables.values():
+        for table in self.every_table.values():
             yield from blocks(table)
 
     def _joined_info(self) -> RunInfo:
@@ -206,7 +224,7 @@ class StoredRun:
             )
         return replace(
             infos[0],
-            tables=tuple(each.table for each in self.tables.values()),
+            tables=tuple(each.table for each in self.every_table.values()),
             replicas=replicas,
             unwatched={path: why for info in infos for path, why in info.unwatched.items()},
         )
@@ -342,12 +360,11 @@ def _one_worker(starts: list[tuple[Segment, int | None]], where: str) -> Worker:
     begins = [segment.info.origin.step for segment in segments]
     if ends == (None,) and not begins[0]:
         return Worker(latest.info, dict(latest.tables), latest)
-    names = _same_tables([segment.tables for segment in segments], where, "starts")
     tables: dict[str, ReadableTable] = {
         name: ContinuedTable(
             [segment.tables[name] for segment in segments], begins, ends, where
         )
-        for name in names
+        for name in _same_tables([segment.tables for segment in segments], where, "starts")
     }
     return Worker(latest.info, tables, latest)
 
@@ -361,8 +378,19 @@ def _joined(workers: list[Worker], where: str) -> dict[str, ReadableTable]:
     }
 
 
-def _same_tables(tables: list[Any], where: str, of: str) -> list[str]:
-    """The names of the tables that all of them have."""
-    if len({tuple(each) for each in tables}) > 1:
+def _same_tables(tables: list[dict[str, Any]], where: str, of: str) -> list[str]:
+    """The names of the tables that all of them have.
+
+    Copies of variables are passed over where they are not those of all: a start by an older
+    distwatch, or with another optimizer, has others or none.
+    """
+    signals = [[name for name in each if not each[name].table.of_copies] for each in tables]
+    if len(set(map(tuple, signals))) > 1:
         raise DamagedStoreError(f"{where}: its {of} wrote different tables.")
-    return list(tables[0]) if tables else []
+    copies = [
+        {name: each[name].table.signals for name in each if each[name].table.of_copies}
+        for each in tables
+    ]
+    first = copies[0] if copies else {}
+    same = [name for name in first if all(each.get(name) == first[name] for each in copies)]
+    return [*(signals[0] if signals else []), *same]

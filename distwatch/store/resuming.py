@@ -153,8 +153,10 @@ def _check_same(
             f"{path} was started on {was.strategy} and cannot be resumed on {info.strategy}: "
             "rows of other replicas do not continue these; choose another path."
         )
-    before = [each.table for each in tables]
-    if list(map(_fixed_part, before)) != list(map(_fixed_part, info.tables)):
+    # Of copies there may be others, or none: see `_same_tables` of the reader.
+    before = [each.table for each in tables if not each.table.of_copies]
+    now = [table for table in info.tables if not table.of_copies]
+    if list(map(_fixed_part, before)) != list(map(_fixed_part, now)):
         differ = {name for table in before for name in table.names} ^ set(info.names)
         which = ", ".join(sorted(differ)) or "the same ones, otherwise"
         raise ConfigError(

@@ -20,7 +20,17 @@ from pydantic import (
 )
 
 from distwatch import records
-from distwatch.records import PHASES, TRAIN, Origin, RunInfo, Table, TensorLayout, fitting
+from distwatch.records import (
+    PHASES,
+    TRAIN,
+    Card,
+    Layer,
+    Origin,
+    RunInfo,
+    Table,
+    TensorLayout,
+    fitting,
+)
 from distwatch.signals import Signal
 from distwatch.statistics import from_spec
 from distwatch.text import shortened
@@ -116,6 +126,37 @@ class RootAttributes(_Model):
         return RunInfo((), (), self.strategy, self.versions, workers=self.workers, phase=TRAIN)
 
 
+class LayerEntry(_Model):
+    """A layer of the model that is trained."""
+
+    path: Name
+    kind: Text
+    activation: Text | None = None
+    units: Count | None = None
+    initializer: Text | None = None
+    trained: bool | None = None
+    dropout: Annotated[float | None, Field(ge=0, le=1)] = None
+
+
+class CardEntry(_Model):
+    """What is trained, and how."""
+
+    layers: Annotated[list[LayerEntry], _FIRST] = []
+    last: Text | None = None
+    loss: Text | None = None
+    own_loss: bool = False
+    from_logits: bool = False
+    optimizer: Text | None = None
+    learning_rate: Annotated[float | None, Field(allow_inf_nan=False)] = None
+    further_terms: bool = False
+
+    @property
+    def card(self) -> Card:
+        """The same as other rooms know it."""
+        layers = tuple(Layer(**layer.model_dump()) for layer in self.layers)
+        return Card(**{**self.model_dump(), "layers": layers})
+
+
 class SegmentAttributes(_Model):
     """What a segment's group says; its tables say the rest.
 
@@ -138,6 +179,8 @@ class SegmentAttributes(_Model):
     strategy: Text
     versions: Texts
     unwatched: Texts
+    # Runs from before it was recorded have none.
+    card: CardEntry | None = None
 
     @model_validator(mode="after")
     def _check(self) -> SegmentAttributes:
@@ -175,6 +218,7 @@ class SegmentAttributes(_Model):
             worker=self.worker,
             workers=self.workers,
             origin=Origin(self.start, self.first_step, self.first_iteration, self.counted),
+            card=None if self.card is None else self.card.card,
         )
 
 
@@ -292,9 +336,15 @@ def segment_attributes(info: RunInfo, groups: dict[str, str]) -> dict[str, Any]:
             "strategy": info.strategy,
             "versions": info.versions,
             "unwatched": info.unwatched,
+            "card": info.card and _card_document(info.card),
         }
     )
     return {ATTRIBUTE: segment.model_dump()}
+
+
+def _card_document(card: Card) -> dict[str, Any]:
+    document = asdict(card)
+    return {**document, "layers": list(document["layers"])}
 
 
 def table_attributes(

@@ -56,6 +56,14 @@ class Note:
         return json.dumps([self.phase, self.iteration, self.steps]).encode() + b"\n"
 
 
+class Line(Protocol):
+    """What is written as a line."""
+
+    def line(self) -> bytes:
+        """As it is written, with its end."""
+        ...
+
+
 class Appended(Protocol):
     """A file that only grows."""
 
@@ -73,21 +81,24 @@ class Tally:
         location: the run's.
         claim: by which this process writes it.
         worker: the worker's number.
+        name: the file's, where it is another one than the tally.
     """
 
-    def __init__(self, location: Location, claim: Claim, worker: int) -> None:
+    def __init__(
+        self, location: Location, claim: Claim, worker: int, name: str | None = None
+    ) -> None:
         #: What went wrong; nothing is noted any more.
         self.error: Exception | None = None
         self._location = location
         self._claim = claim
-        self._name = tally_name(worker, claim.start)
-        self._waiting: queue.SimpleQueue[Note | None] = queue.SimpleQueue()
+        self._name = name or tally_name(worker, claim.start)
+        self._waiting: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
         #: Whether the last note was written, or waits for the run to be there.
         self._is_done = threading.Event()
         self._is_slow = False
         self._thread: threading.Thread | None = None
 
-    def note(self, note: Note) -> None:
+    def note(self, note: Line) -> None:
         """Write a note, and wait a moment until it is written.
 
         Raises:

@@ -149,6 +149,11 @@ class Claiming:
                 "max_bytes on several workers: each would keep other steps of the old part, "
                 'which then could not be merged; pass at_max_bytes="stop".'
             )
+        if self._config.max_overhead is not None:
+            raise ConfigError(
+                "max_overhead on several workers: each would look at other steps, whose rows "
+                "then could not be merged; choose a schedule such as distwatch.every(10)."
+            )
         if self._config.log_to_keras:
             raise ConfigError(
                 "log_to_keras on several workers: each knows the rows of its own replicas "

@@ -50,10 +50,10 @@ class EpochLogs:
         info: RunInfo,
         pass_over: Callable[[str, str], None],
     ) -> None:
-        self._tables = {table.name: table for table in info.tables}
+        self._tables = {table.name: table for table in info.tables if not table.of_copies}
         self._rows = {
-            table.name: with_row(tuple(s for s in table.statistic.further if not s.wide))
-            for table in info.tables
+            name: with_row(tuple(s for s in table.statistic.further if not s.wide))
+            for name, table in self._tables.items()
         }
         self._logged = _resolved(requests, info, pass_over)
         #: The merged states of this epoch so far, of tables that were looked at in it.
@@ -63,7 +63,7 @@ class EpochLogs:
 
     def observe(self, block: Block) -> None:
         """Take a block of this epoch, merged over all replicas."""
-        if not len(block):
+        if not len(block) or block.table not in self._tables:
             return
         row = self._rows[block.table]
         states = block.merged[..., : len(row.fields)]
@@ -93,7 +93,8 @@ def _resolved(
         pass_over(f"log_to_keras: {written(pattern)}", f"it matches no {what}")
 
     where = "this Watch (see log_to_keras)"
-    places = {name: (table, i) for table in info.tables for i, name in enumerate(table.names)}
+    chosen = [table for table in info.tables if not table.of_copies]
+    places = {name: (table, i) for table in chosen for i, name in enumerate(table.names)}
     found: dict[str, _Logged] = {}
     names: dict[str, str] = {}
     for pattern, statistic in requests:

@@ -17,12 +17,14 @@ def estimate(model: Any, batch: Any, config: WatchConfig, steps: int) -> int:
     """Bytes that a run of ``fit`` will take; see `Watch.estimate`."""
     strategy = model.distribute_strategy
     traced = trace_step(model, batch, config)
-    feeds = traced.plan.feeds
-    tables = tuple(feed.table for feed in feeds)
-    info = replace(run_info(facts_of(strategy), {}, TRAIN), tables=tables)
+    plan = traced.plan
+    info = replace(run_info(facts_of(strategy), {}, TRAIN), tables=plan.tables)
     return info.workers * estimated_bytes(
         info,
-        {feed.table.name: feed.schedule.looks(steps) for feed in feeds},
+        {
+            table.name: schedule.looks(steps)
+            for table, schedule in zip(plan.tables, plan.schedules, strict=True)
+        },
         elements=traced.elements,
         twins={**traced.twins, **_twin_gradients(info)},
         batch=traced.batch,

@@ -15,7 +15,7 @@ import tensorflow as tf
 from distwatch.config import WatchConfig, watch_config
 from distwatch.errors import ConfigError, UnsupportedTrainingError
 from distwatch.training.session import Session, Status
-from distwatch.training.strategies import in_replica
+from distwatch.training.strategies import facts_of, in_replica
 from distwatch.training.taps import Steps, Subject, Taps, of_loop
 from distwatch.training.taps.step_capture import LOSS, StepCapture, compiled_by_xla
 from distwatch.training.traps import check_loop
@@ -65,7 +65,7 @@ def watching(
             ``watch.after_step``.
         options: as in `Watch`: ``signals``, ``reference``, ``schedule``, ``window``,
             ``drain_every``, ``overwrite``, ``resume``, ``strict``, ``on_full``, ``durability``,
-            ``max_bytes``, ``at_max_bytes`` and ``tensorboard``.
+            ``max_bytes``, ``at_max_bytes``, ``max_overhead`` and ``tensorboard``.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -106,7 +106,7 @@ class Watching:
             iterations=subject.count_iterations,
         )
         self._steps = Steps(
-            Taps(subject, config),
+            Taps(subject, config, facts_of(strategy)),
             self._session.make_recorder,
             self._session.fail,
             self._session.training_goes_on,
@@ -200,6 +200,10 @@ class Watching:
         """Drain the rows up to here, and label the following ones with this epoch."""
         self._session.end_epoch()
         self._session.begin_epoch(epoch)
+
+    def set(self, signals: Any, *, every: int | str | None) -> None:
+        """Turn signals off, on, or to another cadence: see `Watch.set`."""
+        self._session.set(signals, every)
 
     @property
     def status(self) -> Status:

@@ -7,6 +7,7 @@ import importlib
 import platform
 import warnings
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,10 @@ from distwatch.errors import (
     WatcherError,
 )
 from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Block, Origin, RunInfo
-from distwatch.store import Budget, Claim, origin_of, steps_of
+from distwatch.store import Budget, Change, Claim, origin_of, steps_of
+from distwatch.training.device.copies import CopiesRecorder
 from distwatch.training.device.ring import Recorder, TableRecorder
+from distwatch.training.retargeting import Retargeting
 from distwatch.training.sinks import Counts, Sink, SinkContext, make_sinks
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps import TracedPlan
@@ -35,16 +38,28 @@ class Phase:
         info: what is known before the first step.
         strategy: the strategy that trains.
         steps_per_execution: how many steps pass between two looks at the rings.
+        iterations: the optimizer's count as it stands.
     """
 
     def __init__(
-        self, config: WatchConfig, info: RunInfo, strategy: Any, *, steps_per_execution: int
+        self,
+        config: WatchConfig,
+        info: RunInfo,
+        strategy: Any,
+        *,
+        steps_per_execution: int,
+        iterations: Callable[[], int],
     ) -> None:
+        self._iterations = iterations
         self._config = config
         self._info = info
         self._strategy = strategy
         self._steps_per_execution = steps_per_execution
         self._recorder: Recorder | None = None
+        #: Adjusts its schedules; None before the first step was traced.
+        self.retargeting: Retargeting | None = None
+        #: How often rows were read from the devices.
+        self.drains = 0
         self._passed_over = False
         self._sinks: list[Sink] = []
         #: What the rows from here on are labelled with.
@@ -57,7 +72,11 @@ class Phase:
         self._undelivered: deque[tuple[Sink, Block]] = deque()
 
     def make_recorder(
-        self, plan: TracedPlan, claim: Claim, budget: Budget | None = None
+        self,
+        plan: TracedPlan,
+        claim: Claim,
+        budget: Budget | None = None,
+        declare: Callable[[Change], None] = lambda change: None,
     ) -> Recorder:
         """Set up rings and sinks for the signals of the first traced step.
 
@@ -65,6 +84,7 @@ class Phase:
             plan: those signals.
             claim: on the store, which says which start of the run this is.
             budget: what bounds the bytes of the run; None for nothing.
+            declare: stores what is changed while training runs.
 
         Raises:
             ConfigError: this does not continue what the run holds, does not fit into
@@ -73,9 +93,10 @@ class Phase:
         """
         self._info = replace(
             self._info,
-            tables=tuple(feed.table for feed in plan.feeds),
+            tables=plan.tables,
             unwatched=plan.unwatched,
             origin=Origin(claim.start, 0, plan.iteration),
+            card=plan.card,
         )
         if plan.undivided and self._info.phase in (TRAIN, TRAIN_ON_BATCH):
             warn_of_undivided_loss(self._strategy.num_replicas_in_sync)
@@ -94,8 +115,12 @@ class Phase:
         self._recorder = Recorder(
             self._strategy,
             plan.feeds,
+            plan.copies,
             steps_per_execution=self._steps_per_execution,
             first_step=self._info.origin.step,
+        )
+        self.retargeting = Retargeting(
+            self._info.phase, self._recorder, declare, self._config.max_overhead
         )
         return self._recorder
 
@@ -169,17 +194,18 @@ class Phase:
         """
         if self._passed_over:
             return
-        if self._recorder is None:
+        if self._recorder is None or self.retargeting is None:
             raise WatcherError(
                 "a step was done that was not captured: the model's make_train_function does "
                 "not use its train_step, or a loop of your own does not use "
                 "watch.wrap(train_step)."
             )
-        self._recorder.follow_schedules()
+        self.retargeting.after_steps(steps)
+        self._recorder.after_steps(steps, self._iterations)
         self.check()
         for table in self._recorder.tables:
             self._pending[table.table.name] += steps
-            if self._pending[table.table.name] >= table.table.window:
+            if self._pending[table.table.name] >= table.interval:
                 self._drain(table, together=True)
 
     def drain_now(self) -> None:
@@ -253,22 +279,23 @@ class Phase:
         lost = self.counts.lost
         return [sentence for sink in self._sinks for sentence in sink.sentences(lost, ended)]
 
-    def _started(self) -> list[TableRecorder]:
+    def _started(self) -> list[TableRecorder | CopiesRecorder]:
         """The tables that have rings to read: a step was traced."""
         return self._recorder.tables if self._recorder and self._recorder.started else []
 
-    def _drain(self, table: TableRecorder, *, together: bool) -> None:
+    def _drain(self, table: TableRecorder | CopiesRecorder, *, together: bool) -> None:
         self._deliver()
         # Between workers no collective of ours is entered: if an error had ended the
         # watching on one, the others, and so the training, would wait for it for ever.
         block = table.drain(self.epoch, together=together and self._info.workers == 1)
+        self.drains += block is not None
         self._queue(block)
         self._pending[table.table.name] = 0
         self._deliver()
         if block is not None and block.lost:
             self._warn_of_overrun(table, block.lost)
 
-    def _warn_of_overrun(self, table: TableRecorder, lost: int) -> None:
+    def _warn_of_overrun(self, table: TableRecorder | CopiesRecorder, lost: int) -> None:
         if self._warned_of_overrun:
             return
         self._warned_of_overrun = True
@@ -296,7 +323,7 @@ class Phase:
                 sink.write(block)
             self._undelivered.popleft()
 
-    def _count_lost(self, table: TableRecorder) -> None:
+    def _count_lost(self, table: TableRecorder | CopiesRecorder) -> None:
         name = table.table.name
         try:
             lost = table.undrained()

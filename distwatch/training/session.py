@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 from distwatch.config import WatchConfig
 from distwatch.errors import (
+    ConfigError,
     DistwatchWarning,
     NothingToWatchError,
     RowsLostWarning,
@@ -25,12 +26,13 @@ from distwatch.errors import (
 )
 from distwatch.event_files.folders import delete
 from distwatch.records import CLOSED, TRAIN
-from distwatch.store import Budget, Claim
+from distwatch.store import Budget, Claim, request
 from distwatch.training import shutdown, sinks, strategies
 from distwatch.training.claiming import Claiming
 from distwatch.training.device.ring import Recorder
 from distwatch.training.phase import Phase, run_info, versions
 from distwatch.training.progress import Progress
+from distwatch.training.requested import Requested
 from distwatch.training.shutdown import termination_deferred
 from distwatch.training.sinks import Counts
 from distwatch.training.taps import TracedPlan
@@ -92,6 +94,7 @@ class Session:
         self._claim: Claim | None = None
         self._iterations = iterations
         self._progress: Progress | None = None
+        self._requested: Requested | None = None
         self._finished = False
         self._config = config
         self._strategy = strategy
@@ -109,6 +112,7 @@ class Session:
                 run_info(facts, versions(), phase),
                 strategy,
                 steps_per_execution=steps_per_execution,
+                iterations=iterations,
             )
             for phase in phases
         }
@@ -129,6 +133,9 @@ class Session:
             self._iterations,
             synced=self._config.durability == "power",
         )
+        self._requested = Requested(
+            self._claim, self._facts, synced=self._config.durability == "power"
+        )
         shutdown.register(self.abandon)
 
     def make_recorder(self, plan: TracedPlan, phase: str = TRAIN) -> Recorder:
@@ -137,15 +144,36 @@ class Session:
         Raises:
             WatcherError: the store was not claimed.
         """
-        if self._claim is None:
+        if self._claim is None or self._requested is None:
             raise WatcherError("a step was traced before the store was claimed.")
-        return self._phases[phase].make_recorder(plan, self._claim, self._budget)
+        made = self._phases[phase].make_recorder(
+            plan, self._claim, self._budget, self._requested.declare
+        )
+        self._requested.add(self._phases[phase])
+        return made
+
+    def set(self, signals: Any, every: Any) -> None:
+        """Change when signals are looked at, from the next execution on; see `Watch.set`.
+
+        What is refused is warned of: an error would end the training that asks.
+        """
+        if self._requested is None or self._closed or self.error is not None:
+            why = "nothing is watched now."
+        else:
+            try:
+                why = self._requested.ask(request(signals=signals, every=every))
+            except ConfigError as error:
+                why = str(error)
+        if why:
+            message = f"nothing is changed: {why}"
+            warnings.warn(message, DistwatchWarning, stacklevel=3)
 
     @_disables_on_error
     def begin_epoch(self, epoch: int) -> None:
         """Label the rows from here on with this epoch."""
         for phase in self._phases.values():
             phase.epoch = epoch
+        self._interrupt()
 
     @_disables_on_error
     def after_steps(self, steps: int, phase: str = TRAIN) -> None:
@@ -160,12 +188,15 @@ class Session:
         if self._progress is not None:
             self._progress.begin(self._phases[phase])
         self._drain_if_due()
+        if self._requested is not None:
+            self._requested.leave(self._phases[phase])
 
     @_disables_on_error
     def end_round(self, phase: str) -> None:
         """Note how far a phase is, when a round of it (one validation) ends."""
         if self._progress is not None:
             self._progress.note(self._phases[phase])
+        self._interrupt()
 
     @_disables_on_error
     def end_epoch(self) -> None:
@@ -256,6 +287,12 @@ class Session:
             return f"{type(self.error).__name__}: {self.error}"
         return CLOSED if self._finished else None
 
+    def _interrupt(self) -> None:
+        """Have nobody take for a step what comes between two of them."""
+        for phase in self._phases.values():
+            if phase.retargeting is not None:
+                phase.retargeting.interrupt()
+
     def _drain_if_due(self) -> None:
         """Drain and commit all phases: another one may be under way for long."""
         if self._config.drain_every is None:
@@ -284,6 +321,8 @@ class Session:
                     phase.salvage()
             for phase in self._phases.values():
                 phase.close(None if self.error is None else self._ended)
+            if self._requested is not None:
+                self._requested.close()
             if self._progress is not None:
                 self._progress.close([*self._phases.values()], counted=self.error is None)
             self._closed = True

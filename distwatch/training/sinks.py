@@ -143,7 +143,7 @@ class FindingsSink(Sink):
 
     def count_lost(self, table: str, steps: int) -> None:
         """Count them in what the findings say."""
-        self._digest.tables[table].lost += steps
+        self._digest.count_lost(table, steps)
 
     @property
     def counts(self) -> Counts:

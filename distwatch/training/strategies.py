@@ -75,6 +75,11 @@ class StrategyFacts:
     supported: bool
 
     @property
+    def has_copies(self) -> bool:
+        """Whether several replicas have a copy of every variable."""
+        return self.mirrored and self.total_replicas > 1
+
+    @property
     def on_cpus(self) -> bool:
         """Whether all replicas of this process are CPUs."""
         return set(self.device_types) == {"CPU"}
@@ -142,6 +147,17 @@ class PerReplica(Generic[T]):
 def has_copies(variable: Any) -> bool:
     """Whether a TensorFlow variable has a copy on each replica."""
     return hasattr(variable, "values")
+
+
+def copies_of(variable: Any) -> tuple[Any, ...]:
+    """The copies of a variable on this process's replicas, in their order."""
+    return tuple(variable.values)
+
+
+def is_joined_on_read(variable: Any) -> bool:
+    """Whether each replica writes a value of its own, as those of metrics."""
+    on_read = tf.VariableSynchronization.ON_READ
+    return bool(getattr(variable, "synchronization", None) == on_read)
 
 
 def reduces_by_collectives(strategy: Strategy) -> bool:

@@ -25,6 +25,7 @@ from distwatch.records import PHASES, PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.schedules import Schedule
 from distwatch.training.estimate import estimate
 from distwatch.training.session import Session, Status, say
+from distwatch.training.strategies import facts_of
 from distwatch.training.taps import (
     Steps,
     Taps,
@@ -73,9 +74,10 @@ class Watch(keras.callbacks.Callback):
     Args:
         store: where the run is written; a folder that does not exist yet, or a URL:
             "s3://bucket/run.zarr" (gs, az and others too), "memory://run.zarr".
-        signals: None for the outermost layers that own trainable weights, every `Tracker`
-            and the model's own output; glob patterns over layer paths; or selectors
-            such as ``distwatch.gradients()``, see `distwatch.signals`.
+        signals: None for the outermost layers that own trainable weights, every `Tracker`,
+            the model's own output, the loss, the data at every 10th step, and, where several
+            replicas train, ``distwatch.desync()``; glob patterns over layer paths; or
+            selectors such as ``distwatch.gradients()``, see `distwatch.signals`.
         reference: what activations are measured against, unless their selector says:
             "previous" (the batch before on the same replica), "batch_mean", "first",
             "ema(0.99)", "neighbour" or "none" (the values themselves).
@@ -100,6 +102,10 @@ class Watch(keras.callbacks.Callback):
         max_bytes: how large the run may get, such as "2GB"; None for no limit.
         at_max_bytes: what happens to a run that would get larger: "thin" keeps only every
             second, fourth, ... step of its old part, "stop" records no more. Both warn.
+        max_overhead: what looking may cost, as a part of the time of an unobserved step: with
+            0.05 a step may take 5 % longer. It is measured while training runs, and where it
+            is more, the dearest signals are looked at more rarely. What was left out is in
+            ``run.changes``. None looks as often as ``schedule`` says. Not on several workers.
         phases: what is recorded, each phase separately: "train" (``fit``), "test" (validation
             inside ``fit``, or ``evaluate`` if the Watch is among its callbacks), "predict"
             and "train_on_batch" (see `attached`). References never cross from one phase
@@ -146,6 +152,7 @@ class Watch(keras.callbacks.Callback):
         durability: str = "process",
         max_bytes: int | str | None = None,
         at_max_bytes: str = "thin",
+        max_overhead: float | None = None,
         phases: Sequence[str] = ("train",),
         tensorboard: Any = None,
         log_to_keras: Sequence[str] = (),
@@ -166,6 +173,7 @@ class Watch(keras.callbacks.Callback):
             durability=durability,
             max_bytes=max_bytes,
             at_max_bytes=at_max_bytes,
+            max_overhead=max_overhead,
             phases=phases,
             tensorboard=tensorboard,
             log_to_keras=log_to_keras,
@@ -200,6 +208,34 @@ class Watch(keras.callbacks.Callback):
     def schedule(self) -> Schedule:
         """At which steps it looks; ``watch.schedule.k = 10`` takes effect while training."""
         return self.config.schedule
+
+    def set(self, signals: Any, *, every: int | str | None) -> None:
+        """Turn signals off, on, or to another cadence while training runs, without a retrace.
+
+        >>> watch.set("gradient/*", every=100)     # doctest: +SKIP
+
+        It takes effect when this is next called back after a batch, in every phase that has
+        these signals, and is written into the run: ``run.changes``. What is refused is warned
+        of, and changes nothing: an error would end the training whose callback asks for it.
+        From outside the process ``distwatch set`` does the same.
+
+        Args:
+            signals: patterns over the names of signals. They must match all of the signals
+                that share a schedule: those of a selector that has one of its own, such as
+                ``gradients(every=1)``; all others of the Watch (with ``max_overhead``, those
+                of each selector).
+            every: how many steps lie between two looks; "off" or None for no look at all;
+                "on" for what was chosen at the start.
+
+        Raises:
+            ConfigError: nothing is being trained.
+        """
+        if self._session is None or not self._functions:
+            raise ConfigError(
+                "watch.set changes a training that runs; before it, choose a schedule in "
+                "Watch(schedule=...) or a selector's every=..."
+            )
+        self._session.set(signals, every)
 
     def estimate(self, model: keras.Model, batch: Any, *, steps: int) -> int:
         """How many bytes the run of a training will take, before it starts.
@@ -303,8 +339,9 @@ class Watch(keras.callbacks.Callback):
         )
         # Validation begins when the training is under way, which nothing then may end.
         first = min(self._asked, key=PHASES.index)
+        facts = facts_of(model.distribute_strategy)
         taps = {
-            phase: Taps(subject, self.config, phase, lenient=phase != first)
+            phase: Taps(subject, self.config, facts, phase, lenient=phase != first)
             for phase in self._asked
         }
         for phase in self._asked:

@@ -196,8 +196,8 @@ def test_two_runs_are_compared_on_what_both_have(tmp_path):
     a, b = (read_overview(StoredRun(path)) for path in (one, other))
     compared = Compared(a, b)
     assert compared.common == ["loss"]
-    assert (compared.only(0), compared.only(1)) == (["only/a"], ["only/b"])
-    assert compared.otherwise_measured() == ["loss"]
+    assert compared.signals.only == (["only/a"], ["only/b"])
+    assert compared.signals.otherwise_measured == ["loss"]
     (bar,) = comparison(compared).data
     # Three replicas of mean 1, 2 and 3 against two of 1 and 2, times 8.
     assert bar.customdata[0] == pytest.approx(8 * 2.0 / 1.5, rel=0.1)

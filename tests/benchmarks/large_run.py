@@ -108,6 +108,13 @@ def summary(store: Path) -> Case:
     return _run(store).summary
 
 
+def diff(store: Path) -> Case:
+    """Of the run and itself, so that all of it is read twice."""
+    import distwatch as dw
+
+    return lambda: dw.diff(store, store)
+
+
 def command(*arguments: str) -> Callable[[Path], Case]:
     """A whole process, with what it imports."""
 
@@ -137,10 +144,11 @@ CASES: dict[str, Callable[[Path], Case]] = {
     ),
     "process_info": command("-c", "from distwatch.cli import main; main()", "info", "STORE"),
     "summary": summary,
+    "diff": diff,
 }
 
 #: Reads everything: minutes on a run of a million steps.
-SLOW = ("summary",)
+SLOW = ("summary", "diff")
 
 
 def _run(store: Path) -> Any:

@@ -93,6 +93,8 @@ def test_info_json_is_for_programs(call, tmp_path):
         "committed_steps": 21,
         "lost_steps": 4,
         "thinned_steps": 0,
+        "changes": [],
+        "copies": [],
         "ended": "closed",
         "segments": [
             {

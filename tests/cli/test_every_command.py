@@ -9,6 +9,8 @@ import typer
 from commands import BIN, assert_refused
 
 from distwatch.cli import COMMANDS, app
+from distwatch.store import StoredRun, claim, now
+from distwatch.store.schema import root_attributes
 from distwatch.testing.fake import fake_run
 
 _ROOT = typer.main.get_command(app)
@@ -28,6 +30,11 @@ NAMES = [*LEAVES, *((name,) for name in COMMANDS if (name,) not in LEAVES)]
 #: A quick, valid call of each that takes more than a run; RUN stands for a run.
 WELL = {
     ("tail",): ["RUN", "--once"],
+    # What is made up has replicas that differ.
+    ("check",): ["RUN", "--fail-on", "never"],
+    ("rules",): [],
+    ("diff",): ["RUN", "RUN"],
+    ("set",): ["RUN", "dense*", "--off"],
     ("estimate",): ["--steps", "1000"],
     ("export",): ["RUN", "--csv", "run.csv"],
     ("config", "init"): [],
@@ -60,10 +67,13 @@ def well(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("distwatch.cli.doctor.targets.SECONDS", 0.0)
     fake_run(tmp_path / "run.zarr")
+    # One that is being written, as far as can be seen.
+    claim("going_on.zarr", root_attributes(StoredRun("run.zarr").info, now(), "a"))
     (tmp_path / "right.yaml").write_text("store: run.zarr\n")
 
     def run(names, *further):
-        given = ["run.zarr" if each == "RUN" else each for each in WELL[names]]
+        path = "going_on.zarr" if names == ("set",) else "run.zarr"
+        given = [path if each == "RUN" else each for each in WELL[names]]
         return call(*names, *given, *further)
 
     return run
@@ -131,8 +141,8 @@ def test_json_is_one_document(well, names):
 
 def test_what_programs_read_they_can():
     assert {("info",), ("tail",), ("verify",), ("estimate",), ("doctor",)} <= set(JSON)
-    assert ("config", "check") in JSON
-    assert {("info",), ("tail",), ("verify",)} <= set(RUNS)
+    assert {("config", "check"), ("diff",)} <= set(JSON)
+    assert {("info",), ("tail",), ("verify",), ("diff",)} <= set(RUNS)
 
 
 def completed(shell, line):
@@ -160,7 +170,7 @@ def completed(shell, line):
     ("line", "words"),
     [
         ("distwatch ", COMMANDS),
-        ("distwatch d", ["demo", "doctor"]),
+        ("distwatch d", ["demo", "diff", "doctor"]),
         ("distwatch config ", ["init", "check", "schema"]),
         ("distwatch config init --use pro", ["production"]),
         ("distwatch info --phase t", ["train", "test", "train_on_batch"]),

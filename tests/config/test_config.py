@@ -229,6 +229,7 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_fields_are_the_documented_ones():
     assert set(WatchConfig.model_fields) == {
         "store",
+        "max_overhead",
         "signals",
         "reference",
         "schedule",

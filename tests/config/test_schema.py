@@ -32,6 +32,9 @@ RIGHT = [
     "phases: [train, predict]",
     "{window: 1, overwrite: true, strict: false, on_full: wait, durability: power}",
     "{at_max_bytes: stop, resume: true}",
+    "max_overhead: 0.05",
+    "max_overhead: 1",
+    "max_overhead: null",
     "drain_every: 2.5",
     "drain_every: 30",
     "drain_every: null",
@@ -42,6 +45,10 @@ RIGHT = [
     "log_to_keras: ['re:.*/lstm:0:mean', 'loss:mean']",
 ]
 WRONG = [
+    "max_overhead: 0",
+    "max_overhead: 5",
+    "max_overhead: 5%",
+    "max_overhead: true",
     "store: 5",
     "stor: a",
     "signals: []",

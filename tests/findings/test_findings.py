@@ -40,7 +40,20 @@ def test_nothing_is_found_in_a_healthy_run(seed, steps, replicas):
 def test_the_extent_and_what_is_sound():
     first, *_, last = digest_of(*healthy(steps=30)).sentences()
     assert first == "30 steps, 7 signals on 4 replicas."
-    assert last == "No NaN and no Inf. No row was lost."
+    # Its activations were looked at in one step less than its inputs.
+    assert last == "No NaN and no Inf at the steps that are recorded. No row was lost."
+
+
+def test_what_was_turned_off_is_not_said_to_be_sound():
+    """Its rows have no gap, and say nothing of the steps after them."""
+
+    def said(looked_at):
+        values = np.random.default_rng(0).normal(2.0, 1.0, (20, 2, 6, 1))
+        off = table_of(0, values[:looked_at], {"activation/a": "previous"})
+        return digest_of(*run_of(off, table_of(1, values, {"loss": "none"}))).sentences()[-1]
+
+    assert said(20) == "No NaN and no Inf. No row was lost."
+    assert said(10) == "No NaN and no Inf at the steps that are recorded. No row was lost."
 
 
 def test_of_one_replica_nothing_is_said_of_comparing():

@@ -43,7 +43,7 @@ def overwritten(path):
 @pytest.mark.parametrize("happens", [moved, overwritten])
 def test_a_run_that_is_gone_ends_the_watching_with_one_warning(tmp_path, happens):
     path = tmp_path / "run.zarr"
-    watch = dw.Watch(path, window=2)
+    watch = dw.Watch(path, signals=dw.activations(), window=2)
     with pytest.warns(WatcherDisabledWarning, match="RunTakenError") as warned:
         model = trained(watch, At(9, happens(path)))
     assert len(warned) == 1

@@ -74,7 +74,13 @@ def test_an_error_in_a_drain(tmp_path, monkeypatch):
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))
     with pytest.warns(WatcherDisabledWarning, match="after 6 steps.*Error: planted"):
-        fit(model, x, y, dw.Watch(tmp_path / "run.zarr", window=2), epochs=3)
+        fit(
+            model,
+            x,
+            y,
+            dw.Watch(tmp_path / "run.zarr", signals=dw.activations(), window=2),
+            epochs=3,
+        )
     assert same_weights(model, unwatched())
     run = dw.open_run(tmp_path / "run.zarr")
     # What could not be drained then can be drained at the end.
@@ -148,7 +154,7 @@ def test_a_slow_disk_drops_whole_blocks_and_says_so(tmp_path, monkeypatch):
     slow_disk(monkeypatch)
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))
-    watch = dw.Watch(tmp_path / "run.zarr", window=2)
+    watch = dw.Watch(tmp_path / "run.zarr", signals=dw.activations(), window=2)
     with pytest.warns(RowsLostWarning, match=r"steps are missing from .*run\.zarr"):
         fit(model, x, y, watch, epochs=4)
     run = dw.open_run(tmp_path / "run.zarr")

@@ -23,7 +23,7 @@ from distwatch.training.device.ring import Recorder
 def test_every_batch_on_every_replica(tmp_path, replicas, spe, window):
     x, y = unlike_rows(23 * 8 - 3)  # 23 batches an epoch, the last one short
     model, _ = small_model(strategy_over(replicas), spe=spe)
-    watch = dw.Watch(tmp_path / "run.zarr", window=window)
+    watch = dw.Watch(tmp_path / "run.zarr", signals=dw.activations(), window=window)
     fit(model, x, y, watch, batch=8, epochs=3)
 
     assert watch.status.lost == 0

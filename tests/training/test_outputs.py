@@ -78,7 +78,7 @@ def test_what_has_no_delta_is_refused_by_name_or_passed_over(tmp_path, name, rep
         fit(model, *unlike_rows(32), dw.Watch(tmp_path / "named.zarr", signals="odd"))
     np.testing.assert_array_equal(before[0], model.get_weights()[0])
 
-    fit(model, *unlike_rows(32), dw.Watch(tmp_path / "run.zarr"))
+    fit(model, *unlike_rows(32), dw.Watch(tmp_path / "run.zarr", signals=dw.activations()))
     run = dw.open_run(tmp_path / "run.zarr")
     assert run.info.unwatched["odd"].startswith(why)
     assert run.signals == ["activation/hidden", "activation/head", "activation/output"]

@@ -167,7 +167,9 @@ def test_train_on_batch_alone(tmp_path):
     for batch in batches:
         alone.train_on_batch(*batch)
     model, ears = small_model(strategy_over(1), ears=True)
-    watch = dw.Watch(tmp_path / "run.zarr", phases=["train_on_batch"], window=3)
+    watch = dw.Watch(
+        tmp_path / "run.zarr", signals=dw.activations(), phases=["train_on_batch"], window=3
+    )
     before = everything_about(model)
     with watch.attached(model) as attached:
         assert attached is watch

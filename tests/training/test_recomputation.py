@@ -128,7 +128,7 @@ def signals_of(path):
 def test_by_default_a_layer_is_watched_after_its_activation(tmp_path):
     model = preactivated(frozen=True)
     x, y = unlike_rows(64)
-    watch = dw.Watch(tmp_path / "run.zarr", reference="none")
+    watch = dw.Watch(tmp_path / "run.zarr", signals=dw.activations(), reference="none")
     before = model.get_weights()
     fit(model, x, y, watch, batch=64)
     signals = signals_of(tmp_path / "run.zarr")

@@ -40,7 +40,8 @@ def test_a_later_trace_that_cannot_be_watched(tmp_path, replicas):
     strategy = strategy_over(replicas)
     model, optimizer, step = loop(strategy)
     x = np.random.default_rng(0).normal(2.0, size=(8, 4)).astype("float32")
-    with dw.watching(model, optimizer, tmp_path / "run.zarr", strategy=strategy) as watch:
+    path, how = tmp_path / "run.zarr", {"strategy": strategy, "signals": dw.activations()}
+    with dw.watching(model, optimizer, path, **how) as watch:
         watched = watch.wrap(step)
 
         @tf.function
@@ -62,7 +63,7 @@ def test_a_later_trace_that_cannot_be_watched(tmp_path, replicas):
 
 def test_what_cannot_be_drained_any_more_is_counted(tmp_path, monkeypatch):
     model, _ = small_model(strategy_over(1))
-    watch = dw.Watch(tmp_path / "run.zarr", window=2)
+    watch = dw.Watch(tmp_path / "run.zarr", signals=dw.activations(), window=2)
     original = TableRecorder.drain
 
     def drain(self, *args, **kwargs):
@@ -120,7 +121,7 @@ def test_after_a_failed_writer_the_store_knows_all_that_is_lost(tmp_path, monkey
                 assert failed.wait(10)
 
     monkeypatch.setattr(StoreWriter, "append", append)
-    watch = dw.Watch(tmp_path / "run.zarr", window=4)
+    watch = dw.Watch(tmp_path / "run.zarr", signals=dw.activations(), window=4)
     model, _ = small_model(strategy_over(1))
     with pytest.warns(WatcherDisabledWarning, match="No space left"):
         fit(model, *unlike_rows(16 * 16), watch, Later())
@@ -142,7 +143,7 @@ def test_a_disk_that_hangs_does_not_hang_the_fit(tmp_path, monkeypatch):
 
     monkeypatch.setattr(StoreWriter, "append", append)
     monkeypatch.setattr(sinks, "PATIENCE", 0.2)
-    watch = dw.Watch(tmp_path / "run.zarr", window=4)
+    watch = dw.Watch(tmp_path / "run.zarr", signals=dw.activations(), window=4)
     model, _ = small_model(strategy_over(1))
     with pytest.warns(
         RowsLostWarning, match="4 steps are committed; 6 are lost, unless"
@@ -189,7 +190,7 @@ def test_a_full_queue_of_a_disk_that_hangs_does_not_hang_the_training(tmp_path, 
     monkeypatch.setattr(sinks, "BackgroundWriter", small)
     monkeypatch.setattr(sinks, "PATIENCE", 0.3)
     monkeypatch.setattr(background, "MAX_WAIT", 0.01)
-    watch = dw.Watch(path, window=4, on_full="wait", drain_every=None)
+    watch = dw.Watch(path, signals=dw.activations(), window=4, on_full="wait", drain_every=None)
     model, _ = small_model(strategy_over(1))
     with pytest.warns(RowsLostWarning) as told:
         fit(model, *unlike_rows(32 * 16), watch, Answers())

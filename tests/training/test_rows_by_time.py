@@ -65,7 +65,7 @@ def test_without_it_a_window_is_waited_for(tmp_path):
 def test_a_long_validation_drains_the_training(tmp_path):
     """Also where validation itself is not recorded."""
     seen = []
-    watch = dw.Watch(tmp_path / "run.zarr", drain_every=0.1)
+    watch = dw.Watch(tmp_path / "run.zarr", signals=dw.activations(), drain_every=0.1)
 
     class Look(keras.callbacks.Callback):
         def on_test_batch_end(self, batch, logs=None):

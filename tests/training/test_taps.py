@@ -18,7 +18,7 @@ def test_taps_say_in_which_phases_their_signals_exist():
     phases = {cls.kind: set(tap.phases) for cls, tap in TAPS.items()}
     assert all({"train", "train_on_batch"} <= found <= set(PHASES) for found in phases.values())
     of_inference = {kind for kind, found in phases.items() if "predict" in found}
-    assert of_inference == {"activations", "tensors", "inputs", "states"}
+    assert of_inference == {"activations", "data", "tensors", "inputs", "states"}
     assert "test" in phases["loss"]
 
 
@@ -44,6 +44,6 @@ def test_what_is_computed_again_for_a_gradient_is_no_second_call(tmp_path):
     model = keras.Sequential([keras.Input((12,)), bend, keras.layers.Dense(4, name="dense")])
     model.compile("sgd", "mse")
     x, _ = unlike_rows(32)
-    fit(model, x, x[:, :4], dw.Watch(tmp_path / "run.zarr"))
+    fit(model, x, x[:, :4], dw.Watch(tmp_path / "run.zarr", signals=dw.activations()))
     signals = dw.open_run(tmp_path / "run.zarr").signals
     assert signals == ["activation/bend", "activation/dense", "activation/output"]

@@ -165,7 +165,9 @@ def test_the_store_never_waits_for_event_files(tmp_path, monkeypatch):
     monkeypatch.setattr(EventWriter, "append", slow)
     monkeypatch.setattr("distwatch.event_files.live.MAX_BYTES", 1)
     model, _ = small_model(strategy_over(1))
-    watch = dw.Watch(tmp_path / "run.zarr", tensorboard=tmp_path / "logs", window=2)
+    watch = dw.Watch(
+        tmp_path / "run.zarr", tensorboard=tmp_path / "logs", window=2, signals=dw.activations()
+    )
     with pytest.warns(EventFilesWarning, match="they are slower than training") as warned:
         fit(model, X, Y, Trained(), watch)
     assert len(warned) == 1

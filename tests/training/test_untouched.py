@@ -86,7 +86,7 @@ def test_rows_of_an_interrupted_fit_are_kept(tmp_path):
     model, _ = small_model(strategy_over(2))
     stop = RaiseAt("on_epoch_end", KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
-        fit(model, x, y, stop, dw.Watch(tmp_path / "run.zarr"))
+        fit(model, x, y, stop, dw.Watch(tmp_path / "run.zarr", signals=dw.activations()))
     run = dw.open_run(tmp_path / "run.zarr")
     assert len(run) == 4
     # Merged by the host, since no collective is entered after an interrupt.

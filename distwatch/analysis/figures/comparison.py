@@ -17,6 +17,7 @@ from distwatch.analysis.figures.style import (
     name_rows,
     shown,
 )
+from distwatch.analysis.matching import Matched
 from distwatch.analysis.overview import Overview, SignalHistory
 from distwatch.analysis.overview.binning import Floats
 
@@ -32,24 +33,14 @@ class Compared:
     second: Overview
 
     @property
+    def signals(self) -> Matched:
+        """Which signals both have."""
+        return Matched(self.first.signals, self.second.signals)
+
+    @property
     def common(self) -> list[str]:
-        """The signals of both, in the order of the first."""
-        names = {signal.name for signal in self.second.signals}
-        return [signal.name for signal in self.first.signals if signal.name in names]
-
-    def only(self, place: int) -> list[str]:
-        """The signals that only one of them has."""
-        common = set(self.common)
-        run = (self.first, self.second)[place]
-        return [signal.name for signal in run.signals if signal.name not in common]
-
-    def otherwise_measured(self) -> list[str]:
-        """Common signals whose references, or places in the step, differ between the runs."""
-        measured = [
-            {s.name: (s.reference, s.after) for s in run.signals}
-            for run in (self.first, self.second)
-        ]
-        return [name for name in self.common if measured[0][name] != measured[1][name]]
+        """The names of the signals of both, in the order of the first."""
+        return [signal.name for signal in self.signals.common]
 
 
 def side_by_side(first: SignalHistory, second: SignalHistory) -> Figure:

@@ -109,6 +109,9 @@ def _read(
                 digest.observe(block)
             table.observe(block)
             progress(len(block))
+    for copies in stored.copies.values() if signals is None else ():
+        for block in blocks(copies):
+            digest.observe(block)
     kept = {each.name for table in tables for each in table.quantities}
     return Overview(
         info=stored.info,

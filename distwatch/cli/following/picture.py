@@ -101,6 +101,8 @@ def progress(look: Look) -> Iterator[str]:
         yield f"{look.stored.steps:,} committed"
         if not look.stored.lost:
             yield "none lost"
+    if changed := [each for each in look.stored.changes if each.schedule]:
+        yield f"{counted(len(changed), 'change')} of schedules, see distwatch info"
     for pace, unit in zip(look.per_second or (), ("steps", "rows"), strict=False):
         yield f"{pace:,.0f} {unit}/s" if pace >= 100 else f"{pace:.3g} {unit}/s"
     if look.nbytes is not None:

@@ -173,7 +173,7 @@ class Cadence:
             lambda device: Ring(self.feeds, self.capacity, _tensors(fed), device)
         )
         references = ring.references
-        parameters = ring.parameters.read_value()
+        parameters = tf.unstack(ring.parameters.read_value())
         looking = self._schedule.decide(step, parameters)
         next_looking = self._schedule.decide(step + 1, parameters)
         needed = _needed(references, step, looking, next_looking)

@@ -6,14 +6,15 @@ merges what they hold by cross-replica reductions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
 from distwatch.records import Block, Ints, Table, Tensors
+from distwatch.signals import Adjustable
 from distwatch.statistics import Row, merge_axis
 from distwatch.training import strategies
 from distwatch.training.device import kernels
@@ -25,9 +26,22 @@ from distwatch.training.device.cadence import (
     TablePlan,
     counter,
 )
+from distwatch.training.device.copies import CopiesPlan, CopiesRecorder
 from distwatch.training.device.tensor_slots import collect
 
 Tensor = Any
+
+
+class Unit(NamedTuple):
+    """Tables that share a schedule, which is adjusted for all of them."""
+
+    schedule: Adjustable
+    tables: tuple[Table, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of their signals."""
+        return tuple(name for table in self.tables for name in table.names)
 
 
 class Recorder:
@@ -36,6 +50,7 @@ class Recorder:
     Args:
         strategy: the strategy that trains.
         feeds: the tables, and how they are fed.
+        copies: the tables of checksums of copies, which are taken between steps.
         steps_per_execution: how many steps may pass between two looks at the rings.
         first_step: what the first step is counted as.
     """
@@ -44,6 +59,7 @@ class Recorder:
         self,
         strategy: Any,
         feeds: Sequence[TablePlan],
+        copies: Sequence[CopiesPlan] = (),
         *,
         steps_per_execution: int,
         first_step: int = 0,
@@ -60,7 +76,9 @@ class Recorder:
             for cadence in self._cadences
             for feed in cadence.feeds
         }
-        self.tables = [tables[feed.table.name] for feed in feeds]
+        self._ringed = [tables[feed.table.name] for feed in feeds]
+        devices = strategies.facts_of(strategy).devices
+        self._copies = [CopiesRecorder(plan, devices, first_step) for plan in copies]
         self._first_step = first_step
         self._steps: strategies.PerReplica[Any] = strategies.PerReplica()
 
@@ -68,12 +86,27 @@ class Recorder:
         """Take one step's tensors, in the train step on one replica."""
         steps = self._steps.get(lambda device: counter(device, self._first_step))
         step = steps.read_value()
-        names = [table.table.name for table in self.tables]
+        names = [table.table.name for table in self._ringed]
         given = dict(zip(names, fed, strict=True))
         for cadence in self._cadences:
             own = [given[feed.table.name] for feed in cadence.feeds]
             cadence.record(own, step, iteration)
         steps.assign_add(1, read_value=False)
+
+    @property
+    def tables(self) -> list[TableRecorder | CopiesRecorder]:
+        """What is read of each table."""
+        return [*self._ringed, *self._copies]
+
+    def after_steps(self, steps: int, iteration: Callable[[], int]) -> None:
+        """Compare copies if that is due.
+
+        Args:
+            steps: how many were just done.
+            iteration: the optimizer's count.
+        """
+        for copies in self._copies:
+            copies.after_steps(steps, lambda: self.steps, iteration)
 
     @property
     def started(self) -> bool:
@@ -86,6 +119,17 @@ class Recorder:
         with tf.init_scope():
             done = [int(steps.numpy()) for steps in self._steps.made.values()]
         return min(done, default=self._first_step)
+
+    @property
+    def units(self) -> list[Unit]:
+        """What can be turned off, on and to another cadence, each as a whole."""
+        tables: dict[int, tuple[Adjustable, list[Table]]] = {}
+        for cadence in self._cadences:
+            for feed in cadence.feeds:
+                if isinstance(feed.schedule, Adjustable):
+                    held = tables.setdefault(id(feed.schedule), (feed.schedule, []))
+                    held[1].append(feed.table)
+        return [Unit(schedule, tuple(held)) for schedule, held in tables.values()]
 
     def follow_schedules(self) -> None:
         """Take over changes of the schedules, from the next step on."""
@@ -134,6 +178,8 @@ class TableRecorder:
         self._merger = mergers.of(self._statistic)
         self._columns = cadence.columns[table.name]
         self._read = 0
+        #: Steps between two drains.
+        self.interval = table.window
 
     def drain(self, epoch: int = 0, *, together: bool = True) -> Block | None:
         """Read the rows written since the last drain; None if there are none.

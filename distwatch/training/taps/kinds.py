@@ -17,8 +17,15 @@ from distwatch import signals
 from distwatch.errors import UnwatchableError
 from distwatch.records import NO_GRADIENT, PHASES, PREDICT, TensorLayout
 from distwatch.training.strategies import facts_of, replica_id
+from distwatch.training.taps import copies as _copies  # noqa: F401 - registers its tap
 from distwatch.training.taps.capturing import StepCapturer, value_of
-from distwatch.training.taps.layer_paths import Place, copied_weights, leaves, parts
+from distwatch.training.taps.layer_paths import (
+    Place,
+    copied_weights,
+    leaves,
+    parts,
+    path_of_model,
+)
 from distwatch.training.taps.probing import maker
 from distwatch.training.taps.step_capture import LOSS, StepCapture
 from distwatch.training.taps.tap import (
@@ -225,6 +232,29 @@ class InputTap(Tap, selector=signals.Inputs):
             yield PickedSignal(name, leaf)
 
 
+class DataTap(Tap, selector=signals.Data):
+    """What the model is given, is to say, and says."""
+
+    phases = PHASES
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        for name, values in self._values(capture).items():
+            if values is not None:
+                for part, leaf in parts(f"data/{name}", values):
+                    yield PickedSignal(part, leaf)
+
+    def _values(self, capture: StepCapture) -> dict[str, Any]:
+        calls = capture.calls.get(path_of_model(self.watched.places), [])
+        said = calls[-1].outputs if calls else None
+        try:
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(capture.data)
+        except ValueError:
+            # A step of the user's own may be given anything.
+            self.absent = _NO_DATA
+            x = y = None
+        return {"input": x, "target": y, "prediction": said}
+
+
 class LossTap(Tap, selector=signals.Loss):
     """The loss of the batch."""
 
@@ -248,6 +278,7 @@ _HIDDEN = (
     "seen; the local ones, distwatch.gradients(applied=False), can, and their mean over "
     "replicas is what is applied"
 )
+_NO_DATA = "the step is not given a batch as Keras's own is: x, (x, y) or (x, y, weight)"
 _NO_LOSS = (
     "the step does not call compute_loss of the model; have it call self.compute_loss(...)"
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +41,18 @@ def places(model: keras.Model) -> list[Place]:
             if id(inner) in seen or isinstance(inner, keras.layers.InputLayer):
                 continue
             seen.add(id(inner))
-            path = _free(prefix + inner.name, [place.path for place in found])
+            path = free_path(prefix + inner.name, [place.path for place in found])
             found.append(Place(inner, path, in_loop))
             descend(inner, path + "/", in_loop or isinstance(inner, STAND_FOR_INNER))
 
     descend(model, "", False)
-    found.append(Place(model, _free(OUTPUT, [place.path for place in found])))
+    found.append(Place(model, free_path(OUTPUT, [place.path for place in found])))
     return found
+
+
+def path_of_model(found: list[Place]) -> str:
+    """The path of the model itself among its `places`."""
+    return found[-1].path
 
 
 def default_layers(model: keras.Model) -> tuple[set[int], set[int]]:
@@ -111,7 +117,7 @@ def weight_paths(model: keras.Model) -> dict[str, Any]:
     for variable in model.weights:
         if keras.backend.is_float_dtype(variable.dtype):
             path = owners.get(id(variable), variable.path)
-            named[_free(path, list(named))] = variable
+            named[free_path(path, named)] = variable
     return named
 
 
@@ -143,7 +149,7 @@ def parts(name: str, values: Any) -> Iterator[tuple[str, Any]]:
         yield f"{name}:{'.'.join(map(str, keys))}", leaf
 
 
-def _free(path: str, taken: list[str]) -> str:
+def free_path(path: str, taken: Container[str]) -> str:
     """Two layers of one name in one place become ``name`` and ``name~2``."""
-    candidates = [path] + [f"{path}~{n}" for n in range(2, len(taken) + 3)]
-    return next(candidate for candidate in candidates if candidate not in taken)
+    numbered = (f"{path}~{n}" for n in itertools.count(2))
+    return next(each for each in itertools.chain([path], numbered) if each not in taken)

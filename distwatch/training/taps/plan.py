@@ -10,11 +10,15 @@ from typing import Any
 from distwatch import signals
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
-from distwatch.records import NO_GRADIENT, TRAIN, Table, fitting
-from distwatch.signals import Signal
+from distwatch.records import NO_GRADIENT, TRAIN, Card, Table, fitting
+from distwatch.signals import Adjustable, Selector, Signal
+from distwatch.signals.schedules import Schedule, every
 from distwatch.statistics import automatic, with_row
 from distwatch.training.device.cadence import Making, StepInput, TablePlan
+from distwatch.training.device.copies import CopiesPlan
+from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps.capturing import StepCapturer
+from distwatch.training.taps.card import card_of
 from distwatch.training.taps.kinds import TAPS
 from distwatch.training.taps.layer_paths import OUTPUT, places, weight_paths
 from distwatch.training.taps.recomputation import KeptTensors
@@ -28,23 +32,43 @@ Tensor = Any
 #: Raw deltas are drained this often, in steps.
 _TENSOR_WINDOW = 8
 
+#: Rows of checksums come rarely: with larger chunks most of a chunk would never be filled.
+_COPIES_WINDOW = 16
+
 
 @dataclass(frozen=True)
 class TracedPlan:
     """The signals of one step, table by table."""
 
     feeds: tuple[TablePlan, ...]
+    #: The tables of checksums of copies, which the host asks for between steps.
+    copies: tuple[CopiesPlan, ...]
     #: What could be watched, or was asked for, and is not.
     unwatched: Unwatched
     #: The optimizer's count before the step; -1 without an optimizer.
     iteration: int = -1
     #: Whether a mean over each replica's own rows was differentiated as it is.
     undivided: bool = False
+    #: What is trained, and how.
+    card: Card | None = None
 
     @property
     def names(self) -> list[str]:
         """The signals' names."""
-        return [name for feed in self.feeds for name in feed.table.names]
+        return [name for table in self.tables for name in table.names]
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables."""
+        return (*(each.table for each in self.feeds), *(each.table for each in self.copies))
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """At which steps each table looks."""
+        return (
+            *(each.schedule for each in self.feeds),
+            *(each.schedule for each in self.copies),
+        )
 
     @property
     def tensor_indices(self) -> list[tuple[int, ...]]:
@@ -73,6 +97,7 @@ class Taps:
     Args:
         subject: what is trained.
         config: what to watch.
+        facts: of the strategy that trains.
         phase: in which steps.
         lenient: pass over names that are not found in a step, too.
 
@@ -87,21 +112,25 @@ class Taps:
         self,
         subject: Subject,
         config: WatchConfig,
+        facts: StrategyFacts,
         phase: str = TRAIN,
         *,
         lenient: bool = False,
     ) -> None:
         self.subject = subject
         self._config = config
-        self._watched = Watched(subject, lenient=lenient)
-        selectors = config.signals or (signals.activations(),)
+        self._watched = Watched(subject, facts, lenient=lenient)
+        selectors = config.signals or usual_signals(subject, config, facts)
         taps = [TAPS[type(selector)](selector, self._watched) for selector in selectors]
+        # What nobody asked for need not be there.
+        for tap in taps[1:] if config.signals is None else ():
+            tap.request.asked = False
         self._taps = _in_phase(taps, phase)
         if config.resume:
             _check_resumable(subject)
         for tap in self._taps:
             tap.check()
-        if all(tap.hopeless for tap in self._taps):
+        if all(tap.hopeless for tap in self._taps if tap.request.asked):
             raise self._nothing()
         self._capturer = StepCapturer(
             subject,
@@ -109,6 +138,8 @@ class Taps:
             optimizers=any(tap.observes_optimizer for tap in self._taps),
         )
         self._makings: list[Making | None] = []
+        #: Kept, so that each trace finds the same, and no other object gets the identity.
+        self._schedules: dict[tuple[int, int], Adjustable] = {}
 
     @contextlib.contextmanager
     def capturing(self, data: Any) -> Iterator[StepCapture]:
@@ -133,17 +164,25 @@ class Taps:
         kept = KeptTensors(capture.handed)
         groups = self._groups(capture, kept)
         unwatched = self._watched.unwatched
-        if not groups:
+        if not any(group.tap.request.asked for group in groups):
             raise self._nothing()
+        copies = [group for group in groups if group.tap.of_copies]
+        groups = [group for group in groups if not group.tap.of_copies]
         planned = [self._plan(number, group) for number, group in enumerate(groups)]
         self._makings = [
             self._making(group.tap, picked, kept)
             for group, (_, picked) in zip(groups, planned, strict=True)
         ]
-        feeds = tuple(feed for feed, _ in planned)
         self.subject.count_by(capture.optimizers)
-        iterations = self.subject.count_iterations()
-        plan = TracedPlan(feeds, unwatched, iterations, capture.undivided)
+        card = card_of(self.subject, self._watched.places, capture)
+        plan = TracedPlan(
+            tuple(feed for feed, _ in planned),
+            tuple(self._plan_of_copies(number, group) for number, group in enumerate(copies)),
+            unwatched,
+            self.subject.count_iterations(),
+            capture.undivided,
+            card,
+        )
         return plan, [
             ([each.tensor for each in picked], [each.companion for each in picked])
             for _, picked in planned
@@ -169,7 +208,7 @@ class Taps:
         groups: dict[Any, _Group] = {}
         names: dict[str, str] = {}
         for tap in self._taps:
-            schedule = tap.selector.schedule or self._config.schedule
+            schedule = self._schedule(tap.selector)
             statistics = (*automatic(tap.selector.kind), *tap.selector.statistics)
             for picked in tap.pick(capture):
                 reference = tap.selector.reference or picked.reference or self._config.reference
@@ -193,6 +232,17 @@ class Taps:
                 )
         return list(groups.values())
 
+    def _schedule(self, selector: Selector) -> Adjustable:
+        """When to look at a selector's signals, which is the same object for all of a schedule.
+
+        Under a budget each selector is adjusted by itself. Otherwise those of one schedule
+        stay together, since each further ring and condition has a cost.
+        """
+        chosen = selector.schedule or self._config.schedule
+        apart = self._config.max_overhead is not None
+        key = (id(chosen), id(selector) if apart else 0)
+        return self._schedules.setdefault(key, Adjustable(chosen))
+
     def _plan(self, number: int, group: _Group) -> tuple[TablePlan, list[PickedSignal]]:
         """A table, with each tensor once for all signals that are measured alike."""
         # What a tap computes itself may be apart where the examples are one.
@@ -203,17 +253,24 @@ class Taps:
         positions = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         first = [group.picked[keys.index(key)] for key in positions]
         plan = TablePlan(
-            self._table(number, group),
+            self._table(f"table-{number:02d}", group),
             group.schedule,
             tuple(positions[key] for key in keys),
             tuple(reference for _, reference in positions),
         )
         return plan, first
 
-    def _table(self, number: int, group: _Group) -> Table:
+    def _plan_of_copies(self, number: int, group: _Group) -> CopiesPlan:
+        # Counted apart, so that they change no other table's name.
+        table = self._table(f"copies-{number:02d}", group)
+        table = replace(table, window=min(table.window, _COPIES_WINDOW))
+        variables = tuple(picked.variable for picked in group.picked)
+        return CopiesPlan(table, group.schedule, variables, self._config.window)
+
+    def _table(self, name: str, group: _Group) -> Table:
         table = fitting(
             Table(
-                name=f"table-{number:02d}",
+                name=name,
                 signals=tuple(group.signals),
                 schedule=str(group.schedule),
                 window=self._config.window,
@@ -229,7 +286,10 @@ class Taps:
         unwatched = self._watched.unwatched
         asked = " of what was asked for" if self._config.signals else ""
         # By default nobody asked for activations.
-        known = [name for name in unwatched if asked or name not in unwatched.passed_over]
+        usual = [tap.selector.kind for tap in self._taps if not tap.request.asked]
+        known = [
+            name for name in unwatched if asked or name not in (*unwatched.passed_over, *usual)
+        ]
         reasons = "".join(f"; {name}: {unwatched[name]}" for name in known)
         remedy = "Choose others, such as distwatch.inputs(),"
         if not asked and set(known) <= {OUTPUT}:
@@ -251,6 +311,23 @@ class Taps:
             for path, variable in weight_paths(self.subject.root).items():
                 if id(variable) in missing:
                     self._watched.unwatched[path] = NO_GRADIENT
+
+
+def usual_signals(
+    subject: Subject, config: WatchConfig, facts: StrategyFacts
+) -> tuple[signals.Selector, ...]:
+    """What is watched where nothing is asked for: the activations, and the rest if there is it.
+
+    Of a loop written by hand it is not known which of its step's arguments are what.
+    """
+    usual: list[signals.Selector] = [signals.activations(), signals.loss()]
+    if not subject.by_hand:
+        # Whoever chooses the steps gets no others.
+        chosen = str(config.schedule) != str(every(1))
+        usual.append(signals.data(every=config.schedule) if chosen else signals.data())
+    if facts.has_copies:
+        usual.append(signals.desync())
+    return tuple(usual)
 
 
 def _in_phase(taps: list[Tap], phase: str) -> list[Tap]:

@@ -63,8 +63,8 @@ class Steps:
         """Let go of the graphs of all traced steps, which are not run again."""
         forget_gradients(self._graphs)
 
-    def choose(self, capture: StepCapture) -> TracedTensors:
-        """The tensors of what is watched, out of a captured step."""
+    def choose(self, capture: StepCapture) -> TracedTensors | None:
+        """The tensors of what is watched, out of a captured step; None to record nothing."""
         try:
             if capture.error is not None:
                 raise capture.error
@@ -76,12 +76,12 @@ class Steps:
             self._withheld = error
             if not self._taps.subject.is_being_made():
                 self.check()
-            return []
+            return None
         self._withheld = None
         # Without a strategy the first of two traces never runs.
         if not tf.distribute.has_strategy() and self._taps.subject.is_being_made():
             self._withheld = WatcherError(_UNFINISHED)
-            return []
+            return None
         return given
 
     def check(self) -> None:
@@ -90,13 +90,13 @@ class Steps:
         if error is not None:
             self._failed(error)
 
-    def record(self, given: TracedTensors, data: Any = None) -> None:
+    def record(self, given: TracedTensors | None, data: Any = None) -> None:
         """Record these tensors of a step on ``data``, in the graph that the step is in."""
         # A dataset of unknown length ends by a step that gets no data. TensorFlow does what
         # does not depend on them, and that would count a step that was none.
         there = [x for x in tf.nest.flatten(data, expand_composites=True) if tf.is_tensor(x)]
         try:
-            if self._recorder is not None and given:
+            if self._recorder is not None and given is not None:
                 with tf.control_dependencies(there):
                     self._recorder.record(self._taps.fed(given), self._iteration())
             if tf.executing_eagerly():

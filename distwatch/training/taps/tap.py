@@ -12,6 +12,7 @@ import tensorflow as tf
 from distwatch.errors import UnwatchableError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, TensorLayout
 from distwatch.signals import Selector, matching
+from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import (
     Place,
@@ -43,6 +44,8 @@ class PickedSignal(NamedTuple):
     #: See `distwatch.signals.Signal`.
     copied: bool | None = None
     trained: bool | None = None
+    #: Of what each replica has a copy, for a tap of copies; the tensor is of no use then.
+    variable: Any = None
 
 
 class Watched:
@@ -50,11 +53,15 @@ class Watched:
 
     Args:
         subject: what is trained.
+        facts: of the strategy that trains.
         lenient: names that find nothing are passed over.
     """
 
-    def __init__(self, subject: Subject, *, lenient: bool = False) -> None:
+    def __init__(
+        self, subject: Subject, facts: StrategyFacts, *, lenient: bool = False
+    ) -> None:
         self.subject = subject
+        self.facts = facts
         self.model = subject.root
         #: What could be watched, or was asked for, and is not: name -> why.
         self.unwatched = Unwatched(lenient=lenient)
@@ -79,6 +86,8 @@ class Tap(ABC):
     absent: str = "the step has nothing of the kind"
     #: Whether weights are read around the optimizer's step, which is not free.
     observes_optimizer: ClassVar[bool] = False
+    #: Whether its signals are checksums of the replicas' copies of variables.
+    of_copies: ClassVar[bool] = False
     #: Whether it computes its signals itself, from tensors of the step as examples.
     computes: ClassVar[bool] = False
 
@@ -144,6 +153,19 @@ class Tap(ABC):
                 "leave the pattern out to pass over it."
             )
         self.watched.unwatched[name.partition("/")[2] or name] = why
+
+    def chosen_among(self, named: dict[str, Any], of: str) -> dict[str, Any]:
+        """Those of the named variables that the selector chooses; ``of`` says what they are."""
+        if self.selector.chosen is None:
+            return named
+        paths = matching(
+            self.selector.chosen,
+            list(named),
+            prefixes=self.selector.prefixes,
+            of=of,
+            pass_over=self.request.pass_over,
+        )
+        return {path: named[path] for path in paths}
 
     def table_key(self, name: str) -> Any:
         """Signals of different keys are in different tables."""
@@ -234,17 +256,7 @@ class WeightTap(Tap):
 
     def chosen_weights(self) -> dict[str, Any]:
         """Path -> variable of those that the selector chooses."""
-        named = weight_paths(self.watched.model)
-        if self.selector.chosen is None:
-            return named
-        paths = matching(
-            self.selector.chosen,
-            list(named),
-            prefixes=self.selector.prefixes,
-            of="weight",
-            pass_over=self.request.pass_over,
-        )
-        return {path: named[path] for path in paths}
+        return self.chosen_among(weight_paths(self.watched.model), "weight")
 
 
 class OptimizerTap(WeightTap):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError
-from distwatch.training.strategies import replica_id
+from distwatch.training.strategies import facts_of, replica_id
 from distwatch.training.taps.plan import Taps, TracedPlan
 from distwatch.training.taps.steps import Steps
 from distwatch.training.taps.subject import of_model
@@ -54,12 +54,13 @@ def trace_step(model: keras.Model, batch: Any, config: WatchConfig) -> TracedSte
     twins: dict[str, str] = {}
 
     # Nothing is recorded, only the plan is kept.
-    steps = Steps(Taps(of_model(model), config), plans.append, _raise)
+    taps = Taps(of_model(model), config, facts_of(strategy))
+    steps = Steps(taps, plans.append, _raise)
 
     def step(data: Any) -> None:
         with steps.capturing(data) as capture:
             model.train_step(data)
-        given = steps.choose(capture)
+        given = steps.choose(capture) or []
         for feed, (tensors, _) in zip(plans[0].feeds, given, strict=True):
             first: dict[int, str] = {}
             for name, position in zip(feed.table.names, feed.tensor_index, strict=True):

@@ -164,7 +164,7 @@ class WatchedFunction:
         self._steps.record(given, data)
         return result
 
-    def _capture(self, data: Any) -> tuple[Any, TracedTensors]:
+    def _capture(self, data: Any) -> tuple[Any, TracedTensors | None]:
         with self._steps.capturing(data) as capture:
             result = self._step(data)
         return result, self._steps.choose(capture)

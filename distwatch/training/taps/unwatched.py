@@ -59,6 +59,8 @@ class Request:
         self._prefixes = prefixes
         self._unwatched = unwatched
         self._paths = paths
+        #: Whether somebody asked for it; the reason why it is not there is listed anyway.
+        self.asked = True
 
     def names(self, signal: str) -> bool:
         """Whether a pattern without wildcards means this signal."""
@@ -105,6 +107,9 @@ class Request:
                 self._miss(pattern, why)
 
     def _miss(self, pattern: Pattern | None, why: str) -> None:
+        if not self.asked:
+            self._unwatched.setdefault(self._key(pattern), why)
+            return
         if pattern is None or not is_name(pattern) or self._unwatched.lenient:
             self._unwatched.pass_over(self._key(pattern), why)
             return

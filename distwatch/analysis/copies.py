@@ -1,0 +1,33 @@
+"""Checksums of the replicas' copies of variables as a dataset."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from distwatch.analysis.datasets import statistics_of
+from distwatch.store.joining import aligned
+from distwatch.store.reader import StoredRun
+
+#: What a dataset of copies has of the statistics of a row.
+_NAMES = ("checksum", "differing", "largest")
+
+
+def dataset_of_copies(stored: StoredRun) -> xr.Dataset:
+    """See `distwatch.Run.copies`."""
+    tables = aligned(list(stored.copies.values()))
+    if not tables:
+        dims = ("step", "replica", "variable")
+        return xr.Dataset({name: (dims, np.zeros((0, 0, 0))) for name in _NAMES})
+    each = [statistics_of(table, slice(None), merged=False) for table in tables]
+    found = xr.concat(each, "signal", join="exact", data_vars="all", coords="minimal")
+    known = found["count"] > 0
+    low, high = -found["min"], found["max"]
+    largest = high.where(high > low, low)
+    chosen = {
+        "checksum": found["checksum"].where(found["checksum"] > 0),
+        "differing": (found["count"] - found["zeros"]).where(known),
+        "largest": largest.where(known & np.isfinite(largest)),
+    }
+    paths = [str(name).partition("/")[2] for name in found["signal"].values]
+    return xr.Dataset(chosen).assign_coords(signal=paths).rename(signal="variable")

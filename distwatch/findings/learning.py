@@ -1,0 +1,205 @@
+"""Whether a training learns, by the loss that the best constant output would have.
+
+A model that does no better than a constant has learnt nothing from its inputs: the first thing
+to compare with (A. Karpathy, "A Recipe for Training Neural Networks", 2019: the
+"input-independent baseline"). Why it does not is told by what was recorded besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from distwatch.findings import reasons
+from distwatch.findings.course import AT_REST, Course, LossCourse
+from distwatch.findings.findings import LIKELY, NOTE, WARNING, Finding
+from distwatch.findings.reasons import Reason
+from distwatch.findings.rules import course_rule
+
+#: In a run of fewer steps it is too early to say.
+_STEPS = 32
+
+#: Better than a constant by less than this part of its loss is no better.
+_NO_BETTER = 0.02
+#: A training that does without so much of a constant's loss works, whatever else there is.
+WORKS = 0.5
+#: More than this part of a constant's loss is left.
+_LEFT = 0.1
+
+#: A loss may be below zero, as a logarithm of a density is, but not this much.
+_ENDLESS = 10.0
+
+
+def why_not_finite(course: Course) -> Finding | None:
+    """Why values grew without bound, as far as the set-up tells; only its parts matter."""
+    finders = (reasons.high_rate, reasons.unscaled_inputs, reasons.large_targets)
+    for reason in _given(finders, course):
+        text = f"{reason.seen[:1].upper()}{reason.seen[1:]}. {reason.advice}"
+        return Finding("why", WARNING, text, advice=reason.advice, faults=reason.faults)
+    return None
+
+
+@course_rule("ConstantOutput", "as NotLearning", constant=reasons.CONSTANT, steps=_STEPS)
+def constant_output(course: Course) -> Iterator[Finding]:
+    """The output hardly depends on the inputs, whatever the loss says."""
+    target, said, loss = course.target, course.prediction, course.loss
+    if target is None or said is None or loss is None or loss.steps < _STEPS:
+        return
+    # Where the loss can be compared with a constant's, that tells more.
+    of_classes = course.card.loss == "sparse_categorical_crossentropy"
+    if course.skill is not None or not (of_classes or said.per_step == target.per_step):
+        return
+    reason = reasons.constant_output(course)
+    if reason is None or (course.card.own_loss is False and course.card.loss is None):
+        return
+    brief = f"the output hardly depends on the inputs: {reason.seen}"
+    advice, faults = reason.advice, reason.faults
+    if course.card.further_terms:
+        advice = "Weaken the regularization, or the weights of examples."
+        faults = ("constant_output", "other")
+    elif course.card.own_loss:
+        advice = (
+            f"Compare the shapes that {course.card.loss} is given: (n,) and (n, 1) are "
+            "compared each with each."
+        )
+        faults = ("constant_output", "wrong_loss")
+    text = f"{brief[:1].upper()}{brief[1:]}. {advice}"
+    yield Finding(
+        "constant_output", WARNING, text, "data/prediction", brief=brief, advice=advice,
+        faults=faults, threshold=reasons.CONSTANT,
+    )  # fmt: skip
+
+
+@course_rule("FlatLoss", "as NotLearning", flat=AT_REST, steps=_STEPS)
+def flat_loss(course: Course) -> Iterator[Finding]:
+    """A loss of the user's own that hardly falls, grows, or falls below zero without end."""
+    loss = course.loss
+    if loss is None or not course.card.own_loss or loss.steps < _STEPS or course.target is None:
+        return
+    if loss.last < -_ENDLESS * max(abs(loss.first), 1.0):
+        brief = f"the loss {course.card.loss} falls below zero without end: {loss.last:.4g}"
+        sign = Reason("no loss should", "Check its sign.", ("wrong_loss",))
+        yield _found("flat_loss", brief, [sign], (loss.last, -_ENDLESS), course)
+    if loss.first <= 0 or loss.last < (1 - AT_REST) * loss.first:
+        return
+    grows = loss.last > loss.first + 3 * loss.noise
+    finders = (
+        reasons.equal_units,
+        reasons.low_rate,
+        reasons.high_rate,
+        reasons.unscaled_inputs,
+        reasons.vanishing,
+        reasons.tiny_batch,
+    )
+    found = _given(finders, course)
+    if grows and not found:
+        found = [Reason("it grows", "Lower the learning rate, and check the loss's sign.",
+                         ("learning_rate_too_high", "wrong_loss"))]  # fmt: skip
+    brief = f"the loss {course.card.loss} went from {loss.first:.4g} to {loss.last:.4g}"
+    yield _found("flat_loss", brief, found, (loss.last / loss.first, 1 - AT_REST), course)
+
+
+def works(course: Course) -> bool:
+    """Whether a training is known to work, or to be on its way."""
+    loss, skill = course.loss, course.skill
+    if loss is None or skill is None:
+        return False
+    return skill >= WORKS or (skill > _NO_BETTER and loss.falls and not loss.rests)
+
+
+@course_rule(
+    "NotLearning",
+    'A. Karpathy, "A Recipe for Training Neural Networks" (2019): the constant baseline',
+    no_better=_NO_BETTER,
+    steps=_STEPS,
+)
+def not_learning(course: Course) -> Iterator[Finding]:
+    """The loss at the end is no better than that of a constant output."""
+    loss, constant, skill = course.loss, course.constant, course.skill
+    if loss is None or constant is None or skill is None:
+        return
+    if skill > _NO_BETTER or not _can_be_judged(course, loss):
+        return
+    found = _given(reasons.OF_NOTHING, course) or [reasons.UNRELATED]
+    found += _given(reasons.SYMPTOMS, course)
+    than = "hardly better than" if skill > 0 else "no better than"
+    than = "worse than" if skill < -reasons.WORSE else than
+    brief = (
+        f"the loss ends at {loss.last:.4g}, {than} the {constant:.4g} of a model that "
+        "always says the same"
+    )
+    yield _found("not_learning", brief, found, (skill, _NO_BETTER), course)
+
+
+@course_rule("Underfitting", "as NotLearning", works=WORKS, left=_LEFT, steps=_STEPS)
+def underfitting(course: Course) -> Iterator[Finding]:
+    """The loss came to rest at a large part of what a constant has, for a known reason."""
+    loss, skill = course.loss, course.skill
+    if loss is None or skill is None or not _NO_BETTER < skill < 1 - _LEFT:
+        return
+    if not _can_be_judged(course, loss):
+        return
+    finders: tuple[reasons.Finder, ...] = (reasons.no_bend,)
+    if loss.rests:
+        finders = (*finders, reasons.classes_as_numbers)
+    if loss.rests and skill < WORKS:
+        finders = reasons.OF_LITTLE
+    found = _given(finders, course)
+    if found:
+        brief = (
+            f"the loss ends at {loss.last:.4g}, {100 * (1 - skill):.2g}% of that of a model "
+            "that always says the same"
+        )
+        yield _found("underfitting", brief, found, (skill, 1 - _LEFT), course)
+
+
+@course_rule(
+    "StillLearning", "as NotLearning", works=WORKS, still_falling=reasons.STILL_FALLING
+)
+def still_learning(course: Course) -> Iterator[Finding]:
+    """The loss still falls as fast as it did all along when the run ends."""
+    loss, skill = course.loss, course.skill
+    if loss is None or loss.steps < _STEPS or skill is None or not _NO_BETTER < skill < WORKS:
+        return
+    reason = reasons.short(course)
+    if reason is not None:
+        text = f"The loss ends at {loss.last:.4g}, and {reason.seen[4:]}. {reason.advice}"
+        yield Finding("still_learning", NOTE, text, "loss", value=skill, threshold=WORKS)
+
+
+def _given(finders: Iterable[reasons.Finder], course: Course) -> list[Reason]:
+    """The reasons that hold, in order."""
+    return [reason for find in finders if (reason := find(course)) is not None]
+
+
+def _can_be_judged(course: Course, loss: LossCourse) -> bool:
+    """Whether the run is long enough, and its loss that of the model as it will be used.
+
+    With dropout it is larger, so that while it falls nothing can be said.
+    """
+    noisy = any(
+        "Dropout" in layer.kind or "Noise" in layer.kind for layer in course.card.layers
+    )
+    return loss.steps >= _STEPS and not (noisy and loss.falls)
+
+
+def _found(
+    kind: str,
+    brief: str,
+    found: list[Reason],
+    decided: tuple[float, float],
+    course: Course,
+) -> Finding:
+    """A finding with its first two reasons; ``decided`` is its value and the threshold."""
+    faults = tuple(dict.fromkeys(fault for reason in found[:2] for fault in reason.faults))
+    seen = "".join(f"; {reason.seen}" for reason in found[:2])
+    advice = " ".join(dict.fromkeys(reason.advice for reason in found[:2]))
+    advice = advice or "Try to learn a single batch by heart first."
+    assert course.loss is not None
+    evidence = {"loss": course.loss.last, "first_loss": course.loss.first}
+    if course.constant is not None:
+        evidence["constant_loss"] = course.constant
+    text = f"{brief[:1].upper()}{brief[1:]}{seen}. {advice}"
+    return Finding(
+        kind, WARNING, text, "loss", None, brief=brief, advice=advice, faults=faults,
+        value=decided[0], threshold=decided[1], evidence=evidence, confidence=LIKELY,
+    )  # fmt: skip

@@ -1,0 +1,301 @@
+"""Whether a training's parts fit together: last activation, loss, targets and inputs.
+
+These rules read the training's card and the range of its data, so they are certain from the
+first batches on. That parts do not fit is the most frequent fault of programs that people ask
+about (M. Wardat et al., "DeepLocalize", ICSE 2021; "DeepDiagnosis", ICSE 2022; E. Schoop et
+al., "UMLAUT", CHI 2021; H. Ben Braiek and F. Khomh, "TheDeepChecker", 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from distwatch.findings.course import Course, Level
+from distwatch.findings.findings import CERTAIN, WARNING, Finding
+from distwatch.findings.rules import course_rule
+from distwatch.text import counted
+
+_SOURCES = "DeepLocalize (2021), UMLAUT (2021), DeepDiagnosis (2022), TheDeepChecker (2023)"
+
+#: Losses that compare probabilities; those of one class out of several, and of any.
+_CATEGORICAL = ("categorical_crossentropy", "sparse_categorical_crossentropy")
+_PROBABILITIES = (*_CATEGORICAL, "binary_crossentropy", "binary_focal_crossentropy",
+                  "categorical_focal_crossentropy", "kl_divergence")  # fmt: skip
+#: Losses that divide by the target, or take its logarithm.
+_RELATIVE = ("mean_absolute_percentage_error",)
+#: Losses that take -1 and 1 for the two classes.
+_MARGINS = ("hinge", "squared_hinge")
+#: Losses of numbers.
+_OF_NUMBERS = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
+
+#: What activations can put out, from and to.
+_INFINITE = float("inf")
+_RANGES = {
+    "sigmoid": (0.0, 1.0),
+    "hard_sigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "hard_tanh": (-1.0, 1.0),
+    "softsign": (-1.0, 1.0),
+    "relu": (0.0, _INFINITE),
+    "relu6": (0.0, 6.0),
+    "softplus": (0.0, _INFINITE),
+    "exponential": (0.0, _INFINITE),
+    "elu": (-1.0, _INFINITE),
+}
+
+#: Those that put out any number, as far as it matters here.
+_UNBOUNDED = ("linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "softplus")
+
+#: A probability of float16 is rounded by half of this.
+_ROUNDING = 1e-3
+
+#: So much of the targets' own range may lie outside of what the output reaches: targets that
+#: are 0 and 1 up to a bit of noise are meant for a sigmoid.
+_OUTSIDE = 0.05
+
+
+@course_rule("LastActivation", _SOURCES, rounding=_ROUNDING)
+def last_activation(course: Course) -> Iterator[Finding]:
+    """The last activation does not give what the loss takes."""
+    card, layer = course.card, course.card.last_layer
+    if layer is None:
+        return
+    if layer.activation == "softmax" and layer.units == 1:
+        brief = f"the softmax of {layer.path} is over one unit, so it always says 1"
+        yield _wrong(
+            "last_activation", brief, "Use a sigmoid, or as many units as there are classes.",
+            layer.path, ("wrong_last_activation",),
+        )  # fmt: skip
+    elif card.loss in _PROBABILITIES and not card.from_logits and _no_probability(course):
+        brief = (
+            f"the loss {card.loss} takes probabilities, and {layer.path} puts out "
+            f"{_range_of(course.prediction)} ({layer.activation or layer.kind})"
+        )
+        remedy = "sigmoid" if card.loss.startswith("binary") else "softmax"
+        yield _wrong(
+            "last_activation", brief,
+            f"End the model with a {remedy}, or give the loss from_logits=True.",
+            layer.path, ("wrong_last_activation",),
+        )  # fmt: skip
+    elif card.loss in _CATEGORICAL and layer.activation == "sigmoid" and _several(layer.units):
+        brief = (
+            f"the loss {card.loss} takes probabilities of classes that exclude each other, "
+            f"and the sigmoids of {layer.path} do not add up to 1"
+        )
+        yield _wrong(
+            "last_activation", brief, "Use a softmax.", layer.path, ("wrong_last_activation",)
+        )
+    elif layer.activation == "softmax" and _several_at_once(course, layer.units):
+        brief = (
+            f"the softmax of {layer.path} adds up to 1 over its units, and of an example's "
+            "targets more or fewer than one are 1"
+        )
+        yield _wrong(
+            "last_activation", brief, "If several may be 1 at once, use sigmoids.", layer.path,
+            ("wrong_last_activation",),
+        )  # fmt: skip
+
+
+@course_rule("LossFunction", _SOURCES)
+def loss_function(course: Course) -> Iterator[Finding]:
+    """The loss does not fit the targets."""
+    yield from _loss_of_one_unit(course)
+    yield from _targets_are_no_probabilities(course)
+    yield from _targets_are_scaled(course)
+    yield from _relative_to_zero(course)
+    yield from _margin_of_probabilities(course)
+    yield from _always_zero(course)
+
+
+@course_rule("OutputRange", _SOURCES, outside=_OUTSIDE)
+def output_range(course: Course) -> Iterator[Finding]:
+    """Targets lie where the last activation cannot get."""
+    layer, target = course.card.last_layer, course.target
+    if layer is None or target is None or course.card.loss in _PROBABILITIES:
+        return
+    low, high = _RANGES.get(layer.activation or "", (-_INFINITE, _INFINITE))
+    beyond = max(low - target.min, target.max - high)
+    if beyond > _OUTSIDE * (target.max - target.min):
+        brief = (
+            f"the {layer.activation} of {layer.path} puts out {_between(low, high)}, and the "
+            f"targets go from {target.min:.4g} to {target.max:.4g}"
+        )
+        yield _wrong(
+            "output_range", brief,
+            "Use no activation in the last layer, or scale the targets into its range.",
+            layer.path, ("output_range", "wrong_last_activation"),
+            target_min=target.min, target_max=target.max,
+        )  # fmt: skip
+
+
+def _loss_of_one_unit(course: Course) -> Iterator[Finding]:
+    card, layer = course.card, course.card.last_layer
+    if layer is None or layer.units != 1 or card.loss not in _CATEGORICAL:
+        return
+    target = course.target
+    classes = int(target.max) + 1 if target is not None and target.whole else 0
+    brief = f"the loss {card.loss} over one unit ({layer.path}) is zero, whatever is learnt"
+    if classes > 2:
+        advice = f"Use {classes} units, a softmax and sparse_categorical_crossentropy."
+        faults: tuple[str, ...] = ("wrong_loss", "wrong_labels_or_encoding")
+    else:
+        advice, faults = "Use a sigmoid and binary_crossentropy.", ("wrong_loss",)
+    yield _wrong("loss_function", brief, advice, layer.path, faults)
+
+
+def _targets_are_no_probabilities(course: Course) -> Iterator[Finding]:
+    card, target = course.card, course.target
+    if target is None or card.loss not in _PROBABILITIES:
+        return
+    if card.loss == "sparse_categorical_crossentropy":
+        yield from _classes_beyond(course, target)
+        return
+    beyond = max(-target.min, target.max - 1.0)
+    one_unit = card.last_layer is not None and card.last_layer.units == 1
+    if beyond <= _ROUNDING or (one_unit and card.loss in _CATEGORICAL):
+        return
+    brief = (
+        f"the loss {card.loss} takes targets from 0 to 1, and these go from {target.min:.4g} "
+        f"to {target.max:.4g}, so the loss can fall below zero without end"
+    )
+    faults: tuple[str, ...] = ("wrong_loss", "output_range")
+    advice = "For numbers use mean_squared_error and no last activation."
+    if target.whole and target.min >= 0:
+        classes = int(target.max) + 1
+        faults = ("wrong_loss", "wrong_last_activation", "wrong_labels_or_encoding")
+        advice = (
+            f"If these are classes, use {classes} units, a softmax and "
+            "sparse_categorical_crossentropy."
+        )
+    yield _wrong(
+        "loss_function", brief, advice, None, faults,
+        target_min=target.min, target_max=target.max,
+    )  # fmt: skip
+
+
+def _targets_are_scaled(course: Course) -> Iterator[Finding]:
+    """Classes that were divided by something, as inputs are."""
+    card, target, layer = course.card, course.target, course.card.last_layer
+    if target is None or not 0 < target.max <= 1:
+        return
+    if card.loss == "sparse_categorical_crossentropy" and not target.whole:
+        brief = (
+            f"the loss {card.loss} takes the numbers of classes, and the targets are "
+            f"fractions up to {target.max:.4g}, which all count as class 0"
+        )
+    elif card.loss in _PROBABILITIES and target.two_valued and not target.binary:
+        brief = f"the targets are 0 and {target.max:.4g}, not 0 and 1"
+    else:
+        return
+    yield _wrong(
+        "loss_function", brief, "Leave the targets as they are; only inputs are scaled.",
+        layer.path if layer else None, ("wrong_labels_or_encoding",), target_max=target.max,
+    )  # fmt: skip
+
+
+def _classes_beyond(course: Course, target: Level) -> Iterator[Finding]:
+    layer = course.card.last_layer
+    units = (layer.units if layer else None) or 1
+    # Of one unit it is said already.
+    if layer is None or units < 2 or (target.max < units and target.min >= 0):
+        return
+    brief = (
+        f"the targets go from {target.min:.4g} to {target.max:.4g}, and {layer.path} has only "
+        f"{counted(units, 'unit')}, for classes from 0 on"
+    )
+    yield _wrong(
+        "loss_function", brief, "Give it a unit for each class, and number classes from 0.",
+        layer.path, ("wrong_labels_or_encoding", "wrong_last_activation"),
+        target_min=target.min, target_max=target.max,
+    )  # fmt: skip
+
+
+def _relative_to_zero(course: Course) -> Iterator[Finding]:
+    card, target = course.card, course.target
+    if target is not None and card.loss in _RELATIVE and target.zeros > 0:
+        share = f"{100 * target.zeros:.3g}%"
+        brief = f"the loss {card.loss} divides by the targets, of which {share} are zero"
+        advice = "For classes use a cross-entropy, for numbers mean_absolute_error."
+        yield _wrong("loss_function", brief, advice, None, ("wrong_loss",), zeros=target.zeros)
+
+
+def _margin_of_probabilities(course: Course) -> Iterator[Finding]:
+    card, layer = course.card, course.card.last_layer
+    if layer is None or card.loss not in _MARGINS:
+        return
+    if layer.activation in ("sigmoid", "softmax", "relu"):
+        brief = (
+            f"the loss {card.loss} takes outputs from -1 to 1, and the {layer.activation} of "
+            f"{layer.path} puts out nothing below 0"
+        )
+        yield _wrong(
+            "loss_function", brief, "Use a cross-entropy, or tanh as the last activation.",
+            layer.path, ("wrong_loss", "wrong_last_activation"),
+        )  # fmt: skip
+
+
+def _always_zero(course: Course) -> Iterator[Finding]:
+    loss, layer = course.loss, course.card.last_layer
+    told = layer is not None and layer.units == 1 and course.card.loss in _CATEGORICAL
+    if loss is not None and not told and not loss.means.any():
+        brief = "the loss is exactly zero from the first step on, so nothing can be learnt"
+        yield _wrong(
+            "loss_function", brief, "Compare what the model puts out with the targets.",
+            "loss", ("wrong_loss",),
+        )  # fmt: skip
+
+
+def loss_of_classes(course: Course) -> bool:
+    """Whether classes are learnt by a loss that is made for numbers."""
+    target, layer = course.target, course.card.last_layer
+    if target is None or course.card.loss not in _OF_NUMBERS:
+        return False
+    return target.binary or target.is_one_hot(layer.units if layer else None)
+
+
+def _no_probability(course: Course) -> bool:
+    """Whether what the model says need not be, or was not, from 0 to 1."""
+    said, layer = course.prediction, course.card.last_layer
+    if layer is not None and layer.activation in _UNBOUNDED:
+        return True
+    return said is not None and (said.min < -_ROUNDING or said.max > 1 + _ROUNDING)
+
+
+def _several_at_once(course: Course, units: int | None) -> bool:
+    """Whether of several targets that are 0 or 1 not just one is 1."""
+    target, said = course.target, course.prediction
+    if target is None or said is None or units is None or units < 2 or not target.binary:
+        return False
+    if target.per_step != said.per_step:
+        return False  # numbers of classes
+    return abs(target.mean * units - 1) > _OUTSIDE
+
+
+def _several(units: int | None) -> bool:
+    return units is not None and units > 1
+
+
+def _range_of(level: Level | None) -> str:
+    return "no probabilities" if level is None else f"{level.min:.4g} to {level.max:.4g}"
+
+
+def _between(low: float, high: float) -> str:
+    if high == _INFINITE:
+        return f"nothing below {low:g}"
+    return f"{low:g} to {high:g}"
+
+
+def _wrong(
+    kind: str,
+    brief: str,
+    advice: str,
+    signal: str | None,
+    faults: tuple[str, ...],
+    **evidence: float,
+) -> Finding:
+    text = f"{brief[:1].upper()}{brief[1:]}. {advice}"
+    return Finding(
+        kind, WARNING, text, signal, 0, brief=brief, advice=advice, faults=faults,
+        evidence=evidence, confidence=CERTAIN,
+    )  # fmt: skip

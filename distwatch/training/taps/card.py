@@ -1,0 +1,143 @@
+"""What is trained, and how: what rules about a training's set-up need to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from distwatch.records import Card, Layer
+from distwatch.training.taps.layer_paths import STAND_FOR_INNER, Place, path_of_model
+from distwatch.training.taps.step_capture import StepCapture
+from distwatch.training.taps.subject import Subject
+
+#: Arguments of layers that add a term to the loss.
+_REGULARIZERS = (
+    "activity_regularizer",
+    "bias_regularizer",
+    "depthwise_regularizer",
+    "embeddings_regularizer",
+    "kernel_regularizer",
+    "pointwise_regularizer",
+    "recurrent_regularizer",
+)
+
+
+def card_of(subject: Subject, found: list[Place], capture: StepCapture) -> Card:
+    """Describe what is trained.
+
+    Args:
+        subject: what is trained.
+        found: the layers of its model, and last the model itself.
+        capture: its first step.
+    """
+    model = subject.root
+    plain = [place for place in found[:-1] if not _holds_others(place.layer)]
+    called = [place for place in plain if place.path in capture.calls]
+    called.sort(key=lambda place: list(capture.calls).index(place.path))
+    given = None if subject.by_hand else getattr(model, "loss", None)
+    optimizer = _inner(subject.optimizers[0]) if len(subject.optimizers) == 1 else None
+    return Card(
+        layers=tuple(_described(place.layer, place.path, capture) for place in called),
+        last=_last(called, capture, path_of_model(found)),
+        **_loss(given),
+        optimizer=None if optimizer is None else type(optimizer).__name__,
+        learning_rate=None if optimizer is None else _rate(optimizer),
+        further_terms=_is_weighted(capture) or any(_adds_a_term(p.layer) for p in plain),
+    )
+
+
+def _holds_others(layer: keras.layers.Layer) -> bool:
+    """Whether it only holds layers; one that runs its inner layer in a loop stands for it."""
+    if isinstance(layer, STAND_FOR_INNER):
+        return False
+    own = (*layer._trainable_variables, *layer._non_trainable_variables)
+    return bool(layer._layers) and not own
+
+
+def _described(layer: keras.layers.Layer, path: str, capture: StepCapture) -> Layer:
+    outputs = keras.tree.flatten(capture.calls[path][-1].outputs)
+    shape = getattr(outputs[0], "shape", None) if outputs else None
+    initializer = getattr(layer, "kernel_initializer", None)
+    return Layer(
+        path=path,
+        kind=type(layer).__name__,
+        activation=_activation(layer),
+        units=shape[-1] if shape is not None and shape.rank else None,
+        initializer=None if initializer is None else type(initializer).__name__,
+        trained=bool(layer.trainable_weights) if layer.weights else None,
+        dropout=float(layer.rate) if isinstance(layer, keras.layers.Dropout) else None,
+    )
+
+
+#: Layers that are an activation.
+_ACTIVATIONS = {
+    keras.layers.ELU: "elu",
+    keras.layers.LeakyReLU: "leaky_relu",
+    keras.layers.PReLU: "prelu",
+    keras.layers.ReLU: "relu",
+    keras.layers.Softmax: "softmax",
+}
+
+
+def _activation(layer: keras.layers.Layer) -> str | None:
+    named = next((name for kind, name in _ACTIVATIONS.items() if isinstance(layer, kind)), None)
+    given = getattr(layer, "activation", None)
+    return named or (None if given is None else _name_of(given))
+
+
+def _last(places: list[Place], capture: StepCapture, model: str) -> str | None:
+    """The path of the layer that puts out what the model does, if that is one tensor."""
+    calls = capture.calls.get(model, [])
+    said = keras.tree.flatten(calls[-1].outputs) if calls else []
+    if len(said) != 1:
+        return None
+    for place in places:
+        for call in capture.calls[place.path]:
+            if any(leaf is said[0] for leaf in keras.tree.flatten(call.outputs)):
+                return place.path
+    return None
+
+
+def _loss(given: Any) -> dict[str, Any]:
+    """What a card says of a loss: its name, whose it is, whether it takes logits."""
+    if given is None or isinstance(given, (dict, list, tuple)):
+        return {}
+    loss = keras.losses.get(given)
+    function = getattr(loss, "fn", loss)
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return {
+        "loss": _name_of(function),
+        "own_loss": not module.startswith("keras."),
+        "from_logits": bool(getattr(loss, "_fn_kwargs", {}).get("from_logits", False)),
+    }
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer that a loss scale or such holds."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _rate(optimizer: Any) -> float | None:
+    schedules = keras.optimizers.schedules.LearningRateSchedule
+    if isinstance(getattr(optimizer, "_learning_rate", None), schedules):
+        return None
+    try:
+        with tf.init_scope():
+            return float(tf.convert_to_tensor(optimizer.learning_rate))
+    except (TypeError, ValueError, AttributeError):
+        return None  # an optimizer of the user's own need not have one
+
+
+def _is_weighted(capture: StepCapture) -> bool:
+    given = capture.data
+    return isinstance(given, tuple) and len(given) == 3 and given[2] is not None
+
+
+def _adds_a_term(layer: keras.layers.Layer) -> bool:
+    return bool(layer._losses) or any(getattr(layer, name, None) for name in _REGULARIZERS)

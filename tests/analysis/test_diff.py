@@ -1,0 +1,567 @@
+"""Where two runs part: told exactly, and nothing told that rounding explains."""
+
+import json
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from chosen_runs import HOSTILE, made_run, ordinary
+from long_runs import LongTable, chunk_files, long_run
+
+import distwatch as dw
+from distwatch.analysis.diffs.distance import precision_of
+from distwatch.errors import ConfigError, DamagedRowsWarning, NotARunError
+from distwatch.records import Card, Layer, RunInfo, Table, TensorLayout, Tensors
+from distwatch.signals import Signal
+from distwatch.store import StoredRun
+from distwatch.testing.fake import fake_block, fake_run, write_fake
+
+STEPS = 90
+
+
+def of_format(values, digits):
+    """The same values with so many significant binary digits."""
+    fraction, exponent = np.frexp(values)
+    return np.ldexp(np.round(fraction * 2.0**digits), exponent - digits)
+
+
+def values(replicas=2, signals=3, steps=STEPS, seed=0):
+    """Deltas as a model of float32 has them: shape (step, replica, signal, 6)."""
+    return of_format(ordinary(steps, replicas, signals, seed), 24)
+
+
+def rounded_otherwise(deltas, sizes, seed=1):
+    """The same values, each step of them changed by noise of a relative size."""
+    noise = np.random.default_rng(seed).normal(size=deltas.shape)
+    return of_format(deltas * (1 + np.reshape(sizes, (-1, 1, 1, 1)) * noise), 24)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Write two runs of chosen deltas, and compare them."""
+
+    def compare(a, b, *, more=None, **options):
+        paths = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+        made_run(paths[0], a, **options)
+        made_run(paths[1], b, **{**options, **(more or {})})
+        return dw.diff(*paths)
+
+    return compare
+
+
+def test_runs_of_one_seed_are_identical(tmp_path):
+    a, b = (fake_run(tmp_path / name, seed=3).path for name in ("a.zarr", "b.zarr"))
+    found = dw.diff(a, b)
+    assert (found.verdict, found.first, found.first_unequal) == ("identical", None, None)
+    assert found.sentences() == [
+        "The runs are identical, bit for bit, in all that both recorded: 2 signals over "
+        "20 steps."
+    ]
+    other = dw.diff(a, fake_run(tmp_path / "c.zarr", seed=4).path)
+    assert (other.verdict, other.first.step) == ("parted", 0)
+
+
+@pytest.mark.parametrize("rounding", [0.0, 1e-7])
+@pytest.mark.parametrize("replica", [0, 1])
+def test_a_change_at_one_step_in_one_layer_of_one_replica(made, rounding, replica):
+    deltas = values()
+    changed = rounded_otherwise(deltas, np.full(STEPS, rounding))
+    changed[50, replica, 1] *= 1.5
+    found = made(deltas, changed)
+    first = found.first
+    assert (first.step, first.signal, first.replica) == (50, "activation/layer_1", replica)
+    assert 0.3 < first.difference < 0.6
+    assert [each.step for each in found.signals] == [50, None, None]
+    said = " ".join(found.sentences())
+    assert f"part at step 50, in activation/layer_1 of replica {replica}" in said
+    assert ("Up to then they are equal bit for bit" in said) is (rounding == 0.0)
+
+
+def test_what_changes_at_one_step_is_ranked_by_the_order_within_it(made):
+    deltas = values(signals=3)
+    changed = deltas.copy()
+    changed[60:] *= 2.0
+    changed[60:, :, 0] *= 3.0
+    changed[40:, :, 2] *= 2.0
+    # However much more the gradient changes, it was computed later.
+    found = made(deltas, changed, names=["gradient/a/kernel", "activation/a", "activation/b"])
+    assert [(each.signal, each.step) for each in found.signals] == [
+        ("activation/b", 40),
+        ("activation/a", 60),
+        ("gradient/a/kernel", 60),
+    ]
+    assert found.first.replicas == (0, 1)
+    assert found.first.replica is None
+
+
+def test_rounding_that_grows_is_no_parting(made):
+    """From 1e-7 to a tenth of the signals' size, by a fifth at each step."""
+    deltas = values()
+    found = made(deltas, rounded_otherwise(deltas, 1e-7 * 1.2 ** np.arange(STEPS)))
+    assert found.verdict == "within_tolerance"
+    assert max(each.largest for each in found.signals) > 100 * found.tolerance
+    assert all(each.first_beyond > 30 for each in found.signals)
+
+
+def test_a_change_is_found_within_rounding_that_grows(made):
+    deltas = values()
+    changed = rounded_otherwise(deltas, 1e-7 * 1.2 ** np.arange(STEPS))
+    changed[60:, :, 2] *= 1.5
+    found = made(deltas, changed)
+    assert (found.first.step, found.first.signal) == (60, "activation/layer_2")
+    assert found.first.explained > 0.0
+
+
+def test_a_difference_that_set_in_late_and_grew_is_not_hidden(made):
+    deltas = values()
+    sizes = np.where(np.arange(STEPS) < 40, 0.0, 1e-7 * 1.4 ** (np.arange(STEPS) - 40.0))
+    found = made(deltas, rounded_otherwise(deltas, sizes))
+    assert found.verdict == "within_tolerance"
+    assert found.first_unequal.first_unequal == 40
+    assert "Before step 40 they are equal bit for bit" in " ".join(found.sentences())
+
+
+@pytest.mark.parametrize("steps, parts", [([50], False), (range(50, 90), True), ([89], True)])
+def test_a_gradient_has_to_differ_at_two_looks(made, steps, parts):
+    """A single gate that rounding opens changes a gradient once."""
+    deltas = values(signals=2)
+    changed = rounded_otherwise(deltas, np.full(STEPS, 1e-7))
+    changed[list(steps), :, 1] *= 1.5
+    found = made(deltas, changed, names=["activation/a", "gradient/a/kernel"])
+    assert found.verdict == ("parted" if parts else "within_tolerance")
+    if parts:
+        assert (found.first.step, found.first.signal) == (min(steps), "gradient/a/kernel")
+
+
+@pytest.mark.parametrize(
+    "changed, forward, parts",
+    [([3], None, None), ([1, 2, 3], None, 0), ([3], 1, 0), ([3], 40, 40)],
+    ids=["alone", "most", "seen next", "seen later"],
+)
+def test_what_differs_from_the_first_step_on_needs_a_witness(made, changed, forward, parts):
+    """Adam makes full updates of gradients that are nothing but rounding."""
+    names = ["activation/a", "update/a/kernel", "update/b/kernel", "update/b/bias"]
+    deltas = values(signals=4)
+    other = rounded_otherwise(deltas, np.full(STEPS, 1e-7))
+    other[:, :, changed] *= 1.5
+    if forward is not None:
+        other[forward:, :, 0] *= 1.5
+    found = made(deltas, other, names=names)
+    assert (found.first.step if found.first else None) == parts
+    said = " ".join(found.sentences())
+    assert ("update/b/bias: different from the first step on" in said) is (parts in (None, 40))
+
+
+def test_without_activations_what_differs_from_the_first_step_on_is_told(made):
+    deltas = values(signals=4)
+    changed = rounded_otherwise(deltas, np.full(STEPS, 1e-7))
+    changed[:, :, 3] *= 1.5
+    names = [f"update/{letter}/kernel" for letter in "abcd"]
+    assert made(deltas, changed, names=names).first.signal == "update/d/kernel"
+
+
+def test_a_gradient_that_is_nothing_but_rounding_is_measured_by_the_others(made):
+    deltas = values(signals=3)
+    noise = np.random.default_rng(4).normal(0, 1e-7, (2, *deltas[:, :, 2].shape))
+    deltas[:, :, 2], changed = noise[0], deltas.copy()
+    changed[:, :, 2] = noise[1]
+    names = ["activation/a", "gradient/a/kernel", "gradient/a/bias"]
+    found = made(deltas, changed, names=names)
+    assert found.verdict == "within_tolerance"
+    assert [each.first_beyond for each in found.signals] == [None] * 3
+
+
+def test_what_differs_by_its_whole_size_parts_no_more(made):
+    """Of two trainings that rounding led far apart, one may be ten thousand times smaller."""
+    deltas = values(signals=1)
+    changed = rounded_otherwise(deltas, np.minimum(1e-7 * 1.3 ** np.arange(STEPS), 3.0))
+    changed[80:] *= 1e-5
+    assert made(deltas, changed).verdict == "within_tolerance"
+
+
+def test_nan_is_equal_to_nan_and_to_nothing_else(made, tmp_path):
+    deltas = values()
+    deltas[30:, 1, 0, 2] = np.nan
+    changed = deltas.copy()
+    assert made(deltas, changed).verdict == "identical"
+    changed[70, 0, 1, 3] = np.inf
+    made_run(tmp_path / "c.zarr", changed)
+    found = dw.diff(tmp_path / "a.zarr", tmp_path / "c.zarr")
+    first = found.first
+    assert (first.step, first.signal, first.replica) == (70, "activation/layer_1", 0)
+    assert first.difference == np.inf
+    assert "only one of them has NaN or Inf there" in str(found)
+    assert found.to_dict()["first"]["difference"] is None
+
+
+def test_batches_of_another_size_part(tmp_path):
+    info = RunInfo(
+        (Table("table-00", (Signal("input", "none"),), "every(1)", 8),), (0,), "", {}
+    )
+
+    def write(name, size):
+        block = fake_block(info, info.tables[0], range(8), lambda *_: np.ones(size))
+        write_fake(tmp_path / name, (info, [block]))
+        return tmp_path / name
+
+    found = dw.diff(write("a.zarr", 16), write("b.zarr", 32))
+    assert (found.first.step, found.first.difference) == (0, np.inf)
+    assert found.differences == ("Data: input differs from step 0 on.",)
+
+
+def over(deltas, replicas):
+    """The elements of two replicas, over others."""
+    steps, _, signals, _ = deltas.shape
+    whole = deltas.transpose(0, 2, 1, 3).reshape(steps, signals, replicas, -1)
+    return whole.transpose(0, 2, 1, 3)
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 4])
+def test_other_replicas_are_compared_merged(made, replicas):
+    deltas = values()
+    found = made(deltas, over(deltas, replicas))
+    assert found.verdict in ("identical", "within_tolerance")
+    assert max(each.largest for each in found.signals) < 1e-12
+    assert "rows are compared merged over replicas" in found.differences[0]
+    assert found.replicas == 0
+
+
+def test_a_change_is_found_over_other_replicas(made):
+    deltas = values()
+    changed = deltas.copy()
+    changed[50, 1, 2] *= 1.5
+    found = made(deltas, over(changed, 1))
+    assert (found.first.step, found.first.signal) == (50, "activation/layer_2")
+    assert (found.first.replicas, found.first.replica) == ((), None)
+
+
+def test_of_other_replicas_own_gradients_are_not_compared(made):
+    deltas = values(signals=2)
+    found = made(deltas, over(deltas, 1), names=["activation/a", "gradient_local/a/kernel"])
+    assert [each.signal for each in found.signals] == ["activation/a"]
+    assert "Not compared: gradient_local/a/kernel, since each replica's own" in str(found)
+
+
+def test_losses_of_other_replicas_are_compared_by_their_mean(tmp_path):
+    """One number on each replica: over one replica it is the mean of both."""
+    info = RunInfo(
+        (Table("table-00", (Signal("loss", "none"),), "every(1)", 16),), (0, 1), "", {}
+    )
+    losses = np.random.default_rng(0).uniform(1, 2, (STEPS, 2))
+
+    def write(name, info, of):
+        block = fake_block(info, info.tables[0], range(STEPS), of)
+        write_fake(tmp_path / name, (info, [block]))
+        return tmp_path / name
+
+    a = write("a.zarr", info, lambda step, replica, _: losses[step, replica])
+    one = replace(info, replicas=(0,))
+    assert dw.diff(a, write("b.zarr", one, lambda step, *_: losses[step].mean())).first is None
+    other = write("c.zarr", one, lambda step, *_: losses[step].mean() * (1 + (step >= 33)))
+    assert dw.diff(a, other).first.step == 33
+
+
+def test_partial_batches_of_other_replicas_are_passed_over(tmp_path):
+    """A change from batch to batch pairs rows within a replica: fewer rows, other pairs."""
+    table = Table("table-00", (Signal("activation/a"),), "every(1)", 16)
+    info = RunInfo((table,), (0, 1), "", {})
+    deltas = values(signals=1)
+
+    def write(name, info, deltas, scale):
+        def of(step, replica, _):
+            whole = deltas[step, replica, 0]
+            return whole if step % 10 else scale * whole[: len(whole) // 2]
+
+        block = fake_block(info, table, range(1, STEPS), of)
+        write_fake(tmp_path / name, (info, [block]))
+        return tmp_path / name
+
+    a = write("a.zarr", info, deltas, 1.0)
+    found = dw.diff(a, write("b.zarr", replace(info, replicas=(0,)), over(deltas, 1), 3.0))
+    assert found.first is None
+    assert "Steps of 1 signal not compared: 8 of partial batches." in found.notes
+    assert dw.diff(a, write("c.zarr", info, deltas, 3.0)).first.step == 10
+
+
+def test_steps_are_joined_by_their_number(made):
+    deltas = values()
+    rare = np.arange(0, STEPS, 3)
+    changed = deltas.copy()
+    changed[51:, 1, 0] *= 1.5
+    found = made(deltas, changed[rare], more={"step": rare})
+    assert (found.first.step, found.first.replica, found.steps) == (51, 1, 30)
+    assert found.notes == ("Steps of 3 signals not compared: 60 only in A.",)
+
+
+def test_what_differs_in_the_descriptions_is_said_first(tmp_path):
+    def write(name, names, schedule, info):
+        signals = (Signal(names[0]), Signal(names[1], names[2]), Signal(names[3]))
+        info = replace(info, tables=(Table("table-00", signals, schedule, 8),))
+        block = fake_block(info, info.tables[0], range(8), lambda *_: np.ones(4))
+        write_fake(tmp_path / name, (info, [block]))
+        return tmp_path / name
+
+    a, b = ("activation/a", "activation/b")
+    one = RunInfo((), (0,), "one device", {"keras": "3.1"})
+    other = RunInfo((), (0,), "mirrored", {"keras": "3.2"})
+    found = dw.diff(
+        write("a.zarr", (a, b, "previous", "loss"), "every(1)", one),
+        write("b.zarr", (a, b, "first", "activation/c"), "every(2)", other),
+    )
+    assert found.differences == (
+        "Strategy: one device in A, mirrored in B.",
+        "Version of keras: 3.1 in A, 3.2 in B.",
+        "1 signal only in A: loss.",
+        "1 signal only in B: activation/c.",
+        "Measured against another reference, or at another place in the step, and so not "
+        "compared: activation/b.",
+        "Schedule: every(1) in A, every(2) in B (activation/a and activation/b).",
+    )
+    assert found.sentences()[: len(found.differences)] == list(found.differences)
+    assert [each.signal for each in found.signals] == ["activation/a"]
+
+
+def test_a_statistic_that_only_one_has_is_said_and_the_rest_compared(made):
+    deltas = values()
+    found = made(deltas, deltas, more={"histogram": True})
+    assert found.verdict == "identical"
+    assert "Statistics only in B: histogram (" in found.differences[0]
+
+
+#: Both have equal counts, means, extremes, sums and sums of squares, exactly.
+TWINS = np.array([[1, 5, 6, 10], [2, 3, 7, 10]], np.float64)
+
+
+def test_histograms_are_compared_bit_by_bit(made):
+    a, b = (np.concatenate([twin, -twin]) for twin in TWINS)
+    deltas = np.broadcast_to(a, (20, 2, 1, 8)).copy()
+    changed = deltas.copy()
+    changed[13, 1] = b
+    assert made(deltas, changed).verdict == "identical"
+
+
+def test_histograms_tell_what_sums_do_not(made):
+    a, b = (np.concatenate([twin, -twin]) for twin in TWINS)
+    deltas = np.broadcast_to(a, (20, 2, 1, 8)).copy()
+    changed = deltas.copy()
+    changed[13, 1] = b
+    found = made(deltas, changed, histogram=True)
+    assert (found.verdict, found.first_unequal.first_unequal) == ("within_tolerance", 13)
+
+
+@pytest.mark.parametrize("length", [4, 6])
+def test_raw_deltas_tell_what_sums_do_not(tmp_path, length):
+    """The same elements in another order; and the same batches beside a longer one."""
+    layout = TensorLayout((), None, "float32")
+    table = Table("table-00", (Signal("tensor/a"),), "every(1)", 8, tensor=layout)
+    info = RunInfo((table,), (0, 1), "", {})
+    plain = np.random.default_rng(0).integers(1, 9, (16, 2, 4)).astype(np.float64)
+    plain[..., 0] = 20.0
+
+    def write(name, deltas, length):
+        block = fake_block(info, table, range(16), lambda s, r, _: deltas[s, r])
+        raw = np.full((16, 2, length), np.nan)
+        raw[..., :4] = deltas
+        block = replace(block, tensors=Tensors(raw, np.full((16, 2), 4)))
+        write_fake(tmp_path / name, (info, [block[:8], block[8:]]))
+        return tmp_path / name
+
+    other = plain.copy()
+    other[9, 1] = other[9, 1, ::-1]
+    a = write("a.zarr", plain, 4)
+    assert dw.diff(a, write("b.zarr", plain, length)).verdict == "identical"
+    found = dw.diff(a, write("c.zarr", other, length))
+    assert (found.verdict, found.first_unequal.first_unequal) == ("within_tolerance", 9)
+
+
+def test_a_tolerance_holds_at_every_step(tmp_path):
+    deltas = values()
+    a = made_run(tmp_path / "a.zarr", deltas)
+    b = made_run(
+        tmp_path / "b.zarr", rounded_otherwise(deltas, 1e-7 * 1.15 ** np.arange(STEPS))
+    )
+    loose, tight, none = (dw.diff(a, b, tolerance=each) for each in (0.5, 1e-6, 0))
+    assert (loose.verdict, "less than the tolerance of 0.5" in str(loose)) == (
+        "within_tolerance",
+        True,
+    )
+    assert 0 < tight.first.step < 40
+    assert tight.first.difference > 1e-6 == tight.first.explained
+    assert none.first.step == 0
+    for wrong in (-1e-3, np.nan, np.inf):
+        with pytest.raises(ConfigError, match="give a number from 0 on"):
+            dw.diff(a, b, tolerance=wrong)
+
+
+def test_runs_with_nothing_in_common_are_refused(tmp_path):
+    a = made_run(tmp_path / "a.zarr", values(), names=["a", "b", "c"])
+    b = made_run(tmp_path / "b.zarr", values(), names=["d", "e", "f"])
+    with pytest.raises(ConfigError, match="no signal in common"):
+        dw.diff(a, b)
+    later = made_run(
+        tmp_path / "c.zarr", values(), names=["a", "b", "c"], step=range(100, 100 + STEPS)
+    )
+    with pytest.raises(ConfigError, match="no step in common"):
+        dw.diff(a, later)
+    with pytest.raises(NotARunError):
+        dw.diff(a, tmp_path / "nothing.zarr")
+
+
+@pytest.mark.parametrize(
+    "name, digits", [("bfloat16", 8), ("float16", 11), ("float32", 24), ("float64", 53)]
+)
+@pytest.mark.parametrize("changes", [False, True])
+def test_values_show_in_which_format_they_were_computed(tmp_path, name, digits, changes):
+    deltas = np.random.default_rng(0).normal(0.3, 1.0, (20, 2, 2, 6))
+    deltas[:, :, 1] = of_format(deltas[:, :, 1], digits)
+    deltas = np.diff(deltas, axis=0) if changes else deltas
+    path = made_run(tmp_path / "run.zarr", deltas, names=["input", "activation/a"])
+    found = precision_of(StoredRun(path))
+    assert found.name == name
+    assert found.tolerance == pytest.approx(2.0 ** ((1 - digits) / 2))
+
+
+def test_another_format_is_said_and_allowed_for(made):
+    deltas = of_format(values(), 24)
+    found = made(deltas, of_format(deltas, 8))
+    assert found.verdict == "within_tolerance"
+    assert found.formats == ("float32", "bfloat16")
+    assert found.differences == (
+        "Precision: A computes in float32, B in bfloat16, as their values show.",
+    )
+
+
+def test_what_is_left_of_a_gradient_that_cancels_out_is_no_format(tmp_path):
+    deltas = of_format(values(), 24)
+    deltas[:, :, 2] = (
+        np.random.default_rng(0).integers(-9, 10, deltas[:, :, 2].shape) * 2.0**-26
+    )
+    names = ["gradient/a/kernel", "gradient/b/kernel", "gradient/a/bias"]
+    run = StoredRun(made_run(tmp_path / "run.zarr", deltas, names=names))
+    assert precision_of(run).name == "float32"
+
+
+def test_damaged_steps_are_left_out_and_said(tmp_path):
+    a, b = (fake_run(tmp_path / name, steps=24).path for name in ("a.zarr", "b.zarr"))
+    chunk = a / "worker-0000-start-0000" / "table-00" / "rows" / "c.1.0.0.0"
+    chunk.write_bytes(chunk.read_bytes()[:-9] + b"nonsense!")
+    with pytest.warns(DamagedRowsWarning, match="8 steps"):
+        found = dw.diff(a, b)
+    assert found.verdict == "identical"
+    assert "Of A: 8 steps cannot be read" in str(found)
+    assert "8 only in B" in str(found)
+
+
+def test_a_worker_that_stopped_is_said(tmp_path):
+    table = Table("table-00", (Signal("activation/a"),), "every(1)", 8)
+    info = RunInfo((table,), (0, 1), "two workers", {}, workers=2)
+    deltas = values(signals=1)
+
+    def write(name, stop):
+        parts = []
+        for worker, steps in ((0, STEPS), (1, stop)):
+            own = replace(info, worker=worker, replicas=(worker,))
+            made = fake_block(own, table, range(steps), lambda *place: deltas[place])
+            parts.append((own, [made[i : i + 8] for i in range(0, steps, 8)]))
+        write_fake(tmp_path / name, *parts)
+        return tmp_path / name
+
+    found = dw.diff(write("a.zarr", STEPS), write("b.zarr", 40))
+    assert found.verdict == "identical"
+    assert "Of B: Worker 1 (replica 1) wrote only 40 of 90 steps" in str(found)
+
+
+def test_an_opened_run_is_compared_in_its_phase(tmp_path):
+    paths = [tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    table = Table("table-00", (Signal("activation/a"),), "every(1)", 8)
+    for number, path in enumerate(paths):
+        train = RunInfo((table,), (0,), "", {})
+        test = replace(train, phase="test")
+        blocks = [
+            fake_block(train, table, range(8), lambda *_, by=by: np.ones(4) * by)
+            for by in (1.0, 1.0 + number)
+        ]
+        write_fake(path, (train, blocks[:1]), (test, blocks[1:]))
+    assert dw.diff(*paths).verdict == "identical"
+    assert dw.diff(*paths, phase="test").verdict == "parted"
+    runs = [dw.open_run(path, phase="test") for path in paths]
+    assert dw.diff(*runs).verdict == "parted"
+    with pytest.raises(ConfigError, match="no phase"):
+        dw.diff(*paths, phase="predict")
+
+
+def test_it_is_plain_data_for_programs_and_text_for_people(made):
+    deltas = values(signals=len(HOSTILE))
+    changed = deltas.copy()
+    changed[50:] *= 2.0
+    found = made(deltas, changed, names=list(HOSTILE))
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain["verdict"] == "parted"
+    assert plain["first"] == plain["signals"][0]
+    assert repr(found).startswith("<distwatch.RunDifference: The runs part at step 50")
+    shown = found._repr_html_()
+    assert "<script" not in shown and "<img" not in shown
+    assert "\n\n" in str(found) and "\x1b" not in str(found)
+
+
+def test_memory_does_not_grow_with_the_number_of_steps(tmp_path):
+    def peak(steps):
+        tables = (LongTable(20),)
+        runs = [
+            long_run(tmp_path / f"{steps}-{name}.zarr", steps=steps, tables=tables, window=32)
+            for name in "ab"
+        ]
+        tracemalloc.start()
+        found = dw.diff(*(run.path for run in runs))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (found.verdict, found.steps) == ("identical", steps)
+        return most
+
+    # What is loaded once is loaded by the first.
+    _, few, many = peak(32), peak(64), peak(1280)
+    # Numbers of steps alone are held, which are 8 bytes each.
+    assert many < few + 1280 * 8 * 20
+
+
+def test_each_chunk_is_read_once(tmp_path):
+    tables = (LongTable(5), LongTable(3, every=10))
+    a, b = (
+        long_run(tmp_path / name, steps=2000, tables=tables, replicas=2, window=window)
+        for name, window in (("a.zarr", 64), ("b.zarr", 128))
+    )
+    with chunk_files() as opened:
+        found = dw.diff(a.path, b.path)
+    assert found.steps == 2000
+    rows = {key: times for key, times in opened.items() if key.startswith("rows/")}
+    # Each table of both runs: a chunk of the longer window is read in two parts.
+    assert max(rows.values()) <= 2 * (2 + 2)
+    assert not [key for key in opened if key.startswith("merged/") and int(key.split(".")[1])]
+
+
+def test_what_was_trained_is_compared(tmp_path):
+    def write(name, card):
+        table = Table("table-00", (Signal("activation/a"),), "every(1)", 8)
+        info = RunInfo((table,), (0,), "", {}, card=card)
+        write_fake(tmp_path / name, (info, [fake_block(info, table, [0], lambda *_: [1.0])]))
+        return tmp_path / name
+
+    layers = (Layer("a", "Dense", "relu"), Layer("b", "Dense"))
+    card = Card(layers, "b", "mse", optimizer="Adam", learning_rate=1e-3)
+    other = replace(
+        card,
+        layers=(Layer("a", "Dense", "tanh"), Layer("c", "Dense")),
+        optimizer="SGD",
+        learning_rate=0.1,
+    )
+    a = write("a.zarr", card)
+    assert dw.diff(a, write("b.zarr", other)).differences == (
+        "Optimizer: Adam in A, SGD in B.",
+        "Learning rate: 0.001 in A, 0.1 in B.",
+        "Layers of the same name that are other ones: a.",
+        "Layers only in A: b.",
+        "Layers only in B: c.",
+    )
+    assert dw.diff(a, write("c.zarr", card)).differences == ()
+    assert dw.diff(a, write("d.zarr", None)).differences == ()
