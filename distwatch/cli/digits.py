@@ -94,6 +94,7 @@ def _what_next(store: Path) -> str:
         "Euclidean norm of a step's change over all replicas, spread how far apart the\n"
         "replicas' mean changes lie, replica the one that is furthest from the others.\n\n"
         f"The run is in [bold]{path}[/bold]. Next:\n"
+        f"  distwatch check {path}\n"
         f"  distwatch report {path}\n"
         f"  distwatch info {path}\n"
         f'  python -c "import distwatch as dw; print(dw.open_run({escape(repr(str(store)))})'
