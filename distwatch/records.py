@@ -144,7 +144,7 @@ class Card:
     optimizer: str | None = None
     #: As it was at the first step; None where a schedule changes it.
     learning_rate: float | None = None
-    #: Whether the loss has further terms or weights, so that it is no mean over examples.
+    #: Whether the loss has further terms or weights, or is a sum: it is no mean over examples.
     further_terms: bool = False
 
     @property

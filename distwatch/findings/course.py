@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distwatch.findings.tables import Recorded, TableDigest
-from distwatch.records import Card, Floats
+from distwatch.records import TRAIN, TRAIN_ON_BATCH, Card, Floats
 from distwatch.statistics import ROW, merge_axis
 
 _COUNT, _ZEROS, _N, _MEAN, _M2, _MIN, _MAX = (
@@ -153,7 +153,8 @@ def course_of(run: Recorded) -> Course:
     ]
     return Course(
         run.info.card or Card(),
-        _loss(run),
+        # Where nothing is trained, a loss says nothing of learning.
+        _loss(run) if run.info.phase in (TRAIN, TRAIN_ON_BATCH) else None,
         tuple(level for name, level in levels.items() if name.startswith("data/input")),
         levels.get("data/target"),
         levels.get("data/prediction"),

@@ -29,14 +29,15 @@ def falling(start, end, steps=STEPS):
     return end + (start - end) * np.exp(-np.arange(steps) / (steps / 12))
 
 
-def findings_of(card, loss, *, inputs=(-2, 2), targets=None, said=None, seed=0):
+def findings_of(card, loss, *, inputs=(-2, 2), targets=None, said=None, **known):
     """What is said of a made-up training on two replicas, with a loss for each step.
 
     Args:
         inputs: from where to where the inputs go.
         targets, said: arrays of (step, replica, element); normal numbers by default.
+        known: what else is known of the run.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     shape = (STEPS, 2, 16)
     given = rng.uniform(*inputs, shape)
     targets = rng.normal(0.3, 1.0, shape) if targets is None else targets
@@ -47,7 +48,7 @@ def findings_of(card, loss, *, inputs=(-2, 2), targets=None, said=None, seed=0):
     tables = [table_of(0, losses, {"loss": "none"})]
     for number, (name, values) in enumerate(zip(names, (given, targets, said), strict=True), 1):
         tables.append(table_of(number, values[..., None], {name: "none"}))
-    info, blocks = run_of(*tables, card=card)
+    info, blocks = run_of(*tables, card=card, **known)
     digest = Digest(info)
     for block in blocks:
         digest.observe(block)
@@ -289,6 +290,12 @@ def test_of_a_short_run_nothing_is_concluded():
         digest.observe(block)
     assert warned(digest.findings()) == {}
     assert "NotLearning" in warned(findings_of(card, loss, **data))
+
+
+def test_of_an_evaluation_it_is_not_said_that_nothing_is_learnt():
+    card, _, data, *_ = FAULTY["inputs that are not scaled"]
+    assert "NotLearning" in warned(findings_of(card, AT_REST, **data))
+    assert warned(findings_of(card, AT_REST, phase="test", **data)) == {}
 
 
 def test_with_dropout_a_loss_that_falls_is_not_judged():

@@ -72,6 +72,18 @@ def test_losses_are_told_apart(tmp_path, how, known):
     assert {name: getattr(card, name) for name in known} == known
 
 
+SUM = keras.losses.SparseCategoricalCrossentropy(reduction="sum")
+
+
+@pytest.mark.parametrize(
+    "how", [{"loss": SUM}, {"loss_weights": [0.5]}], ids=["sum", "weights"]
+)
+def test_a_loss_that_is_no_mean_is_not_compared(tmp_path, how):
+    model = model_of()
+    model.compile("adam", **{"loss": "sparse_categorical_crossentropy"} | how)
+    assert watched(tmp_path, model).info.card.further_terms
+
+
 def test_weights_of_examples_are_further_terms(tmp_path):
     run = watched(tmp_path, model_of(), sample_weight=np.linspace(0.5, 2, len(X)))
     assert run.info.card.further_terms

@@ -44,7 +44,9 @@ def card_of(subject: Subject, found: list[Place], capture: StepCapture) -> Card:
         **_loss(given),
         optimizer=None if optimizer is None else type(optimizer).__name__,
         learning_rate=None if optimizer is None else _rate(optimizer),
-        further_terms=_is_weighted(capture) or any(_adds_a_term(p.layer) for p in plain),
+        further_terms=_is_weighted(capture)
+        or _is_no_mean(model, given)
+        or any(_adds_a_term(place.layer) for place in plain),
     )
 
 
@@ -137,6 +139,14 @@ def _rate(optimizer: Any) -> float | None:
 def _is_weighted(capture: StepCapture) -> bool:
     given = capture.data
     return isinstance(given, tuple) and len(given) == 3 and given[2] is not None
+
+
+def _is_no_mean(model: Any, loss: Any) -> bool:
+    """Whether a loss is added up over the batch instead, or multiplied by something."""
+    reduction = getattr(loss, "reduction", None)
+    config = getattr(model, "_compile_config", None)
+    weights = (getattr(config, "config", None) or {}).get("loss_weights")
+    return reduction in ("sum", "none") or weights is not None
 
 
 def _adds_a_term(layer: keras.layers.Layer) -> bool:
