@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from distwatch.findings.course import Course, Level
 from distwatch.findings.findings import CERTAIN, WARNING, Finding
 from distwatch.findings.rules import course_rule
+from distwatch.records import Layer
 from distwatch.text import counted
 
 _SOURCES = "DeepLocalize (2021), UMLAUT (2021), DeepDiagnosis (2022), TheDeepChecker (2023)"
@@ -58,43 +59,64 @@ _OUTSIDE = 0.05
 @course_rule("LastActivation", _SOURCES, rounding=_ROUNDING)
 def last_activation(course: Course) -> Iterator[Finding]:
     """The last activation does not give what the loss takes."""
-    card, layer = course.card, course.card.last_layer
+    layer = course.card.last_layer
     if layer is None:
         return
-    if layer.activation == "softmax" and layer.units == 1:
-        brief = f"the softmax of {layer.path} is over one unit, so it always says 1"
-        yield _wrong(
-            "last_activation", brief, "Use a sigmoid, or as many units as there are classes.",
-            layer.path, ("wrong_last_activation",),
-        )  # fmt: skip
-    elif card.loss in _PROBABILITIES and not card.from_logits and _no_probability(course):
-        brief = (
-            f"the loss {card.loss} takes probabilities, and {layer.path} puts out "
-            f"{_range_of(course.prediction)} ({layer.activation or layer.kind})"
-        )
-        remedy = "sigmoid" if card.loss.startswith("binary") else "softmax"
-        yield _wrong(
-            "last_activation", brief,
-            f"End the model with a {remedy}, or give the loss from_logits=True.",
-            layer.path, ("wrong_last_activation",),
-        )  # fmt: skip
-    elif card.loss in _CATEGORICAL and layer.activation == "sigmoid" and _several(layer.units):
-        brief = (
-            f"the loss {card.loss} takes probabilities of classes that exclude each other, "
-            f"and the sigmoids of {layer.path} do not add up to 1"
-        )
-        yield _wrong(
-            "last_activation", brief, "Use a softmax.", layer.path, ("wrong_last_activation",)
-        )
-    elif layer.activation == "softmax" and _several_at_once(course, layer.units):
-        brief = (
-            f"the softmax of {layer.path} adds up to 1 over its units, and of an example's "
-            "targets more or fewer than one are 1"
-        )
-        yield _wrong(
-            "last_activation", brief, "If several may be 1 at once, use sigmoids.", layer.path,
-            ("wrong_last_activation",),
-        )  # fmt: skip
+    for find in (
+        _softmax_of_one,
+        _no_probabilities,
+        _sigmoids_of_one_class,
+        _softmax_of_several,
+    ):
+        if said := find(course, layer):
+            brief, advice = said
+            faults = ("wrong_last_activation",)
+            yield _wrong("last_activation", brief, advice, layer.path, faults)
+            return
+
+
+def _softmax_of_one(course: Course, layer: Layer) -> tuple[str, str] | None:
+    if layer.activation != "softmax" or layer.units != 1:
+        return None
+    return (
+        f"the softmax of {layer.path} is over one unit, so it always says 1",
+        "Use a sigmoid, or as many units as there are classes.",
+    )
+
+
+def _no_probabilities(course: Course, layer: Layer) -> tuple[str, str] | None:
+    card = course.card
+    if card.loss not in _PROBABILITIES or card.from_logits or not _no_probability(course):
+        return None
+    remedy = "sigmoid" if card.loss.startswith("binary") else "softmax"
+    return (
+        f"the loss {card.loss} takes probabilities, and {layer.path} puts out "
+        f"{_range_of(course.prediction)} ({layer.activation or layer.kind})",
+        f"End the model with a {remedy}, or give the loss from_logits=True.",
+    )
+
+
+def _sigmoids_of_one_class(course: Course, layer: Layer) -> tuple[str, str] | None:
+    card, units = course.card, layer.units
+    if card.loss not in _CATEGORICAL or layer.activation != "sigmoid" or not _several(units):
+        return None
+    if _several_at_once(course, units):
+        return None  # the loss is wrong, not the activation
+    return (
+        f"the loss {card.loss} takes probabilities of classes that exclude each other, and the "
+        f"sigmoids of {layer.path} do not add up to 1",
+        "Use a softmax.",
+    )
+
+
+def _softmax_of_several(course: Course, layer: Layer) -> tuple[str, str] | None:
+    if layer.activation != "softmax" or not _several_at_once(course, layer.units):
+        return None
+    return (
+        f"the softmax of {layer.path} adds up to 1 over its units, and of an example's targets "
+        "more or fewer than one are 1",
+        "If several may be 1 at once, use sigmoids.",
+    )
 
 
 @course_rule("LossFunction", _SOURCES)
@@ -103,6 +125,7 @@ def loss_function(course: Course) -> Iterator[Finding]:
     yield from _loss_of_one_unit(course)
     yield from _targets_are_no_probabilities(course)
     yield from _targets_are_scaled(course)
+    yield from _one_class_of_several(course)
     yield from _relative_to_zero(course)
     yield from _margin_of_probabilities(course)
     yield from _always_zero(course)
@@ -192,6 +215,23 @@ def _targets_are_scaled(course: Course) -> Iterator[Finding]:
         "loss_function", brief, "Leave the targets as they are; only inputs are scaled.",
         layer.path if layer else None, ("wrong_labels_or_encoding",), target_max=target.max,
     )  # fmt: skip
+
+
+def _one_class_of_several(course: Course) -> Iterator[Finding]:
+    card, layer = course.card, course.card.last_layer
+    if (
+        layer is None
+        or card.loss != "categorical_crossentropy"
+        or layer.activation != "sigmoid"
+    ):
+        return
+    if _several_at_once(course, layer.units):
+        brief = (
+            f"the loss {card.loss} is for classes that exclude each other, and of an example's "
+            "targets more or fewer than one are 1"
+        )
+        advice = "If several may be 1 at once, use binary_crossentropy."
+        yield _wrong("loss_function", brief, advice, layer.path, ("wrong_loss",))
 
 
 def _classes_beyond(course: Course, target: Level) -> Iterator[Finding]:

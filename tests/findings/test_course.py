@@ -137,6 +137,11 @@ FAULTY = {
         falling(0.7, 0.6), {"targets": BINARY, "said": probabilities(4)},
         "LastActivation", "wrong_last_activation", "adds up to 1",
     ),
+    "several classes at once for a loss of one": (
+        card_of(dense("out", 4, "sigmoid"), loss="categorical_crossentropy"),
+        falling(3, 2), {"targets": BINARY, "said": 0.2 + 0.6 * BINARY},
+        "LossFunction", "wrong_loss", "use binary_crossentropy",
+    ),
     "one unit for classes": (
         card_of(dense("out", 1, "sigmoid"), loss="categorical_crossentropy"),
         np.zeros(STEPS), {"targets": WHOLE, "said": np.ones_like(WHOLE)},
