@@ -71,7 +71,7 @@ def last_activation(course: Course) -> Iterator[Finding]:
         if said := find(course, layer):
             brief, advice = said
             faults = ("wrong_last_activation",)
-            yield _wrong("last_activation", brief, advice, layer.path, faults)
+            yield _wrong("last_activation", brief, advice, _signal(layer), faults)
             return
 
 
@@ -147,7 +147,7 @@ def output_range(course: Course) -> Iterator[Finding]:
         yield _wrong(
             "output_range", brief,
             "Use no activation in the last layer, or scale the targets into its range.",
-            layer.path, ("output_range", "wrong_last_activation"),
+            _signal(layer), ("output_range", "wrong_last_activation"),
             target_min=target.min, target_max=target.max,
         )  # fmt: skip
 
@@ -164,7 +164,7 @@ def _loss_of_one_unit(course: Course) -> Iterator[Finding]:
         faults: tuple[str, ...] = ("wrong_loss", "wrong_labels_or_encoding")
     else:
         advice, faults = "Use a sigmoid and binary_crossentropy.", ("wrong_loss",)
-    yield _wrong("loss_function", brief, advice, layer.path, faults)
+    yield _wrong("loss_function", brief, advice, _signal(layer), faults)
 
 
 def _targets_are_no_probabilities(course: Course) -> Iterator[Finding]:
@@ -213,7 +213,7 @@ def _targets_are_scaled(course: Course) -> Iterator[Finding]:
         return
     yield _wrong(
         "loss_function", brief, "Leave the targets as they are; only inputs are scaled.",
-        layer.path if layer else None, ("wrong_labels_or_encoding",), target_max=target.max,
+        _signal(layer) if layer else None, ("wrong_labels_or_encoding",), target_max=target.max,
     )  # fmt: skip
 
 
@@ -231,7 +231,7 @@ def _one_class_of_several(course: Course) -> Iterator[Finding]:
             "targets more or fewer than one are 1"
         )
         advice = "If several may be 1 at once, use binary_crossentropy."
-        yield _wrong("loss_function", brief, advice, layer.path, ("wrong_loss",))
+        yield _wrong("loss_function", brief, advice, _signal(layer), ("wrong_loss",))
 
 
 def _classes_beyond(course: Course, target: Level) -> Iterator[Finding]:
@@ -246,7 +246,7 @@ def _classes_beyond(course: Course, target: Level) -> Iterator[Finding]:
     )
     yield _wrong(
         "loss_function", brief, "Give it a unit for each class, and number classes from 0.",
-        layer.path, ("wrong_labels_or_encoding", "wrong_last_activation"),
+        _signal(layer), ("wrong_labels_or_encoding", "wrong_last_activation"),
         target_min=target.min, target_max=target.max,
     )  # fmt: skip
 
@@ -271,7 +271,7 @@ def _margin_of_probabilities(course: Course) -> Iterator[Finding]:
         )
         yield _wrong(
             "loss_function", brief, "Use a cross-entropy, or tanh as the last activation.",
-            layer.path, ("wrong_loss", "wrong_last_activation"),
+            _signal(layer), ("wrong_loss", "wrong_last_activation"),
         )  # fmt: skip
 
 
@@ -310,6 +310,11 @@ def _several_at_once(course: Course, units: int | None) -> bool:
     if target.per_step != said.per_step:
         return False  # numbers of classes
     return abs(target.mean * units - 1) > _OUTSIDE
+
+
+def _signal(layer: Layer) -> str:
+    """The signal of what a layer puts out."""
+    return f"activation/{layer.path}"
 
 
 def _several(units: int | None) -> bool:

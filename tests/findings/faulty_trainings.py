@@ -271,7 +271,7 @@ FAULTY = {
             mlp, activation="tanh")),
         "dead", "activation/b", 25, None, "16 of 16 units"),
     "a softmax of one unit": Fault(
-        softmax_of_one, "dead", "activation/c", 0, None, "one unit that is always the same"),
+        softmax_of_one, "last_activation", "activation/c", 0, None, "over one unit"),
     "a gradient that is stopped": Fault(
         lambda path: regression(path, make=stopped), "without_gradient", "a/kernel", None,
         None, "a/kernel and a/bias"),
