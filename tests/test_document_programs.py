@@ -103,7 +103,7 @@ def test_the_guide_to_signals_has_one_of_each_kind(read):
     folder, _ = read(GUIDES / "signals.md")
     names = dw.open_run(folder / "everything.zarr").signals
     assert {re.split("[/:]", name)[0] for name in names} == {
-        "activation", "gradient", "gradient_local", "input", "loss", "probe", "tensor",
+        "activation", "data", "gradient", "gradient_local", "input", "loss", "probe", "tensor",
         "update", "weight",
     }  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_sampled_steps_are_those_of_the_comments(read):
     folder, printed = read(GUIDES / "references-and-schedules.md")
     run = dw.open_run(folder / "sampled.zarr")
     assert run["activation/dense"].merged("l2").step.values.tolist() == list(range(0, 32, 4))
-    assert printed.splitlines()[-1] == "32"
+    assert "32" in printed.splitlines()
 
 
 def test_exports_are_written(read):

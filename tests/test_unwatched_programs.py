@@ -149,8 +149,11 @@ def test_watched_it_trains_alike(program, replicas, config, alone, tmp_path):
     assert [line for line in said if "not watched" in line] == []
     runs = [dw.open_run(path) for path in sorted((watched.folder / "runs").iterdir())]
     every = 10 if config in SPARSE else 1
-    assert [len(read) for read in runs] == [len(range(0, n, every)) for n in STEPS[program]]
-    for read in runs:
+    assert len(runs) == len(STEPS[program])
+    for read, steps in zip(runs, STEPS[program], strict=True):
+        due = len(range(0, steps, every))
+        # A budget of the overhead may look at fewer, which it declares.
+        assert len(read) == due or (0 < len(read) < due and len(read.changes))
         assert (read.ended, read.lost, read.replicas) == ("closed", 0, list(range(replicas)))
         kinds = {name.partition("/")[0] for name in read.signals}
         assert KINDS[config] <= kinds

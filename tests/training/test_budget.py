@@ -22,7 +22,7 @@ X, Y = unlike_rows(ROWS)
 def train(path, replicas=2, epochs=EPOCHS, **how):
     tf.keras.utils.set_random_seed(1)
     model, _ = small_model(strategy_over(replicas))
-    watch = dw.Watch(path, window=8, **how)
+    watch = dw.Watch(path, window=8, **{"signals": dw.activations()} | how)
     fit(model, X, Y, watch, epochs=epochs)
     return model, watch
 

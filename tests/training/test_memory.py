@@ -78,7 +78,8 @@ x = np.random.default_rng(0).normal(5.0, 2.0, (32, 4)).astype("float32")
 for number in range(2):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh")])
     model.compile("sgd", "mse")
-    watch = dw.Watch(f"{sys.argv[1]}/{number}.zarr", strict=True)
+    path = f"{sys.argv[1]}/{number}.zarr"
+    watch = dw.Watch(path, signals=dw.activations(), strict=True)
     model.fit(x, x[:, :3], batch_size=8, verbose=0, callbacks=[watch])
     assert (watch.status.committed, watch.status.error) == (4, None)
     context._reset_context()  # as Keras's own tests do between each other

@@ -150,7 +150,8 @@ def test_data_that_keras_can_spread(tmp_path):
 def test_default_collectives_are_fine_one_step_at_a_time(tmp_path):
     x, y = unlike_rows(48)
     model, _ = small_model(with_collectives())
-    fit(model, x, y, dw.Watch(tmp_path / "run.zarr", window=2))
+    watch = dw.Watch(tmp_path / "run.zarr", signals=dw.activations(), window=2)
+    fit(model, x, y, watch)
     rows = dw.open_run(tmp_path / "run.zarr").to_xarray()
     merged = dw.open_run(tmp_path / "run.zarr").to_xarray(merged=True)
     assert (merged["count"] == rows["count"].sum("replica")).all()

@@ -34,6 +34,7 @@ class Crash(keras.callbacks.Callback):
 def train(replicas, path, *more, backup=None, epochs=EPOCHS, **how):
     """Fit a new model, from its checkpoint if there is one."""
     model, _ = small_model(strategy_over(replicas))
+    how = {"signals": dw.activations()} | how
     callbacks = [dw.Watch(path, resume=True, window=4, **how), *more]
     if backup:
         saving = keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False)
@@ -136,9 +137,8 @@ def train_and_validate(folder, *more, spe=1, epochs=4):
     """Ten steps an epoch and three of validation; every second window comes to the store."""
     model, _ = small_model(strategy_over(1), spe=spe)
     saving = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
-    watch = dw.Watch(
-        folder / "run.zarr", resume=True, window=4, phases=["train", "test"], drain_every=None
-    )
+    how = {"phases": ["train", "test"], "signals": dw.activations()}
+    watch = dw.Watch(folder / "run.zarr", resume=True, window=4, drain_every=None, **how)
     data = {"validation_data": (X[:40], Y[:40]), "validation_batch_size": 16}
     fit(model, X, Y, saving, watch, *more, epochs=epochs, **data)
     return dw.open_run(folder / "run.zarr"), dw.open_run(folder / "run.zarr", phase="test")

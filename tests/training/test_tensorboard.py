@@ -135,6 +135,7 @@ def test_training_and_store_are_those_without_it(tmp_path):
 def test_an_error_is_said_once_and_ends_nothing_else(tmp_path, monkeypatch, strict):
     monkeypatch.setattr(EventWriter, "append", broken_disk(EventWriter, after=1))
     options = {"tensorboard": tmp_path / "logs", "window": 4, "strict": strict}
+    options["signals"] = dw.activations()
     with pytest.warns(EventFilesWarning, match="No space left on device") as warned:
         model, watch = train(tmp_path / "run.zarr", **options)
     assert len(warned) == 1
