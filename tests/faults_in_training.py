@@ -71,6 +71,13 @@ EXACT_MERGE = [
         (KERNELS,),
     ),
     Fault(
+        "a loss is looked at again at every step",
+        "training/device/kernels.py",
+        "several = plain.count > 1.0",
+        "several = plain.count > 0.0",
+        (KERNELS,),
+    ),
+    Fault(
         "another signal adds as many operations as the first",
         "training/device/blocks.py",
         "return found if len(found) >= _FEWEST else []",

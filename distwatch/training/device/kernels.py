@@ -202,13 +202,15 @@ def _plain(count: Tensor, reduced: Reduced) -> BasicSums:
     nothing = tf.zeros_like(count)
     mean = reduced.total / tf.maximum(count, 1.0)
     l2sq = 2.0 * reduced.half_squares
+    # The squares of a single element are those of its mean, but for their rounding.
+    spread = tf.where(count > 1.0, l2sq - count * mean * mean, 0.0)
     return BasicSums(
         count=count,
         zeros=count - reduced.nonzeros,
         nans=nothing,
         infs=nothing,
         mean=mean,
-        m2=tf.maximum(l2sq - count * mean * mean, 0.0),
+        m2=tf.maximum(spread, 0.0),
         min=reduced.min,
         max=reduced.max,
         l1=reduced.l1,
@@ -236,8 +238,9 @@ def _irregular(plain: BasicSums) -> tuple[Tensor, Tensor]:
     vanished = tf.logical_and(plain.l1 > 0.0, plain.l2sq < _VANISHING * plain.count)
     unsquared = tf.logical_or(tf.logical_not(tf.math.is_finite(plain.l2sq)), vanished)
     # Where m2 is small compared with the squares of the mean, the subtraction that gave
-    # it has eaten its digits. An empty delta compares 0 > 0.
-    cancelled = plain.l2sq > _CANCELLATION * plain.m2
+    # it has eaten its digits. A single element, as a loss is, has none to lose.
+    several = plain.count > 1.0
+    cancelled = tf.logical_and(several, plain.l2sq > _CANCELLATION * plain.m2)
     uncounted = plain.count > _COUNTED
     return unsquared, tf.logical_or(tf.logical_or(unsquared, cancelled), uncounted)
 
