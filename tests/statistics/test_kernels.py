@@ -218,10 +218,11 @@ def test_a_single_element_such_as_a_loss_is_not_looked_at_again(monkeypatch):
     """It would be at every step: its mean is all that there is of it."""
     monkeypatch.setattr(kernels, "look_again", None)
     numbers = np.array([2.3, -1e4, 1e-12, 0.0], np.float32)
-    sums = eagerly([numbers[i : i + 1] for i in range(len(numbers))])
-    np.testing.assert_array_equal(sums.mean, numbers.astype(np.float64))
-    np.testing.assert_array_equal(sums.m2, np.zeros(len(numbers)))
-    np.testing.assert_allclose(sums.l2sq, numbers.astype(np.float64) ** 2, rtol=1e-6)
+    for number in map(np.atleast_1d, numbers):
+        sums = eagerly([number])
+        np.testing.assert_array_equal(sums.mean, number.astype(np.float64))
+        np.testing.assert_array_equal(sums.m2, [0.0])
+        np.testing.assert_allclose(sums.l2sq, number.astype(np.float64) ** 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
