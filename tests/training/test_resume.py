@@ -262,7 +262,7 @@ def test_what_does_not_continue_a_run_is_refused(tmp_path, replicas, change, say
 def test_an_optimizer_that_is_too_young_is_refused(tmp_path):
     model, _ = small_model(strategy_over(1))
     fit(model, X, Y)
-    fit(model, X, Y, dw.Watch(tmp_path / "run.zarr"))
+    fit(model, X, Y, dw.Watch(tmp_path / "run.zarr", signals=dw.activations()))
     with pytest.raises(ConfigError, match="the optimizer's count was 10, and now it is 0"):
         train(1, tmp_path / "run.zarr")
 
