@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from distwatch.analysis import Run, diff, open_run
     from distwatch.signals import (
         activations,
+        canary,
         data,
         desync,
         ema,
@@ -47,6 +48,7 @@ _HOMES = {
     "Watch": "distwatch.training.watch",
     "activations": "distwatch.signals",
     "at": "distwatch.signals.schedules",
+    "canary": "distwatch.signals",
     "data": "distwatch.signals",
     "diff": "distwatch.analysis",
     "desync": "distwatch.signals",
@@ -77,6 +79,7 @@ __all__ = [
     "Watch",
     "activations",
     "at",
+    "canary",
     "data",
     "desync",
     "diff",

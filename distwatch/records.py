@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distwatch.signals import Desync, Signal
+from distwatch.signals import Canary, Desync, Signal
 from distwatch.statistics import ROW, Row, spread
 
 Floats = npt.NDArray[np.float64]
@@ -30,7 +30,7 @@ NO_GRADIENT = "no gradient of the loss reaches it"
 
 
 #: What the names of checksums of copies begin with.
-_OF_COPIES = tuple(f"{prefix}/" for prefix in Desync.prefixes)
+_OF_COPIES = tuple(f"{prefix}/" for prefix in (*Desync.prefixes, *Canary.prefixes))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Table:
 
     @property
     def of_copies(self) -> bool:
-        """Whether it holds checksums of the replicas' copies of variables: `Desync`."""
+        """Whether it holds checksums of what all replicas should have: `Desync`, `Canary`."""
         return all(name.startswith(_OF_COPIES) for name in self.names)
 
     @property

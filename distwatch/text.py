@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+def capitalized(text: str) -> str:
+    """The beginning of a sentence: its first letter in upper case, the others as they are."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def counted(number: int, word: str) -> str:
     """A number of things: "1 step", "2,000 steps"."""
     return f"{number:,} {word}{'s' * (number != 1)}"

@@ -39,7 +39,7 @@ def test_exported_names():
         "activations", "gradients", "inputs", "loss", "tensors", "updates", "weights",
     } <= set(KINDS)  # fmt: skip
     assert set(dw.__all__) == {
-        "Run", "Tracker", "Watch", "at", "diff", "ema", "every", "first", "histogram",
+        "Run", "Tracker", "Watch", "at", "canary", "diff", "ema", "every", "first", "histogram",
         "logarithmic", "open_run", "preflight", "probe", "watching", *KINDS,
     }  # fmt: skip
     for name in dw.__all__:

@@ -1,4 +1,4 @@
-"""Checksums of the replicas' copies of variables as a dataset."""
+"""Checksums of what all replicas should have the same of, as a dataset."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import numpy as np
 import xarray as xr
 
 from distwatch.analysis.datasets import statistics_of
-from distwatch.store.joining import aligned
+from distwatch.store.joining import ReadableTable, aligned
 from distwatch.store.reader import StoredRun
 
 #: What a dataset of copies has of the statistics of a row.
 _NAMES = ("checksum", "differing", "largest")
 
 
-def dataset_of_copies(stored: StoredRun) -> xr.Dataset:
-    """See `distwatch.Run.copies`."""
-    tables = aligned(list(stored.copies.values()))
+def dataset_of_copies(stored: StoredRun, kind: str, dim: str) -> xr.Dataset:
+    """See `distwatch.Run.copies` and `distwatch.Run.canary`.
+
+    Args:
+        stored: the run.
+        kind: "desync" or "canary".
+        dim: what the last dim is called.
+    """
+    tables = aligned([table for table in stored.copies.values() if _is_of(table, kind)])
     if not tables:
-        dims = ("step", "replica", "variable")
+        dims = ("step", "replica", dim)
         return xr.Dataset({name: (dims, np.zeros((0, 0, 0))) for name in _NAMES})
     each = [statistics_of(table, slice(None), merged=False) for table in tables]
     found = xr.concat(each, "signal", join="exact", data_vars="all", coords="minimal")
@@ -30,4 +36,8 @@ def dataset_of_copies(stored: StoredRun) -> xr.Dataset:
         "largest": largest.where(known & np.isfinite(largest)),
     }
     paths = [str(name).partition("/")[2] for name in found["signal"].values]
-    return xr.Dataset(chosen).assign_coords(signal=paths).rename(signal="variable")
+    return xr.Dataset(chosen).assign_coords(signal=paths).rename(signal=dim)
+
+
+def _is_of(table: ReadableTable, kind: str) -> bool:
+    return table.table.names[0].startswith(f"{kind}/")

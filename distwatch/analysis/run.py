@@ -228,7 +228,16 @@ class Run:
         of most replicas (of two, from that of the first), and ``largest``, the largest
         absolute difference between finite ones. Without any checksums it is empty.
         """
-        return self._store.reading(lambda: dataset_of_copies(self._store))
+        return self._store.reading(lambda: dataset_of_copies(self._store, "desync", "variable"))
+
+    def canary(self) -> xr.Dataset:
+        """Checksums of what the replicas computed of one batch; see `distwatch.canary`.
+
+        As `copies`, of dims (step, replica, computed): ``output``, and the gradient of each
+        weight by the weight's path. Where no replica computes the same bits twice, those that
+        are as near to the others as to themselves have the first one's checksum.
+        """
+        return self._store.reading(lambda: dataset_of_copies(self._store, "canary", "computed"))
 
     def __getitem__(self, signal: str) -> SignalView:
         """One signal.

@@ -86,6 +86,7 @@ _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
     ),
     ("skewed_inputs", ("odd_replica", "replicas_differ"), _unequal_inputs),
     ("desync", ("copies_differ", "odd_replica", "replicas_differ"), lambda cause, other: True),
+    ("canary", ("odd_replica", "replicas_differ"), lambda cause, other: True),
     ("copies_differ", ("odd_replica", "replicas_differ"), lambda cause, other: True),
 )
 

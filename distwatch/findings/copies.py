@@ -9,7 +9,7 @@ from distwatch.findings.findings import WARNING, Finding, and_more
 from distwatch.records import Block, Ints, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW
-from distwatch.text import listed
+from distwatch.text import capitalized, listed
 
 _USUAL = len(ROW.fields)
 _COUNT = ROW.fields.index("count")
@@ -79,7 +79,7 @@ def copies_differ(run: RunInfo, tables: list[tuple[Table, Copies]]) -> list[Find
     )
     brief = f"the copies of {names[0]}{and_more(others)} on {who} differ from step {step} on"
     text = (
-        f"{brief[0].upper()}{brief[1:]}, although every replica holds a copy of the same "
+        f"{capitalized(brief)}, although every replica holds a copy of the same "
         "variable. Look for a write that is not synchronized, or an optimizer that is applied "
         "on one replica only."
     )

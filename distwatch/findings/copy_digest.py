@@ -1,4 +1,4 @@
-"""What a table of checksums adds up to: which copies of variables differed, and when."""
+"""What a table of checksums adds up to: what differed between the replicas, and when."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import numpy.typing as npt
 
 from distwatch.findings.broken import NEVER
 from distwatch.records import Block, Floats, RunInfo, Table
+from distwatch.signals import Canary
 from distwatch.statistics import ROW
+
+_OF_CANARY = tuple(f"{prefix}/" for prefix in Canary.prefixes)
 
 _COUNT, _MIN, _MAX = (ROW.fields.index(name) for name in ("count", "min", "max"))
 
@@ -35,6 +38,11 @@ class CopyDigest:
         self.odd: list[tuple[int, ...]] = [()] * variables
         #: The statistics of a copy minus that of most, where values were compared.
         self.apart: dict[int, Floats] = {}
+
+    @property
+    def of_canary(self) -> bool:
+        """Whether they are checksums of what replicas computed, not of what they hold."""
+        return all(name.startswith(_OF_CANARY) for name in self.table.names)
 
     def observe(self, block: Block) -> None:
         """Take the next block."""

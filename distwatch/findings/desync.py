@@ -1,4 +1,4 @@
-"""Whether the replicas' copies of variables are equal, by checksums of their bits."""
+"""Whether the replicas hold the same, and compute the same, by checksums of bits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from distwatch.findings.broken import NEVER
 from distwatch.findings.copy_digest import CopyDigest, largest
-from distwatch.findings.findings import WARNING, Finding
+from distwatch.findings.findings import CERTAIN, WARNING, Finding
 from distwatch.findings.rules import rule
 from distwatch.findings.tables import Recorded
 from distwatch.statistics import ROW
-from distwatch.text import counted, listed
+from distwatch.text import capitalized, counted, listed
 
 _COUNT, _ZEROS, _NANS, _INFS = (
     ROW.fields.index(name) for name in ("count", "zeros", "nans", "infs")
@@ -27,17 +27,34 @@ _NAMED = 4
 @rule("Desync")
 def desync(run: Recorded) -> Iterator[Finding]:
     """Variables of which the replicas hold different copies: a finding for each culprit."""
+    for group in _groups(run, of_canary=False):
+        yield _finding(group)
+
+
+@rule(
+    "Canary",
+    source="P. H. Hochschild et al., Cores that don't count, HotOS 2021; "
+    "H. D. Dixit et al., Silent data corruptions at scale, 2021",
+)
+def canary(run: Recorded) -> Iterator[Finding]:
+    """Replicas that compute something else from the same numbers: a finding for each."""
+    for group in _groups(run, of_canary=True):
+        yield _of_canary(group)
+
+
+def _groups(run: Recorded, *, of_canary: bool) -> list[list[_Difference]]:
+    """What differs, by the replicas that are odd there; what was first comes first."""
     found = sorted(
         (
             _Difference(copies.odd[i], int(copies.first[i]), i, copies)
             for copies in run.copies
             for i in map(int, np.flatnonzero(copies.first < NEVER))
+            if copies.of_canary == of_canary
         ),
         key=lambda each: (each.odd, each.first, each.copies.table.name, each.variable),
     )
     groups = [[*group] for _, group in groupby(found, key=lambda each: each.odd)]
-    for group in sorted(groups, key=lambda group: group[0].first):
-        yield _finding(group)
+    return sorted(groups, key=lambda group: group[0].first)
 
 
 class _Difference(NamedTuple):
@@ -62,11 +79,42 @@ class _Difference(NamedTuple):
 def _finding(group: list[_Difference]) -> Finding:
     main = group[0]
     odd = [main.copies.replicas[place] for place in main.odd]
-    brief = f"{_whose(main, odd)} {_when(main)}"
-    text = f"{brief[0].upper()}{brief[1:]}, {_size(main)}.{_others(group[1:])} {_ADVICE}"
-    others = tuple(each.signal for each in group[1:])
-    replica = odd[0] if len(odd) == 1 else None
-    return Finding("desync", WARNING, text, main.signal, main.first, replica, others, brief)
+    return _said("desync", group, odd, _whose(main, odd), _ADVICE)
+
+
+def _of_canary(group: list[_Difference]) -> Finding:
+    main = group[0]
+    odd = [main.copies.replicas[place] for place in main.odd]
+    what = "the output" if main.path == "output" else f"the gradient of {main.path}"
+    given = "from the same batch, weights and seeds"
+    if odd:
+        several = len(odd) > 1
+        who = f"replicas {listed(odd)} compute" if several else f"replica {odd[0]} computes"
+        whose = f"{who} {what} otherwise than the others {given}"
+    else:
+        whose = f"replicas {listed(main.copies.replicas)} compute {what} differently {given}"
+    return _said("canary", group, odd, whose, _OF_COMPUTING)
+
+
+def _said(
+    kind: str, group: list[_Difference], odd: list[int], whose: str, advice: str
+) -> Finding:
+    main = group[0]
+    brief = f"{whose} {_when(main)}"
+    text = f"{capitalized(brief)}, {_size(main)}.{_others(group[1:])} {advice}"
+    return Finding(
+        kind,
+        WARNING,
+        text,
+        main.signal,
+        main.first,
+        odd[0] if len(odd) == 1 else None,
+        tuple(each.signal for each in group[1:]),
+        brief,
+        last_step=max(int(each.copies.last[each.variable]) for each in group),
+        confidence=CERTAIN,
+        advice=advice,
+    )
 
 
 def _whose(main: _Difference, odd: list[int]) -> str:
@@ -81,6 +129,12 @@ def _whose(main: _Difference, odd: list[int]) -> str:
 _ADVICE = (
     "Every replica should hold the same bits. Look for a write that is not synchronized, an "
     "optimizer that is applied on some replicas only, or memory that is faulty."
+)
+
+
+_OF_COMPUTING = (
+    "Its data are not the cause, since they were the same. Look for a layer that computes by "
+    "the replica's number or device, and test the device itself: memory, driver, cooling."
 )
 
 
@@ -119,7 +173,7 @@ def _others(group: list[_Difference]) -> str:
 
 def in_step(run: Recorded) -> str | None:
     """That all copies were equal at all steps that were compared, if so."""
-    seen = [copies for copies in run.copies if copies.steps]
+    seen = [copies for copies in run.copies if copies.steps and not copies.of_canary]
     if not seen or any((copies.first < NEVER).any() for copies in seen):
         return None
     variables = sum(len(copies.table.signals) for copies in seen)

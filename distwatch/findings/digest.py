@@ -15,7 +15,7 @@ from distwatch.findings.causes import folded
 from distwatch.findings.changes import largest_change, spikes
 from distwatch.findings.copy_digest import CopyDigest
 from distwatch.findings.course import Course, course_of
-from distwatch.findings.desync import desync
+from distwatch.findings.desync import canary, desync
 from distwatch.findings.extent import extent, losses, sound, unclosed
 from distwatch.findings.findings import NOTE, Finding, ordered, sentences
 from distwatch.findings.gradients import no_gradient, update_ratios, without_gradient
@@ -38,7 +38,7 @@ from distwatch.findings.units import dead
 from distwatch.records import CLOSED, Block, RunInfo
 
 #: Those that hold for a run without rows, too.
-ALWAYS: tuple[Rule, ...] = (extent, desync, without_gradient, losses, unclosed, sound)
+ALWAYS: tuple[Rule, ...] = (extent, desync, canary, without_gradient, losses, unclosed, sound)
 
 RULES: tuple[Rule, ...] = (
     extent,
@@ -53,6 +53,7 @@ RULES: tuple[Rule, ...] = (
     flat_loss,
     equal_inputs,
     desync,
+    canary,
     different_copies,
     odd_replicas,
     without_gradient,

@@ -15,7 +15,7 @@ from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.findings.units import ROWS, since_last_part
 from distwatch.records import NO_GRADIENT
 from distwatch.signals import Gradients
-from distwatch.text import counted, listed
+from distwatch.text import capitalized, counted, listed
 
 #: The norm of an update over that of its weight is about 1e-3 in a healthy training
 #: (A. Karpathy, notes of Stanford's CS231n, "Ratio of weights:updates"); two orders of
@@ -62,7 +62,7 @@ def without_gradient(run: Recorded) -> Iterator[Finding]:
     are = "is" if len(paths) == 1 else "are"
     brief = f"no gradient of the loss reaches {named}, which {are} trainable"
     text = (
-        f"{brief[0].upper()}{brief[1:]}: the loss does not depend on "
+        f"{capitalized(brief)}: the loss does not depend on "
         f"{'it' if len(paths) == 1 else 'them'}. Look for a stop_gradient, a conversion to "
         "NumPy or whole numbers, or a part of the model that is not used."
     )

@@ -14,6 +14,7 @@ from distwatch.findings.course import AT_REST, Course, LossCourse
 from distwatch.findings.findings import LIKELY, NOTE, WARNING, Finding
 from distwatch.findings.reasons import Reason
 from distwatch.findings.rules import course_rule
+from distwatch.text import capitalized
 
 #: In a run of fewer steps it is too early to say.
 _STEPS = 32
@@ -33,7 +34,7 @@ def why_not_finite(course: Course) -> Finding | None:
     """Why values grew without bound, as far as the set-up tells; only its parts matter."""
     finders = (reasons.high_rate, reasons.unscaled_inputs, reasons.large_targets)
     for reason in _given(finders, course):
-        text = f"{reason.seen[:1].upper()}{reason.seen[1:]}. {reason.advice}"
+        text = f"{capitalized(reason.seen)}. {reason.advice}"
         return Finding("why", WARNING, text, advice=reason.advice, faults=reason.faults)
     return None
 
@@ -62,7 +63,7 @@ def constant_output(course: Course) -> Iterator[Finding]:
             "compared each with each."
         )
         faults = ("constant_output", "wrong_loss")
-    text = f"{brief[:1].upper()}{brief[1:]}. {advice}"
+    text = f"{capitalized(brief)}. {advice}"
     yield Finding(
         "constant_output", WARNING, text, "data/prediction", brief=brief, advice=advice,
         faults=faults, threshold=reasons.CONSTANT,
@@ -198,7 +199,7 @@ def _found(
     evidence = {"loss": course.loss.last, "first_loss": course.loss.first}
     if course.constant is not None:
         evidence["constant_loss"] = course.constant
-    text = f"{brief[:1].upper()}{brief[1:]}{seen}. {advice}"
+    text = f"{capitalized(brief)}{seen}. {advice}"
     return Finding(
         kind, WARNING, text, "loss", None, brief=brief, advice=advice, faults=faults,
         value=decided[0], threshold=decided[1], evidence=evidence, confidence=LIKELY,

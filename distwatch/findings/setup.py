@@ -14,7 +14,7 @@ from distwatch.findings.course import Course, Level
 from distwatch.findings.findings import CERTAIN, WARNING, Finding
 from distwatch.findings.rules import course_rule
 from distwatch.records import Layer
-from distwatch.text import counted
+from distwatch.text import capitalized, counted
 
 _SOURCES = "DeepLocalize (2021), UMLAUT (2021), DeepDiagnosis (2022), TheDeepChecker (2023)"
 
@@ -339,7 +339,7 @@ def _wrong(
     faults: tuple[str, ...],
     **evidence: float,
 ) -> Finding:
-    text = f"{brief[:1].upper()}{brief[1:]}. {advice}"
+    text = f"{capitalized(brief)}. {advice}"
     return Finding(
         kind, WARNING, text, signal, 0, brief=brief, advice=advice, faults=faults,
         evidence=evidence, confidence=CERTAIN,

@@ -24,6 +24,7 @@ from distwatch.statistics import REQUESTABLE, LogHistogram, requested
 __all__ = [
     "KINDS",
     "Activations",
+    "Canary",
     "Data",
     "Desync",
     "Gradients",
@@ -36,6 +37,7 @@ __all__ = [
     "Updates",
     "Weights",
     "activations",
+    "canary",
     "data",
     "desync",
     "gradients",
@@ -311,6 +313,44 @@ class Desync(Selector, kind="desync", prefixes=("desync",)):
 
 
 @validated
+class Canary(Selector, kind="canary", prefixes=("canary",), in_files=False):
+    """Whether every replica computes the same of one batch: ``canary/output``, ``canary/PATH``.
+
+    A device that computes wrongly gives a wrong gradient, which is added up into the weights of
+    all replicas alike, so that they stay equal. A canary has every replica run the model,
+    forward and backward in training mode, on the same batch from the same weights and seeds,
+    between two steps, and compares checksums of the outputs and of the gradients (of the mean
+    square of the outputs) by each weight. It writes nothing: no weight, seed, statistic or
+    metric. Each replica computes it twice. On CPUs, and under
+    ``tf.config.experimental.enable_op_determinism()``, a replica that alone gets other bits the
+    second time is named, too; where several do, or on other devices, replicas may differ by ten
+    times as much as one from itself.
+
+    Args:
+        batch: what the model takes: an array, or a structure of arrays. A few examples do.
+        every: at which steps: a schedule, or a number k for every k-th step.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+    patterns: Patterns = field(default=None, init=False)
+    reference: Reference | None = field(default="none", init=False)
+    statistics: Statistics = field(default=(), init=False)
+    batch: Any = field(kw_only=False)
+    every: When = 1000
+
+    # Batches are arrays, which have no single truth value.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __post_init__(self) -> None:
+        if self.batch is None:
+            raise ConfigError("give a batch of what the model takes.")
+        super().__post_init__()
+
+
+@validated
 class Inputs(Selector, kind="inputs", prefixes=("input",), of_batches=True):
     """Each replica's input batch: ``input``, or ``input:KEY`` where there are several.
 
@@ -426,6 +466,7 @@ class Tensors(Selector, kind="tensors", prefixes=("tensor",), of_batches=True):
 
 
 activations = Activations
+canary = Canary
 data = Data
 desync = Desync
 gradients = Gradients
@@ -489,7 +530,7 @@ def _from_mapping(mapping: dict[str, Any]) -> Selector:
     if len(kinds) != 1:
         raise ConfigError(
             f"{mapping!r}: write one kind of signal, such as {{gradients: 'dense_*'}}; "
-            f"known: {', '.join(KINDS)} (a probe needs data: give it in Python)."
+            f"known: {', '.join(KINDS)} (a probe and a canary need data: give them in Python)."
         )
     (kind,) = kinds
     patterns = mapping.pop(kind)

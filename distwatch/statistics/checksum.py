@@ -51,7 +51,7 @@ class Checksum(Statistic[ChecksumState]):
     name = "checksum"
     state = ChecksumState
     values = (Value("checksum", whole=True),)
-    automatic_for = ("inputs", "desync")
+    automatic_for = ("inputs", "desync", "canary")
 
     def observe(self, seen: Observation) -> ChecksumState:
         xp = namespace(seen.signal)

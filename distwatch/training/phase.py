@@ -185,6 +185,15 @@ class Phase:
         for sink in self._sinks:
             sink.end_epoch()
 
+    def try_once(self) -> None:
+        """See whether all that is computed between steps can be, after the first one.
+
+        Raises:
+            UnwatchableError: it cannot.
+        """
+        if self._recorder is not None and not self._passed_over:
+            self._recorder.try_once()
+
     def after_steps(self, steps: int) -> None:
         """Count steps that were done, and drain those rings whose window is full.
 

@@ -179,6 +179,7 @@ class Session:
     def after_steps(self, steps: int, phase: str = TRAIN) -> None:
         """Count steps that were done, and drain the rings whose window is full."""
         if self._done == 0:
+            self._phases[phase].try_once()
             delete(self._claiming.old_events)
         if self._claim is not None and self._done == 0 and self._facts.workers > 1:
             # The other workers wait for it. A single one does this beside the training.

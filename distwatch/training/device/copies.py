@@ -19,6 +19,7 @@ pass, but has to be compiled before the first step.
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -47,10 +48,51 @@ class CopiesPlan(NamedTuple):
 
     table: Table
     schedule: Schedule
-    #: TensorFlow's own, each with a copy on every replica.
-    variables: tuple[Any, ...]
+    compared: Compared
     #: Steps between two drains.
     interval: int
+
+
+class Compared(ABC):
+    """What every replica should have the same bits of."""
+
+    def try_once(self) -> None:  # noqa: B027 - what is only read can always be
+        """Called after the first step, to see whether it can be computed.
+
+        Raises:
+            UnwatchableError: it cannot.
+        """
+
+    @abstractmethod
+    def checksums(self) -> list[Any]:
+        """Of each replica of this process, float64 of shape (signal,)."""
+
+    @abstractmethod
+    def values(self, i: int) -> list[Floats]:
+        """One of them as numbers, on each replica of this process."""
+
+
+class CopiesOfVariables(Compared):
+    """The replicas' copies of variables.
+
+    Args:
+        variables: TensorFlow's own, each with a copy on every replica.
+    """
+
+    def __init__(self, variables: Sequence[Any]) -> None:
+        #: The copies of each variable, in the order of the replicas.
+        self._copies = [strategies.copies_of(variable) for variable in variables]
+        self._checksums = checksums_function([copies[0] for copies in self._copies])
+
+    def checksums(self) -> list[Any]:
+        found = []
+        for of_replica in zip(*self._copies, strict=True):
+            with tf.device(of_replica[0].device):
+                found.append(self._checksums([copy.handle for copy in of_replica]))
+        return found
+
+    def values(self, i: int) -> list[Floats]:
+        return [np.asarray(tf.cast(copy.read_value(), tf.float64)) for copy in self._copies[i]]
 
 
 class _Taken(NamedTuple):
@@ -62,28 +104,33 @@ class _Taken(NamedTuple):
 
 
 class CopiesRecorder:
-    """Takes checksums of copies between steps, and gives rows.
+    """Takes checksums between steps, and gives rows.
 
     Args:
         plan: of what, and when.
-        devices: of this process's replicas.
         first_step: what the first step is counted as.
     """
 
-    def __init__(self, plan: CopiesPlan, devices: Sequence[str], first_step: int) -> None:
+    def __init__(self, plan: CopiesPlan, first_step: int) -> None:
         self.table = plan.table
         self.interval = plan.interval
         self._schedule = plan.schedule
         self._statistic = plan.table.statistic
         self._column = self._statistic.fields.index("checksum")
-        self._devices = devices
-        #: The copies of each variable, in the order of the replicas.
-        self._copies = [strategies.copies_of(variable) for variable in plan.variables]
-        self._checksums = checksums_function([copies[0] for copies in self._copies])
+        self._compared = plan.compared
         self._reported = first_step
         self._taken: list[_Taken] = []
         #: Whose values were compared, for as long as they differ.
-        self._compared = np.zeros(len(self._copies), bool)
+        self._known = np.zeros(len(plan.table.signals), bool)
+
+    def try_once(self) -> None:
+        """See whether checksums can be taken, once the model has done a step.
+
+        Raises:
+            UnwatchableError: they cannot.
+        """
+        with tf.init_scope():
+            self._compared.try_once()
 
     def after_steps(
         self, steps: int, done: Callable[[], int], iteration: Callable[[], int]
@@ -103,16 +150,9 @@ class CopiesRecorder:
         if self._schedule(ended).any():
             step = done() - 1
             if not self._taken or self._taken[-1].step < step:
-                self._taken.append(_Taken(step, iteration(), self._take()))
-
-    def _take(self) -> list[Tensor]:
-        found = []
-        with tf.init_scope():
-            for place, device in enumerate(self._devices):
-                with tf.device(device):
-                    handles = [copies[place].handle for copies in self._copies]
-                    found.append(self._checksums(handles))
-        return found
+                with tf.init_scope():
+                    taken = self._compared.checksums()
+                self._taken.append(_Taken(step, iteration(), taken))
 
     def undrained(self) -> int:
         """How many rows were taken since the last drain."""
@@ -165,12 +205,12 @@ class CopiesRecorder:
     def _compare_new(self, checksums: Floats, rows: Floats) -> None:
         """Compare the values of variables whose copies differ, unless they were already."""
         differ = (checksums != checksums[:1]).any(axis=0)
-        new = np.flatnonzero(differ & ~self._compared)
-        self._compared = differ
+        new = np.flatnonzero(differ & ~self._known)
+        self._known = differ
         for i in map(int, new):
             try:
                 with tf.init_scope():
-                    values = [_numbers(copy) for copy in self._copies[i]]
+                    values = self._compared.values(i)
             except (RuntimeError, tf.errors.OpError):
                 # As where a device is gone: that they differ is known, their size is not.
                 continue
@@ -186,10 +226,6 @@ def _apart(copy: Floats, usual: Floats) -> Floats:
     with np.errstate(invalid="ignore", over="ignore"):
         packed: Floats = ROW.pack(observe(ROW, np.where(same, 0.0, copy - usual)))
     return packed
-
-
-def _numbers(copy: Any) -> Floats:
-    return np.asarray(tf.cast(copy.read_value(), tf.float64))
 
 
 def checksums_function(copies: Sequence[Any]) -> Callable[[Sequence[Tensor]], Tensor]:
@@ -254,14 +290,15 @@ def _one_by_one(positions: Sequence[int], read: Callable[[int], Tensor]) -> dict
 
 def _traced(dtype: tf.DType) -> Callable[[Tensor], Tensor]:
     return tf.function(  # type: ignore[no-any-return]
-        _total,
+        total_of_terms,
         input_signature=[tf.TensorSpec([None], dtype)],
         autograph=False,
         experimental_attributes={"_noinline": True},
     )
 
 
-def _total(x: Tensor) -> Tensor:
+def total_of_terms(x: Tensor) -> Tensor:
+    """The sum, int64, that `checksum_of` makes a checksum of; ``x`` is flat."""
     rest = -tf.size(x) % _in_a_word(x.dtype)
     return tf.reduce_sum(weighted(_words(tf.pad(x, [[0, rest]]))))
 

@@ -77,8 +77,7 @@ class Recorder:
             for feed in cadence.feeds
         }
         self._ringed = [tables[feed.table.name] for feed in feeds]
-        devices = strategies.facts_of(strategy).devices
-        self._copies = [CopiesRecorder(plan, devices, first_step) for plan in copies]
+        self._copies = [CopiesRecorder(plan, first_step) for plan in copies]
         self._first_step = first_step
         self._steps: strategies.PerReplica[Any] = strategies.PerReplica()
 
@@ -97,6 +96,15 @@ class Recorder:
     def tables(self) -> list[TableRecorder | CopiesRecorder]:
         """What is read of each table."""
         return [*self._ringed, *self._copies]
+
+    def try_once(self) -> None:
+        """See whether all that is computed between steps can be, after the first one.
+
+        Raises:
+            UnwatchableError: it cannot.
+        """
+        for copies in self._copies:
+            copies.try_once()
 
     def after_steps(self, steps: int, iteration: Callable[[], int]) -> None:
         """Compare copies if that is due.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from distwatch import signals
+from distwatch.training.device.copies import Compared, CopiesOfVariables
 from distwatch.training.strategies import has_copies, is_joined_on_read
 from distwatch.training.taps.layer_paths import free_path, places
 from distwatch.training.taps.step_capture import StepCapture
@@ -73,6 +74,9 @@ class CopiesTap(Tap, selector=signals.Desync):
 
     def table_key(self, name: str) -> Any:
         return self.selector.kind
+
+    def compared(self, picked: Sequence[PickedSignal]) -> Compared:
+        return CopiesOfVariables([each.variable for each in picked])
 
     def _chosen(self) -> dict[str, Any]:
         # Optimizers make theirs when they are applied first.

@@ -17,6 +17,7 @@ from distwatch import signals
 from distwatch.errors import UnwatchableError
 from distwatch.records import NO_GRADIENT, PHASES, PREDICT, TensorLayout
 from distwatch.training.strategies import facts_of, replica_id
+from distwatch.training.taps import canary as _canary  # noqa: F401 - registers its tap
 from distwatch.training.taps import copies as _copies  # noqa: F401 - registers its tap
 from distwatch.training.taps.capturing import StepCapturer, value_of
 from distwatch.training.taps.layer_paths import (

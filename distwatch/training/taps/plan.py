@@ -264,8 +264,8 @@ class Taps:
         # Counted apart, so that they change no other table's name.
         table = self._table(f"copies-{number:02d}", group)
         table = replace(table, window=min(table.window, _COPIES_WINDOW))
-        variables = tuple(picked.variable for picked in group.picked)
-        return CopiesPlan(table, group.schedule, variables, self._config.window)
+        compared = group.tap.compared(group.picked)
+        return CopiesPlan(table, group.schedule, compared, self._config.window)
 
     def _table(self, name: str, group: _Group) -> Table:
         table = fitting(

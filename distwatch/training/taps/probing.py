@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -42,12 +43,8 @@ def maker(
 
     def run() -> list[Tensor]:
         before = len(_operations())
-        layers = list(model._flatten_layers())
-        losses = [(layer, layer._losses[:], set(layer._loss_ids)) for layer in layers]
-        with capturer.capturing() as capture:
+        with losses_kept(model), capturer.capturing() as capture:
             model(x, training=False)
-        for layer, kept, ids in losses:
-            layer._losses[:], layer._loss_ids = kept, ids
         _refuse_changes(before)
         found = {
             name: leaf
@@ -61,6 +58,17 @@ def maker(
         return [found[name] for name in names]
 
     return run
+
+
+@contextlib.contextmanager
+def losses_kept(model: keras.Model) -> Iterator[None]:
+    """Call a model inside, and its layers have the losses afterwards that they had before."""
+    losses = [
+        (layer, layer._losses[:], set(layer._loss_ids)) for layer in model._flatten_layers()
+    ]
+    yield
+    for layer, kept, ids in losses:
+        layer._losses[:], layer._loss_ids = kept, ids
 
 
 def _operations() -> list[Any]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from distwatch.errors import UnwatchableError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, TensorLayout
 from distwatch.signals import Selector, matching
+from distwatch.training.device.copies import Compared
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import (
@@ -44,7 +45,7 @@ class PickedSignal(NamedTuple):
     #: See `distwatch.signals.Signal`.
     copied: bool | None = None
     trained: bool | None = None
-    #: Of what each replica has a copy, for a tap of copies; the tensor is of no use then.
+    #: What it is about, for a tap of copies; the tensor is of no use then.
     variable: Any = None
 
 
@@ -86,7 +87,7 @@ class Tap(ABC):
     absent: str = "the step has nothing of the kind"
     #: Whether weights are read around the optimizer's step, which is not free.
     observes_optimizer: ClassVar[bool] = False
-    #: Whether its signals are checksums of the replicas' copies of variables.
+    #: Whether its signals are checksums of what all replicas should have the same bits of.
     of_copies: ClassVar[bool] = False
     #: Whether it computes its signals itself, from tensors of the step as examples.
     computes: ClassVar[bool] = False
@@ -170,6 +171,10 @@ class Tap(ABC):
     def table_key(self, name: str) -> Any:
         """Signals of different keys are in different tables."""
         return None
+
+    def compared(self, picked: Sequence[PickedSignal]) -> Compared:
+        """What gives the checksums of a tap of copies."""
+        raise NotImplementedError
 
     def layout(self, picked: PickedSignal) -> TensorLayout | None:
         """How raw deltas are kept, if they are."""
