@@ -113,16 +113,55 @@ def _first_of(info: RunInfo, broken: list[TableDigest], places: list[_Place]) ->
     replica, where = _where(info, table, first)
     last = max(each.broken.last for each in broken)
     still = any(each.broken.still for each in broken)
-    brief = f"NaN or Inf first appeared at step {first.step}{where}, in {name}"
+    brief = f"NaN or Inf first appeared at step {first.step}{where}, {_pass(name)}in {name}"
     text = (
         f"{brief}; in all they are in {counted(len(others) + 1, 'signal')} and "
         f"{_steps(broken)}, "
         f"{'up to the end of the run' if still else f'most recently at step {last}'}."
     )
+    advice = _BY_WEIGHTS if _is_of_weights(info, broken, places) else ""
     return Finding(
-        "not_finite", WARNING, text, name, first.step, replica, others, brief,
-        faults=("exploding",), last_step=last, confidence=CERTAIN,
+        "not_finite", WARNING, f"{text} {advice}".strip(), name, first.step, replica, others,
+        brief, faults=("exploding",), last_step=last, confidence=CERTAIN, advice=advice,
     )  # fmt: skip
+
+
+#: In which part of a step signals are computed, by what their names begin with.
+_PASSES = {
+    "activation": "in the forward pass, ",
+    "activation_input": "in the forward pass, ",
+    "tensor": "in the forward pass, ",
+    "gradient_local": "in the backward pass, ",
+    "gradient": "in the backward pass, ",
+    "gradient_clipped": "in the backward pass, ",
+    "update": "in the optimizer's update, ",
+}
+
+
+def _pass(name: str) -> str:
+    return _PASSES.get(kind_of(name), "")
+
+
+_BY_WEIGHTS = (
+    "All replicas have them at once, before anything else of that step, as where weights were "
+    "spoiled before it, by a gradient or an update: distwatch.gradients() tells at which step, "
+    "on which replica and behind which layer."
+)
+
+
+def _is_of_weights(info: RunInfo, broken: list[TableDigest], places: list[_Place]) -> bool:
+    """Whether they came into the forward pass of all replicas at once, later than at first.
+
+    Replicas have different batches and the same weights. With gradients it would be seen.
+    """
+    first = places[0]
+    table = broken[first.table]
+    at_once = (table.broken.first[:, first.position] == first.step).all()
+    forward = kind_of(table.table.names[first.position]) == "activation"
+    watched = {kind_of(name) for name in info.names}
+    later = first.step > table.extent[0]
+    several = len(info.replicas) > 1
+    return bool(at_once and forward and later and several and not watched & {*_GRADIENTS})
 
 
 def _where(info: RunInfo, table: TableDigest, first: _Place) -> tuple[int | None, str]:

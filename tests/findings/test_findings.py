@@ -218,6 +218,23 @@ def test_nan_is_told_from_first_to_last(upto, words):
     assert [each.text for each in sound] == ["No row was lost."]
 
 
+@pytest.mark.parametrize(
+    ("step", "replicas", "said"),
+    [(70, slice(None), True), (70, slice(1, 2), False), (0, slice(None), False)],
+)
+def test_nan_on_all_replicas_at_once_came_by_the_weights(step, replicas, said):
+    """Not so if one replica has it, whose batch may hold it, or if it was so from the start."""
+    values = np.random.default_rng(0).normal(1.0, 1.0, (80, 3, 20, 2))
+    values[step:, replicas] = np.nan
+    signals = {"activation/a": "none", "activation/b": "none"}
+    (finding,) = [
+        each
+        for each in digest_of(*run_of(table_of(0, values, signals))).findings()
+        if each.kind == "not_finite"
+    ]
+    assert ("weights were spoiled before it" in finding.text) == said
+
+
 @pytest.mark.parametrize("share", [0.7, 1.0])
 def test_dead_units(share):
     def plant(made):
