@@ -245,4 +245,5 @@ def test_fields_are_the_documented_ones():
         "phases",
         "tensorboard",
         "log_to_keras",
+        "rules",
     }
