@@ -105,9 +105,7 @@ def call(function: Callable[[Finding], object] | str) -> Action:
     Raises:
         ConfigError: it is neither.
     """
-    if not callable(function):
-        _check_reference(CALL, function)
-    return Action(CALL, function)
+    return Action(CALL, function if callable(function) else _reference(CALL, function))
 
 
 def log_json(path: str | Path) -> Action:
@@ -151,11 +149,14 @@ def _path(what: str, given: Any) -> str:
     return str(path)
 
 
-def _check_reference(what: str, given: Any) -> None:
+def _reference(what: str, given: Any) -> str:
+    """Where a function is, whatever the current folder becomes."""
     if not isinstance(given, str) or not re.match(REFERENCE, given):
         raise ConfigError(
             f"{what}={given!r}: give a function, or where it is: file.py:name or module:name."
         )
+    place, _, name = given.rpartition(":")
+    return f"{_path(what, place)}:{name}" if place.endswith(".py") else given
 
 
 def resolved(given: Any) -> Any:
@@ -219,8 +220,7 @@ def _rule(given: Any) -> Any:
     if isinstance(given, Rule) or callable(given) or given == ALL:
         return given
     if isinstance(given, str) and ":" in given:
-        _check_reference("rule", given)
-        return given
+        return _reference("rule", given)
     known = [rule.name for rule in RULES]
     if given not in known:
         close = nearest(str(given), known)

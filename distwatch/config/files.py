@@ -93,7 +93,10 @@ def read_rules(path: str | Path) -> tuple[RuleChoice, ...]:
             raise ConfigError(
                 f"{path}: unknown key {key!r}; nearest: {nearest(key, known, most=1)}."
             )
-    return rule_choices(arguments["rules"])
+    try:
+        return rule_choices(arguments["rules"])
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def examine(path: str | Path) -> WatchConfig | list[Mistake]:

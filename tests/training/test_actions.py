@@ -185,6 +185,8 @@ def test_no_more_findings_wait_than_a_bound(briefly):
     by = Acting([actions.on("*", do=actions.call(lambda finding: hang.wait(20)))])
     by.declare = changes.append
     judge(made, by=by)
+    (beside,) = by._beside.values()
+    assert beside._queue.qsize() <= acting.WAITING
     with pytest.warns(ActionFailedWarning, match=f"{acting.WAITING + 19} further findings not"):
         by.close()
     hang.set()
@@ -354,7 +356,7 @@ def test_a_function_that_is_not_there_is_refused_before_the_first_step(tmp_path)
     model, _ = small_model(strategy_over(1))
     before = [each.copy() for each in model.get_weights()]
     watch = dw.Watch(tmp_path / "run.zarr", rules=[{"do": {"call": "none_such.py:post"}}])
-    with pytest.raises(ConfigError, match=r"'none_such\.py:post' cannot be imported"):
+    with pytest.raises(ConfigError, match=r"none_such\.py:post' cannot be imported"):
         fit(model, X, Y, watch)
     assert all(map(np.array_equal, before, model.get_weights()))
     assert not (tmp_path / "run.zarr").exists()
