@@ -22,6 +22,7 @@ it acts once, on the first finding that is severe enough.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -179,7 +180,9 @@ def resolved(given: Any) -> Any:
     return found
 
 
+@functools.cache
 def _module(place: str) -> Any:
+    """A module, loaded once, as an import does: a function may be named in several places."""
     if not place.endswith(".py"):
         return importlib.import_module(place)
     spec = importlib.util.spec_from_file_location(Path(place).stem, place)

@@ -44,6 +44,7 @@ def files(tmp_path, monkeypatch):
     "text",
     [
         "rules: 'mine.py:many_steps'",
+        "rules: ['mine.py:many_steps', {rule: 'mine.py:many_steps', do: stop}]",
         "rules: [{rule: ['mine.py:many_steps'], do: stop}]",
         "{store: a.zarr, rules: [{rule: NonFinite, do: stop}, 'mine.py:many_steps']}",
     ],
