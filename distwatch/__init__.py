@@ -71,7 +71,7 @@ _HOMES = {
 }
 
 #: Rooms that people name by way of this one, as in ``distwatch.compat.multiworker_fit()``.
-_ROOMS = ("compat", "errors", "testing")
+_ROOMS = ("actions", "compat", "errors", "testing")
 
 __all__ = [
     "Run",

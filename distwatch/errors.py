@@ -35,6 +35,7 @@
     ├── RunInUseWarning            a run may still be written by a process: waiting for its end
     ├── DamagedRowsWarning         rows that cannot be read are left out
     ├── UnwatchedWarning           some of what was asked for is not there to be watched
+    ├── ActionFailedWarning        an action on a finding, or a user's rule, failed
     ├── EventFilesWarning          TensorBoard's files are incomplete, the store is not
     ├── RoundingWarning            last digits of what is watched may differ from unwatched
     └── KnownTrapWarning           a fault of Keras changes this training
@@ -185,6 +186,10 @@ class DamagedRowsWarning(DistwatchWarning):
 
 class UnwatchedWarning(DistwatchWarning):
     """Some of what was asked for cannot be watched, and is listed in the run."""
+
+
+class ActionFailedWarning(DistwatchWarning):
+    """An action on a finding, or a rule of the user's own, failed; training goes on."""
 
 
 class EventFilesWarning(DistwatchWarning):

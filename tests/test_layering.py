@@ -17,7 +17,7 @@ FLOORS = (
     {"records"},
     {"store"},
     {"findings"},
-    {"event_files"},
+    {"actions", "event_files"},
     {"config"},
     {"training", "analysis", "export"},
     {"compat", "report"},
@@ -26,7 +26,7 @@ FLOORS = (
 #: The same inside the training wing.
 TRAINING_FLOORS = (
     {"gradient_registry", "shutdown", "epoch_logs", "measuring"},
-    {"strategies", "sinks", "overhead"},
+    {"strategies", "sinks", "acting", "overhead"},
     {"device", "multiworker"},
     {"taps", "traps"},
     {"retargeting"},
@@ -48,7 +48,7 @@ OWNERS = {
     "plotly": {"analysis/figures", "report"},
     "kaleido": {"report"},
     "jinja2": {"report"},
-    "pydantic": {"config", "event_files", "signals", "store"},
+    "pydantic": {"actions", "config", "event_files", "signals", "store"},
     "tensorboard": {"event_files"},
     "pyarrow": {"export"},
     "typer": {"cli"},

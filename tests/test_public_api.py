@@ -49,7 +49,7 @@ def test_exported_names():
         _ = dw.watch
 
 
-@pytest.mark.parametrize("room", ["compat", "errors", "testing"])
+@pytest.mark.parametrize("room", ["actions", "compat", "errors", "testing"])
 def test_rooms_need_no_import_of_their_own(room):
     assert imported_by(f"import distwatch; distwatch.{room}", f"distwatch.{room}") == [
         f"distwatch.{room}"
@@ -77,6 +77,7 @@ def test_signatures_are_kept():
         "phases": ("train",),
         "tensorboard": None,
         "log_to_keras": (),
+        "rules": (),
     }
     tracker = inspect.signature(dw.Tracker).parameters
     assert tracker["reference"].default == "previous"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -85,8 +85,9 @@ class Run:
         """What was changed while the training ran: see `Watch.set` and ``max_overhead``.
 
         Each has the first ``step`` that it holds for, the names of its ``signals``, ``what``
-        was done ("set", "widened", "narrowed", "measuring", "measured" or "refused"), ``by``
-        what ("call", "file" or "budget"), the ``schedule`` from there on, and ``why``. In a
+        was done ("set", "widened", "narrowed", "measuring", "measured" or "refused"; by a
+        rule "stop", "checkpoint", "call", "log_json" or "failed"), ``by`` what ("call",
+        "file", "budget" or "rule"), the ``schedule`` from there on, and ``why``. In a
         measurement signals are looked at by turns: it is "measuring" from its first step on,
         and "measured" up to the step before ``until``.
         """
@@ -307,7 +308,9 @@ class Run:
         """What stands out in the run, in a few sentences, one a line."""
         return "\n".join(sentences(self.findings()))
 
-    def findings(self, digest: Digest | None = None) -> list[Finding]:
+    def findings(
+        self, digest: Digest | None = None, *, rules: Iterable[Any] = ()
+    ) -> list[Finding]:
         """What stands out in the run, for programs; `summary` is made of these.
 
         The extent first, then warnings, then notes. Each is a `Finding` with a stable
@@ -317,8 +320,10 @@ class Run:
 
         Args:
             digest: that of the run, where its blocks were read already.
+            rules: further rules: plain functions, as in `Digest.findings`.
         """
-        found = (digest or self.digest()).findings(lost=self.lost, ended=self.ended)
+        digest = digest or self.digest()
+        found = digest.findings(lost=self.lost, ended=self.ended, rules=rules)
         unknown = unseen(self._store)
         if unknown:
             # What was not read may hold anything.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -13,9 +12,11 @@ from distwatch.cli.conventions import (
     REFUSED,
     JsonOption,
     PhaseOption,
+    RulesOption,
     RunArgument,
     app,
     examples,
+    rules_in,
 )
 from distwatch.text import counted, printable
 
@@ -26,6 +27,7 @@ from distwatch.text import counted, printable
         "distwatch check run.zarr --json",
         "distwatch check run.zarr --rule Desync --rule NonFinite",
         "distwatch check run.zarr --notes --fail-on never",
+        "distwatch check run.zarr --rules rules.yaml",
         further="Exit codes: 0 nothing is found of that severity, 1 something is, or the run "
         "cannot be read, 2 bad usage.",
     )
@@ -43,6 +45,7 @@ def check(  # noqa: PLR0917 - typer gives them by name
         Literal["warning", "note", "never"],
         typer.Option(help="From which severity on the exit code is 1."),
     ] = "warning",
+    rules: RulesOption = None,
     notes: Annotated[
         bool, typer.Option("--notes", help="Also say what is worth knowing, and no fault.")
     ] = False,
@@ -51,13 +54,14 @@ def check(  # noqa: PLR0917 - typer gives them by name
 ) -> None:
     """Say what is wrong with a training: the cause, the evidence, what to try."""
     from distwatch.analysis import open_run
-    from distwatch.findings import EXTENT, NOTE, WARNING
+    from distwatch.findings import EXTENT, NOTE, WARNING, document
 
-    _check_names(rule or ())
+    own = rules_in(rules)
+    _check_names(rule or (), own)
     opened = open_run(run, phase=phase)
     found = [
         each
-        for each in opened.findings()
+        for each in opened.findings(rules=own)
         if each.kind != EXTENT and (not rule or each.rule in rule)
     ]
     counts = {"warning": (WARNING,), "note": (WARNING, NOTE), "never": ()}[fail_on]
@@ -66,7 +70,7 @@ def check(  # noqa: PLR0917 - typer gives them by name
         verdict = {
             "failed": failed,
             "steps": len(opened),
-            "findings": list(map(_document, found)),
+            "findings": list(map(document, found)),
         }
         typer.echo(json.dumps(verdict, indent=2, allow_nan=False))
     else:
@@ -76,18 +80,18 @@ def check(  # noqa: PLR0917 - typer gives them by name
         raise typer.Exit(REFUSED)
 
 
-def _check_names(names: Iterable[str]) -> None:
+def _check_names(names: Iterable[str], own: Iterable[Any]) -> None:
     from distwatch.errors import ConfigError, nearest
     from distwatch.findings import RULES
 
-    known = [rule.name for rule in RULES]
+    known = [rule.name for rule in (*RULES, *own)]
     for name in names:
         if name not in known:
             raise ConfigError(f"no rule {name!r}; nearest: {nearest(name, known)}.")
 
 
 def _lines(found: list[Any], steps: int, *, notes: bool) -> Iterable[str]:
-    from distwatch.findings import WARNING
+    from distwatch.findings import WARNING, named
 
     warnings = [each for each in found if each.severity == WARNING]
     others = [each for each in found if each.severity != WARNING]
@@ -97,39 +101,8 @@ def _lines(found: list[Any], steps: int, *, notes: bool) -> Iterable[str]:
         yield f"Nothing unusual in {counted(steps, 'step')}."
     for each in warnings:
         faults = f" [{', '.join(each.faults)}]" if each.faults else ""
-        yield f"{_name(each)}, {each.confidence}{faults}: {each.text}"
+        yield f"{named(each)}, {each.confidence}{faults}: {each.text}"
     for each in others if notes else ():
-        yield f"{_name(each)}, note: {each.text}"
+        yield f"{named(each)}, note: {each.text}"
     if others and not notes:
         yield f"{counted(len(others), 'note')}: --notes shows them."
-
-
-def _name(finding: Any) -> str:
-    """Its rule; what is known of the store itself comes from no rule."""
-    return str(finding.rule or finding.kind)
-
-
-def _document(finding: Any) -> dict[str, Any]:
-    """A finding as JSON has it; numbers that it does not have are null."""
-    return {
-        "rule": _name(finding),
-        "kind": finding.kind,
-        "severity": finding.severity,
-        "confidence": finding.confidence,
-        "text": finding.text,
-        "advice": finding.advice,
-        "faults": list(finding.faults),
-        "signal": finding.signal,
-        "others": list(finding.others),
-        "replica": finding.replica,
-        "first_step": finding.first_step,
-        "last_step": finding.last_step,
-        "value": _finite(finding.value),
-        "threshold": _finite(finding.threshold),
-        "evidence": {name: _finite(value) for name, value in finding.evidence.items()},
-        "explains": [_name(each) for each in finding.follows],
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

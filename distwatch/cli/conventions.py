@@ -89,6 +89,15 @@ PhaseOption = Annotated[
         autocompletion=_complete_phase,
     ),
 ]
+RulesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rules",
+        metavar="FILE",
+        help="A YAML file whose 'rules' name rules of your own (file.py:name): ask these, "
+        "too. A Watch's configuration is one.",
+    ),
+]
 SignalsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -97,6 +106,18 @@ SignalsOption = Annotated[
         "several times.",
     ),
 ]
+
+
+def rules_in(file: str | None) -> list[Any]:
+    """The rules of the user's own in a file of `RulesOption`.
+
+    Raises:
+        ConfigError: the file is wrong, or a rule cannot be imported.
+    """
+    from distwatch.actions import own_rules
+    from distwatch.config import read_rules
+
+    return own_rules(choice.resolved() for choice in read_rules(file)) if file else []
 
 
 class _InOrder(TyperGroup):

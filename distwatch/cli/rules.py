@@ -7,19 +7,28 @@ import json
 import typer
 from rich.console import Console
 
-from distwatch.cli.conventions import JsonOption, app, examples, listing
+from distwatch.cli.conventions import (
+    JsonOption,
+    RulesOption,
+    app,
+    examples,
+    listing,
+    rules_in,
+)
 
 
 @app.command(
     epilog=examples(
         "distwatch rules",
         "distwatch rules --json",
+        "distwatch rules --rules rules.yaml",
     )
 )
-def rules(as_json: JsonOption = False) -> None:
+def rules(own: RulesOption = None, as_json: JsonOption = False) -> None:
     """List the rules that findings come from, with their thresholds and sources."""
     from distwatch.findings import RULES
 
+    known = [*RULES, *rules_in(own)]
     if as_json:
         listed = [
             {
@@ -27,8 +36,9 @@ def rules(as_json: JsonOption = False) -> None:
                 "says": rule.says,
                 "thresholds": dict(rule.thresholds),
                 "source": rule.source,
+                "asked": rule.asked,
             }
-            for rule in RULES
+            for rule in known
         ]
         typer.echo(json.dumps({"rules": listed}, indent=2))
         return
@@ -38,7 +48,9 @@ def rules(as_json: JsonOption = False) -> None:
             rule.says,
             ", ".join(f"{name}={value:g}" for name, value in rule.thresholds.items()),
             rule.source,
+            rule.asked,
         )
-        for rule in RULES
+        for rule in known
     ]
-    Console().print(listing(("rule", "what it looks for", "thresholds", "source"), rows))
+    headings = ("rule", "what it looks for", "thresholds", "source", "asked in training")
+    Console().print(listing(headings, rows))

@@ -10,6 +10,7 @@ from distwatch.config.files import (
     json_schema,
     read_arguments,
     read_config,
+    read_rules,
     template,
     templates,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "json_schema",
     "read_arguments",
     "read_config",
+    "read_rules",
     "template",
     "templates",
     "watch_config",

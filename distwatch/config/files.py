@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
+from distwatch.actions import RuleChoice, rule_choices
 from distwatch.config.watch import WatchConfig
 from distwatch.errors import ConfigError, nearest
 from distwatch.signals.validation import argument_names, describe
@@ -75,6 +76,27 @@ def read_arguments(path: str | Path) -> dict[str, Any]:
     if isinstance(loaded, Mistake):
         raise _error(path, [loaded])
     return loaded[0]
+
+
+def read_rules(path: str | Path) -> tuple[RuleChoice, ...]:
+    """Read the ``rules`` of a YAML file, which may be all arguments of a Watch.
+
+    Raises:
+        ConfigError: the file cannot be read, has no rules, or a key is wrong.
+    """
+    arguments = read_arguments(path)
+    if "rules" not in arguments:
+        raise ConfigError(f"{path}: it has no 'rules: [...]'.")
+    known = [*WatchConfig.model_fields]
+    for key in arguments:
+        if key not in known:
+            raise ConfigError(
+                f"{path}: unknown key {key!r}; nearest: {nearest(key, known, most=1)}."
+            )
+    try:
+        return rule_choices(arguments["rules"])
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def examine(path: str | Path) -> WatchConfig | list[Mistake]:

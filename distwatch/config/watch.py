@@ -20,9 +20,10 @@ from pydantic import (
     model_validator,
 )
 
+from distwatch.actions import CHECKPOINT, REFERENCE, STOP, RuleChoice, rule_choices
 from distwatch.errors import ConfigError, nearest
 from distwatch.event_files.options import EventOptions, event_options
-from distwatch.records import PHASES, TRAIN
+from distwatch.records import PHASES, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.patterns import Pattern
 from distwatch.signals.references import Reference
 from distwatch.signals.schedules import WrittenSchedule, every
@@ -110,6 +111,9 @@ _PHASES_FORM = {
     "minItems": 1,
     "uniqueItems": True,
 }
+
+
+_WrittenRule = RuleChoice | Annotated[str, Field(pattern=REFERENCE)]
 
 
 class WatchConfig(BaseModel):
@@ -205,6 +209,15 @@ class WatchConfig(BaseModel):
         default=(),
         description="Signals and a statistic each, for Keras's logs at the end of an epoch.",
     )
+    rules: Annotated[
+        tuple[RuleChoice, ...],
+        PlainValidator(rule_choices),
+        _WrittenAs(_WrittenRule | list[_WrittenRule] | None),
+    ] = Field(
+        default=(),
+        description="What is done when a rule first finds something while training runs: "
+        "stop, checkpoint, call, log_json; and rules of your own.",
+    )
 
     @field_validator("phases")
     @classmethod
@@ -224,6 +237,12 @@ class WatchConfig(BaseModel):
             raise ConfigError(
                 f"log_to_keras with phases={list(self.phases)}: only values of the phase "
                 '"train" are logged, so record that, too.'
+            )
+        asked = {action.what for choice in self.rules for action in choice.do}
+        if asked & {STOP, CHECKPOINT} and not {TRAIN, TRAIN_ON_BATCH} & {*self.phases}:
+            raise ConfigError(
+                f"rules with phases={list(self.phases)}: stop and checkpoint are for a "
+                'training; record the phase "train", too.'
             )
         if self.overwrite and self.resume:
             raise ConfigError("overwrite and resume: a run is either deleted or continued.")

@@ -15,13 +15,18 @@ from distwatch.findings.findings import (
     NOTE,
     WARNING,
     Finding,
+    document,
+    named,
     ordered,
     sentences,
 )
-from distwatch.findings.rules import Rule
+from distwatch.findings.rules import AFTER_EPOCH, AT_END, AT_ONCE, Rule, as_rule
 from distwatch.findings.tables import TableDigest
 
 __all__ = [
+    "AFTER_EPOCH",
+    "AT_END",
+    "AT_ONCE",
     "EXTENT",
     "FAULTS",
     "NOTE",
@@ -31,7 +36,10 @@ __all__ = [
     "Finding",
     "Rule",
     "TableDigest",
+    "as_rule",
+    "document",
     "minority",
+    "named",
     "ordered",
     "sentences",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from distwatch.findings.broken import NEVER
 from distwatch.findings.copy_digest import CopyDigest, largest
 from distwatch.findings.findings import CERTAIN, WARNING, Finding
-from distwatch.findings.rules import rule
+from distwatch.findings.rules import AT_ONCE, rule
 from distwatch.findings.tables import Recorded
 from distwatch.statistics import ROW
 from distwatch.text import capitalized, counted, listed
@@ -24,7 +24,7 @@ _COUNT, _ZEROS, _NANS, _INFS = (
 _NAMED = 4
 
 
-@rule("Desync")
+@rule("Desync", asked=AT_ONCE)
 def desync(run: Recorded) -> Iterator[Finding]:
     """Variables of which the replicas hold different copies: a finding for each culprit."""
     for group in _groups(run, of_canary=False):
@@ -35,6 +35,7 @@ def desync(run: Recorded) -> Iterator[Finding]:
     "Canary",
     source="P. H. Hochschild et al., Cores that don't count, HotOS 2021; "
     "H. D. Dixit et al., Silent data corruptions at scale, 2021",
+    asked=AT_ONCE,
 )
 def canary(run: Recorded) -> Iterator[Finding]:
     """Replicas that compute something else from the same numbers: a finding for each."""

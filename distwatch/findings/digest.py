@@ -31,7 +31,7 @@ from distwatch.findings.learning import (
 from distwatch.findings.nonfinite import not_finite
 from distwatch.findings.origins import GIVEN, kind_of
 from distwatch.findings.replicas import apart, different_copies, equal_inputs, odd_replicas
-from distwatch.findings.rules import Rule
+from distwatch.findings.rules import Rule, as_rule
 from distwatch.findings.setup import last_activation, loss_function, output_range
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.findings.units import dead
@@ -111,6 +111,7 @@ class Digest:
         lost: int | None = None,
         ended: str | None = CLOSED,
         rules: Iterable[Rule | Callable[[Recorded], Iterable[Finding]]] = (),
+        asked: Callable[[Rule], bool] = lambda rule: True,
     ) -> list[Finding]:
         """What stands out: the extent first, then warnings, then notes.
 
@@ -119,6 +120,7 @@ class Digest:
             ended: "closed", or the error that ended the writing of the run; None while it
                 goes on, or if its writer was killed.
             rules: further ones: plain functions of what was `Recorded`, or `Rule`.
+            asked: which rules are asked: all, unless the training goes on.
         """
         tables = [table for table in self.tables.values() if table.steps]
         copies = [table for table in self.copies.values() if table.steps]
@@ -126,18 +128,21 @@ class Digest:
         course = course_of(run)
         found = [
             _tempered(each, course)
-            for rule in (*(RULES if tables else ALWAYS), *map(_as_rule, rules))
+            for rule in (*(RULES if tables else ALWAYS), *map(as_rule, rules))
+            if asked(rule)
             for each in rule.apply(run, course)
         ]
         return ordered(folded(found))
 
-    def sentences(self, *, lost: int | None = None, ended: str | None = CLOSED) -> list[str]:
+    def sentences(
+        self,
+        *,
+        lost: int | None = None,
+        ended: str | None = CLOSED,
+        rules: Iterable[Rule | Callable[[Recorded], Iterable[Finding]]] = (),
+    ) -> list[str]:
         """The findings' texts, at most ten; arguments as in `findings`."""
-        return sentences(self.findings(lost=lost, ended=ended))
-
-
-def _as_rule(given: Rule | Callable[[Recorded], Iterable[Finding]]) -> Rule:
-    return given if isinstance(given, Rule) else Rule(given.__name__, given)
+        return sentences(self.findings(lost=lost, ended=ended, rules=rules))
 
 
 def _in_data(finding: Finding) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from distwatch.findings.changes import largest_change
 from distwatch.findings.desync import in_step
 from distwatch.findings.findings import EXTENT, NOTE, WARNING, Finding
-from distwatch.findings.rules import rule
+from distwatch.findings.rules import AT_ONCE, rule
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import CLOSED
 from distwatch.text import counted
@@ -32,7 +32,7 @@ def _of_copies(run: Recorded) -> str:
     return f"{counted(steps, 'step')} of which copies were compared." if steps else ""
 
 
-@rule("StepsLost")
+@rule("StepsLost", asked=AT_ONCE)
 def losses(run: Recorded) -> list[Finding]:
     """How many steps were lost."""
     text = f"{counted(run.lost, 'step')} lost: see the gaps in `step`."

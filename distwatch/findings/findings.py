@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from distwatch.text import counted, printable
 
@@ -108,3 +110,34 @@ def sentences(findings: Sequence[Finding]) -> list[str]:
 def and_more(others: Sequence[str]) -> str:
     """What follows the first of several signals."""
     return f" and {counted(len(others), 'more signal')}" if others else ""
+
+
+def document(finding: Finding) -> dict[str, Any]:
+    """A finding as JSON has it; numbers that it does not have are null."""
+    return {
+        "rule": named(finding),
+        "kind": finding.kind,
+        "severity": finding.severity,
+        "confidence": finding.confidence,
+        "text": finding.text,
+        "advice": finding.advice,
+        "faults": list(finding.faults),
+        "signal": finding.signal,
+        "others": list(finding.others),
+        "replica": finding.replica,
+        "first_step": finding.first_step,
+        "last_step": finding.last_step,
+        "value": _finite(finding.value),
+        "threshold": _finite(finding.threshold),
+        "evidence": {name: _finite(value) for name, value in finding.evidence.items()},
+        "explains": [named(each) for each in finding.follows],
+    }
+
+
+def named(finding: Finding) -> str:
+    """Its rule; what is known of the store itself comes from no rule."""
+    return finding.rule or finding.kind
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

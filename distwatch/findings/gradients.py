@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distwatch.findings.findings import CERTAIN, NOTE, WARNING, Finding, and_more
-from distwatch.findings.rules import rule
+from distwatch.findings.rules import AT_ONCE, rule
 from distwatch.findings.streaks import NONE
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.findings.units import ROWS, since_last_part
@@ -48,7 +48,7 @@ class _Still(NamedTuple):
     position: int
 
 
-@rule("WithoutGradient")
+@rule("WithoutGradient", asked=AT_ONCE)
 def without_gradient(run: Recorded) -> Iterator[Finding]:
     """Variables that the loss does not depend on, so that their gradient is None."""
     paths = [path for path, why in run.info.unwatched.items() if why == NO_GRADIENT]

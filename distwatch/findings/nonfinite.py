@@ -11,7 +11,7 @@ from distwatch.findings.broken import NEVER, Broken
 from distwatch.findings.copies import is_copied
 from distwatch.findings.findings import CERTAIN, NOTE, WARNING, Finding
 from distwatch.findings.origins import kind_of, origin
-from distwatch.findings.rules import rule
+from distwatch.findings.rules import AT_ONCE, rule
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import RunInfo
 from distwatch.text import counted, listed
@@ -34,7 +34,7 @@ class _Place(NamedTuple):
     table: int
 
 
-@rule("NonFinite")
+@rule("NonFinite", asked=AT_ONCE)
 def not_finite(run: Recorded) -> Iterator[Finding]:
     """Where NaN or Inf appeared first, how far they spread, and whether they remain."""
     broken = [table for table in run.tables if table.broken.any]

@@ -12,7 +12,7 @@ from distwatch.findings.batches import same_inputs, stuck_inputs
 from distwatch.findings.copies import copies_differ
 from distwatch.findings.findings import NOTE, WARNING, Finding
 from distwatch.findings.origins import GIVEN, kind_of, origin
-from distwatch.findings.rules import rule
+from distwatch.findings.rules import AT_ONCE, rule
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import Floats, RunInfo
 from distwatch.statistics import ROW, merge_axis
@@ -79,7 +79,7 @@ def apart(run: Recorded) -> list[Finding]:
     return [Finding("replicas_apart", NOTE, text, name, replica=replica)]
 
 
-@rule("EqualInputs")
+@rule("EqualInputs", asked=AT_ONCE)
 def equal_inputs(run: Recorded) -> Iterator[Finding]:
     """Which replicas are given the same batches, or the same batch again and again."""
     for table in run.tables:
@@ -88,7 +88,7 @@ def equal_inputs(run: Recorded) -> Iterator[Finding]:
             yield from stuck_inputs(table.table, table.batches, table.replicas)
 
 
-@rule("CopiesDiffer")
+@rule("CopiesDiffer", asked=AT_ONCE)
 def different_copies(run: Recorded) -> list[Finding]:
     """Variables whose copies should be equal on all replicas, and are not."""
     return copies_differ(run.info, [(table.table, table.copies) for table in run.tables])

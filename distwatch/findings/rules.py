@@ -14,6 +14,11 @@ from distwatch.findings.course import Course
 from distwatch.findings.findings import WARNING, Finding
 from distwatch.findings.tables import Recorded
 
+#: From when on a rule is asked while a training goes on: from the first rows on, where more
+#: rows take nothing back; once every example was seen, where it judges the data; or only of
+#: the whole, where it compares the end of a training with its beginning.
+AT_ONCE, AFTER_EPOCH, AT_END = "at once", "after an epoch", "at the end"
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -25,6 +30,8 @@ class Rule:
         source: where its thresholds come from.
         thresholds: name -> value.
         of_course: whether it looks at a training as a whole.
+        asked: from when on, while a training goes on: "at once", "after an epoch" or "at the
+            end". Afterwards all rules are asked.
     """
 
     name: str
@@ -32,6 +39,7 @@ class Rule:
     source: str = ""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     of_course: bool = False
+    asked: str = AT_END
 
     @property
     def says(self) -> str:
@@ -48,11 +56,22 @@ class Rule:
             yield replace(each, rule=self.name, faults=faults)
 
 
-def rule(name: str, source: str = "", **thresholds: float) -> Callable[[Any], Rule]:
+def rule(
+    name: str, source: str = "", *, asked: str = AT_END, **thresholds: float
+) -> Callable[[Any], Rule]:
     """Make a function of what was `Recorded` a rule."""
-    return lambda find: Rule(name, find, source, thresholds)
+    return lambda find: Rule(name, find, source, thresholds, asked=asked)
 
 
-def course_rule(name: str, source: str = "", **thresholds: float) -> Callable[[Any], Rule]:
+def course_rule(
+    name: str, source: str = "", *, asked: str = AT_END, **thresholds: float
+) -> Callable[[Any], Rule]:
     """Make a function of a training's `Course` a rule."""
-    return lambda find: Rule(name, find, source, thresholds, of_course=True)
+    return lambda find: Rule(name, find, source, thresholds, of_course=True, asked=asked)
+
+
+def as_rule(given: Rule | Callable[[Recorded], Iterable[Finding]]) -> Rule:
+    """A plain function as a rule of its name, which is asked from the first rows on."""
+    if isinstance(given, Rule):
+        return given
+    return Rule(getattr(given, "__name__", type(given).__name__), given, asked=AT_ONCE)

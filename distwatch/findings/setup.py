@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from distwatch.findings.course import Course, Level
 from distwatch.findings.findings import CERTAIN, WARNING, Finding
-from distwatch.findings.rules import course_rule
+from distwatch.findings.rules import AFTER_EPOCH, course_rule
 from distwatch.records import Layer
 from distwatch.text import capitalized, counted
 
@@ -56,7 +56,7 @@ _ROUNDING = 1e-3
 _OUTSIDE = 0.05
 
 
-@course_rule("LastActivation", _SOURCES, rounding=_ROUNDING)
+@course_rule("LastActivation", _SOURCES, rounding=_ROUNDING, asked=AFTER_EPOCH)
 def last_activation(course: Course) -> Iterator[Finding]:
     """The last activation does not give what the loss takes."""
     layer = course.card.last_layer
@@ -119,7 +119,7 @@ def _softmax_of_several(course: Course, layer: Layer) -> tuple[str, str] | None:
     )
 
 
-@course_rule("LossFunction", _SOURCES)
+@course_rule("LossFunction", _SOURCES, asked=AFTER_EPOCH)
 def loss_function(course: Course) -> Iterator[Finding]:
     """The loss does not fit the targets."""
     yield from _loss_of_one_unit(course)
@@ -131,7 +131,7 @@ def loss_function(course: Course) -> Iterator[Finding]:
     yield from _always_zero(course)
 
 
-@course_rule("OutputRange", _SOURCES, outside=_OUTSIDE)
+@course_rule("OutputRange", _SOURCES, outside=_OUTSIDE, asked=AFTER_EPOCH)
 def output_range(course: Course) -> Iterator[Finding]:
     """Targets lie where the last activation cannot get."""
     layer, target = course.card.last_layer, course.target

@@ -1,5 +1,7 @@
 """What was changed while a training ran: how often its signals were looked at, and why.
 
+So is what was done because of a rule (`distwatch.actions`).
+
 Each start appends to a file of its own, a JSON object a line, by the same means as its tally.
 The rows say at which steps was looked; this says why not at the others.
 """
@@ -31,18 +33,19 @@ _Names = Annotated[
 
 
 class Change(BaseModel):
-    """One thing that was done, or refused, to the schedules of a phase."""
+    """One thing that was done, or refused: to the schedules of a phase, or by a rule."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     phase: _Text
     #: The first step that it holds for.
     step: Step
-    #: Who wanted it: a "call" of `Watch.set`, the run's "file", or the "budget".
+    #: Who wanted it: a "call" of `Watch.set`, the run's "file", the "budget", or a "rule".
     by: _Text
     #: "set", "widened" and "narrowed" (by the budget) hold until the next one of a table. From
     #: "measuring" on its signals are looked at by turns, up to ``until`` of "measured", which
-    #: begins at the same step, or to the end of the rows. "refused" changed nothing.
+    #: begins at the same step, or to the end of the rows. "refused" changed nothing. By a rule:
+    #: "stop", "checkpoint", "call" and "log_json" were done, or one "failed".
     what: _Text
     #: The patterns that were asked for.
     patterns: _Names = ()

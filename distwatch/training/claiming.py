@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Any, cast
 
+from distwatch.actions import CHECKPOINT, STOP
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NotWritableError, RunExistsError
 from distwatch.event_files.folders import files_in_the_way
@@ -153,6 +154,13 @@ class Claiming:
             raise ConfigError(
                 "max_overhead on several workers: each would look at other steps, whose rows "
                 "then could not be merged; choose a schedule such as distwatch.every(10)."
+            )
+        asked = {action.what for choice in self._config.rules for action in choice.do}
+        if asked & {STOP, CHECKPOINT}:
+            raise ConfigError(
+                "rules with stop or checkpoint on several workers: each knows the rows of its "
+                "own replicas only, so that one would stop, or save, and leave the others "
+                "waiting; call and log_json work on each of them."
             )
         if self._config.log_to_keras:
             raise ConfigError(

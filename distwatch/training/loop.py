@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
+from distwatch.actions import CHECKPOINT
 from distwatch.config import WatchConfig, watch_config
 from distwatch.errors import ConfigError, UnsupportedTrainingError
 from distwatch.training.session import Session, Status
@@ -65,7 +66,7 @@ def watching(
             ``watch.after_step``.
         options: as in `Watch`: ``signals``, ``reference``, ``schedule``, ``window``,
             ``drain_every``, ``overwrite``, ``resume``, ``strict``, ``on_full``, ``durability``,
-            ``max_bytes``, ``at_max_bytes``, ``max_overhead`` and ``tensorboard``.
+            ``max_bytes``, ``at_max_bytes``, ``max_overhead``, ``tensorboard`` and ``rules``.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -87,6 +88,11 @@ def watching(
             "watch.status, or the run with open_run."
         )
     config = watch_config(store=store, **options)
+    if any(action.what == CHECKPOINT for choice in config.rules for action in choice.do):
+        raise ConfigError(
+            "watching(rules=...): a loop of your own saves its models itself; ask for "
+            "watch.stop_training, and save them there."
+        )
     strategy = tf.distribute.get_strategy() if strategy is None else strategy
     subject = of_loop(model, optimizer)
     check_loop(subject.models, subject.optimizers, strategy)
@@ -209,6 +215,11 @@ class Watching:
     def status(self) -> Status:
         """How the watching goes or went: steps recorded, committed and lost, and why."""
         return self._session.status
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether a rule has the training stop: ask for it after each step."""
+        return self._session.stops
 
     def summary(self) -> str:
         """What stands out in what was recorded so far, in a few plain sentences."""

@@ -7,7 +7,7 @@ import importlib
 import platform
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from distwatch.errors import (
     UnwatchedWarning,
     WatcherError,
 )
+from distwatch.findings import Finding, Rule
 from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Block, Origin, RunInfo
 from distwatch.store import Budget, Change, Claim, origin_of, steps_of
 from distwatch.training.device.copies import CopiesRecorder
@@ -39,6 +40,7 @@ class Phase:
         strategy: the strategy that trains.
         steps_per_execution: how many steps pass between two looks at the rings.
         iterations: the optimizer's count as it stands.
+        rules: those of the user's own, which are asked beside distwatch's.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Phase:
         *,
         steps_per_execution: int,
         iterations: Callable[[], int],
+        rules: Sequence[Rule] = (),
     ) -> None:
+        self._rules = rules
         self._iterations = iterations
         self._config = config
         self._info = info
@@ -109,7 +113,7 @@ class Phase:
             self._warn_of_new_references(origin)
         pass_over = plan.unwatched.pass_over
         self._sinks = make_sinks(
-            SinkContext(self._config, self._info, budget, claim, pass_over)
+            SinkContext(self._config, self._info, budget, claim, pass_over, self._rules)
         )
         self._warn_of_passed_over(plan)
         self._recorder = Recorder(
@@ -137,6 +141,11 @@ class Phase:
     def info(self) -> RunInfo:
         """What is known of the phase: with its tables and origin once a step was traced."""
         return self._info
+
+    @property
+    def name(self) -> str:
+        """Such as "train"."""
+        return self._info.phase
 
     @property
     def steps_done(self) -> int:
@@ -287,6 +296,13 @@ class Phase:
         """What stands out, given what ended the writing; see `Digest.findings`."""
         lost = self.counts.lost
         return [sentence for sink in self._sinks for sentence in sink.sentences(lost, ended)]
+
+    def findings(
+        self, asked: Callable[[Rule], bool], ended: str | None = None
+    ) -> list[Finding]:
+        """What those rules find that are asked, given what ended the writing."""
+        lost = self.counts.lost
+        return [each for sink in self._sinks for each in sink.findings(asked, lost, ended)]
 
     def _started(self) -> list[TableRecorder | CopiesRecorder]:
         """The tables that have rings to read: a step was traced."""

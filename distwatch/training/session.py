@@ -7,6 +7,7 @@ step is done its errors raise, afterwards they disable the watching.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 import warnings
@@ -28,6 +29,7 @@ from distwatch.event_files.folders import delete
 from distwatch.records import CLOSED, TRAIN
 from distwatch.store import Budget, Claim, request
 from distwatch.training import shutdown, sinks, strategies
+from distwatch.training.acting import Acting
 from distwatch.training.claiming import Claiming
 from distwatch.training.device.ring import Recorder
 from distwatch.training.phase import Phase, run_info, versions
@@ -77,6 +79,10 @@ class Session:
         iterations: the optimizer's count as it stands.
         refuses: whether an error before the first step is raised; if not, it disables the
             watching as later ones do, without a warning.
+        save: saves the model as a file.
+
+    Raises:
+        ConfigError: a function that a rule names cannot be imported.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class Session:
         phases: tuple[str, ...] = (TRAIN,),
         iterations: Callable[[], int],
         refuses: bool = True,
+        save: Callable[[str], None] = lambda path: None,
     ) -> None:
         self.error: Exception | None = None
         self._refuses = refuses
@@ -99,6 +106,8 @@ class Session:
         self._config = config
         self._strategy = strategy
         self._facts = facts = strategies.facts_of(strategy)
+        self._acting = Acting(config.rules, facts.worker, save)
+        self._epochs = 0
         self._claiming = Claiming(config, strategy, phases[0])
         self._done = 0
         self._under_way = False
@@ -113,6 +122,7 @@ class Session:
                 strategy,
                 steps_per_execution=steps_per_execution,
                 iterations=iterations,
+                rules=self._acting.rules,
             )
             for phase in phases
         }
@@ -136,6 +146,7 @@ class Session:
         self._requested = Requested(
             self._claim, self._facts, synced=self._config.durability == "power"
         )
+        self._acting.declare = self._requested.declare
         shutdown.register(self.abandon)
 
     def make_recorder(self, plan: TracedPlan, phase: str = TRAIN) -> Recorder:
@@ -204,6 +215,14 @@ class Session:
         """Drain the epoch's last rows, and commit them if that is due."""
         for phase in self._phases.values():
             phase.end_epoch()
+        # A loop of one's own may begin its first epoch by ending none.
+        self._epochs += self._done > 0
+        self._judge()
+
+    @property
+    def stops(self) -> bool:
+        """Whether a rule has the training stop."""
+        return self._acting.stops
 
     @property
     def epoch_logs(self) -> dict[str, float]:
@@ -221,6 +240,7 @@ class Session:
     def _drain_and_close(self) -> None:
         for phase in self._phases.values():
             phase.drain_rest(together=True)
+        self._judge(whole=True)
         self._close()
         for phase in self._phases.values():
             phase.check()
@@ -238,6 +258,9 @@ class Session:
                         phase.drain_rest(together=False)
                     except Exception as error:
                         self._disable(error)
+            if self.error is None:
+                with contextlib.suppress(Exception):
+                    self._judge()
             self._close(undo=True)
 
     @_disables_on_error
@@ -305,6 +328,11 @@ class Session:
             for phase in self._phases.values():
                 phase.drain_now()
             self._due = clock + self._config.drain_every
+            self._judge()
+
+    def _judge(self, *, whole: bool = False) -> None:
+        """Ask the rules; only of rows that all tables have, so that none comes too late."""
+        self._acting.judge(self._phases.values(), epochs=self._epochs, whole=whole)
 
     def _close(self, *, undo: bool = False) -> None:
         """Close the store, with the error if there is one. A second time, do nothing.
@@ -322,6 +350,7 @@ class Session:
                     phase.salvage()
             for phase in self._phases.values():
                 phase.close(None if self.error is None else self._ended)
+            self._acting.close()
             if self._requested is not None:
                 self._requested.close()
             if self._progress is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import cast
 
@@ -22,7 +22,7 @@ from distwatch.errors import (
 )
 from distwatch.event_files.live import start_live_writer
 from distwatch.event_files.options import EventOptions
-from distwatch.findings import Digest
+from distwatch.findings import Digest, Finding, Rule
 from distwatch.records import TRAIN, Block, RunInfo
 from distwatch.signals import names_matching, written
 from distwatch.store import MAX_WAIT, BackgroundWriter, Budget, Claim, StoreWriter
@@ -64,6 +64,8 @@ class SinkContext:
     claim: Claim | None = None
     #: Lists what was asked for and finds nothing, with the reason.
     pass_over: Callable[[str, str], None] = lambda name, why: None
+    #: Rules of the user's own.
+    rules: Sequence[Rule] = ()
 
 
 class Sink:
@@ -130,12 +132,19 @@ class Sink:
         writing: "closed" or an error, None while it goes on."""
         return []
 
+    def findings(
+        self, asked: Callable[[Rule], bool], lost: int, ended: str | None
+    ) -> list[Finding]:
+        """What those rules find that are asked; further arguments as in `sentences`."""
+        return []
+
 
 class FindingsSink(Sink):
     """Keeps the digest, from which the findings are derived."""
 
     def __init__(self, context: SinkContext) -> None:
         self._digest = Digest(context.info)
+        self._rules = context.rules
 
     def write(self, block: Block) -> None:
         """Add the block to the digest."""
@@ -153,7 +162,13 @@ class FindingsSink(Sink):
 
     def sentences(self, lost: int, ended: str | None) -> list[str]:
         """What stands out, at most ten sentences."""
-        return self._digest.sentences(lost=lost, ended=ended)
+        return self._digest.sentences(lost=lost, ended=ended, rules=self._rules)
+
+    def findings(
+        self, asked: Callable[[Rule], bool], lost: int, ended: str | None
+    ) -> list[Finding]:
+        """What stands out by these rules."""
+        return self._digest.findings(lost=lost, ended=ended, rules=self._rules, asked=asked)
 
 
 class _BackgroundSink(Sink, ABC):

@@ -124,6 +124,9 @@ class Watch(keras.callbacks.Callback):
             where none was looked at. ``EarlyStopping(monitor="activation/dense/l2",
             mode="min")`` needs the mode. The Watch is called before all other callbacks
             then, wherever it stands among them. Not on several workers.
+        rules: what is done when a rule first finds something while training runs, such as
+            ``[distwatch.actions.on("NonFinite", do=distwatch.actions.stop())]``; and rules of
+            your own, which are a part of the summary. See `distwatch.actions`.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -156,6 +159,7 @@ class Watch(keras.callbacks.Callback):
         phases: Sequence[str] = ("train",),
         tensorboard: Any = None,
         log_to_keras: Sequence[str] = (),
+        rules: Any = (),
     ) -> None:
         super().__init__()
         check_backend()
@@ -177,6 +181,7 @@ class Watch(keras.callbacks.Callback):
             phases=phases,
             tensorboard=tensorboard,
             log_to_keras=log_to_keras,
+            rules=rules,
         )
         self._session: Session | None = None
         #: The watched functions now in place, in the order in which they were installed.
@@ -203,6 +208,11 @@ class Watch(keras.callbacks.Callback):
     def status(self) -> Status:
         """How the watching goes or went: steps recorded, committed and lost, and why."""
         return self._session.status if self._session else Status()
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether a rule has the training stop; ``fit`` does so by itself."""
+        return self._session is not None and self._session.stops
 
     @property
     def schedule(self) -> Schedule:
@@ -336,6 +346,7 @@ class Watch(keras.callbacks.Callback):
             phases=self._asked,
             iterations=subject.count_iterations,
             refuses=self._refuses,
+            save=functools.partial(_save, model),
         )
         # Validation begins when the training is under way, which nothing then may end.
         first = min(self._asked, key=PHASES.index)
@@ -392,6 +403,7 @@ class Watch(keras.callbacks.Callback):
         """Drain the epoch's rows, and add to ``logs`` what ``log_to_keras`` asks for."""
         if self._asked:
             self._current.end_epoch()
+            self._stop_if_asked()
             if logs is not None:
                 logs.update(self._current.epoch_logs)
 
@@ -471,6 +483,11 @@ class Watch(keras.callbacks.Callback):
         if not all(function.in_place for function in self._functions):
             self._current.fail(WatcherError(_REPLACED))
         self._current.after_steps(steps, phase)
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self.stop_training:
+            self.model.stop_training = True
 
     def _finish(self) -> None:
         if not self._asked:
@@ -492,6 +509,14 @@ class Watch(keras.callbacks.Callback):
     def _release(self) -> None:
         while self._functions:
             self._functions.pop().remove()
+
+
+def _save(model: keras.Model, path: str) -> None:
+    """Save a model as a file: all of it, or its weights."""
+    if path.endswith(".weights.h5"):
+        model.save_weights(path, overwrite=True)
+    else:
+        model.save(path, overwrite=True)
 
 
 #: Method of a model -> the phases that happen in it with the Watch among its callbacks.

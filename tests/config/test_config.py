@@ -1,9 +1,11 @@
+import re
 import time
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from distwatch import actions
 from distwatch.config import WatchConfig, read_config, watch_config
 from distwatch.errors import ConfigError
 from distwatch.event_files.options import EventOptions
@@ -245,4 +247,45 @@ def test_fields_are_the_documented_ones():
         "phases",
         "tensorboard",
         "log_to_keras",
+        "rules",
     }
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: actions.on("NonFinit", do=actions.stop()), "no rule 'NonFinit'; nearest: 'No"),
+        (lambda: actions.on("NonFinite"), "nothing is done on NonFinite: say what"),
+        (lambda: actions.on("*", do="halt"), "do='halt': give stop, or one of"),
+        (
+            lambda: actions.on(do=actions.stop(), severity="error"),
+            "expected 'warning' or 'note'",
+        ),
+        (lambda: actions.checkpoint("model.h5"), "end it with .keras or .weights.h5"),
+        (lambda: actions.call("post"), "file.py:name or module:name"),
+        (lambda: actions.call(5), "call=5: give a function"),
+        (lambda: actions.log_json("s3://bucket/found.jsonl"), "a file of this machine"),
+        (lambda: actions.log_json(""), "give the path of a file"),
+    ],
+)
+def test_what_is_wrong_with_an_action_is_said(make, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        make()
+
+
+def test_only_a_training_is_stopped_or_saved():
+    for do in (actions.stop(), actions.checkpoint("a.keras")):
+        with pytest.raises(ConfigError, match="stop and checkpoint are for a training"):
+            watch_config(store="a.zarr", phases=["test"], rules=[actions.on(do=do)])
+    watch_config(store="a.zarr", phases=["test"], rules=[actions.on(do=actions.call(print))])
+
+
+def test_files_and_functions_stay_where_they_are(tmp_path, monkeypatch):
+    """Whatever the current folder becomes."""
+    monkeypatch.chdir(tmp_path)
+    do = [{"log_json": "a.jsonl"}, {"checkpoint": "{step}.keras"}, {"call": "b.py:post"}]
+    (choice,) = watch_config(store="a.zarr", rules={"rule": "b.py:mine", "do": do}).rules
+    assert [each.given for each in choice.do] == [
+        f"{tmp_path}/{name}" for name in ("a.jsonl", "{step}.keras", "b.py:post")
+    ]
+    assert choice.own == (f"{tmp_path}/b.py:mine",)

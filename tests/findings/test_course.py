@@ -29,8 +29,8 @@ def falling(start, end, steps=STEPS):
     return end + (start - end) * np.exp(-np.arange(steps) / (steps / 12))
 
 
-def findings_of(card, loss, *, inputs=(-2, 2), targets=None, said=None, **known):
-    """What is said of a made-up training on two replicas, with a loss for each step.
+def made_training(card, loss, *, inputs=(-2, 2), targets=None, said=None, **known):
+    """A made-up training on two replicas, with a loss for each step: its info and its blocks.
 
     Args:
         inputs: from where to where the inputs go.
@@ -48,7 +48,12 @@ def findings_of(card, loss, *, inputs=(-2, 2), targets=None, said=None, **known)
     tables = [table_of(0, losses, {"loss": "none"})]
     for number, (name, values) in enumerate(zip(names, (given, targets, said), strict=True), 1):
         tables.append(table_of(number, values[..., None], {name: "none"}))
-    info, blocks = run_of(*tables, card=card, **known)
+    return run_of(*tables, card=card, **known)
+
+
+def findings_of(card, loss, **how):
+    """What is said of a `made_training`."""
+    info, blocks = made_training(card, loss, **how)
     digest = Digest(info)
     for block in blocks:
         digest.observe(block)

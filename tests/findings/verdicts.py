@@ -23,6 +23,7 @@ if __name__ == "__main__":
 
 from faulty_trainings import FAULTY, Fault
 from healthy_trainings import HEALTHY
+from live_verdicts import judged_live, wrong_live
 
 from distwatch.findings import Finding
 
@@ -30,14 +31,23 @@ Warnings = list[Finding]
 
 
 def healthy_verdict(train: Callable[[Path], object], path: Path) -> str:
-    """What is wrongly warned of in a healthy training; empty if nothing is."""
-    found = warnings_of(train(path))
-    return "; ".join(f"{each.kind}: {each.text}" for each in found)
+    """What is wrongly warned of in a healthy training; empty if nothing is.
+
+    Nor may anything be while it goes on.
+    """
+    with judged_live() as live:
+        run = train(path)
+    found = [*warnings_of(run), *(each for _, each in live.early)]
+    said = [f"{each.kind}: {each.text}" for each in found]
+    return "; ".join([*said, *filter(None, [wrong_live(live, run.findings())])])
 
 
 def faulty_verdict(fault: Fault, path: Path) -> str:
-    """What is wrong with what is said of a fault; empty if it is said right."""
-    found = fault.train(path).findings()
+    """What is wrong with what is said of a fault, live or afterwards; empty if nothing is."""
+    with judged_live() as live:
+        found = fault.train(path).findings()
+    if wrong := wrong_live(live, found):
+        return wrong
     told = [each for each in found if fault.is_told_by(each)]
     wrong = [e for e in found if e.severity == "warning" and e.kind not in fault.kinds]
     if len(told) == 1 and not wrong:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import tensorflow as tf
+from live_verdicts import ASKED
 from trainings import strategy_over
 
 import distwatch as dw
@@ -72,7 +73,7 @@ def fit(path, make, x, y, *, replicas=1, signals=None, callbacks=(), compiled=No
         model = make()
         if compiled is not None:
             model.compile(**compiled())
-    watch = dw.Watch(path, signals=everything() if signals is None else signals)
+    watch = dw.Watch(path, signals=everything() if signals is None else signals, **ASKED)
     how = {"batch_size": 32, "epochs": 4, "verbose": 0} | how
     data = (x,) if y is None else (x, y)
     model.fit(*data, callbacks=[watch, *callbacks], **how)
@@ -90,7 +91,8 @@ def loop(path, step_of, batches, *, replicas=2, signals=None):
         model, optimizer, step = step_of()
     data = strategy.experimental_distribute_dataset(batches)
     chosen = [dw.weights(), dw.gradients()] if signals is None else signals
-    with dw.watching(model, optimizer, path, strategy=strategy, signals=chosen) as watch:
+    options = {"signals": chosen, **ASKED}
+    with dw.watching(model, optimizer, path, strategy=strategy, **options) as watch:
         watched = watch.wrap(step)
 
         @tf.function

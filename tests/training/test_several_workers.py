@@ -84,6 +84,22 @@ def test_every_row_of_both_workers_is_there(trained):
     assert "wrote only" not in run.summary()
 
 
+def test_each_worker_acts_on_what_it_finds(trained):
+    """Of its own replicas, on a thread of its own; both say so in the run."""
+    run, _, _ = trained
+    lines = [
+        [json.loads(line) for line in file.read_text().splitlines()]
+        for file in sorted(Path(run.path).parent.glob("found-*.jsonl"))
+    ]
+    assert [{each["worker"] for each in worker} for worker in lines] == [{0}, {1}]
+    for worker in lines:
+        (extent,) = [each for each in worker if each["kind"] == "extent"]
+        assert (extent["steps"], extent["text"].split(",")[0]) == (STEPS, f"{STEPS} steps")
+        assert "on 1 replica" in extent["text"]
+    done = [each["what"] for each in run.changes if each["by"] == "rule"]
+    assert done == ["log_json"] * sum(map(len, lines))
+
+
 def test_rows_are_right_and_merged_over_workers(trained):
     run, arrays, _ = trained
     hidden = run["activation/hidden"]

@@ -69,9 +69,16 @@ def logs_beside(store):
     return Path(store).parent / "logs"
 
 
+def rules_beside(store):
+    """Each worker writes what it finds of its own replicas."""
+    file = Path(store).parent / f"found-{number()}.jsonl"
+    return [dw.actions.on("*", do=dw.actions.log_json(file), severity="note")]
+
+
 def by_fit(strategy, store, how):
     model, ear = make_model(strategy)
-    watch = dw.Watch(store, tensorboard=logs_beside(store), **WATCHED)
+    beside = {"tensorboard": logs_beside(store), "rules": rules_beside(store)}
+    watch = dw.Watch(store, **beside, **WATCHED)
     with contextlib.nullcontext() if how == "unfixed" else multiworker_fit():
         history = model.fit(
             make_data(),
@@ -96,6 +103,7 @@ def by_loop(strategy, store, how):
         store,
         strategy=strategy,
         tensorboard=logs_beside(store),
+        rules=rules_beside(store),
         **WATCHED,
     ) as watch:
 
