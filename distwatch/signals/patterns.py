@@ -20,6 +20,9 @@ Pattern = str | re.Pattern[str]
 #: Called with a pattern that matches nothing, and with what it does not match.
 PassOver = Callable[[Pattern, str], None]
 
+#: How many signals a message names.
+_NAMED = 5
+
 _IN_GLOBS, _IN_EXPRESSIONS = frozenset("*?["), frozenset(".^$*+?{}[]\\|()")
 
 
@@ -123,6 +126,29 @@ def matches_name(pattern: Pattern, name: str) -> bool:
     """Whether a pattern matches a signal's name, with or without its kind."""
     kind, _, path = name.partition("/")
     return matches(pattern, path or name, (kind,) if path else ())
+
+
+def name_of(short: str, names: Sequence[str], where: object) -> str:
+    """The name of the signal that a short name means.
+
+    A short name is the last parts of a name: ``hidden`` of ``activation/encoder/hidden``,
+    or ``encoder/hidden``. A whole name means itself.
+
+    Raises:
+        UnknownSignalError: there is none, or several end like that; they are named.
+    """
+    if short in names:
+        return short
+    found = [name for name in names if isinstance(short, str) and name.endswith(f"/{short}")]
+    if len(found) > 1:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UnknownSignalError(
+            f"{where} has several signals that end in {short!r}: {', '.join(found[:_NAMED])}"
+            f"{more}; write one of these."
+        )
+    if not found:
+        raise no_such_signal(str(short), names, where)
+    return found[0]
 
 
 def no_such_signal(name: str, names: Sequence[str], where: object) -> UnknownSignalError:
