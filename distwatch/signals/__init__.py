@@ -16,6 +16,8 @@ what they find, ``validation`` how arguments are checked.
 from distwatch.signals import selectors
 from distwatch.signals.adjustable import Adjustable, Measuring
 from distwatch.signals.patterns import (
+    ExactPath,
+    LayerName,
     Pattern,
     is_name,
     matches,
@@ -32,6 +34,8 @@ from distwatch.signals.signal import Signal
 __all__ = [
     "REFERENCES",
     "Adjustable",
+    "ExactPath",
+    "LayerName",
     "Measuring",
     "Pattern",
     "Signal",
