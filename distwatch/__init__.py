@@ -120,4 +120,5 @@ place_with_keras()
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_ROOMS})
+    # What is public, without what this module itself imports.
+    return sorted({*__all__, *_ROOMS, *(name for name in globals() if name.startswith("__"))})

@@ -95,3 +95,9 @@ def test_the_error_tree_is_the_one_that_is_drawn():
     for kind in kinds:
         assert kind.__name__ in drawn, kind
         assert kind.__doc__, kind
+
+
+def test_the_public_names_are_all_that_dir_lists():
+    named = [name for name in dir(dw) if not name.startswith("__")]
+    assert set(named) == {*dw.__all__, "compat", "errors", "testing"}
+    assert "__version__" in dir(dw)

@@ -1,8 +1,10 @@
 """The site of the documentation: built strictly, and no page of it asks the network."""
 
 import functools
+import html
 import http.server
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import pytest
 from documents import ROOT
 
 from distwatch.report.browsers import browser
+from distwatch.signals import KINDS
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +76,16 @@ def test_the_format_and_docstrings_are_in_the_site(site):
     assert "at_max_bytes" in recording
     assert "doctest" not in recording
     assert "&gt;&gt;&gt;" not in recording
+
+
+def test_selectors_show_what_they_take_and_what_by_name_only(site):
+    page = html.unescape(re.sub("<[^>]+>", "", (site / "api" / "signals.html").read_text()))
+    page = re.sub(r"\s+", " ", page)
+    assert "weights(patterns=None, *, reference='none', statistics=(), every=None)" in page
+    assert 'tensors( patterns=None, *, reference="previous", every, reduce=None,' in page
+    assert "probe(x, *, reference='none'" in page
+    for name in KINDS:
+        assert f"{name} = " not in page
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -1,6 +1,7 @@
 """Reading runs: NumPy, Zarr and xarray only, never TensorFlow."""
 
 from distwatch.analysis.diffs import RunDifference, SignalDifference, diff
-from distwatch.analysis.run import Run, SignalView, open_run
+from distwatch.analysis.run import Run, open_run
+from distwatch.analysis.signal_view import SignalView
 
 __all__ = ["Run", "RunDifference", "SignalDifference", "SignalView", "diff", "open_run"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,39 @@ import xarray as xr
 from distwatch.errors import ConfigError, DamagedRowsWarning, DamagedStoreError
 from distwatch.records import Floats, replica_spread
 from distwatch.statistics import SPREAD, automatic, with_row
-from distwatch.store.joining import ReadableTable
+from distwatch.store.joining import ReadableTable, aligned
 from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor
+from distwatch.store.reader import StoredRun
 from distwatch.store.schema import COORDINATES
+from distwatch.text import listed
 
 #: A lazy chunk is about this large: small enough that a range of steps reads little else,
 #: large enough that dask has few chunks to schedule.
 _CHUNK_BYTES = 8 * 2**20
 
 _ALL = slice(None)
+
+#: What ``chunks`` may be: a number of steps, "auto", or either as ``{"step": ...}``.
+Chunks = str | int | Mapping[str, str | int]
+
+
+def dataset_of_run(stored: StoredRun, *, merged: bool, chunks: Chunks | None) -> xr.Dataset:
+    """A whole run; see `distwatch.Run.to_xarray`."""
+    tables = aligned(list(stored.tables.values()))
+    if not tables:
+        return no_dataset(list(stored.info.replicas), merged=merged)
+    if chunks is None:
+        datasets = [dataset_of(table, merged=merged) for table in tables]
+    else:
+        steps = steps_in_chunk(tables, chunks)
+        datasets = [lazy_dataset_of(table, merged=merged, in_chunk=steps) for table in tables]
+    for dataset, table in zip(datasets, tables, strict=True):
+        dataset.attrs |= {
+            "strategy": stored.info.strategy,
+            "schedule": table.table.schedule,
+            "lost_steps": stored.lost,
+        }
+    return datasets[0] if len(datasets) == 1 else joined(datasets)
 
 
 def dataset_of(stored: ReadableTable, *, merged: bool) -> xr.Dataset:
@@ -162,17 +186,33 @@ def _unique(name: str) -> str:
     return f"{name}-{uuid.uuid4().hex}"
 
 
-def steps_in_chunk(tables: Sequence[ReadableTable], chunks: str | int) -> int:
+def steps_in_chunk(tables: Sequence[ReadableTable], chunks: Chunks) -> int:
     """How many steps a lazy chunk of each table holds, equal so that they can be joined.
 
     Raises:
         ConfigError: ``chunks`` is no number of steps.
     """
-    if chunks != "auto":
-        if isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1:
-            raise ConfigError(f"chunks={chunks!r}: give a number of steps, or 'auto'.")
-        return chunks
-    return min(map(_steps_that_fit, tables))
+    steps: Any = chunks
+    if isinstance(chunks, Mapping):
+        if unknown := sorted({*map(str, chunks)} - {"step"}):
+            raise ConfigError(
+                f"chunks={chunks!r}: leave out {listed(unknown)}, since a chunk holds all "
+                "replicas, and signals as the store does; write {'step': 256}."
+            )
+        steps = chunks.get("step", "auto")
+        # As in xarray: the whole dim.
+        steps = max(1, tables[0].steps) if _is_number(steps) and steps == -1 else steps
+    if steps == "auto":
+        return min(map(_steps_that_fit, tables))
+    if not _is_number(steps) or steps < 1:
+        raise ConfigError(
+            f"chunks={chunks!r}: give a number of steps, or 'auto', or {{'step': 256}}."
+        )
+    return int(steps)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _steps_that_fit(stored: ReadableTable) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from distwatch.errors import ConfigError
-from distwatch.signals import no_such_signal
+from distwatch.signals import name_of
 from distwatch.statistics import ROW, LogHistogram, merge_axis
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable
@@ -17,13 +17,16 @@ from distwatch.store.joining import ReadableTable
 def find(stored: StoredRun, signal: str) -> tuple[ReadableTable, int]:
     """The table that a signal is in, and its position there.
 
+    Args:
+        stored: the run.
+        signal: its name, or a short one that is unique: see `name_of`.
+
     Raises:
         UnknownSignalError: the run has no such signal; the nearest are named.
     """
-    for table in stored.tables.values():
-        if signal in table.table.names:
-            return table, table.table.names.index(signal)
-    raise no_such_signal(signal, stored.info.names, stored.path)
+    name = name_of(signal, stored.info.names, stored.path)
+    table = next(each for each in stored.tables.values() if name in each.table.names)
+    return table, table.table.names.index(name)
 
 
 def quantiles(
@@ -70,7 +73,7 @@ def raw_tensor(stored: ReadableTable, signal: str) -> xr.DataArray:
     coordinates = _axes(stored, merged=layout.reduce is not None)
     coordinates["valid"] = (("step", axis), tensors.valid)
     dims = ("step", axis, "batch", *features)
-    return xr.DataArray(tensors.values, coordinates, dims, name=signal)
+    return xr.DataArray(tensors.values, coordinates, dims, name=stored.table.names[0])
 
 
 def histogram_of(stored: ReadableTable, position: int) -> LogHistogram:

@@ -17,6 +17,7 @@ from distwatch.analysis.overview import (
     read_overview,
 )
 from distwatch.errors import ConfigError, nearest
+from distwatch.signals import name_of
 from distwatch.store.reader import StoredRun
 
 
@@ -47,7 +48,7 @@ class Plots:
         step to the largest; a run of at most a thousand steps is shown step by step.
 
         Args:
-            signal: its name.
+            signal: its name, or a short one that is unique.
             statistic: "size" (mean absolute change), "l2", "mean", "std", "zeros" (a share),
                 "spread" (of the replicas' means) or "ratio" (of updates).
 
@@ -58,8 +59,9 @@ class Plots:
         """
         require_plotly()
         quantity_named(statistic)
-        read = self._whole or read_overview(self._stored, signals=[signal])
-        return curves(read.history(signal, statistic))
+        name = name_of(signal, self._stored.info.names, self._stored.path)
+        read = self._whole or read_overview(self._stored, signals=[name])
+        return curves(read.history(name, statistic))
 
     def heatmap(self, statistic: str = "size", replica: int | None = None) -> Figure:
         """All signals over all steps, each relative to its own median.
@@ -95,7 +97,8 @@ class Plots:
             SetupError: plotly is not installed.
         """
         require_plotly()
-        return ridgeline(read_distribution(self._stored, signal))
+        name = name_of(signal, self._stored.info.names, self._stored.path)
+        return ridgeline(read_distribution(self._stored, name))
 
     def update_ratios(self) -> Figure:
         """The update-to-weight ratios of what was watched with ``distwatch.updates()``.

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, KeysView
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xarray as xr
 
 from distwatch.analysis.copies import dataset_of_copies
-from distwatch.analysis.datasets import (
-    dataset_of,
-    joined,
-    lazy_dataset_of,
-    no_dataset,
-    spread_of,
-    statistics_of,
-    steps_in_chunk,
-)
+from distwatch.analysis.datasets import Chunks, dataset_of_run
 from distwatch.analysis.detail import bucket_counts, find, quantiles, raw_tensor
-from distwatch.analysis.notebook import as_html, digest_of_end
+from distwatch.analysis.frames import frame_of
+from distwatch.analysis.notebook import as_html, digest_of_end, part_as_html
+from distwatch.analysis.parts import refuse_part, resample, resampled, select
 from distwatch.analysis.plots import Plots
+from distwatch.analysis.signal_view import SignalView
 from distwatch.analysis.store_findings import kept_of, unseen
-from distwatch.errors import ConfigError
+from distwatch.errors import ConfigError, UnknownSignalError
 from distwatch.findings import Digest, Finding, ordered, sentences
-from distwatch.records import RunInfo
+from distwatch.records import TRAIN, RunInfo
 from distwatch.store.addresses import Address
-from distwatch.store.joining import ReadableTable, aligned
 from distwatch.store.reader import StoredRun
 from distwatch.store.tables import Damage
+from distwatch.text import counted, printable
 
-Values = TypeVar("Values", xr.Dataset, xr.DataArray)
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: How many signals `repr` names.
+_NAMED = 4
 
 
 class SegmentFacts(NamedTuple):
@@ -47,6 +47,14 @@ class SegmentFacts(NamedTuple):
 
 class Run:
     """A run in a store, as it was committed when this was opened.
+
+    ``run["activation/hidden"]`` is a signal, as a `SignalView`. Wherever a signal is named, the
+    last parts of its name will do if no other ends like that: ``run["hidden"]``. A whole name
+    always means itself. ``name in run`` says whether ``run[name]`` exists; iterating gives the
+    names of the signals, as ``run.keys()`` and ``run.signals`` do. ``len(run)`` is the number
+    of steps.
+
+    A run holds no file open; ``with distwatch.open_run(...) as run:`` is there for symmetry.
 
     Args:
         store: the opened store; see `open_run`.
@@ -147,14 +155,48 @@ class Run:
     def __len__(self) -> int:
         return self._store.steps
 
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing is open between two reads, so there is nothing to close."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.signals)
+
+    def __contains__(self, signal: object) -> bool:
+        try:
+            return isinstance(signal, str) and find(self._store, signal) is not None
+        except UnknownSignalError:
+            return False
+
+    def keys(self) -> KeysView[str]:
+        """The names of the signals, as a view: ``dict(run)`` has each signal by its name."""
+        return dict.fromkeys(self.signals).keys()
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.signals
+
     def __repr__(self) -> str:
+        steps, replicas = counted(len(self), "step"), counted(len(self.replicas), "replica")
+        phase = "" if self.phase == TRAIN else f"phase {self.phase!r}, "
+        signals = counted(len(self.signals), "signal")
+        named = ", ".join(map(printable, self.signals[:_NAMED]))
+        more = ", ..." if len(self.signals) > _NAMED else ""
         return (
-            f"<distwatch.Run {str(self.path)!r}: {len(self)} steps, "
-            f"{len(self.replicas)} replicas, {len(self.signals)} signals>"
+            f"<distwatch.Run {str(self.path)!r}{''.join(f'.{each}' for each in self.part)}: "
+            f"{phase}{steps}, {replicas}, {signals}{': ' * bool(named)}{named}{more}>"
         )
 
     def _repr_html_(self) -> str:
         """What Jupyter shows: the summary, of the last steps only if there are many."""
+        if self.part:
+            return part_as_html(self._store)
         digest, read = digest_of_end(self._store)
         return as_html(self._store, self.findings(digest), read)
 
@@ -168,11 +210,67 @@ class Run:
 
         A run that is being written can be opened and refreshed at any time.
         """
-        self._store = StoredRun(self.path, self._store.phase)
+        self._store = self._store.reopened()
         vars(self).pop("plot", None)
         return self
 
-    def to_xarray(self, *, merged: bool = False, chunks: str | int | None = None) -> xr.Dataset:
+    @property
+    def part(self) -> list[str]:
+        """The calls that made this part of a run, such as ``sel(epoch=3)``; none of a whole."""
+        return [view.text for view in self._store.views]
+
+    def sel(self, *, step: Any = None, epoch: Any = None) -> Run:
+        """Some steps of the run, as a run: of each signal, those that were recorded.
+
+        >>> run.sel(step=slice(100, 200))     # doctest: +SKIP
+        >>> run.sel(epoch=3)                  # doctest: +SKIP
+
+        All of it works on the part, but what is known of whole runs only: `findings`,
+        `summary`, `digest` and `distwatch.diff` refuse it; ``lost``, ``thinned``, ``changes``,
+        ``segments``, ``ended`` and `verify` are about the whole run.
+
+        Args:
+            step: a number, several, or a slice. As in xarray, both ends of a slice belong to
+                it; ``slice(100, 200, 10)`` is every tenth number from 100 on.
+            epoch: the same of epochs. Where both are given, steps have to meet both.
+
+        Raises:
+            ConfigError: neither is given, one is none of these, or a number that is given by
+                itself is not in the run. A slice may be empty.
+        """
+        wanted = {"step": step, "epoch": epoch}
+        return Run(self._store.reading(lambda: select(self._store, wanted)))
+
+    def resample(self, *, steps: int) -> Run:
+        """The run with each ``steps`` steps merged into one, as a run.
+
+        Merged are the stored states, on each replica and over all of them: count, mean, std,
+        extremes and histograms are exactly those of all elements of the steps (up to
+        rounding), as if they had been one batch. ``l1``, ``l2`` and counts are sums over
+        them, so they grow with the number of steps. A row's ``step`` is a multiple of
+        ``steps``, the first number that it stands for, its ``epoch`` that of its first
+        recorded step, its ``iteration`` that of its last. Only steps that were recorded are
+        in it. What `sel` says of parts holds here, too, and `tensor` and `copies` are refused:
+        raw deltas and checksums are of single steps.
+
+        Raises:
+            ConfigError: it is not a whole number from 1 on, or was resampled already.
+        """
+        return Run(self._store.reading(lambda: resample(self._store, steps)))
+
+    def to_dataframe(self, *, merged: bool = False) -> pd.DataFrame:
+        """The whole run as a table: a row for each (step, replica, signal).
+
+        The columns are ``epoch``, ``iteration`` and the variables of `to_xarray`. Where a
+        signal was not recorded at a step, or a replica has no row, there is no row. All of it
+        is read into memory: of a long run take a part, or `to_xarray` with ``chunks``.
+
+        Args:
+            merged: over replicas: a row for each (step, signal).
+        """
+        return frame_of(self.to_xarray(merged=merged))
+
+    def to_xarray(self, *, merged: bool = False, chunks: Chunks | None = None) -> xr.Dataset:
         """The whole run as a dataset.
 
         Dims are (step, replica, signal), or (step, signal) if ``merged``; the
@@ -193,31 +291,15 @@ class Run:
         Args:
             merged: over replicas.
             chunks: None reads everything now. "auto", or a number of steps, makes dask
-                arrays, which read only what is needed, when they are computed.
+                arrays, which read only what is needed, when they are computed. As in xarray,
+                ``{"step": 256}`` says the same, and -1 there is one chunk of all steps.
 
         Raises:
             ConfigError: dask is not installed, or ``chunks`` is none of these.
         """
-        return self._store.reading(lambda: self._dataset(merged, chunks))
-
-    def _dataset(self, merged: bool, chunks: str | int | None) -> xr.Dataset:
-        tables = aligned(list(self._store.tables.values()))
-        if not tables:
-            return no_dataset(self.replicas, merged=merged)
-        if chunks is None:
-            datasets = [dataset_of(table, merged=merged) for table in tables]
-        else:
-            steps = steps_in_chunk(tables, chunks)
-            datasets = [
-                lazy_dataset_of(table, merged=merged, in_chunk=steps) for table in tables
-            ]
-        for dataset, table in zip(datasets, tables, strict=True):
-            dataset.attrs |= {
-                "strategy": self.info.strategy,
-                "schedule": table.table.schedule,
-                "lost_steps": self.lost,
-            }
-        return datasets[0] if len(datasets) == 1 else joined(datasets)
+        return self._store.reading(
+            lambda: dataset_of_run(self._store, merged=merged, chunks=chunks)
+        )
 
     def copies(self) -> xr.Dataset:
         """Checksums of the replicas' copies of variables, and how far apart copies were.
@@ -228,8 +310,11 @@ class Run:
         they were compared: ``differing``, the number of elements that differ from the copy
         of most replicas (of two, from that of the first), and ``largest``, the largest
         absolute difference between finite ones. Without any checksums it is empty.
+
+        Raises:
+            ConfigError: the run was resampled, and a checksum is of one step.
         """
-        return self._store.reading(lambda: dataset_of_copies(self._store, "desync", "variable"))
+        return self._checksums("desync", "variable")
 
     def canary(self) -> xr.Dataset:
         """Checksums of what the replicas computed of one batch; see `distwatch.canary`.
@@ -237,16 +322,23 @@ class Run:
         As `copies`, of dims (step, replica, computed): ``output``, and the gradient of each
         weight by the weight's path. Where no replica computes the same bits twice, those that
         are as near to the others as to themselves have the first one's checksum.
+
+        Raises:
+            ConfigError: the run was resampled, and a checksum is of one step.
         """
-        return self._store.reading(lambda: dataset_of_copies(self._store, "canary", "computed"))
+        return self._checksums("canary", "computed")
+
+    def _checksums(self, kind: str, dim: str) -> xr.Dataset:
+        if resampled(self._store):
+            raise ConfigError(f"{kind}: a checksum is of one step; read them before resample.")
+        return self._store.reading(lambda: dataset_of_copies(self._store, kind, dim))
 
     def __getitem__(self, signal: str) -> SignalView:
-        """One signal.
+        """One signal, by its name or a short one that is unique.
 
         Raises:
             UnknownSignalError: the run has no such signal; the nearest are named.
         """
-        find(self._store, signal)
         return SignalView(self._store, signal)
 
     def quantile(
@@ -321,7 +413,11 @@ class Run:
         Args:
             digest: that of the run, where its blocks were read already.
             rules: further rules: plain functions, as in `Digest.findings`.
+
+        Raises:
+            ConfigError: this is a part of a run.
         """
+        refuse_part(self._store, "findings are")
         digest = digest or self.digest()
         found = digest.findings(lost=self.lost, ended=self.ended, rules=rules)
         unknown = unseen(self._store)
@@ -338,7 +434,12 @@ class Run:
         return [damage for _, damage in self._store.verify() if damage is not None]
 
     def digest(self) -> Digest:
-        """The whole run, merged over its steps: what findings are derived from."""
+        """The whole run, merged over its steps: what findings are derived from.
+
+        Raises:
+            ConfigError: this is a part of a run.
+        """
+        refuse_part(self._store, "a digest is")
 
         def read() -> Digest:
             digest = Digest(self.info)
@@ -347,70 +448,6 @@ class Run:
             return digest
 
         return self._store.reading(read)
-
-
-class SignalView:
-    """One signal of a run; values are read when they are asked for, and kept.
-
-    Args:
-        run: the run.
-        name: the signal's.
-    """
-
-    def __init__(self, run: StoredRun, name: str) -> None:
-        self.name = name
-        self._run = run
-
-    def __repr__(self) -> str:
-        stored, _ = find(self._run, self.name)
-        return f"<distwatch.SignalView {self.name!r}: {stored.steps} steps>"
-
-    def per_replica(self, statistic: str) -> xr.DataArray:
-        """A statistic on each replica: dims (step, replica).
-
-        Raises:
-            ConfigError: there is no such statistic.
-        """
-        return self._pick(self._per_replica, statistic)
-
-    def merged(self, statistic: str) -> xr.DataArray:
-        """A statistic over all replicas together, or ``spread``: dims (step,).
-
-        Raises:
-            ConfigError: there is no such statistic.
-        """
-        if statistic == "spread":
-            return self._spread
-        return self._pick(self._merged, statistic, "spread")
-
-    @functools.cached_property
-    def _per_replica(self) -> xr.Dataset:
-        return self._read(lambda *where: statistics_of(*where, merged=False))
-
-    @functools.cached_property
-    def _merged(self) -> xr.Dataset:
-        return self._read(lambda *where: statistics_of(*where, merged=True))
-
-    @functools.cached_property
-    def _spread(self) -> xr.DataArray:
-        return self._read(spread_of)
-
-    def _read(self, read: Callable[[ReadableTable, slice], Values]) -> Values:
-        """Read this one signal from its table."""
-
-        def of_signal() -> Values:
-            stored, position = find(self._run, self.name)
-            return read(stored, slice(position, position + 1)).isel(signal=0)
-
-        return self._run.reading(of_signal)
-
-    def _pick(self, dataset: xr.Dataset, statistic: str, *further: str) -> xr.DataArray:
-        if statistic not in dataset.data_vars:
-            known = [*map(str, dataset.data_vars), *further]
-            raise ConfigError(
-                f"{self.name} has no statistic {statistic!r}; it has {', '.join(known)}."
-            )
-        return dataset[statistic]
 
 
 def open_run(path: str | Path, *, phase: str | None = None) -> Run:

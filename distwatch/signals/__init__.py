@@ -16,10 +16,13 @@ what they find, ``validation`` how arguments are checked.
 from distwatch.signals import selectors
 from distwatch.signals.adjustable import Adjustable, Measuring
 from distwatch.signals.patterns import (
+    ExactPath,
+    LayerName,
     Pattern,
     is_name,
     matches,
     matching,
+    name_of,
     names_matching,
     no_such_signal,
     written,
@@ -31,6 +34,8 @@ from distwatch.signals.signal import Signal
 __all__ = [
     "REFERENCES",
     "Adjustable",
+    "ExactPath",
+    "LayerName",
     "Measuring",
     "Pattern",
     "Signal",
@@ -39,6 +44,7 @@ __all__ = [
     "is_name",
     "matches",
     "matching",
+    "name_of",
     "names_matching",
     "no_such_signal",
     "written",

@@ -20,7 +20,36 @@ Pattern = str | re.Pattern[str]
 #: Called with a pattern that matches nothing, and with what it does not match.
 PassOver = Callable[[Pattern, str], None]
 
+#: How many signals a message names.
+_NAMED = 5
+
 _IN_GLOBS, _IN_EXPRESSIONS = frozenset("*?["), frozenset(".^$*+?{}[]\\|()")
+
+
+class LayerName(str):
+    """A layer that was given as an object, by its name until its path in a model is known."""
+
+    __slots__ = ("layer",)
+    layer: Any
+
+
+class ExactPath(str):
+    """The path of one layer: it matches no other one whose last part is the same.
+
+    That of a model itself is empty where variables are chosen, which are all inside of it.
+    """
+
+    __slots__ = ()
+
+
+def as_pattern(given: Any) -> Any:
+    """A layer of Keras becomes its `LayerName`; everything else stays."""
+    kinds = type(given).__mro__
+    if not any(k.__name__ == "Layer" and k.__module__.startswith("keras.") for k in kinds):
+        return given
+    name = LayerName(given.name)
+    name.layer = given
+    return name
 
 
 def matching(
@@ -29,6 +58,7 @@ def matching(
     *,
     prefixes: Sequence[str] = ("activation",),
     of: str = "layer",
+    inside: bool = False,
     pass_over: PassOver | None = None,
 ) -> list[str]:
     """Return those paths that a pattern matches, in the order of ``paths``.
@@ -41,6 +71,7 @@ def matching(
         paths: the paths to choose from.
         prefixes: what the names of signals begin with.
         of: what the paths are of, for the error message.
+        inside: see `matches`.
         pass_over: called with each pattern that has wildcards and matches nothing; None to
             raise for those, too.
 
@@ -50,7 +81,7 @@ def matching(
     return _chosen(
         patterns,
         paths,
-        lambda pattern, path: matches(pattern, path, prefixes),
+        lambda pattern, path: matches(pattern, path, prefixes, inside=inside),
         f"{of} of this model",
         pass_over,
     )
@@ -58,6 +89,8 @@ def matching(
 
 def is_name(pattern: Pattern) -> bool:
     """Whether a pattern has no wildcards, and so can only mean one thing."""
+    if isinstance(pattern, ExactPath):
+        return True
     special = _IN_GLOBS
     if not isinstance(pattern, str) or pattern.startswith("re:"):
         special = _IN_EXPRESSIONS
@@ -69,12 +102,41 @@ def written(pattern: Pattern) -> str:
     return pattern if isinstance(pattern, str) else pattern.pattern
 
 
-def matches(pattern: Pattern, path: str, prefixes: Sequence[str]) -> bool:
-    """Whether a pattern matches a path, its last part, or a prefix and the path."""
-    forms = (path, path.rpartition("/")[2], *(f"{prefix}/{path}" for prefix in prefixes))
+def matches(
+    pattern: Pattern, path: str, prefixes: Sequence[str], *, inside: bool = False
+) -> bool:
+    """Whether a pattern matches a path, its last part, or a prefix and the path.
+
+    Args:
+        pattern: the pattern.
+        path: the path.
+        prefixes: what the names of signals begin with.
+        inside: a name, without wildcards, also matches all that is inside what it names: that
+            of a layer the variables of the layer.
+    """
+    paths = [path]
+    if inside and is_name(pattern):
+        paths += _paths_above(path)
+    if isinstance(pattern, ExactPath):
+        return pattern in paths
+    forms = [
+        form
+        for each in paths
+        for form in (
+            each,
+            each.rpartition("/")[2],
+            *(f"{prefix}/{each}" for prefix in prefixes),
+        )
+    ]
     if isinstance(pattern, str) and not pattern.startswith("re:"):
         return any(fnmatch.fnmatchcase(form, pattern) for form in forms)
     return any(fullmatch(expression(pattern), form) for form in forms)
+
+
+def _paths_above(path: str) -> list[str]:
+    """Of ``encoder/dense/kernel``: ``encoder/dense``, ``encoder``, and that of the model."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[:end]) for end in range(len(parts), -1, -1)]
 
 
 def names_matching(
@@ -125,6 +187,29 @@ def matches_name(pattern: Pattern, name: str) -> bool:
     return matches(pattern, path or name, (kind,) if path else ())
 
 
+def name_of(short: str, names: Sequence[str], where: object) -> str:
+    """The name of the signal that a short name means.
+
+    A short name is the last parts of a name: ``hidden`` of ``activation/encoder/hidden``,
+    or ``encoder/hidden``. A whole name means itself.
+
+    Raises:
+        UnknownSignalError: there is none, or several end like that; they are named.
+    """
+    if short in names:
+        return short
+    found = [name for name in names if isinstance(short, str) and name.endswith(f"/{short}")]
+    if len(found) > 1:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UnknownSignalError(
+            f"{where} has several signals that end in {short!r}: {', '.join(found[:_NAMED])}"
+            f"{more}; write one of these."
+        )
+    if not found:
+        raise no_such_signal(str(short), names, where)
+    return found[0]
+
+
 def no_such_signal(name: str, names: Sequence[str], where: object) -> UnknownSignalError:
     """The error for a signal that a run does not have; the nearest names are named."""
     return UnknownSignalError(
@@ -157,11 +242,15 @@ def _check_patterns(patterns: Any) -> tuple[Pattern, ...] | None:
     if patterns is None:
         return None
     listed = isinstance(patterns, Sequence) and not is_pattern(patterns)
-    chosen = tuple(patterns) if listed else (patterns,)
+    chosen = tuple(map(as_pattern, patterns if listed else (patterns,)))
     if not chosen or not all(is_pattern(pattern) for pattern in chosen):
-        raise ConfigError(f'{patterns!r}: give glob strings such as ["dense_*"].')
+        raise ConfigError(f'{patterns!r}: give glob strings such as ["dense_*"], or layers.')
     for pattern in chosen:
-        if isinstance(pattern, str) and pattern.startswith("re:"):
+        if (
+            isinstance(pattern, str)
+            and not isinstance(pattern, LayerName)
+            and pattern.startswith("re:")
+        ):
             expression(pattern)
     return chosen
 

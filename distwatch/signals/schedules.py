@@ -213,8 +213,8 @@ def _read_when(given: Any) -> Schedule | None:
 
 
 def _read_schedule(given: Any) -> Schedule:
-    if given is None:
-        return Every(1)
+    if given is None or _whole(given):
+        return every(1 if given is None else given)
     return given if isinstance(given, Schedule) else from_mapping(given)
 
 
@@ -250,17 +250,18 @@ _SCHEDULE_FORMS = [
     ),
 ]
 
-#: At which steps to look: a schedule, or what a file writes for one; None for every step.
-WrittenSchedule = Annotated[
-    Schedule, PlainValidator(_read_schedule), WithJsonSchema({"anyOf": _SCHEDULE_FORMS})
-]
+_FORMS = {"anyOf": [_COUNT, *_SCHEDULE_FORMS]}
 
-#: The same, or a number k for every k-th step; None where something else decides.
+#: At which steps to look: a schedule, what a file writes for one, or a number k for every k-th
+#: step; None for every step.
+WrittenSchedule = Annotated[Schedule, PlainValidator(_read_schedule), WithJsonSchema(_FORMS)]
+
+#: The same; None where something else decides.
 When = TypeAliasType(
     "When",
     Annotated[
         Schedule | int | None,
         PlainValidator(_read_when),
-        WithJsonSchema({"anyOf": [_COUNT, *_SCHEDULE_FORMS]}),
+        WithJsonSchema(_FORMS),
     ],
 )

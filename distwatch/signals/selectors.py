@@ -15,7 +15,7 @@ from pydantic import PlainValidator, StrictBool, WithJsonSchema
 from typing_extensions import TypeAliasType
 
 from distwatch.errors import ConfigError
-from distwatch.signals.patterns import Pattern, Patterns, is_pattern
+from distwatch.signals.patterns import Pattern, Patterns, as_pattern, is_pattern, written
 from distwatch.signals.references import OF_BATCHES, UNBATCHED_FORM, Reference
 from distwatch.signals.schedules import Schedule, When
 from distwatch.signals.validation import argument_names, validated
@@ -114,7 +114,8 @@ class Selector:
     can name it.
 
     Args:
-        patterns: globs or regular expressions over paths; None for all that is usual.
+        patterns: globs or regular expressions over paths, or layers of the model, one or a
+            list; None for all that is usual.
         reference: what the values are measured against; None for the Watch's own.
         statistics: further ones, such as `histogram`, or their names.
         every: at which steps: a schedule, or a number k for every k-th; None for the
@@ -166,6 +167,11 @@ class Selector:
         """The patterns; None where none were given, or the kind takes none."""
         return cast("tuple[Pattern, ...] | None", self.patterns)
 
+    def __str__(self) -> str:
+        """Its kind and patterns, such as ``gradients(hidden)``, for people."""
+        patterns = ", ".join(map(written, self.chosen or ()))
+        return f"{self.kind}({patterns})"
+
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
         """The form of its mapping in a file: the patterns stand under the kind itself."""
@@ -192,8 +198,9 @@ class Activations(
     """What layers put out (``activation/PATH``) or take in (``activation_input/PATH``).
 
     Args:
-        patterns: globs or regular expressions over layer paths; None for the outermost
-            layers that own trainable weights, every Tracker and the model's own output.
+        patterns: globs or regular expressions over layer paths, or layers of the model, one
+            or a list; None for the outermost layers that own trainable weights, every Tracker
+            and the model's own output.
         outputs: watch what the layers put out.
         inputs: watch what they take in.
         reference: what the values are measured against; None for the Watch's own, which is
@@ -226,7 +233,8 @@ class Gradients(
     the optimizer clips it is called ``gradient_clipped/PATH``.
 
     Args:
-        patterns: over variable paths such as ``dense_1/kernel``; None for all.
+        patterns: over variable paths such as ``dense_1/kernel``; the name of a layer, or a
+            layer of the model, for all variables of it; a list of these; None for all.
         local: watch each replica's own.
         applied: watch what is applied.
         reference, statistics, every: as in `activations`; the value itself by default.
@@ -247,7 +255,8 @@ class Weights(Selector, kind="weights", prefixes=("weight",)):
     among them: those are what may differ between replicas.
 
     Args:
-        patterns: over variable paths such as ``dense_1/kernel``; None for all.
+        patterns: over variable paths such as ``dense_1/kernel``; the name of a layer, or a
+            layer of the model, for all variables of it; a list of these; None for all.
         reference, statistics, every: as in `activations`; the value itself by default.
 
     Raises:
@@ -263,7 +272,7 @@ class States(Selector, kind="states", prefixes=("state",), of_batches=True):
     such as an LSTM, has one signal for each.
 
     Args:
-        patterns: over layer paths; None for all stateful RNN layers.
+        patterns: over layer paths, or layers; None for all stateful RNN layers.
         reference, statistics, every: as in `activations`; the value itself by default.
 
     Raises:
@@ -280,7 +289,8 @@ class Updates(Selector, kind="updates", prefixes=("update",)):
     weight before it; healthy trainings keep it near 1e-3.
 
     Args:
-        patterns: over variable paths such as ``dense_1/kernel``; None for all.
+        patterns: over variable paths such as ``dense_1/kernel``; the name of a layer, or a
+            layer of the model, for all variables of it; a list of these; None for all.
         reference, statistics, every: as in `activations`; the value itself by default.
 
     Raises:
@@ -300,7 +310,8 @@ class Desync(Selector, kind="desync", prefixes=("desync",)):
 
     Args:
         patterns: over variable paths such as ``dense_1/kernel`` or
-            ``adam/dense_1_kernel_momentum``; None for all.
+            ``adam/dense_1_kernel_momentum``; the name of a layer, or a layer of the model, for
+            all variables of it; a list of these; None for all.
         every: at which steps: a schedule, or a number k for every k-th step.
 
     Raises:
@@ -415,7 +426,7 @@ class Probe(Selector, kind="probe", prefixes=("probe",), of_batches=True, in_fil
 
     Args:
         x: what the model takes, of any batch size; the same on every replica.
-        layers: over layer paths; the model's own output by default.
+        layers: over layer paths, or layers; the model's own output by default.
         reference, statistics, every: as in `activations`; the value itself by default.
             With reference "previous" the probe also runs on the step before a look.
 
@@ -446,7 +457,7 @@ class Tensors(Selector, kind="tensors", prefixes=("tensor",), of_batches=True):
     This is large: say how rarely.
 
     Args:
-        patterns: over layer paths; None as in `activations`.
+        patterns: over layer paths, or layers; None as in `activations`.
         every: at which steps: a schedule, or a number k for every k-th step.
         reduce: None keeps each replica's; "mean" or "sum" reduces over replicas, row by
             row over those replicas that have the row, and keeps the result alone. It is
@@ -496,7 +507,7 @@ def read_selector(signal: Any) -> Pattern | Selector:
     """Read one of the signals: mappings become selectors, the others stay.
 
     Args:
-        signal: a pattern, a selector, or a mapping as files write it:
+        signal: a pattern, a layer, a selector, or a mapping as files write it:
             ``{gradients: "dense_*", every: 10, statistics: [histogram]}``.
 
     Raises:
@@ -504,6 +515,7 @@ def read_selector(signal: Any) -> Pattern | Selector:
     """
     if isinstance(signal, dict):
         return _from_mapping({str(key): value for key, value in signal.items()})
+    signal = as_pattern(signal)
     if not is_pattern(signal) and not isinstance(signal, Selector):
         raise ConfigError(_SIGNALS.format(signal))
     return signal  # type: ignore[no-any-return]
@@ -518,7 +530,7 @@ def join_patterns(signals: Sequence[Pattern | Selector]) -> tuple[Selector, ...]
 
 _SIGNALS = (
     "signals={!r}: give None for the usual layers, glob strings such as "
-    '["dense_*"], or selectors such as distwatch.gradients().'
+    '["dense_*"], layers of the model, or selectors such as distwatch.gradients().'
 )
 
 

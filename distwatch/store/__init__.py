@@ -8,7 +8,8 @@ group, `layout` has the arrays of a table.
   encodes; within a budget, `thinning` takes old steps out; `background` does all this on a
   thread.
 - Reading: `reader` opens what was committed; `tables` reads one table, from `documents` and
-  `checked_arrays`, and finds damage; `joining` combines several starts and workers.
+  `checked_arrays`, and finds damage; `joining` combines several starts and workers, `parts`
+  gives some of their steps, or merges these.
 - Before a training: `estimating` the size of a run; `claims` on a path, by `locking`, whose
   files are in `lock_files`; `resuming` tells what is there, and where a run is resumed, by
   rows and by the `tallies` that starts leave, which are `appended_files`.

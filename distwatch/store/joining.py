@@ -190,7 +190,7 @@ class ContinuedTable(ReadableTable):
             # A part with steps has all arrays of the table.
             fullest = max(self._parts, key=lambda part: part.steps)
             return self._read(fullest, name, slice(0, 0), signals)
-        values = np.concatenate(_of_one_length(name, found))
+        values = np.concatenate(of_one_length(name, found))
         if name == "step":
             check_rises(values, self._where)
         return values
@@ -354,7 +354,7 @@ class JoinedTable(ReadableTable):
             return np.asarray(merge_axis(self._scalars, np.stack(each), axis=0))
         if name == "histogram_merged":
             return np.asarray(np.sum(each, axis=0))
-        return np.concatenate(_of_one_length(name, each), axis=1)
+        return np.concatenate(of_one_length(name, each), axis=1)
 
 
 def aligned(tables: Sequence[ReadableTable]) -> Sequence[ReadableTable]:
@@ -381,7 +381,7 @@ def _union(steps: Sequence[Ints]) -> Ints:
     return every[np.diff(every, prepend=-1) > 0]
 
 
-def _of_one_length(name: str, parts: list[Array]) -> list[Array]:
+def of_one_length(name: str, parts: list[Array]) -> list[Array]:
     """Parts of an array that can be put together: raw deltas have batches of many lengths."""
     if name != "tensor":
         return parts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +24,7 @@ from distwatch.store.changes import Change, changes_of
 from distwatch.store.documents import read_group
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
+from distwatch.store.parts import View
 from distwatch.store.salvage import WholeRows, without_damage
 from distwatch.store.schema import RootAttributes, SegmentAttributes
 from distwatch.store.tables import Damage, StoredTable
@@ -62,14 +65,40 @@ class StoredRun:
         self.segments = [segment for segment in found if segment.info.phase == chosen]
         #: The same, with the starts of each worker read as one.
         self.workers = continued(self.segments, str(path))
+        #: What was made of it by `viewed`: nothing for the whole run.
+        self.views: tuple[View, ...] = ()
         self._join()
         #: What its rows hold.
         self.info = self._joined_info() if self.workers else root.info
         #: Steps that are left out because they cannot be read, summed over tables.
         self.damaged = 0
 
+    def viewed(self, view: View) -> StoredRun:
+        """A part of the run; this stays as it is.
+
+        Raises:
+            DamagedStoreError: its steps cannot be read.
+        """
+        made = copy.copy(self)
+        made.segments = list(self.segments)
+        made.views = (*self.views, view)
+        made._join()
+        if made.workers:
+            made.info = made._joined_info()
+        return made
+
+    def reopened(self) -> StoredRun:
+        """The same part of the run, as it is committed now. Raises as `StoredRun` does."""
+        made = StoredRun(self.path, self.phase)
+        for view in self.views:
+            # Where damage is met, its tables are replaced, and it is tried once more.
+            made = made.reading(functools.partial(made.viewed, view))
+        return made
+
     def _join(self) -> None:
         every = _joined(self.workers, str(self.path))
+        for view in self.views:
+            every = view.change(every)
         #: Tables of signals, by their names.
         self.tables = {k: each for k, each in every.items() if not each.table.of_copies}
         #: Those of checksums of the replicas' copies of variables.

@@ -76,13 +76,13 @@ class Watch(keras.callbacks.Callback):
             "s3://bucket/run.zarr" (gs, az and others too), "memory://run.zarr".
         signals: None for the outermost layers that own trainable weights, every `Tracker`,
             the model's own output, the loss, the data at every 10th step, and, where several
-            replicas train, ``distwatch.desync()``; glob patterns over layer paths; or
-            selectors such as ``distwatch.gradients()``, see `distwatch.signals`.
+            replicas train, ``distwatch.desync()``; glob patterns over layer paths; layers of
+            the model; or selectors such as ``distwatch.gradients()``, see `distwatch.signals`.
         reference: what activations are measured against, unless their selector says:
             "previous" (the batch before on the same replica), "batch_mean", "first",
             "ema(0.99)", "neighbour" or "none" (the values themselves).
-        schedule: at which steps to look, for instance ``distwatch.every(10)``, unless
-            a selector says.
+        schedule: at which steps to look, unless a selector says: a number k for every k-th
+            step, or for instance ``distwatch.first(100)``.
         window: how many steps stay on the devices between two drains, which is also the
             number of steps in a chunk of the store.
         drain_every: seconds after which the rows of steps that are done are written, also
@@ -145,7 +145,7 @@ class Watch(keras.callbacks.Callback):
         *,
         signals: Any = None,
         reference: str = "previous",
-        schedule: Schedule | None = None,
+        schedule: Schedule | int | None = None,
         window: int = 256,
         drain_every: float | None = 10.0,
         overwrite: bool = False,
@@ -208,6 +208,19 @@ class Watch(keras.callbacks.Callback):
     def status(self) -> Status:
         """How the watching goes or went: steps recorded, committed and lost, and why."""
         return self._session.status if self._session else Status()
+
+    def __repr__(self) -> str:
+        chosen = self.config.signals
+        named = "the usual signals" if chosen is None else ", ".join(map(str, chosen))
+        status = "not started"
+        if self._session is not None:
+            counts = self.status
+            status = f"{counts.steps} steps recorded, {counts.committed} committed"
+            status += f", {counts.lost} lost" * (counts.lost > 0)
+            status += f", ended by {counts.error!r}" * (counts.error is not None)
+        return (
+            f"<distwatch.Watch {str(self.config.store)!r}: {named}, {self.schedule}; {status}>"
+        )
 
     @property
     def stop_training(self) -> bool:

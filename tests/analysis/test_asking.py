@@ -19,13 +19,14 @@ def test_a_statistic_that_a_signal_has_not_names_those_it_has(run):
     with pytest.raises(ConfigError) as told:
         run["activation/dense"].merged("ratio")
     assert (
-        str(told.value) == f"activation/dense has no statistic 'ratio'; it has {HAS}, spread."
+        str(told.value)
+        == f"activation/dense has no statistic 'ratio'; it has {HAS}, size, spread."
     )
     with pytest.raises(ConfigError) as told:
         run["activation/dense"].per_replica("spread")
-    assert str(told.value) == f"activation/dense has no statistic 'spread'; it has {HAS}."
+    assert str(told.value) == f"activation/dense has no statistic 'spread'; it has {HAS}, size."
 
 
 def test_a_signal_that_a_run_has_not_names_the_nearest(run):
     with pytest.raises(UnknownSignalError, match="nearest: 'activation/dense"):
-        run["dense"]
+        run["dense_7"]

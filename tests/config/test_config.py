@@ -67,6 +67,7 @@ def test_one_pattern_may_stand_alone(written):
 
 def test_a_schedule_may_be_made_or_written():
     assert watch_config(store="a", schedule=first(3)).schedule == first(3)
+    assert watch_config(store="a", schedule=10).schedule == every(10)
     assert watch_config(store="a", schedule={"first": 3}).schedule == first(3)
 
 

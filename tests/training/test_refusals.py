@@ -85,9 +85,9 @@ def test_an_unknown_signal_pattern_names_the_nearest(tmp_path):
         model_and_fit(dw.Watch(tmp_path / "run.zarr", signals=["dense_0", "dnse_1"]))
     assert not (tmp_path / "run.zarr").exists()
     model_and_fit(dw.Watch(tmp_path / "run.zarr"))
-    nearest = r"no signal 'dense_1'.*'activation/dense_1'"
+    nearest = r"no signal 'dense_8'.*'activation/dense_1'"
     with pytest.raises(UnknownSignalError, match=nearest):
-        dw.open_run(tmp_path / "run.zarr")["dense_1"]
+        dw.open_run(tmp_path / "run.zarr")["dense_8"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,8 @@ def test_an_unknown_signal_pattern_names_the_nearest(tmp_path):
         ({"window": 2.5}, "window=2.5"),
         ({"signals": []}, "give None for the usual layers"),
         ({"signals": [7]}, "give None for the usual layers"),
-        ({"schedule": 10}, r"schedule 10: write one of \{every: 10\}"),
+        ({"schedule": "10"}, r"schedule '10': write one of \{every: 10\}"),
+        ({"schedule": 0}, r"every\(k\): 0 is not a whole number from 1"),
     ],
 )
 def test_bad_arguments(tmp_path, arguments, message):

@@ -64,8 +64,8 @@ def diff(
     Raises:
         NotARunError: there is no run.
         FormatVersionError, DamagedStoreError: it cannot be read.
-        ConfigError: the tolerance is no number from 0 on, a run has no such phase, or the
-            runs have no signal or no step in common.
+        ConfigError: the tolerance is no number from 0 on, a run has no such phase, is only a
+            part of one, or the runs have no signal or no step in common.
     """
     if tolerance is not None and not (tolerance >= 0 and math.isfinite(tolerance)):
         raise ConfigError(f"tolerance={tolerance!r}: give a number from 0 on, such as 1e-6.")
@@ -78,6 +78,8 @@ def diff(
 
 def _stored(run: str | Path | Run, phase: str | None) -> StoredRun:
     if isinstance(run, Run):
+        if run.part:
+            raise ConfigError(f"{run!r} is a part of a run; whole runs are compared.")
         return StoredRun(run.path, phase or run.phase)
     return StoredRun(run, phase)
 

@@ -30,6 +30,7 @@ _NOT_MIRRORED = "under {} the replicas hold no copies that are kept equal"
 class CopiesTap(Tap, selector=signals.Desync):
     """Checksums of the copies, which `distwatch.training.device.copies` takes."""
 
+    of_variables = True
     of_copies = True
     computes = True
     absent = "the model has no variable of which each replica holds a copy"

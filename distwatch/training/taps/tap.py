@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from distwatch.errors import UnwatchableError
+from distwatch.errors import UnknownSignalError, UnwatchableError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, TensorLayout
-from distwatch.signals import Selector, matching
+from distwatch.signals import ExactPath, LayerName, Pattern, Selector, matching
 from distwatch.training.device.copies import Compared
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps.capturing import StepCapturer
@@ -87,6 +88,8 @@ class Tap(ABC):
     absent: str = "the step has nothing of the kind"
     #: Whether weights are read around the optimizer's step, which is not free.
     observes_optimizer: ClassVar[bool] = False
+    #: Whether its patterns are over variables, which the name of their layer means, too.
+    of_variables: ClassVar[bool] = False
     #: Whether its signals are checksums of what all replicas should have the same bits of.
     of_copies: ClassVar[bool] = False
     #: Whether it computes its signals itself, from tensors of the step as examples.
@@ -97,12 +100,15 @@ class Tap(ABC):
             TAPS[selector] = cls
 
     def __init__(self, selector: Any, watched: Watched) -> None:
+        selector = with_paths(selector, watched, of_variables=self.of_variables)
         self.selector = selector
         self.watched = watched
         #: Whether it is known before any step that there is nothing to watch.
         self.hopeless = False
         prefixes = (*self.prefixes, *selector.prefixes)
-        self.request = Request(selector, prefixes, watched.unwatched, self.paths)
+        self.request = Request(
+            selector, prefixes, watched.unwatched, self.paths, inside=self.of_variables
+        )
 
     def paths(self) -> list[str]:
         """The paths that patterns choose from."""
@@ -164,6 +170,7 @@ class Tap(ABC):
             list(named),
             prefixes=self.selector.prefixes,
             of=of,
+            inside=self.of_variables,
             pass_over=self.request.pass_over,
         )
         return {path: named[path] for path in paths}
@@ -185,6 +192,34 @@ class Tap(ABC):
     ) -> Callable[[], Sequence[Tensor]] | None:
         """What computes the signals only at steps that are looked at, if anything does."""
         return None
+
+
+def with_paths(selector: Any, watched: Watched, *, of_variables: bool) -> Any:
+    """The selector with the paths of those layers that it was given as objects.
+
+    Raises:
+        UnknownSignalError: one is no layer of what is trained.
+    """
+    if not any(isinstance(pattern, LayerName) for pattern in selector.chosen or ()):
+        return selector
+    path_of = {id(place.layer): place.path for place in watched.places}
+    if of_variables:
+        path_of[id(watched.model)] = ""
+
+    def path(pattern: Pattern) -> Pattern:
+        if not isinstance(pattern, LayerName):
+            return pattern
+        if id(pattern.layer) not in path_of:
+            raise UnknownSignalError(
+                f"{selector.kind}: the layer {pattern!r} that was given is not in this model "
+                "(another one may have its name); give model.get_layer(...), or a path."
+            )
+        return ExactPath(path_of[id(pattern.layer)])
+
+    resolved = copy.copy(selector)
+    # The class is frozen for its users.
+    object.__setattr__(resolved, "patterns", tuple(map(path, selector.chosen)))
+    return resolved
 
 
 #: The tap of each kind of selector.
@@ -250,6 +285,7 @@ class LayerTap(Tap):
 class WeightTap(Tap):
     """A tap whose patterns are over variable paths."""
 
+    of_variables = True
     absent = "the step has no such weight"
 
     def paths(self) -> list[str]:

@@ -46,6 +46,7 @@ class Request:
         prefixes: what signals' names may begin with in its patterns.
         unwatched: where to list what is not found.
         paths: gives all that patterns choose from.
+        inside: whether the name of a layer means all that is inside of it.
     """
 
     def __init__(
@@ -54,11 +55,14 @@ class Request:
         prefixes: Sequence[str],
         unwatched: Unwatched,
         paths: Callable[[], Sequence[str]],
+        *,
+        inside: bool = False,
     ) -> None:
         self._selector = selector
         self._prefixes = prefixes
         self._unwatched = unwatched
         self._paths = paths
+        self._inside = inside
         #: Whether somebody asked for it; the reason why it is not there is listed anyway.
         self.asked = True
 
@@ -101,7 +105,11 @@ class Request:
                 if not there:
                     self._miss(None, absent)
                 continue
-            meant = [path for path in paths if matches(pattern, path, self._prefixes)]
+            meant = [
+                path
+                for path in paths
+                if matches(pattern, path, self._prefixes, inside=self._inside)
+            ]
             if not there.intersection(meant):
                 why = next((self._unwatched[p] for p in meant if p in self._unwatched), absent)
                 self._miss(pattern, why)
