@@ -61,6 +61,7 @@ def test_signatures_are_kept():
     defaults = {name: p.default for name, p in watch.items() if p.default is not p.empty}
     assert next(iter(watch)) == "store"
     assert defaults == {
+        "store": "runs/",
         "signals": None,
         "reference": "previous",
         "schedule": None,

@@ -11,6 +11,7 @@ import contextlib
 import json
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
@@ -67,7 +68,9 @@ def read_document(location: Location, group: str) -> dict[str, Any]:
     """
     path = location.address
     if not location.exists():
-        raise NotARunError(f"{path} is no distwatch run: there is no such folder.")
+        is_file = isinstance(path, Path) and path.exists()
+        what = "it is a file, and a run is a folder" if is_file else "there is no such folder"
+        raise NotARunError(f"{path} is no distwatch run: {what}.")
     try:
         return _read(location, group)
     except StoreError:
