@@ -40,7 +40,7 @@ def test_exported_names():
     } <= set(KINDS)  # fmt: skip
     assert set(dw.__all__) == {
         "Run", "Tracker", "Watch", "at", "diff", "ema", "every", "first", "histogram",
-        "logarithmic", "open_run", "preflight", "probe", "watching", *KINDS,
+        "list_runs", "logarithmic", "open_run", "preflight", "probe", "watching", *KINDS,
     }  # fmt: skip
     for name in dw.__all__:
         assert getattr(dw, name).__doc__, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -19,6 +20,9 @@ from distwatch.text import printable
 
 #: The exit code of what distwatch refuses.
 REFUSED = 1
+
+#: Characters of a line in a pipe or a file.
+_WIDEST = 100_000
 
 #: That of ``tail`` after Ctrl-C, which a script can tell from the end of the run.
 INTERRUPTED = 130
@@ -137,9 +141,19 @@ def progress_bar() -> Progress:
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
+def wide_console() -> Console:
+    """A console on stdout that cuts no line of what goes into a pipe or a file."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDEST
+    return console
+
+
 def listing(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     """A table whose cells may hold untrusted text."""
-    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    # Where it is too wide, what is in a cell is continued below, and nothing is left out.
+    columns = [Column(heading, overflow="fold") for heading in headings]
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table

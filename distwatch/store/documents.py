@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from distwatch.errors import DamagedStoreError, FormatVersionError, NotARunError, StoreError
+from distwatch.signals.validation import expected_of
 from distwatch.store.locations import ROOT_DOCUMENT, Location
 from distwatch.store.schema import (
     ATTRIBUTE,
@@ -167,14 +168,14 @@ def _damaged(where: str, error: Exception) -> DamagedStoreError:
 
 def _first_mistake(error: ValidationError) -> str:
     mistake = error.errors(include_url=False)[0]
-    reason, place = mistake["msg"], ".".join(map(str, mistake["loc"]))
+    place = ".".join(map(str, mistake["loc"]))
     if mistake["type"] == "missing":
         return f"{place} is missing"
     if mistake["type"] == "value_error":
         reason = str(mistake["ctx"]["error"])
-    if not place:
-        return reason
-    return f"{place}={shortened(mistake['input'])}: {reason[:1].lower()}{reason[1:]}"
+    else:
+        reason = f"expected {expected_of(mistake)}"
+    return f"{place}={shortened(mistake['input'])}: {reason}" if place else reason
 
 
 def sealed(document: dict[str, Any]) -> dict[str, Any]:

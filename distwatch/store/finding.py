@@ -62,6 +62,13 @@ def runs_at(given: str | Path) -> list[FoundRun]:
     return _newest_first(run for run in runs if _matches(run.name, pattern))
 
 
+def is_missing(address: Address) -> bool:
+    """Whether a place is a folder that is not there; of patterns and URLs that is not known."""
+    return (
+        isinstance(address, Path) and not address.is_dir() and not _PATTERN.search(str(address))
+    )
+
+
 def _matches(name: str, pattern: str) -> bool:
     """Whether a pattern matches a run's place, or a folder that the run is in."""
     parts = name.split("/")

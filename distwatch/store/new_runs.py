@@ -11,6 +11,7 @@ several processes would have to lock.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import os
@@ -85,6 +86,21 @@ def dated_names(folder: Address, title: str, suffix: str = SUFFIX) -> Iterator[s
     for number in itertools.count(first):
         numbered = f"-{number}" if number > 1 else ""
         yield f"{minute}-{_fit_for_a_name(title)}{numbered}{suffix}"
+
+
+def new_folder(folder: Address, title: str) -> str:
+    """Make a folder with a dated name in a folder of runs, and return its name.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for name in dated_names(folder, title, suffix=""):
+        if not isinstance(folder, Path):
+            return name
+        with contextlib.suppress(FileExistsError):
+            (folder / name).mkdir(parents=True)
+            return name
+    raise AssertionError("there is always a further number")
 
 
 def order_of(name: str) -> tuple[str, int]:

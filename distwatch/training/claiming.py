@@ -24,10 +24,10 @@ from distwatch.store import (
 )
 from distwatch.store.addresses import Address, inside
 from distwatch.store.new_runs import (
+    SUFFIX,
     FolderOfRuns,
     beside,
     dated_names,
-    name_of,
     names_beside,
 )
 from distwatch.store.schema import root_attributes
@@ -167,8 +167,8 @@ class Claiming:
         )
         update: dict[str, Any] = {"store": store}
         if (board := self._given.tensorboard) is not None:
-            name = name_of(store).removesuffix(".zarr")
-            update["tensorboard"] = replace(board, folder=board.folder / name)
+            folder = board.folder / key.removesuffix(SUFFIX)
+            update["tensorboard"] = replace(board, folder=folder)
         self.config = self._given.model_copy(update=update)
 
     def _claimed_for_all(self, run: int) -> Claim:
