@@ -12,7 +12,7 @@ from distwatch.errors import StoreError
 from distwatch.store import schema
 from distwatch.store.addresses import Address, address_of, inside
 from distwatch.store.documents import read_document
-from distwatch.store.locations import location_of
+from distwatch.store.locations import Location, location_of
 from distwatch.store.new_runs import name_of, order_of
 
 #: How many folders within each other are looked into: a folder of runs holds those of
@@ -30,6 +30,7 @@ class FoundRun(NamedTuple):
     name: str
     #: ISO 8601, in UTC; "" where it is not known.
     created: str
+    location: Location
 
     @property
     def age(self) -> tuple[str, list[tuple[str, int]], str]:
@@ -95,8 +96,9 @@ def _runs_below(folder: Address, before: str, depth: int) -> Iterator[FoundRun]:
 
 def _run_at(address: Address, name: str) -> FoundRun | None:
     try:
-        ours = read_document(location_of(address), "")["attributes"][schema.ATTRIBUTE]
-        return FoundRun(address, name, str(ours.get("created", "")))
+        location = location_of(address)
+        ours = read_document(location, "")["attributes"][schema.ATTRIBUTE]
+        return FoundRun(address, name, str(ours.get("created", "")), location)
     except (StoreError, LookupError, TypeError, AttributeError):
         return None
 

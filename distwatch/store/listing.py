@@ -13,7 +13,7 @@ from distwatch.store import schema
 from distwatch.store.addresses import Address
 from distwatch.store.documents import read_group
 from distwatch.store.finding import FoundRun
-from distwatch.store.locations import Location, location_of
+from distwatch.store.locations import Location
 from distwatch.store.locking import STALE, holder_of, lock_name
 from distwatch.store.reader import StoredRun, ended_of
 from distwatch.store.schema import SegmentAttributes, SegmentSummary, TableAttributes
@@ -68,8 +68,7 @@ def listed(found: FoundRun) -> ListedRun:
 
 
 def _listed(found: FoundRun) -> ListedRun:
-    location = location_of(found.address)
-    segments = list(_segments_of(location))
+    segments = list(_segments_of(found.location))
     phases = {segment.phase for segment, _ in segments}
     phase = next((each for each in PHASES if each in phases), TRAIN)
     chosen = [(said, summary) for said, summary in segments if said.phase == phase]
@@ -80,7 +79,7 @@ def _listed(found: FoundRun) -> ListedRun:
         found.address,
         found.name,
         found.created,
-        _ended(summaries) or _state(location),
+        _ended(summaries) or _state(found.location),
         phase,
         # Those of several starts or workers overlap.
         chosen[0][1].steps if len(chosen) == 1 else StoredRun(found.address).steps,
