@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from distwatch.keras_calls import place_with_keras
 
 if TYPE_CHECKING:
-    from distwatch.analysis import Run, diff, open_run
+    from distwatch.analysis import Run, diff, list_runs, open_run
     from distwatch.signals import (
         activations,
         canary,
@@ -58,6 +58,7 @@ _HOMES = {
     "gradients": "distwatch.signals",
     "histogram": "distwatch.signals",
     "inputs": "distwatch.signals",
+    "list_runs": "distwatch.analysis",
     "logarithmic": "distwatch.signals.schedules",
     "loss": "distwatch.signals",
     "open_run": "distwatch.analysis",
@@ -89,6 +90,7 @@ __all__ = [
     "gradients",
     "histogram",
     "inputs",
+    "list_runs",
     "logarithmic",
     "loss",
     "open_run",

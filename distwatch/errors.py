@@ -51,6 +51,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+#: How alike two words are, from 0 to 1, of which one may have been meant for the other.
+_CLOSE = 0.6
+
 
 class DistwatchError(Exception):
     """The root: ``except DistwatchError`` catches everything distwatch raises."""
@@ -242,8 +245,21 @@ def training_imports(what: str) -> Iterator[None]:
 
 
 def nearest(word: str, known: list[str], most: int = 3) -> str:
-    """Name the known words nearest to ``word``, for the end of an error message."""
+    """Name the known words close to ``word``, for the end of an error message.
+
+    Close is what is spelled alike, as a whole or in its last part between slashes, or what
+    contains the word. Where nothing is, the words that there are are named instead.
+    """
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=most, cutoff=0.3) or known[:most]
-    return ", ".join(repr(name) for name in close) if close else "none"
+    def likeness(name: str) -> float:
+        parts = {name, name.rpartition("/")[2]}
+        alike = max(difflib.SequenceMatcher(None, word, part).ratio() for part in parts)
+        return max(alike, _CLOSE * (len(word) > 2 and word in name))
+
+    likest = sorted(known, key=likeness, reverse=True)[:most]
+    if close := [repr(name) for name in likest if likeness(name) >= _CLOSE]:
+        return ", ".join(close)
+    few = 2 * most
+    more = f", ... ({len(known)} in all)" if len(known) > few else ""
+    return f"none of {', '.join(map(repr, known[:few]))}{more}" if known else "none"

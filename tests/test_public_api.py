@@ -40,7 +40,7 @@ def test_exported_names():
     } <= set(KINDS)  # fmt: skip
     assert set(dw.__all__) == {
         "Run", "Tracker", "Watch", "at", "canary", "diff", "ema", "every", "first", "histogram",
-        "logarithmic", "open_run", "preflight", "probe", "watching", *KINDS,
+        "list_runs", "logarithmic", "open_run", "preflight", "probe", "watching", *KINDS,
     }  # fmt: skip
     for name in dw.__all__:
         assert getattr(dw, name).__doc__, name
@@ -61,6 +61,7 @@ def test_signatures_are_kept():
     defaults = {name: p.default for name, p in watch.items() if p.default is not p.empty}
     assert next(iter(watch)) == "store"
     assert defaults == {
+        "store": "runs/",
         "signals": None,
         "reference": "previous",
         "schedule": None,
@@ -99,5 +100,5 @@ def test_the_error_tree_is_the_one_that_is_drawn():
 
 def test_the_public_names_are_all_that_dir_lists():
     named = [name for name in dir(dw) if not name.startswith("__")]
-    assert set(named) == {*dw.__all__, "compat", "errors", "testing"}
+    assert set(named) == {*dw.__all__, "actions", "compat", "errors", "testing"}
     assert "__version__" in dir(dw)

@@ -1,7 +1,16 @@
 """Reading runs: NumPy, Zarr and xarray only, never TensorFlow."""
 
 from distwatch.analysis.diffs import RunDifference, SignalDifference, diff
+from distwatch.analysis.listing import list_runs
 from distwatch.analysis.run import Run, open_run
 from distwatch.analysis.signal_view import SignalView
 
-__all__ = ["Run", "RunDifference", "SignalDifference", "SignalView", "diff", "open_run"]
+__all__ = [
+    "Run",
+    "RunDifference",
+    "SignalDifference",
+    "SignalView",
+    "diff",
+    "list_runs",
+    "open_run",
+]

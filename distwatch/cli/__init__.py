@@ -20,6 +20,7 @@ from distwatch.text import printable
 COMMANDS = (
     "demo",
     "run",
+    "ls",
     "info",
     "tail",
     "check",
@@ -39,7 +40,10 @@ for _command in COMMANDS:
 
 
 def main() -> None:
-    """Run the command line; what distwatch refuses is one red line and exit code 1."""
+    """Run the command line; what distwatch refuses is a red line and exit code 1.
+
+    Several mistakes in a file are a line each.
+    """
     # A name in a store may contain characters that the output cannot encode.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -47,6 +51,7 @@ def main() -> None:
     try:
         app(prog_name="distwatch")
     except DistwatchError as error:
-        line = Text(f"error: {printable(str(error))}", style="red")
-        Console(stderr=True).print(line, soft_wrap=True)
+        first, *further = str(error).split("\n  ")
+        said = "\n  ".join([f"error: {printable(first)}", *map(printable, further)])
+        Console(stderr=True).print(Text(said, style="red"), soft_wrap=True)
         raise SystemExit(REFUSED) from None

@@ -138,12 +138,15 @@ def schema() -> None:
 
 def _described(config: WatchConfig) -> Iterator[str]:
     """What such a Watch does, in words."""
+    from distwatch.store.new_runs import FolderOfRuns
+
     if config.signals is None:
         yield f"Watches the usual layers, against {config.reference}, {config.schedule}."
     for selector in config.signals or ():
         yield f"Watches {_chosen(selector, config)}."
     bound = "" if config.max_bytes is None else f", of {format_bytes(config.max_bytes)} at most"
-    yield f"Writes {config.store}{bound}; phases: {', '.join(config.phases)}."
+    new = "a new run in " if isinstance(config.store, FolderOfRuns) else ""
+    yield f"Writes {new}{config.store}{bound}; phases: {', '.join(config.phases)}."
 
 
 def _chosen(selector: Selector, config: WatchConfig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -20,8 +21,8 @@ from distwatch.text import printable
 #: The exit code of what distwatch refuses.
 REFUSED = 1
 
-#: How many runs in a folder an error names.
-_NAMED = 9
+#: Characters of a line in a pipe or a file.
+_WIDEST = 100_000
 
 #: That of ``tail`` after Ctrl-C, which a script can tell from the end of the run.
 INTERRUPTED = 130
@@ -36,33 +37,24 @@ def _complete_phase(incomplete: str) -> list[str]:
 
 
 def the_run(given: str) -> str:
-    """The run at a path or URL, or the only run in a folder.
+    """The run at a path or URL; of several in a folder, or of a pattern, the newest.
 
-    Anything else is returned unchanged, for the command to refuse.
-
-    Raises:
-        NotARunError: the folder holds several runs.
+    Which of several it is, is said on stderr. Anything else is returned unchanged, for the
+    command to refuse.
     """
-    from distwatch.errors import DistwatchError, NotARunError
-    from distwatch.store import location_of, run_name
-    from distwatch.store.addresses import address_of, inside
+    from distwatch.errors import DistwatchError
+    from distwatch.store.finding import runs_at
 
-    address = address_of(given)
-    if run_name(address) is not None:
-        return given
     try:
-        runs = [
-            name
-            for name in location_of(address).children()
-            if run_name(inside(address, name)) is not None
-        ]
+        found = runs_at(given)
     except (DistwatchError, OSError):
         return given
-    if len(runs) > _NAMED:
-        runs[_NAMED - 1 : -1] = ["..."]
-    if len(runs) > 1:
-        raise NotARunError(f"{given} holds several runs; name one of them: {', '.join(runs)}.")
-    return str(inside(address, runs[0])) if runs else given
+    if not found:
+        return given
+    if len(found) > 1:
+        line = f"{found[0].name}: the newest of {len(found)} runs in {given}"
+        typer.echo(f"distwatch: {printable(line)}", err=True)
+    return str(found[0].address)
 
 
 def runs_meant(context: typer.Context, given: Any) -> Any:
@@ -76,7 +68,8 @@ RunArgument = Annotated[
     str,
     typer.Argument(
         callback=runs_meant,
-        help="The path or URL that was given to Watch, or a folder that holds one run.",
+        help="The path or URL that was given to Watch; or a folder of runs, or a pattern such "
+        "as 'runs/*digits*', for the newest of them.",
     ),
 ]
 JsonOption = Annotated[
@@ -169,9 +162,19 @@ def progress_bar() -> Progress:
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
+def wide_console() -> Console:
+    """A console on stdout that cuts no line of what goes into a pipe or a file."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDEST
+    return console
+
+
 def listing(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     """A table whose cells may hold untrusted text."""
-    table = Table(*headings, box=box.SIMPLE_HEAD, pad_edge=False)
+    # Where it is too wide, what is in a cell is continued below, and nothing is left out.
+    columns = [Column(heading, overflow="fold") for heading in headings]
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from distwatch.cli.conventions import (
     app,
     examples,
     listing,
+    wide_console,
 )
 from distwatch.statistics import SignalCounts
 from distwatch.text import printable
@@ -51,7 +51,7 @@ def info(
 def _show(described: dict[str, Any]) -> None:
     from distwatch.analysis.facts import changes_in, facts_of, taken_at
 
-    console = Console()
+    console = wide_console()
     columns = Column(style="bold", no_wrap=True), Column(overflow="fold")
     facts = Table.grid(*columns, padding=(0, 2))
     for name, value in facts_of(described):

@@ -17,17 +17,19 @@ from distwatch.cli.conventions import (
     progress_bar,
     runs_meant,
 )
+from distwatch.errors import RunExistsError
 from distwatch.text import format_bytes, printable
 
 
 @app.command(
     epilog=examples(
         "distwatch report run.zarr",
-        "distwatch report run.zarr -o report.html --open",
+        "distwatch report runs/ --open",
+        "distwatch report run.zarr -o report.html",
         "distwatch report before.zarr after.zarr -o both.html",
         "distwatch report run.zarr --png figures/ --signals 'gradient/*'",
-        further="An existing report at --output is replaced. Exit codes: 0 written, "
-        "1 refused, 2 bad usage.",
+        further="An existing report is replaced, which is said if it is of another run. Exit "
+        "codes: 0 written, 1 refused, 2 bad usage.",
     )
 )
 def report(
@@ -38,8 +40,14 @@ def report(
     ] = None,
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file that is written.")
-    ] = Path("report.html"),
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file that is written: by default run.html beside run.zarr.",
+            show_default=False,
+        ),
+    ] = None,
     phase: PhaseOption = None,
     title: Annotated[
         str | None, typer.Option(help="The title, instead of the run's name.")
@@ -72,6 +80,7 @@ def report(
     from distwatch.report import (
         check_page,
         check_patterns,
+        page_beside,
         read_runs,
         require_images,
         write_images,
@@ -80,24 +89,36 @@ def report(
 
     # Everything that can be refused is refused before a long run is read.
     require_plotly()
-    check_page(output)
+    paths = [run] if other is None else [run, other]
+    page = output or page_beside(paths)
+    check_page(page)
     if png is not None:
         require_images()
-    paths = [run] if other is None else [run, other]
     check_patterns(paths, signals or (), phase)
     with progress_bar() as bar:
         read = read_runs(paths, phase=phase, progress=_shown(bar, "reading"))
-        size = write_page(read, output, title=title)
+        _say_what_is_replaced(page, [each.identity for each in read], named=output is not None)
+        size = write_page(read, page, title=title)
         images = []
         if png is not None:
             images = write_images(
                 read, png, signals=signals or (), progress=_shown(bar, "drawing")
             )
-    typer.echo(f"{printable(str(output))}: {format_bytes(size)}, opens without a network.")
+    typer.echo(f"{printable(str(page))}: {format_bytes(size)}, opens without a network.")
     if png is not None:
         typer.echo(f"{printable(str(png))}: {len(images)} images.")
     if open_it:
-        typer.launch(str(output.resolve()))
+        typer.launch(str(page.resolve()))
+
+
+def _say_what_is_replaced(page: Path, identities: list[str], *, named: bool) -> None:
+    from distwatch.report import replaced_by
+
+    what, is_ours = replaced_by(page, identities)
+    if not (is_ours or named):
+        raise RunExistsError(f"{page} is {what}, so it is left alone; name a file with -o.")
+    if what:
+        typer.echo(f"distwatch: {printable(f'{page} was {what}, and is replaced')}", err=True)
 
 
 def _shown(bar: Progress, what: str) -> Callable[[int, int], None]:

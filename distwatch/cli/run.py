@@ -52,8 +52,9 @@ def run(
         typer.Option(
             metavar="PATH",
             help="The folder or URL in which runs are written: fit-000.zarr, fit-001.zarr, ... "
-            "in the order of the fits. By default what the configuration names as 'store', or "
-            "else distwatch-runs.",
+            "in the order of the fits. With a slash at its end each start has a new folder in "
+            "it, such as runs/2026-11-25-1412-train. By default what the configuration names "
+            "as 'store', or else runs/.",
             show_default=False,
         ),
     ] = None,

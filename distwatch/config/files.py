@@ -53,14 +53,18 @@ class Mistake(NamedTuple):
     text: str
 
 
-def read_config(path: str | Path) -> WatchConfig:
+def read_config(path: str | Path, **instead: Any) -> WatchConfig:
     """Read a YAML file as the arguments of a Watch.
+
+    Args:
+        path: the file's.
+        instead: arguments that take the place of those in the file.
 
     Raises:
         ConfigError: the file cannot be read, is no mapping, or a key is wrong; all
             mistakes are named, each with its line.
     """
-    found = examine(path)
+    found = examine(path, **instead)
     if isinstance(found, WatchConfig):
         return found
     raise _error(path, found)
@@ -99,8 +103,10 @@ def read_rules(path: str | Path) -> tuple[RuleChoice, ...]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def examine(path: str | Path) -> WatchConfig | list[Mistake]:
+def examine(path: str | Path, **instead: Any) -> WatchConfig | list[Mistake]:
     """Read a YAML file, or list all that is wrong in it, in the order of its lines.
+
+    Arguments are those of `read_config`.
 
     Raises:
         ConfigError: the file cannot be read as text.
@@ -111,7 +117,7 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
     arguments, root = loaded
     mistakes = list(_repeated_keys(root))
     try:
-        config = WatchConfig(**arguments)
+        config = WatchConfig(**{**arguments, **instead})
     except ValidationError as error:
         for detail in error.errors()[:_MOST_MISTAKES]:
             text = shortened(describe(detail, argument_names(WatchConfig)), 2_000, quoted=False)
@@ -121,7 +127,9 @@ def examine(path: str | Path) -> WatchConfig | list[Mistake]:
 
 def _error(path: str | Path, mistakes: list[Mistake]) -> ConfigError:
     listed = [f"line {each.line}: {each.text}" if each.line else each.text for each in mistakes]
-    return ConfigError(f"{path}: {'; '.join(listed)}")
+    if len(listed) == 1:
+        return ConfigError(f"{path}: {listed[0]}")
+    return ConfigError("\n  ".join([f"{path}: {len(listed)} mistakes", *listed]))
 
 
 def _load(path: str | Path) -> tuple[dict[str, Any], Any] | Mistake:

@@ -35,7 +35,8 @@ from distwatch.signals.selectors import (
     read_selector,
 )
 from distwatch.signals.validation import describe_all
-from distwatch.store.addresses import Address, absolute, address_of, scheme_of
+from distwatch.store.addresses import Address, scheme_of
+from distwatch.store.new_runs import USUAL, FolderOfRuns, place_of
 
 
 class LogRequest(NamedTuple):
@@ -122,11 +123,13 @@ class WatchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     store: Annotated[
-        Address,
-        PlainValidator(lambda given: absolute(address_of(given))),
+        Address | FolderOfRuns,
+        PlainValidator(place_of),
         WithJsonSchema({"type": "string"}),
     ] = Field(
-        description="Where the run is written: a folder that does not exist yet, or a URL."
+        default_factory=lambda: place_of(USUAL),
+        description="Where the run is written: a folder that does not exist yet, or a URL; "
+        "with a slash at its end, a folder in which each training writes a new run.",
     )
     signals: Annotated[
         tuple[Selector, ...] | None,
@@ -219,6 +222,11 @@ class WatchConfig(BaseModel):
         "stop, checkpoint, call, log_json; and rules of your own.",
     )
 
+    @property
+    def address(self) -> Address:
+        """Where the run is; in a folder of runs, where its name is not made yet, the folder."""
+        return self.store.folder if isinstance(self.store, FolderOfRuns) else self.store
+
     @field_validator("phases")
     @classmethod
     def _check_phases(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -246,9 +254,21 @@ class WatchConfig(BaseModel):
             )
         if self.overwrite and self.resume:
             raise ConfigError("overwrite and resume: a run is either deleted or continued.")
-        if self.durability == "power" and scheme_of(self.store) == "memory":
+        if isinstance(self.store, FolderOfRuns) and (self.overwrite or self.resume):
+            raise ConfigError(_NEEDS_A_RUN["resume" if self.resume else "overwrite"])
+        if self.durability == "power" and scheme_of(self.address) == "memory":
             raise ConfigError(f"{self.store}: nothing in memory survives a power cut.")
         return self
+
+
+#: Option -> why it does not go with a folder of runs.
+_NEEDS_A_RUN = {
+    "resume": "resume=True needs the path of the run that it continues, such as "
+    "store='runs/2026-11-25-1412-digits.zarr': 'distwatch ls runs/' lists what is there.",
+    "overwrite": "overwrite=True needs the path of the run that it replaces, such as "
+    "store='run.zarr': in a folder of runs each training writes a new one, and none is in the "
+    "way.",
+}
 
 
 def watch_config(**arguments: Any) -> WatchConfig:

@@ -81,6 +81,7 @@ def page(runs: list[ReadRun], title: str | None = None) -> str:
     scripts = {"plotly": get_plotlyjs(), "script": _part("page.js")}
     made: str = template.render(
         title=title or " and ".join(_name_of(run) for run in runs),
+        identities=" ".join(run.identity for run in runs),
         runs=[_shown(run, letter) for run, letter in zip(runs, letters, strict=True)],
         compared=_compared(runs),
         has=_sections(runs),

@@ -47,6 +47,8 @@ class ReadRun:
     left_out: int
     #: What stands out.
     findings: tuple[Finding, ...]
+    #: Which run it is, wherever it is moved.
+    identity: str
 
 
 def read_runs(
@@ -79,6 +81,11 @@ def read_runs(
         progress(done, total)
 
     return [_read(stored, int(budget * _AS_TEXT) // len(opened), more) for stored in opened]
+
+
+def identity_of(stored: StoredRun) -> str:
+    """Which run it is: without spaces, and the same wherever it is moved."""
+    return "-".join("-".join(filter(None, stored.identity)).split())
 
 
 def check_patterns(
@@ -118,4 +125,5 @@ def _read(stored: StoredRun, budget: int, more: Callable[[int], None]) -> ReadRu
         distributions=tuple(read_distribution(stored, n, progress=more) for n in shown),
         left_out=len(names) - len(shown),
         findings=tuple(Run(stored).findings(overview.digest)),
+        identity=identity_of(stored),
     )

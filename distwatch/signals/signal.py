@@ -31,3 +31,11 @@ class Signal:
     copied: bool | None = field(default=None, compare=False)
     #: Whether the layer that puts it out has weights that are trained; None without any.
     trained: bool | None = field(default=None, compare=False)
+
+    @property
+    def is_one_number(self) -> bool:
+        """Whether it is one number a replica and step, such as the loss, and recorded as it is.
+
+        What belongs to a layer, a weight or the data has a kind before its name.
+        """
+        return "/" not in self.name and self.reference == "none"

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from distwatch.errors import ConfigError, nearest
+from distwatch.text import shortened
 
 Class = TypeVar("Class", bound=type)
 
@@ -25,23 +26,33 @@ _MESSAGES = {
     "extra_forbidden": "unknown key {key!r}; nearest: {close}",
     "missing": "{key} is missing",
     "unexpected_keyword_argument": "unknown key {key!r}; nearest: {close}",
-    "unexpected_positional_argument": "{given!r} has no place here: give options by name",
+    "unexpected_positional_argument": "{given} has no place here: give options by name",
     "value_error": "{error}",
 }
 
 #: What a field expects, by pydantic's name of the mistake.
 _EXPECTED = {
+    "bool_parsing": "true or false",
     "bool_type": "true or false",
     "byte_size": "a number of bytes, such as 2GB",
     "byte_size_unit": "a number of bytes, such as 2GB",
+    "dict_type": "keys and their values",
+    "finite_number": "a number that is not infinite",
+    "float_parsing": "a number",
+    "float_type": "a number",
     "greater_than": "more than {gt}",
     "greater_than_equal": "a whole number from {ge}",
     "int_from_float": "a whole number",
     "int_parsing": "a whole number",
     "int_type": "a whole number",
+    "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
+    "model_type": "keys and their values",
+    "list_type": "a list",
     "literal_error": "{expected}",
     "string_type": "a string",
+    "too_long": "at most {max_length} items",
+    "too_short": "at least {min_length} items",
     "tuple_type": "a list",
 }
 
@@ -92,7 +103,13 @@ def describe(detail: Any, known: Iterable[str]) -> str:
     """
     mistake, key = detail["type"], detail["loc"][0] if detail["loc"] else ""
     close = nearest(str(key), list(known), most=1)
-    expected = "{key}={given!r}: expected " + _EXPECTED.get(mistake, "another value")
+    expected = f"{{key}}={{given}}: expected {expected_of(detail)}"
     return _MESSAGES.get(mistake, expected).format(
-        key=key, given=detail["input"], close=close, **detail.get("ctx", {})
+        key=key, given=shortened(detail["input"]), close=close, **detail.get("ctx", {})
     )
+
+
+def expected_of(detail: Any) -> str:
+    """What was expected in the place of a mistake that pydantic found, in words."""
+    expected = _EXPECTED.get(detail["type"], "another value")
+    return expected.format(**detail.get("ctx", {}))

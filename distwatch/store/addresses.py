@@ -78,3 +78,13 @@ def inside(address: Address, key: str) -> Address:
 def scheme_of(address: Address) -> str | None:
     """The kind of a URL, such as "s3" or "memory"; None of a folder."""
     return None if isinstance(address, Path) else address.partition("://")[0]
+
+
+def shown(address: Address) -> str:
+    """An address for people: relative, where it lies in the current folder."""
+    if not isinstance(address, Path):
+        return address
+    try:
+        return str(address.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(address)

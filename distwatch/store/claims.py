@@ -10,6 +10,7 @@ from typing import Any
 
 from distwatch.errors import NotWritableError, RunExistsError, StoreError, UnreachableError
 from distwatch.store import requests, schema
+from distwatch.store.addresses import Address
 from distwatch.store.changes import is_changes_name
 from distwatch.store.documents import group_document
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
@@ -268,15 +269,28 @@ def _check_way(location: Location, overwrite: bool) -> bool:
         return False
     if not is_run(path):
         raise RunExistsError(
-            f"{path} exists and is no distwatch run, so it is left alone; "
-            "choose another path, or remove it yourself."
+            f"{path} exists and is no distwatch run, so it is left alone; choose another path"
+            f"{_in_it(path)}, or remove it yourself."
         )
     if not overwrite:
         raise RunExistsError(
-            f"{path} holds a run already; choose another path, or pass overwrite=True "
-            "to delete that run first, or resume=True to continue it."
+            f"{path} holds a run already; choose another path ({_folder_of(path)} for a new "
+            "run each time), or pass overwrite=True to delete that run first, or resume=True "
+            "to continue it."
         )
     return True
+
+
+def _in_it(path: Address) -> str:
+    """What to write for a new run in a folder that is no run."""
+    is_folder = isinstance(path, Path) and path.is_dir()
+    return f" ({f'{path}/'!r} for a new run in it)" if is_folder else ""
+
+
+def _folder_of(path: Address) -> str:
+    """The folder that a run lies in, as it is given to Watch."""
+    folder = str(path.parent) if isinstance(path, Path) else path.rpartition("/")[0]
+    return repr(f"{folder.rstrip('/')}/")
 
 
 def _check_other_locks(location: Location) -> None:

@@ -11,11 +11,13 @@ import contextlib
 import json
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
 from distwatch.errors import DamagedStoreError, FormatVersionError, NotARunError, StoreError
+from distwatch.signals.validation import expected_of
 from distwatch.store.locations import ROOT_DOCUMENT, Location
 from distwatch.store.schema import (
     ATTRIBUTE,
@@ -67,7 +69,9 @@ def read_document(location: Location, group: str) -> dict[str, Any]:
     """
     path = location.address
     if not location.exists():
-        raise NotARunError(f"{path} is no distwatch run: there is no such folder.")
+        is_file = isinstance(path, Path) and path.exists()
+        what = "it is a file, and a run is a folder" if is_file else "there is no such folder"
+        raise NotARunError(f"{path} is no distwatch run: {what}.")
     try:
         return _read(location, group)
     except StoreError:
@@ -164,14 +168,14 @@ def _damaged(where: str, error: Exception) -> DamagedStoreError:
 
 def _first_mistake(error: ValidationError) -> str:
     mistake = error.errors(include_url=False)[0]
-    reason, place = mistake["msg"], ".".join(map(str, mistake["loc"]))
+    place = ".".join(map(str, mistake["loc"]))
     if mistake["type"] == "missing":
         return f"{place} is missing"
     if mistake["type"] == "value_error":
         reason = str(mistake["ctx"]["error"])
-    if not place:
-        return reason
-    return f"{place}={shortened(mistake['input'])}: {reason[:1].lower()}{reason[1:]}"
+    else:
+        reason = f"expected {expected_of(mistake)}"
+    return f"{place}={shortened(mistake['input'])}: {reason}" if place else reason
 
 
 def sealed(document: dict[str, Any]) -> dict[str, Any]:

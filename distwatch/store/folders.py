@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import stat
@@ -39,12 +40,17 @@ class Folder:
 
     def __init__(self, path: Path, *, synced: bool = False) -> None:
         self.address: Address = path
-        #: What Zarr reads through.
-        self.store: Store = LocalStore(path, read_only=True)
         self._path = path
         self._synced = synced
         #: Folders that were found to lie in the run.
         self._within: set[Path] = set()
+        #: Where an absolute path leads to; a relative one depends on the current folder.
+        self._root: str | None = None
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """What Zarr reads through."""
+        return LocalStore(self._path, read_only=True)
 
     def write(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Write files, given as key and content, each whole or not at all.
@@ -257,7 +263,10 @@ class Folder:
     def _check_within(self, path: Path) -> None:
         if path in self._within:
             return
-        leads_to, root = (os.path.realpath(each) for each in (path, self._path))
+        root = self._root or os.path.realpath(self._path)
+        if self._path.is_absolute():
+            self._root = root
+        leads_to = root if path == self._path else os.path.realpath(path)
         if leads_to != root and not Path(leads_to).is_relative_to(root):
             raise DamagedStoreError(
                 f"{path} is a link out of the run, to {leads_to}, which is not followed; "

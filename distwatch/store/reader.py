@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -232,11 +232,9 @@ class StoredRun:
 
         This is about the latest start of each worker; an error of any of them comes first.
         """
-        said = {t.ended for worker in self.workers for t in worker.latest.tables.values()}
-        wrong = sorted(each for each in said - {None, schema.CLOSED} if each)
-        if wrong:
-            return wrong[0]
-        return schema.CLOSED if said == {schema.CLOSED} else None
+        return ended_of(
+            table.ended for worker in self.workers for table in worker.latest.tables.values()
+        )
 
     def blocks(self) -> Iterator[Block]:
         """The run in pieces of one chunk each, table by table, in order of step."""
@@ -265,6 +263,15 @@ class StoredRun:
             has = ", ".join(self.phases) or "no rows"
             raise ConfigError(f"{self.path} has no phase {phase!r}; it has: {has}.")
         return phase
+
+
+def ended_of(parts: Iterable[str | None]) -> str | None:
+    """What ended the writing of several parts: an error of any of them before "closed"."""
+    said = set(parts)
+    wrong = sorted(each for each in said - {None, schema.CLOSED} if each)
+    if wrong:
+        return wrong[0]
+    return schema.CLOSED if said == {schema.CLOSED} else None
 
 
 class Segment(NamedTuple):

@@ -78,6 +78,24 @@ def _name(value: str) -> str:
     return value
 
 
+def _values(value: dict[Any, Any]) -> dict[str, tuple[float, float]]:
+    """Name -> how many values, and their mean."""
+    for name, pair in value.items():
+        numbers = isinstance(pair, list) and len(pair) == 2
+        if not (numbers and all(type(x) in (int, float) for x in pair) and pair[0] > 0):
+            raise ValueError(f"{shortened(name)}: expected a number of values and their mean")
+    return {_name(name): (float(n), float(mean)) for name, (n, mean) in value.items()}
+
+
+def _moments(value: list[Any]) -> list[tuple[int, float]]:
+    for moment in value:
+        if not (isinstance(moment, list) and [type(x) for x in moment] == [int, float]):
+            raise ValueError("expected steps and seconds")
+        if not 0 <= moment[0] <= MOST:
+            raise ValueError("expected a number of steps")
+    return [(steps, seconds) for steps, seconds in value]
+
+
 def _group_name(value: str) -> str:
     if not _GROUP.fullmatch(value):
         raise ValueError("this is no name of a group")
@@ -97,6 +115,8 @@ Replica = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, AfterValidator(_text)]
 Texts = Annotated[dict[Any, Any], AfterValidator(_texts)]
 Name = Annotated[str, AfterValidator(_name)]
+Values = Annotated[dict[Any, Any], AfterValidator(_values)]
+Moments = Annotated[list[Any], Field(max_length=2), AfterValidator(_moments)]
 GroupName = Annotated[str, AfterValidator(_group_name)]
 
 #: A list stops at its first wrong item, since a document may hold millions.
@@ -157,10 +177,23 @@ class CardEntry(_Model):
         return Card(**{**self.model_dump(), "layers": layers})
 
 
+class SegmentSummary(_Model):
+    """What a list of runs says of a segment that was closed: as its tables say it.
+
+    ``steps`` are those of the table that has most; for the others see `TableAttributes`.
+    """
+
+    ended: Text
+    steps: Count
+    last: Values = {}
+    reached: Moments = []
+
+
 class SegmentAttributes(_Model):
     """What a segment's group says; its tables say the rest.
 
     ``groups`` names the group of each table: another one after the table was thinned out.
+    ``summary`` is None while it is written, and in runs from before there was one.
     """
 
     format: int = FORMAT
@@ -181,6 +214,7 @@ class SegmentAttributes(_Model):
     unwatched: Texts
     # Runs from before it was recorded have none.
     card: CardEntry | None = None
+    summary: SegmentSummary | None = None
 
     @model_validator(mode="after")
     def _check(self) -> SegmentAttributes:
@@ -251,6 +285,10 @@ class TableAttributes(_Model):
 
     ``thinned`` steps were committed once and taken out again. ``ended`` is None while the
     table is written (or if its writer was killed), `CLOSED`, or the error that ended it.
+    ``last`` are the values at the last step of each signal that is one number, such as the
+    loss: how many there were on this worker, and their mean. ``reached`` has, for the first
+    rows of this start that came and for the last ones, how many steps the phase had done, and
+    the time in seconds since 1970.
     """
 
     format: int = FORMAT
@@ -258,6 +296,9 @@ class TableAttributes(_Model):
     lost: Count
     thinned: Count = 0
     ended: Text | None = None
+    # Runs from before runs were listed have neither.
+    last: Values = {}
+    reached: Moments = []
     window: Positive
     schedule: Text
     signals: Annotated[list[SignalEntry], _FIRST]
@@ -319,8 +360,16 @@ def root_attributes(info: RunInfo, created: str, run: str = "") -> dict[str, Any
     return {ATTRIBUTE: root.model_dump()}
 
 
-def segment_attributes(info: RunInfo, groups: dict[str, str]) -> dict[str, Any]:
-    """The attributes of a segment's group; ``groups`` says in which group each table is."""
+def segment_attributes(
+    info: RunInfo, groups: dict[str, str], summary: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The attributes of a segment's group.
+
+    Args:
+        info: what the segment holds.
+        groups: in which group each table is.
+        summary: see `SegmentSummary`; None while it is written.
+    """
     segment = SegmentAttributes.model_validate(
         {
             "tables": [table.name for table in info.tables],
@@ -337,6 +386,7 @@ def segment_attributes(info: RunInfo, groups: dict[str, str]) -> dict[str, Any]:
             "versions": info.versions,
             "unwatched": info.unwatched,
             "card": info.card and _card_document(info.card),
+            "summary": summary,
         }
     )
     return {ATTRIBUTE: segment.model_dump()}
@@ -348,9 +398,14 @@ def _card_document(card: Card) -> dict[str, Any]:
 
 
 def table_attributes(
-    table: Table, committed: int, lost: int, ended: str | None = None, thinned: int = 0
+    table: Table,
+    committed: int,
+    lost: int,
+    ended: str | None = None,
+    thinned: int = 0,
+    **further: Any,
 ) -> dict[str, Any]:
-    """The attributes of a table's group; see `TableAttributes`."""
+    """The attributes of a table's group; see `TableAttributes`, also for ``further`` ones."""
     tensor = table.tensor and {
         **asdict(table.tensor),
         "features": list(table.tensor.features),
@@ -367,6 +422,7 @@ def table_attributes(
             "fields": list(table.fields),
             "statistics": [statistic.spec() for statistic in table.statistic.further],
             "tensor": tensor,
+            **further,
         }
     )
     # By "coordinates" xarray finds the coordinates that are no dims.

@@ -12,6 +12,7 @@ were never written), and a file format of our own (nobody else could read it).
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -69,6 +70,9 @@ class TableWriter:
         #: Steps that a reader sees, and will see after a crash.
         self.committed = 0
         self._tail_time = time.monotonic()
+        #: Of the last step, and when it came: see `schema.TableAttributes`.
+        self.last: dict[str, list[float]] = {}
+        self.reached: list[list[float]] = []
         self._commit(0)
         self._write_metadata({**self._metadata(0), **self._labels})
 
@@ -89,6 +93,25 @@ class TableWriter:
             raise
         self._appended += len(block)
 
+    def take_over_end(self, other: TableWriter) -> None:
+        """Say of the end of the rows what another writer of the same table says."""
+        self.last, self.reached = other.last, other.reached
+
+    def _note_last(self, block: Block) -> None:
+        """Note what the last of the steps says that are about to be committed."""
+        steps = int(block.step[-1]) + 1
+        if self.reached and self.reached[-1][0] >= steps:
+            return
+        fields, row = self._table.fields, block.merged[-1]
+        n, mean = fields.index("n"), fields.index("mean")
+        self.last = {
+            signal.name: [float(row[i, n]), float(row[i, mean])]
+            for i, signal in enumerate(self._table.signals)
+            # JSON has no infinity, which a mean of large numbers may be.
+            if signal.is_one_number and row[i, n] > 0 and math.isfinite(row[i, mean])
+        }
+        self.reached = [*self.reached[:1], [steps, time.time()]]
+
     def _append(self, block: Block) -> None:
         # A tail of no steps is no reason to copy a block.
         waiting = concatenate([*self._tail, block]) if any(map(len, self._tail)) else block
@@ -97,6 +120,7 @@ class TableWriter:
         if whole:
             self._write(self._chunks(waiting[:whole]))
             self.whole += whole
+            self._note_last(waiting[:whole])
             self._commit(self.whole)
         self._tail = [waiting[whole:]]
 
@@ -108,6 +132,7 @@ class TableWriter:
         tail = self._tail[0]
         if len(tail):
             self._write(self._chunks(tail))
+            self._note_last(tail)
         self._commit(self.whole + len(tail))
         self._tail_time = time.monotonic()
 
@@ -141,7 +166,15 @@ class TableWriter:
             self._arrays |= {each.name: ChunkEncoder(each) for each in arrays}
 
     def _commit(self, steps: int, *, ended: str | None = None) -> None:
-        attributes = schema.table_attributes(self._table, steps, self.lost, ended, self.thinned)
+        attributes = schema.table_attributes(
+            self._table,
+            steps,
+            self.lost,
+            ended,
+            self.thinned,
+            last=self.last,
+            reached=self.reached,
+        )
         # Also of what a failed write left half done, no more is shown than the steps.
         arrays = {**self._metadata(steps), **self._labels}
         document = group_document(attributes, arrays)

@@ -129,4 +129,5 @@ class TableCopy:
             pass
         self.target.lost = self._source.lost
         self.target.thinned = self._source.thinned + self._old - self.distances.kept
+        self.target.take_over_end(self._source)
         self.target.commit_tail()

@@ -198,6 +198,18 @@ class StoreWriter:
         for table in self._tables.values():
             table.close(ended)
         self._remove_replaced(at_once=True)
+        self._write_groups(self._summary(ended))
+
+    def _summary(self, ended: str) -> dict[str, object]:
+        """What a list of runs says of this segment, so that it need not read the tables."""
+        tables = list(self._tables.values())
+        longest = max(tables, key=lambda table: table.reached[-1:])
+        return {
+            "ended": ended,
+            "steps": max(table.committed for table in tables),
+            "last": {name: value for table in tables for name, value in table.last.items()},
+            "reached": longest.reached,
+        }
 
     def _writer_of(self, table: Table, group: str | None = None) -> TableWriter:
         group = group or self._groups[table.name]
@@ -293,9 +305,9 @@ class StoreWriter:
         for path in self._earlier.put_in_place():
             self._replaced[path] = time.monotonic() + GRACE
 
-    def _write_groups(self) -> None:
+    def _write_groups(self, summary: dict[str, object] | None = None) -> None:
         """Write the segment's document, which names the group of each table."""
-        attributes = schema.segment_attributes(self._info, self._groups)
+        attributes = schema.segment_attributes(self._info, self._groups, summary)
         self._write([(self._path(ROOT_DOCUMENT), group_document(attributes))])
 
 

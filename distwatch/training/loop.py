@@ -15,6 +15,8 @@ import tensorflow as tf
 from distwatch.actions import CHECKPOINT
 from distwatch.config import WatchConfig, watch_config
 from distwatch.errors import ConfigError, UnsupportedTrainingError
+from distwatch.store.addresses import Address
+from distwatch.store.new_runs import USUAL, FolderOfRuns
 from distwatch.training.session import Session, Status
 from distwatch.training.strategies import facts_of, in_replica
 from distwatch.training.taps import Steps, Subject, Taps, of_loop
@@ -31,7 +33,7 @@ _as_written = tf.autograph.experimental.do_not_convert
 def watching(
     model: Any,
     optimizer: Any = None,
-    store: str | Path | None = None,
+    store: str | Path | FolderOfRuns = USUAL,
     *,
     strategy: Any = None,
     steps_per_execution: int = 1,
@@ -60,7 +62,8 @@ def watching(
         model: what is trained, or a list of models (a GAN's two), whose signals then begin
             with their names: ``activation/generator/dense``.
         optimizer: what trains it, or a list; None if no gradients or updates are watched.
-        store: where the run is written; a folder that does not exist yet.
+        store: where the run is written, as in `Watch`: a folder that does not exist yet, or,
+            with a slash at its end, one in which each training writes a new run.
         strategy: what ``strategy.run`` is called on; None for the current one.
         steps_per_execution: how many steps are done, at most, between two calls of
             ``watch.after_step``.
@@ -76,8 +79,6 @@ def watching(
 
     Entering the block raises the errors of the group ``StoreError``.
     """
-    if store is None:
-        raise ConfigError('watching(model, optimizer, "run.zarr"): say where to write the run.')
     if steps_per_execution < 1:
         raise ConfigError(f"steps_per_execution={steps_per_execution}: it is at least 1.")
     if "phases" in options:
@@ -110,6 +111,7 @@ class Watching:
             strategy,
             steps_per_execution=steps_per_execution,
             iterations=subject.count_iterations,
+            model=subject.models[0].name if subject.models else "",
         )
         self._steps = Steps(
             Taps(subject, config, facts_of(strategy)),
@@ -210,6 +212,11 @@ class Watching:
     def set(self, signals: Any, *, every: int | str | None) -> None:
         """Turn signals off, on, or to another cadence: see `Watch.set`."""
         self._session.set(signals, every)
+
+    @property
+    def path(self) -> Address | None:
+        """Where the run is, for `open_run`; None before the block is entered."""
+        return self._session.path
 
     @property
     def status(self) -> Status:

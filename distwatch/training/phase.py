@@ -75,6 +75,10 @@ class Phase:
         #: may come between.
         self._undelivered: deque[tuple[Sink, Block]] = deque()
 
+    def place(self, config: WatchConfig) -> None:
+        """Take the arguments with the path that was claimed."""
+        self._config = config
+
     def make_recorder(
         self,
         plan: TracedPlan,
@@ -107,7 +111,7 @@ class Phase:
         if budget is not None:
             budget.check_suffices(self._info)
         if claim.start:
-            origin = origin_of(self._config.store, self._info)
+            origin = origin_of(self._config.address, self._info)
             self._info = replace(self._info, origin=origin)
             self._warn_of_replaced(origin)
             self._warn_of_new_references(origin)
@@ -157,7 +161,7 @@ class Phase:
         self._passed_over = True
 
     def _warn_of_replaced(self, origin: Origin) -> None:
-        steps = steps_of(self._config.store, self._info)
+        steps = steps_of(self._config.address, self._info)
         # A validation may well be the first one that ends.
         if origin.step == 0 and steps and self._info.phase in (TRAIN, TRAIN_ON_BATCH):
             warnings.warn(

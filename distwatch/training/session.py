@@ -28,9 +28,10 @@ from distwatch.errors import (
 from distwatch.event_files.folders import delete
 from distwatch.records import CLOSED, TRAIN
 from distwatch.store import Budget, Claim, request
+from distwatch.store.addresses import Address
 from distwatch.training import shutdown, sinks, strategies
 from distwatch.training.acting import Acting
-from distwatch.training.claiming import Claiming
+from distwatch.training.claiming import Begun, Claiming
 from distwatch.training.device.ring import Recorder
 from distwatch.training.phase import Phase, run_info, versions
 from distwatch.training.progress import Progress
@@ -79,6 +80,8 @@ class Session:
         iterations: the optimizer's count as it stands.
         refuses: whether an error before the first step is raised; if not, it disables the
             watching as later ones do, without a warning.
+        model: the model's name, for that of a run in a folder of runs.
+        begun: the runs that the same Watch has begun.
         save: saves the model as a file.
 
     Raises:
@@ -95,6 +98,8 @@ class Session:
         iterations: Callable[[], int],
         refuses: bool = True,
         save: Callable[[str], None] = lambda path: None,
+        model: str = "",
+        begun: Begun | None = None,
     ) -> None:
         self.error: Exception | None = None
         self._refuses = refuses
@@ -108,7 +113,7 @@ class Session:
         self._facts = facts = strategies.facts_of(strategy)
         self._acting = Acting(config.rules, facts.worker, save)
         self._epochs = 0
-        self._claiming = Claiming(config, strategy, phases[0])
+        self._claiming = Claiming(config, strategy, phases[0], model=model, begun=begun)
         self._done = 0
         self._under_way = False
         #: When the rows are drained next, even if no window is full.
@@ -136,6 +141,9 @@ class Session:
             ConfigError: an option does not work on several workers.
         """
         self._claim = self._claiming.claim()
+        self._config = self._claiming.config
+        for phase in self._phases.values():
+            phase.place(self._config)
         self._budget = self._claiming.budget(self._claim)
         self._progress = Progress(
             self._claim,
@@ -287,6 +295,11 @@ class Session:
         if self.error is None:
             self._disable(error)
             self._close(undo=True)
+
+    @property
+    def path(self) -> Address | None:
+        """Where the run is; None before its path is claimed."""
+        return None if self._claim is None else self._claim.address
 
     @property
     def status(self) -> Status:

@@ -215,7 +215,7 @@ class StoreSink(_BackgroundSink):
         config = self._context.config
         make = functools.partial(
             StoreWriter,
-            config.store,
+            config.address,
             self._context.info,
             synced=config.durability == "power",
             budget=self._context.budget,

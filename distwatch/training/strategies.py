@@ -95,6 +95,9 @@ class StrategyFacts:
         return f"{self.kind} over {listed}"
 
 
+#: Bytes of a text that workers hand to each other.
+_LONGEST_TEXT = 255
+
 #: Strategies that Keras 3 cannot train under, by parts of their classes' names.
 _UNSUPPORTED = ("ParameterServer", "CentralStorage")
 
@@ -270,6 +273,25 @@ def sum_over_workers(strategy: Strategy, number: int) -> int:
 
     numbers = strategy.experimental_distribute_values_from_function(given)
     return round(float(strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)))
+
+
+def text_of_first_worker(strategy: Strategy, text: str) -> str:
+    """Hand a text of the first worker to all of them; every worker has to call this.
+
+    Args:
+        strategy: of all workers.
+        text: at most 255 bytes in UTF-8; that of other workers is not looked at.
+    """
+    facts = facts_of(strategy)
+    codes = list(text.encode()) if facts.worker == 0 else []
+
+    def given(context: Any) -> Tensor:
+        mine = codes if context.replica_id_in_sync_group == 0 else []
+        return tf.constant(mine + [0] * (_LONGEST_TEXT - len(mine)), tf.float64)
+
+    numbers = strategy.experimental_distribute_values_from_function(given)
+    summed = strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
+    return bytes(round(code) for code in summed.numpy().tolist()).rstrip(b"\0").decode()
 
 
 def virtual_devices(n: int) -> list[str]:

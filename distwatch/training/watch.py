@@ -23,6 +23,10 @@ from distwatch.errors import (
 from distwatch.keras_calls import is_observed, running_call, watch_fit_calls
 from distwatch.records import PHASES, PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.schedules import Schedule
+from distwatch.store.addresses import Address, shown
+from distwatch.store.new_runs import USUAL, FolderOfRuns
+from distwatch.text import printable
+from distwatch.training.claiming import Begun
 from distwatch.training.estimate import estimate
 from distwatch.training.session import Session, Status, say
 from distwatch.training.strategies import facts_of
@@ -71,9 +75,15 @@ class Watch(keras.callbacks.Callback):
     ``predict`` with the ``phases`` "test" and "predict", and ``train_on_batch`` with
     `attached`. For a ``strategy.run`` loop of your own see `distwatch.watching`.
 
+    A Watch may be given to several fits, as tuners and cross-validation do with it or with
+    copies of it: each further one begins a run beside the first, ``run-2.zarr``.
+
     Args:
         store: where the run is written; a folder that does not exist yet, or a URL:
-            "s3://bucket/run.zarr" (gs, az and others too), "memory://run.zarr".
+            "s3://bucket/run.zarr" (gs, az and others too), "memory://run.zarr". With a slash
+            at its end, as in "runs/", it is a folder in which each training writes a new run,
+            ``runs/2026-11-25-1412-digits.zarr``, named by the time and by the script, or in a
+            notebook by the model.
         signals: None for the outermost layers that own trainable weights, every `Tracker`,
             the model's own output, the loss, the data at every 10th step, and, where several
             replicas train, ``distwatch.desync()``; glob patterns over layer paths; layers of
@@ -89,10 +99,11 @@ class Watch(keras.callbacks.Callback):
             where their window is not full yet: what the end of the process may cost, and
             what ``distwatch tail`` lags behind. It happens after the first step from then
             on. None waits for a full window or the end of an epoch.
-        overwrite: delete a run that is at ``store`` already.
+        overwrite: delete a run that is at ``store`` already. Not with a folder of runs.
         resume: continue a run that is at ``store`` already, after a crash or with Keras's
             ``BackupAndRestore``: from the step of the restored optimizer's count,
-            in place of what was recorded from there on. Without a run there, start one.
+            in place of what was recorded from there on. Without a run there, start one. Not
+            with a folder of runs: it needs the path of the run itself.
         strict: let an error in the watching end the training.
         on_full: where the disk is slower than training: "drop" whole blocks, which are
             counted and leave a gap in ``step``, or "wait", which slows training down, but for
@@ -141,7 +152,7 @@ class Watch(keras.callbacks.Callback):
 
     def __init__(
         self,
-        store: str | Path,
+        store: str | Path | FolderOfRuns = USUAL,
         *,
         signals: Any = None,
         reference: str = "previous",
@@ -161,9 +172,8 @@ class Watch(keras.callbacks.Callback):
         log_to_keras: Sequence[str] = (),
         rules: Any = (),
     ) -> None:
-        super().__init__()
         check_backend()
-        self.config = watch_config(
+        config = watch_config(
             store=store,
             signals=signals,
             reference=reference,
@@ -183,6 +193,16 @@ class Watch(keras.callbacks.Callback):
             log_to_keras=log_to_keras,
             rules=rules,
         )
+        self.__setstate__({"config": config, "_begun": Begun()})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is a Watch of the same arguments that has not been in a fit."""
+        return {"config": self.config, "_begun": self._begun}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__init__()
+        self.config: WatchConfig = state["config"]
+        self._begun: Begun = state["_begun"]
         self._session: Session | None = None
         #: The watched functions now in place, in the order in which they were installed.
         self._functions: list[WatchedFunction] = []
@@ -203,6 +223,11 @@ class Watch(keras.callbacks.Callback):
         """
         config = read_config(path)
         return cls(**{name: getattr(config, name) for name in WatchConfig.model_fields})
+
+    @property
+    def path(self) -> Address | None:
+        """Where the run of the last fit is, for `open_run`; None before there is one."""
+        return self._session.path if self._session else None
 
     @property
     def status(self) -> Status:
@@ -360,6 +385,8 @@ class Watch(keras.callbacks.Callback):
             iterations=subject.count_iterations,
             refuses=self._refuses,
             save=functools.partial(_save, model),
+            model=model.name,
+            begun=self._begun,
         )
         # Validation begins when the training is under way, which nothing then may end.
         first = min(self._asked, key=PHASES.index)
@@ -508,7 +535,13 @@ class Watch(keras.callbacks.Callback):
         self._current.finish()
         self._release()
         if self.params.get("verbose", 1):
-            say(self._current.sentences)
+            say(self._lines)
+
+    def _lines(self) -> list[str]:
+        """What is printed at the end: with the path, where it was made here."""
+        made = self.path if self.path != self.config.store else None
+        found = self._current.sentences()
+        return found if made is None else [*found, f"The run is {printable(shown(made))}."]
 
     def _expects(self, phase: str) -> bool:
         """Whether a batch belongs to this call: a callback may evaluate other data in it."""

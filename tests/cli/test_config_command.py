@@ -34,7 +34,9 @@ def test_what_init_writes_is_right(call, use):
     assert "distwatch run --config watch.yaml" in out
     code, out, err = call("config", "check")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1].startswith(f"Writes {Path('run.zarr').absolute()}")
+    one, many = Path("run.zarr").absolute(), Path("runs").absolute()
+    where = one if use == "production" else f"a new run in {many}/"
+    assert out.splitlines()[-1].startswith(f"Writes {where}")
     assert [path.name for path in Path().iterdir()] == ["watch.yaml"]
 
 
@@ -56,7 +58,7 @@ def test_init_replaces_nothing_unasked(call):
     assert_refused(call("config", "init", "new.yaml", "--schema"), "watch.schema.json would")
     assert not Path("new.yaml").exists()
     assert call("config", "init", "--force")[0] == 0
-    assert "store: run.zarr" in Path("watch.yaml").read_text()
+    assert "store: runs/" in Path("watch.yaml").read_text()
 
 
 def test_init_refuses_what_it_cannot_do(call):

@@ -33,6 +33,7 @@ WELL = {
     # What is made up has replicas that differ.
     ("check",): ["RUN", "--fail-on", "never"],
     ("rules",): [],
+    ("ls",): ["RUN"],
     ("diff",): ["RUN", "RUN"],
     ("set",): ["RUN", "dense*", "--off"],
     ("estimate",): ["--steps", "1000"],

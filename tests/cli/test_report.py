@@ -133,3 +133,49 @@ def test_without_plotly_it_is_refused(call, run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
     ended = call("report", run, "-o", tmp_path / "a.html")
     assert_refused(ended, "plotly", 'pip install "distwatch[report]"')
+
+
+def test_a_report_is_written_beside_its_run(call, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("report", run)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{tmp_path / 'run.html'}: ")
+    fake_run(tmp_path / "runs" / "later.zarr", steps=12)
+    assert call("report", "runs/")[1].startswith("runs/later.html: ")
+    assert call("report", "run.zarr", "runs")[1].startswith("run-and-later.html: ")
+    memory = fake_run(f"memory://{tmp_path.name}/far.zarr", steps=12).path
+    assert call("report", memory)[1].startswith("far.html: ")
+
+
+def _page(*identities):
+    named = f'<meta name="distwatch-runs" content="{" ".join(identities)}">\n'
+    return (
+        '<!DOCTYPE html>\n<meta name="generator" content="distwatch 0.1.0">\n'
+        f"{named if identities else ''}<title>old.zarr · distwatch</title>\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "there, named, was",
+    [
+        (_page("other-2025"), False, "the report of another run (old.zarr)"),
+        (_page(), False, "the report of old.zarr"),
+        ("<p>my own", True, "a file that is no report of distwatch"),
+    ],
+    ids=["other", "old", "named"],
+)
+def test_another_page_is_not_replaced_silently(call, run, there, named, was):
+    page = run.with_name("run.html")
+    page.write_text(there)
+    code, _, err = call("report", run, *(["-o", page] if named else []))
+    assert (code, err) == (0, f"distwatch: {page} was {was}, and is replaced\n")
+    # Once more it is its own.
+    assert call("report", run)[2] == ""
+
+
+def test_a_file_of_ones_own_is_left_alone(call, run):
+    page = run.with_name("run.html")
+    page.write_text("<p>my own")
+    refused = call("report", run)
+    assert_refused(refused, "no report of distwatch, so it is left alone", "-o")
+    assert page.read_text() == "<p>my own"

@@ -16,6 +16,7 @@ import distwatch as dw
 from distwatch.testing.fake import fake_run
 from distwatch.training.scripts import launching
 from distwatch.training.scripts.bootstrap.sitecustomize import VARIABLE
+from distwatch.training.scripts.unobtrusive import Outcome
 from distwatch.training.scripts.watched_fits import WatchedFits
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -46,7 +47,7 @@ def assert_same(tmp_path, alone, watched):
 
 
 def runs_in(folder):
-    return {path.name: dw.open_run(path) for path in sorted(folder.glob("*.zarr"))}
+    return {path.name: dw.open_run(path) for path in sorted(folder.rglob("*.zarr"))}
 
 
 @pytest.mark.slow
@@ -66,7 +67,7 @@ def test_a_plain_fit(tmp_path):
     assert all(run.ended == "closed" for run in runs.values())
     assert watched.err == (
         alone.err
-        + "distwatch: 2 runs were written: fit-000.zarr to fit-001.zarr in my runs\n"
+        + "distwatch: 2 runs were written: fit-000.zarr and fit-001.zarr in my runs\n"
         + "distwatch: look at it by: distwatch report 'my runs/fit-000.zarr'\n"
     )
 
@@ -269,7 +270,7 @@ def test_a_script_that_is_terminated(tmp_path):
     process.send_signal(signal.SIGTERM)
     ended = Ended(process)
     assert (ended.code, ended.own_err) == (-signal.SIGTERM, "")
-    run = dw.open_run(tmp_path / "a" / launching.DEFAULT_STORE / "fit-000.zarr")
+    (run,) = runs_in(tmp_path / "a" / launching.DEFAULT_STORE).values()
     assert (len(run), run.ended) == (6, "closed")
 
 
@@ -423,14 +424,6 @@ def test_a_folder_that_holds_one_run_stands_for_it(call, tmp_path):
     for name in ("info", "verify"):
         assert call(name, tmp_path / "runs") == call(name, tmp_path / "runs" / "fit-000.zarr")
     assert call("tail", tmp_path / "runs", "--once", "--json")[0] == 0
-    fake_run(tmp_path / "runs" / "fit-001.zarr", steps=5)
-    for name in ("info", "verify", "tail"):
-        refused = call(name, tmp_path / "runs")
-        assert_refused(refused, "holds several runs", "fit-000.zarr, fit-001.zarr")
-    for number in range(2, 30):
-        fake_run(tmp_path / "runs" / f"fit-{number:03d}.zarr", steps=1)
-    _, _, err = call("info", tmp_path / "runs")
-    assert "fit-007.zarr, ..., fit-029.zarr" in err
 
 
 @pytest.mark.parametrize("board", ["logs", {"folder": "logs", "every": 3}])
@@ -443,3 +436,67 @@ def test_each_fit_has_event_files_of_its_own(tmp_path, monkeypatch, board):
     names = [each.folder.relative_to(tmp_path) for each in options]
     assert names == [Path("logs/fit-000"), Path("logs/fit-001")]
     assert {each.every for each in options} == {3 if isinstance(board, dict) else 1}
+
+
+def test_each_start_has_a_folder_of_its_own(script, tmp_path):
+    for store, title in [(None, "train"), ("out/", "train")]:
+        settings = settings_of(launching.prepare(launching.Script(script), store=store))
+        assert settings["title"] == title
+        assert settings["shown"] == str(store or "runs/").rstrip("/")
+    settings = settings_of(launching.prepare(launching.Script("json.tool", (), True)))
+    assert settings["title"] == "tool"
+    # What is deleted or continued has to be in one place.
+    (tmp_path / "resume.yaml").write_text("resume: true")
+    for how in ({"overwrite": True}, {"config": tmp_path / "resume.yaml"}):
+        for store, shown in [(None, "distwatch-runs"), ("out/", "out")]:
+            settings = settings_of(
+                launching.prepare(launching.Script(script), store=store, **how)
+            )
+            assert (settings["title"], settings["shown"]) == (None, shown)
+    fake_run(tmp_path / "runs", steps=1)
+    with pytest.raises(dw.errors.RunExistsError, match="is a run itself"):
+        launching.prepare(launching.Script(script))
+
+
+def test_fits_of_one_start_are_beside_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "arguments": {"tensorboard": "logs"},
+        "store": str(tmp_path / "runs"),
+        "shown": "runs",
+        "title": "train",
+    }
+    keys = []
+    for _ in range(2):
+        fits = WatchedFits(settings)
+        stores = [fits._make_watch("fit", refused=False).config.store for _ in range(2)]
+        assert {store.folder for store in stores} == {tmp_path / "runs"}
+        keys.append([store.key for store in stores])
+    starts = [Path(key).parent.name for pair in keys for key in pair]
+    assert (starts[0], starts[2]) == (starts[1], starts[3])
+    assert starts[0] != starts[2]
+    assert all("-train" in start for start in starts)
+    assert [Path(key).name for key in keys[1]] == ["fit-000.zarr", "fit-001.zarr"]
+    # A further worker is given the place when the path is claimed.
+    further = WatchedFits({**settings, "is_further_worker": True})
+    assert further._make_watch("fit", refused=False).config.store.key is None
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "numbers, said",
+    [
+        ([0], "1 run was written: fit-000.zarr in runs"),
+        ([0, 2], "2 runs were written: fit-000.zarr and fit-002.zarr in runs"),
+        (range(1, 9), "8 runs were written: fit-001.zarr to fit-008.zarr in runs"),
+        (
+            [0, 1, 2, 3, 4, 6, 7],
+            "7 runs were written: fit-000.zarr, fit-001.zarr, fit-002.zarr, fit-003.zarr, "
+            "fit-004.zarr and 2 more in runs",
+        ),
+    ],
+)
+def test_runs_are_listed_as_they_are(numbers, said):
+    fits = WatchedFits({"arguments": {}, "store": "runs", "shown": "runs"})
+    fits._outcomes = [Outcome(f"fit-{n:03d}", committed=int(n in numbers)) for n in range(9)]
+    assert next(fits.closing_lines()) == said

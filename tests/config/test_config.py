@@ -11,6 +11,7 @@ from distwatch.errors import ConfigError
 from distwatch.event_files.options import EventOptions
 from distwatch.signals import activations
 from distwatch.signals.schedules import every, first
+from distwatch.store.new_runs import FolderOfRuns
 
 GOOD = """
 store: run.zarr
@@ -135,9 +136,18 @@ def test_every_wrong_key_is_named_at_once():
         assert word in str(error.value)
 
 
-def test_the_store_is_needed():
-    with pytest.raises(ConfigError, match="store"):
-        watch_config(window=3)
+def test_without_a_store_runs_go_into_a_folder_of_them(written):
+    usual = FolderOfRuns(Path("runs").absolute())
+    assert watch_config(window=3).store == read_config(written("window: 3")).store == usual
+    assert watch_config(store="s3://bucket/runs/").store == FolderOfRuns("s3://bucket/runs")
+    assert watch_config(store="run.zarr/").store == Path("run.zarr").absolute()
+    assert watch_config(store=usual).store == usual
+
+
+@pytest.mark.parametrize("key", ["overwrite", "resume"])
+def test_what_needs_the_path_of_a_run(written, key):
+    with pytest.raises(ConfigError, match=f"{key}=True needs the path of the run"):
+        read_config(written(f"store: runs/\n{key}: true"))
 
 
 @pytest.mark.parametrize("text", ["", "- store\n- run.zarr", "run.zarr", "3"], ids=repr)

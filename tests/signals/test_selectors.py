@@ -57,7 +57,7 @@ WRONG_FILES = [
     "{store: a, signals: {weights: a, statistics: null}}",
     "{store: a, signals: {weights: a, statistics: [{histogram: {acuracy: 3}}]}}",
     "{store: a, signals: {weights: a, 3: b}}",
-    "{window: 3}",
+    "{window: 0}",
 ]
 
 

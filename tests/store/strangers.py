@@ -312,20 +312,23 @@ REFUSED = {
     # Numbers that are none.
     "committed-true": (
         says(TABLE, committed=True),
-        "=True: input should be a valid int",
+        "=True: expected a whole number",
     ),
-    "committed-negative": (says(TABLE, committed=-1), "committed=-1: input should be greater"),
+    "committed-negative": (
+        says(TABLE, committed=-1),
+        "committed=-1: expected a whole number from",
+    ),
     "committed-text": (
         says(TABLE, committed="21"),
-        "='21': input should be a valid int",
+        "='21': expected a whole number",
     ),
     "committed-part": (
         says(TABLE, committed=21.5),
-        "=21.5: input should be a valid int",
+        "=21.5: expected a whole number",
     ),
     "committed-infinite": (
         in_text(TABLE, '"committed": 21', '"committed": 1e309'),
-        "=inf: input should be a",
+        "=inf: expected a",
     ),
     "committed-nan": (in_text(TABLE, '"committed": 21', '"committed": NaN'), "NaN is no JSON"),
     "committed-long": (
@@ -334,12 +337,12 @@ REFUSED = {
     ),
     "lost": (says(TABLE, lost=2**80), "lost="),
     "first-step": (says(SEGMENT, first_step=1e309), "Infinity is no JSON"),
-    "worker": (says(SEGMENT, worker=[]), "worker=[]: input should be a valid integer"),
-    "phase": (says(SEGMENT, phase="../train"), "should be 'train', 'test'"),
-    "ended": (says(TABLE, ended={"a": 1}), "should be a valid string"),
-    "created": (says("", created=["a"]), "should be a valid string"),
+    "worker": (says(SEGMENT, worker=[]), "worker=[]: expected a whole number"),
+    "phase": (says(SEGMENT, phase="../train"), "expected 'train', 'test'"),
+    "ended": (says(TABLE, ended={"a": 1}), "expected a string"),
+    "created": (says("", created=["a"]), "expected a string"),
     "unwatched": (says(SEGMENT, unwatched={"a": {}}), "expected names and texts"),
-    "versions": (says(SEGMENT, versions=[["a", "b"]]), "should be a valid dictionary"),
+    "versions": (says(SEGMENT, versions=[["a", "b"]]), "expected keys and their values"),
     # Documents.
     "root-deep": (text("", DEEP), "is no distwatch run"),
     "segment-deep": (text(SEGMENT, DEEP), "RecursionError"),
@@ -409,7 +412,7 @@ REFUSED_TENSORS = {
     ),
     "dtype": (
         says(TABLE, tensor={"features": [2], "reduce": None, "dtype": "O"}),
-        "should be 'float32' or 'float16'",
+        "expected 'float32' or 'float16'",
     ),
 }
 

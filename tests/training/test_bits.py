@@ -85,6 +85,8 @@ def fused_kernels():
     """The fused kernels of the graphs that run, but for those of the watching, by name."""
     kernels = set()
     context.context().enable_graph_collection()
+    # Keras's TensorBoard callback collects graphs, too, and leaves what nobody fetches.
+    context.context().export_run_metadata()
     try:
         yield kernels
         graphs = context.context().export_run_metadata().function_graphs

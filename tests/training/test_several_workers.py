@@ -174,6 +174,20 @@ def test_a_killed_worker_leaves_the_others_rows(tmp_path):
     assert "Worker 1 (replica 1) wrote only 4 of" in run.summary()
 
 
+def test_the_first_workers_names_reach_the_other(tmp_path):
+    codes, logs, told = train_together("again", tmp_path)
+    assert codes == [0, 0], logs
+    paths = [Path(path) for path in told[0]["paths"]]
+    assert told[1]["paths"] == told[0]["paths"]
+    assert [path.parent.name for path in paths[:2]] == ["runs", "runs"]
+    assert [path.name for path in paths[2:]] == ["run.zarr", "run-2.zarr"]
+    assert all("-script_of_0" in path.name for path in paths[:2])
+    assert len(set(paths)) == 4
+    for path in paths:
+        run = dw.open_run(path)
+        assert (len(run), run.replicas, run.lost) == (STEPS // 2, [0, 1], 0)
+
+
 def test_a_refusal_reaches_both_workers(tmp_path):
     (tmp_path / "run.zarr").mkdir()
     (tmp_path / "run.zarr" / "thesis.txt").write_text("not a run")

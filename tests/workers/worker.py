@@ -3,8 +3,8 @@
     TF_CONFIG=... python worker.py HOW FOLDER
 
 HOW is ``loop`` (a strategy.run loop), ``fit`` (the fixed fit), ``unfixed`` (fit as it is),
-or ``killed`` (the loop, in which worker 1 is killed at step KILLED_AT). What the worker saw
-is left in FOLDER.
+``killed`` (the loop, in which worker 1 is killed at step KILLED_AT) or ``again`` (two fits,
+in a folder of runs). What the worker saw is left in FOLDER.
 """
 
 from __future__ import annotations
@@ -92,6 +92,19 @@ def by_fit(strategy, store, how):
     return model, ear, {"loss": history.history["loss"], "steps": watch.status.committed}
 
 
+def twice(strategy, store, how):
+    """Two fits with one Watch, and one with the path of a run; each worker has a name."""
+    sys.modules["__main__"].__file__ = f"script_of_{number()}.py"
+    model, ear = make_model(strategy)
+    watch, exact = dw.Watch(f"{store.parent}/runs/", **WATCHED), dw.Watch(store, **WATCHED)
+    paths = []
+    with multiworker_fit():
+        for each in (watch, watch, exact, exact):
+            model.fit(make_data(), epochs=1, shuffle=False, verbose=0, callbacks=[each])
+            paths.append(str(each.path))
+    return model, ear, {"paths": paths}
+
+
 def by_loop(strategy, store, how):
     model, ear = make_model(strategy)
     optimizer = model.optimizer
@@ -134,7 +147,7 @@ def by_loop(strategy, store, how):
 
 def main(how: str, folder: Path) -> None:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    train = by_fit if how in ("fit", "unfixed") else by_loop
+    train = {"fit": by_fit, "unfixed": by_fit, "again": twice}.get(how, by_loop)
     told = folder / f"worker-{number()}.json"
     try:
         model, ear, said = train(strategy, folder / "run.zarr", how)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from distwatch.config import read_arguments, watch_config
+from distwatch.config import read_arguments, read_config, watch_config
 from distwatch.errors import (
     ConfigError,
     NotWritableError,
@@ -28,11 +28,16 @@ from distwatch.errors import (
     needs_tensorflow,
 )
 from distwatch.store.addresses import Address, absolute, address_of, inside, scheme_of
+from distwatch.store.new_runs import USUAL, FolderOfRuns, place_of
 from distwatch.training.scripts import bootstrap
 from distwatch.training.scripts.bootstrap.sitecustomize import VARIABLE
 
-#: Where runs go if neither the command nor the configuration says.
-DEFAULT_STORE = "distwatch-runs"
+#: Where runs go if neither the command nor the configuration says: each start of a script
+#: has a folder of its own in it.
+DEFAULT_STORE = USUAL
+
+#: The same, where runs are to be deleted or continued: they have to be in one place.
+KEPT_STORE = "distwatch-runs"
 
 _BOOTSTRAP = Path(bootstrap.__file__).resolve().parent
 
@@ -81,6 +86,14 @@ class Script:
                 f"-m {self.target}: no module {package!r} is found from here; go to the folder "
                 "that holds it, install it, or name the script's file without -m."
             )
+
+    @property
+    def name(self) -> str:
+        """What it is called, without its folder and ending."""
+        if self.is_module:
+            return self.target.rpartition(".")[2]
+        path = Path(self.target).absolute()
+        return path.parent.name if path.stem == "__main__" else path.stem
 
     @property
     def command(self) -> list[str]:
@@ -133,8 +146,9 @@ def prepare(
     Args:
         script: what is run.
         config: a file with the arguments of each Watch.
-        store: the folder or URL in which runs are written, one a fit; None for what the
-            configuration says, or else ``distwatch-runs``.
+        store: the folder or URL in which runs are written, one a fit; with a slash at its
+            end, where this start gets a folder of its own. None for what the configuration
+            says, or else ``runs/``.
         overwrite: delete the runs that are in there; nothing else is touched.
         quiet: say nothing at the end.
         environment: what the script is to find.
@@ -146,8 +160,12 @@ def prepare(
     script.check()
     _check_python()
     arguments = read_arguments(config) if config else {}
-    shown = store or str(arguments.get("store") or DEFAULT_STORE)
+    overwrite = bool(arguments.get("overwrite")) or overwrite
+    resume = bool(arguments.get("resume"))
+    usual = KEPT_STORE if overwrite or resume else DEFAULT_STORE
+    shown = store or str(arguments.get("store") or usual)
     address = address_of(shown)
+    makes_folder = isinstance(place_of(shown), FolderOfRuns) and not (overwrite or resume)
     arguments["store"] = str(inside(address, "fit-000.zarr"))
     _check_arguments(config, arguments)
     if board := arguments.get("tensorboard"):
@@ -157,16 +175,21 @@ def prepare(
             **options,
             "folder": str(absolute(address_of(options["folder"]))),
         }
-    overwrite = bool(arguments.pop("overwrite", False)) or overwrite
-    resume = bool(arguments.get("resume"))
+    arguments.pop("overwrite", None)
     if overwrite and resume:
         raise ConfigError("--overwrite and resume: runs are either deleted or continued.")
-    if not _is_further_worker(environment.get("TF_CONFIG")):
-        _make_room(address, shown, overwrite=overwrite, resume=resume)
+    is_further_worker = _is_further_worker(environment.get("TF_CONFIG"))
+    if not is_further_worker:
+        _check_place(address, shown)
+        if not makes_folder:
+            _make_room(address, shown, overwrite=overwrite, resume=resume)
     settings = {
         "arguments": arguments,
         "store": str(absolute(address)),
-        "shown": shown,
+        "shown": str(address),
+        # What the folder of this start is named by; None where runs go into the store itself.
+        "title": script.name if makes_folder else None,
+        "is_further_worker": is_further_worker,
         "quiet": quiet,
         "pythonpath": environment.get("PYTHONPATH"),
         "home": str(Path(__file__).resolve().parents[2]),
@@ -199,10 +222,14 @@ def _check_python() -> None:
 
 
 def _check_arguments(config: Path | None, arguments: dict[str, Any]) -> None:
-    try:
+    if config is None:
         watch_config(**arguments)
+    else:
+        # Of what is wrong in a file, it knows the lines.
+        read_config(config, store=arguments["store"])
+    try:
         json.dumps(arguments)
-    except (ConfigError, TypeError) as error:
+    except TypeError as error:
         raise ConfigError(f"{config}: {error}" if config else str(error)) from error
 
 
@@ -246,11 +273,6 @@ def _make_room(address: Address, shown: str, *, overwrite: bool, resume: bool) -
     """
     from distwatch.store import delete_run, location_of, run_name
 
-    _check_writable(address, shown)
-    if run_name(address) is not None:
-        raise RunExistsError(
-            f"{shown} is a run itself; give --store a folder, in which each fit becomes a run."
-        )
     there = [name for name in location_of(address).children() if _RUN_NAME.fullmatch(name)]
     runs = [name for name in there if run_name(inside(address, name)) is not None]
     if strange := sorted(set(there) - set(runs)):
@@ -261,12 +283,22 @@ def _make_room(address: Address, shown: str, *, overwrite: bool, resume: bool) -
     if runs and not overwrite and not resume:
         more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
         raise RunExistsError(
-            f"{shown} holds runs already ({runs[0]}{more}); choose another --store, or pass "
-            "--overwrite to delete them first, or set 'resume: true' in a --config to continue "
-            "them."
+            f"{shown} holds runs already ({runs[0]}{more}); choose another --store ('{shown}/' "
+            "for a new folder in it at each start), or pass --overwrite to delete them first, "
+            "or set 'resume: true' in a --config to continue them."
         )
     for name in runs if overwrite else ():
         delete_run(inside(address, name))
+
+
+def _check_place(address: Address, shown: str) -> None:
+    from distwatch.store import run_name
+
+    _check_writable(address, shown)
+    if run_name(address) is not None:
+        raise RunExistsError(
+            f"{shown} is a run itself; give --store a folder, in which each fit becomes a run."
+        )
 
 
 def _check_writable(address: Address, shown: str) -> None:

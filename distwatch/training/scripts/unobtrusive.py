@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from distwatch.store.addresses import Address
 from distwatch.training.watch import Watch
 
 
@@ -16,6 +17,8 @@ class Outcome:
 
     name: str
     committed: int = 0
+    #: Where its run is.
+    path: Address | None = None
     #: Why it was not watched, or not to its end.
     reason: str = ""
 
@@ -96,7 +99,7 @@ class UnobtrusiveWatch(Watch):
     def update_outcome(self) -> None:
         """Update the outcome, and report once that the watching has ended."""
         status = self.status
-        self.outcome.committed = status.committed
+        self.outcome.committed, self.outcome.path = status.committed, self.path
         if status.error is not None and not self.outcome.reason:
             self.outcome.end(status.error, self._report, status.steps)
 

@@ -24,8 +24,9 @@ import distwatch
 from distwatch.errors import DistwatchWarning, UnsupportedTrainingError
 from distwatch.keras_calls import wrap_method
 from distwatch.records import PREDICT, TEST, TRAIN
-from distwatch.store.addresses import address_of, inside
-from distwatch.text import printable
+from distwatch.store.addresses import Address, address_of, inside
+from distwatch.store.new_runs import FolderOfRuns, new_folder
+from distwatch.text import listed, printable
 
 #: Method -> the phases for whose sake it is watched.
 _PHASES = {"fit": {TRAIN, TEST}, "evaluate": {TEST}, "predict": {PREDICT}}
@@ -62,6 +63,10 @@ class WatchedFits:
         self._phases = set(self._arguments.get("phases") or (TRAIN,))
         self._store = address_of(settings["store"])
         self._shown = settings["shown"]
+        self._title: str | None = settings.get("title")
+        self._is_further_worker = bool(settings.get("is_further_worker"))
+        #: The folder of this start, where each start has one of its own.
+        self._start = ""
         self._lock = threading.Lock()
         self._numbers: Counter[str] = Counter()
         self._outcomes: list[Any] = []
@@ -92,7 +97,7 @@ class WatchedFits:
         refused = [each for each in self._outcomes if each.reason]
         if written:
             yield self._describe(written)
-            first = inside(address_of(self._shown), f"{written[0]}.zarr")
+            first = inside(self._where, f"{written[0]}.zarr")
             yield f"look at it by: distwatch report {shlex.quote(str(first))}"
         elif self._own:
             yield f"the script watches by itself ({self._own} fits); nothing was added."
@@ -108,13 +113,28 @@ class WatchedFits:
             reasons += ["..."] if len(refused) > _LISTED else []
             yield f"{total}: {'; '.join(reasons)}"
 
+    @property
+    def _where(self) -> Address:
+        """The folder of the runs, as people are shown it."""
+        shown = address_of(self._shown)
+        paths = [each.path for each in self._outcomes if each.path is not None]
+        if self._title is not None and paths:
+            # Of further workers only the claim has brought it.
+            return inside(shown, Path(paths[0]).parent.name)
+        return shown
+
     def _describe(self, written: list[str]) -> str:
-        if len(written) == 1:
-            return f"1 run was written: {written[0]}.zarr in {printable(self._shown)}"
-        return (
-            f"{len(written)} runs were written: {written[0]}.zarr to {written[-1]}.zarr in "
-            f"{printable(self._shown)}"
-        )
+        total = "1 run was" if len(written) == 1 else f"{len(written)} runs were"
+        names = [f"{name}.zarr" for name in written]
+        kind, _, first = written[0].rpartition("-")
+        if len(names) > _LISTED and written == [
+            f"{kind}-{number:03d}" for number in range(int(first), int(first) + len(names))
+        ]:
+            said = f"{names[0]} to {names[-1]}"
+        else:
+            more = len(names) - _LISTED
+            said = listed([*names[:_LISTED], *([f"{more} more"] if more > 0 else [])])
+        return f"{total} written: {said} in {printable(str(self._where))}"
 
     def _watch_for(self, method: str, model: Any, callbacks: Any) -> Any:
         """The Watch for one call; None where it is to be left as it is."""
@@ -147,9 +167,11 @@ class WatchedFits:
                     "its callbacks are a CallbackList, to which none can be added; pass them "
                     "as a list."
                 )
-            store = inside(self._store, f"{outcome.name}.zarr")
+            store = self._place_of(f"{outcome.name}.zarr")
             arguments = {**self._arguments, "store": store}
-            if board := arguments.get("tensorboard"):
+            board = arguments.get("tensorboard")
+            # In a folder of runs, event files are where their run is.
+            if board and not isinstance(store, FolderOfRuns):
                 arguments["tensorboard"] = _below(board, outcome.name)
             return UnobtrusiveWatch(outcome, report, **arguments)
         except Exception as error:
@@ -157,6 +179,16 @@ class WatchedFits:
                 raise
             outcome.end(error, report)
             return None
+
+    def _place_of(self, name: str) -> Address | FolderOfRuns:
+        """Where a run goes. The first worker of several makes the folder of this start."""
+        if self._title is None:
+            return inside(self._store, name)
+        if self._is_further_worker:
+            return FolderOfRuns(self._store)
+        with self._lock:
+            self._start = self._start or new_folder(self._store, self._title)
+        return FolderOfRuns(self._store, f"{self._start}/{name}")
 
 
 def _below(board: Any, name: str) -> dict[str, Any]:

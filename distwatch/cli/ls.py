@@ -1,0 +1,166 @@
+"""``distwatch ls``."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import operator
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+import typer
+
+from distwatch.cli.conventions import JsonOption, app, examples, listing, wide_console
+from distwatch.errors import ConfigError
+from distwatch.text import format_bytes, shortened
+
+#: Column -> its heading.
+_HEADINGS = {
+    "name": "run",
+    "created": "when",
+    "pace": "steps/s",
+    "bytes": "size",
+}
+_HIDDEN = ("path", "phase")
+
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+    "=": operator.eq,
+}
+_CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(<=|>=|!=|==?|<|>)\s*(.*?)\s*")
+
+
+@app.command(
+    epilog=examples(
+        "distwatch ls",
+        "distwatch ls runs/ --sort loss",
+        "distwatch ls 'runs/*digits*' --where ended=closed --where 'loss<0.5'",
+        "distwatch ls runs/ --json",
+    )
+)
+def ls(
+    where: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER", help="A folder of runs, or a pattern such as 'runs/*digits*'."
+        ),
+    ] = "runs/",
+    *,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Sort by a column: name, created, ended, steps, replicas, pace, or a metric "
+            "such as loss. By default the newest run is first.",
+        ),
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Sort the other way.")] = False,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Only runs of which this is true: a column, one of < <= > >= = != and a "
+            "value; after = and != text is a glob. May be given several times.",
+        ),
+    ] = None,
+    size: Annotated[
+        bool, typer.Option("--size", help="Also how large each run is, which takes longer.")
+    ] = False,
+    warnings: Annotated[
+        bool,
+        typer.Option(
+            "--warnings", help="Also how many warnings each has, which reads all its rows."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List runs: when they began, how they ended, steps, replicas, pace and last metrics."""
+    from distwatch.analysis.listing import as_row, find_listed
+
+    rows = [as_row(run, size=size, warnings=warnings) for run in find_listed(where)]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    for condition in conditions or ():
+        test = _test_of(condition, columns)
+        rows = [row for row in rows if test(row)]
+    if sort is not None:
+        _check_column(sort, columns)
+        rows.sort(key=lambda row: _order(row.get(sort)))
+    if reverse:
+        rows.reverse()
+    if as_json:
+        typer.echo(json.dumps({"runs": rows}, indent=2, allow_nan=False))
+    elif not rows:
+        typer.echo(f"No run in {where}." if not conditions else "No run is like that.")
+    else:
+        shown = [name for name in columns if name not in _HIDDEN]
+        headings = tuple(_HEADINGS.get(name, name) for name in shown)
+        cells = [tuple(_cell(name, row.get(name)) for name in shown) for row in rows]
+        wide_console().print(listing(headings, cells))
+
+
+def _test_of(condition: str, columns: list[str]) -> Callable[[dict[str, Any]], bool]:
+    """A condition as a function of a row; what is not known meets none.
+
+    Raises:
+        ConfigError: it is none, or about no column.
+    """
+    found = _CONDITION.fullmatch(condition)
+    if found is None:
+        raise ConfigError(f"--where {condition!r}: write it as 'loss<0.5' or 'ended=closed'.")
+    column, sign, wanted = found[1], found[2].replace("==", "="), found[3]
+    _check_column(column, columns)
+    try:
+        number = float(wanted)
+    except ValueError:
+        number = math.nan
+
+    def test(row: dict[str, Any]) -> bool:
+        value = row.get(column)
+        if value is None:
+            return False
+        if isinstance(value, str):
+            if sign in ("=", "!="):
+                return fnmatchcase(value, wanted) == (sign == "=")
+            return _COMPARISONS[sign](value, wanted)
+        return not math.isnan(number) and _COMPARISONS[sign](value, number)
+
+    return test
+
+
+def _check_column(name: str, columns: list[str]) -> None:
+    # Without runs there are no columns to be wrong about.
+    if columns and name not in columns:
+        raise ConfigError(f"there is no column {name!r}; there are {', '.join(columns)}.")
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    """What is not known comes last."""
+    return value is None, "" if value is None else value
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "created":
+        return _when(value)
+    if name == "bytes":
+        return format_bytes(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return shortened(value, 60, quoted=False) if name == "ended" else str(value)
+
+
+def _when(created: str) -> str:
+    try:
+        moment = datetime.datetime.fromisoformat(created)
+    except ValueError:
+        return "-"
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")

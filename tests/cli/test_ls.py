@@ -1,0 +1,220 @@
+"""``distwatch ls`` and ``list_runs``: what folders of runs hold."""
+
+import copy
+import datetime
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from commands import assert_refused
+
+import distwatch as dw
+from distwatch.errors import NotARunError
+from distwatch.records import Origin, RunInfo, Table
+from distwatch.signals import Signal
+from distwatch.store import StoreWriter, claim, claim_new, now, table_writer
+from distwatch.store.folders import Folder
+from distwatch.store.schema import root_attributes
+from distwatch.testing.fake import fake_block, write_fake
+
+DATA = Path(__file__).parents[1] / "data"
+
+TABLES = (
+    Table("table-00", (Signal("activation/dense"),), "every(1)", 4),
+    Table("table-01", (Signal("loss", "none"),), "every(2)", 4),
+)
+
+
+def info_of(worker=0, workers=1, **more):
+    replicas = (2 * worker, 2 * worker + 1)
+    return RunInfo(TABLES, replicas, "made up", {}, worker=worker, workers=workers, **more)
+
+
+def losses(info, loss):
+    """A step's losses: other ones on each replica, and on each a number of its own."""
+    return lambda step, replica, signal: np.full(replica + 1, loss + step + replica)
+
+
+def blocks_of(info, steps, loss):
+    for table, stride in zip(TABLES, (1, 2), strict=True):
+        yield fake_block(info, table, range(0, steps, stride), losses(info, loss))
+
+
+def made(path, steps, loss, workers=1):
+    infos = [info_of(worker, workers) for worker in range(workers)]
+    write_fake(path, *((info, blocks_of(info, steps, loss)) for info in infos))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One that is closed, one of two workers, one that is written now, one without rows,
+    one that an error ended, one that cannot be read, and one of the first format."""
+    root = tmp_path_factory.mktemp("all") / "runs"
+    made(root / "a.zarr", 7, 3.0)
+    made(root / "start" / "fit-000.zarr", 9, 1.0, workers=2)
+    written = claim_new(root / "now.zarr", root_attributes(info_of(), now()))
+    written.settle()
+    begun(root / "now.zarr", written)
+    claim(root / "empty.zarr", root_attributes(info_of(), now()))
+    claim(root / "failed.zarr", root_attributes(info_of(), now()))
+    begun(root / "failed.zarr").close("OSError: the disk is full")
+    made(root / "damaged.zarr", 3, 5.0)
+    (root / "damaged.zarr" / "worker-0000-start-0000" / "zarr.json").write_text("{")
+    shutil.copytree(DATA / "format-1.zarr", root / "old.zarr")
+    yield root
+    written.release()
+
+
+def begun(path, claimed=None):
+    writer = StoreWriter(path, info_of(), claim=claimed)
+    for block in blocks_of(info_of(), 4, 2.0):
+        writer.append(block)
+    return writer
+
+
+def weighted(loss, step, replicas):
+    """The mean over replicas that saw unequal numbers of elements."""
+    values = [(n + 1, loss + step + n) for n in range(replicas)]
+    return sum(n * value for n, value in values) / sum(n for n, _ in values)
+
+
+def test_a_row_for_each_run(runs):
+    frame = dw.list_runs(runs).set_index("name")
+    ended = dict(frame.ended)
+    assert ended.pop("damaged.zarr").startswith("cannot be read: ")
+    assert ended == {
+        "a.zarr": "closed",
+        "start/fit-000.zarr": "closed",
+        "now.zarr": "running",
+        "empty.zarr": "not closed",
+        "failed.zarr": "OSError: the disk is full",
+        "old.zarr": "closed",
+    }
+    assert list(frame.loc[["a.zarr", "start/fit-000.zarr"], "replicas"]) == [2, 4]
+    assert frame.loss["a.zarr"] == pytest.approx(weighted(3.0, 6, 2))
+    assert frame.loss["start/fit-000.zarr"] == pytest.approx(weighted(1.0, 8, 4))
+    assert frame.loss["failed.zarr"] == pytest.approx(weighted(2.0, 2, 2))
+    # The chunk of its losses is not full yet, and so is not committed.
+    assert frame.loss[["empty.zarr", "now.zarr"]].isna().all()
+    assert str(frame.created.dtype).startswith("datetime64")
+    # What it says is what reading the runs says.
+    for name, path in frame.path.drop("damaged.zarr").items():
+        run = dw.open_run(path)
+        assert frame.steps[name] == len(run), name
+        assert run.ended in {frame.ended[name], None}, name
+        if len(run):
+            assert frame.replicas[name] == len(run.replicas), name
+    assert frame.steps.isna().sum() == 1
+
+
+def test_only_the_descriptions_of_closed_runs_are_read(runs, monkeypatch):
+    read, before = [], Folder.read
+    monkeypatch.setattr(Folder, "read", lambda *a: read.append(a[1]) or before(*a))
+    dw.list_runs(runs / "a.zarr")
+    assert read == ["zarr.json", "worker-0000-start-0000/zarr.json"]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_pace_is_between_the_first_rows_and_the_last(tmp_path, monkeypatch, closed):
+    clock = iter([100.0, 104.0, 110.0])
+    times = SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic)
+    monkeypatch.setattr(table_writer, "time", times)
+    info = replace(info_of(), tables=TABLES[:1])
+    claim(tmp_path / "run.zarr", root_attributes(info, now()))
+    writer = StoreWriter(tmp_path / "run.zarr", info)
+    for steps in (range(4), range(4, 8), range(8, 24)):
+        writer.append(fake_block(info, TABLES[0], steps, losses(info, 1.0)))
+    if closed:
+        writer.close()
+    frame = dw.list_runs(tmp_path / "run.zarr")
+    assert frame.pace[0] == (24 - 4) / (110.0 - 100.0)
+
+
+def test_a_run_of_one_look_has_no_pace(runs):
+    frame = dw.list_runs(runs).set_index("name")
+    assert frame.pace.isna().all()
+
+
+def test_starts_that_overlap_are_counted_once(tmp_path):
+    later = replace(info_of(), origin=Origin(1, 5, 5))
+    blocks = (
+        fake_block(later, table, range(5, 12, stride), losses(later, 0.0))
+        for table, stride in zip(TABLES, (1, 7), strict=True)
+    )
+    path = tmp_path / "run.zarr"
+    write_fake(path, (info_of(), blocks_of(info_of(), 9, 1.0)), (later, blocks))
+    frame = dw.list_runs(path)
+    assert frame.steps[0] == len(dw.open_run(path)) == 12
+    assert frame.loss[0] == pytest.approx(weighted(0.0, 5, 2))
+
+
+def test_what_takes_longer_is_asked_for(runs):
+    frame = dw.list_runs(runs, size=True, warnings=True).set_index("name")
+    files = [path for path in (runs / "a.zarr").rglob("*") if path.is_file()]
+    assert frame.bytes["a.zarr"] == sum(path.stat().st_size for path in files)
+    found = [each.severity for each in dw.open_run(runs / "a.zarr").findings()]
+    assert frame.warnings["a.zarr"] == found.count("warning") > 0
+    assert frame.warnings.isna().sum() == 1
+
+
+def names(call, *arguments):
+    code, out, err = call("ls", *arguments, "--json")
+    assert (code, err) == (0, "")
+    return [row["name"] for row in json.loads(out)["runs"]]
+
+
+def test_sorting_and_choosing(call, runs):
+    sorted_names = names(call, runs, "--sort", "loss", "--where", "loss>0")
+    assert sorted_names == ["failed.zarr", "a.zarr", "start/fit-000.zarr"]
+    assert names(call, runs, "--sort", "loss", "--where", "loss>0", "--reverse")[0] == (
+        "start/fit-000.zarr"
+    )
+    # What is not known is last.
+    assert set(names(call, runs, "--sort", "steps")[-1:]) == {"damaged.zarr"}
+    assert names(call, runs, "--where", "ended=OSError*") == ["failed.zarr"]
+    assert names(call, runs, "--where", "name!=*.zarr") == []
+    assert names(call, runs, "--where", "steps >= 7", "--where", "replicas == 4") == [
+        "start/fit-000.zarr"
+    ]
+    assert names(call, runs / "*a*") == names(call, runs, "--where", "name=*a*")
+
+
+def test_the_table(call, runs):
+    code, out, err = call("ls", runs, "--sort", "name", "--size", width=200)
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines() if line.strip()]
+    assert lines[0] == ["run", "when", "ended", "steps", "replicas", "steps/s", "loss", "size"]
+    (row,) = [line for line in lines if line[:1] == ["a.zarr"]]
+    assert row[3:6] == ["closed", "7", "2"]
+    assert datetime.datetime.fromisoformat("T".join(row[1:3]))
+    assert call("ls", runs, "--where", "steps>100")[1] == "No run is like that.\n"
+
+
+def test_refusals(call, runs, tmp_path):
+    assert_refused(call("ls", tmp_path / "none"), "no such folder")
+    assert_refused(call("ls", runs, "--sort", "lsos"), "no column 'lsos'", "loss")
+    assert_refused(call("ls", runs, "--where", "loss"), "--where", "loss<0.5")
+    assert_refused(call("ls", runs, "--where", "speed>1"), "no column 'speed'")
+    (tmp_path / "empty").mkdir()
+    assert call("ls", tmp_path / "empty") == (0, f"No run in {tmp_path / 'empty'}.\n", "")
+    assert dw.list_runs(tmp_path / "empty").empty
+    with pytest.raises(NotARunError, match="no such folder"):
+        dw.list_runs(tmp_path / "none")
+
+
+def test_a_list_with_nonsense_in_its_summary_is_refused(tmp_path):
+    made(tmp_path / "run.zarr", 7, 3.0)
+    document = tmp_path / "run.zarr" / "worker-0000-start-0000" / "zarr.json"
+    whole = json.loads(document.read_text())
+    for key, value in [("last", {"loss": [0, 1.0]}), ("reached", [["x", 1.0]]), ("steps", -1)]:
+        wrong = copy.deepcopy(whole)
+        wrong["attributes"]["distwatch"]["summary"][key] = value
+        del wrong["attributes"]["distwatch"]["crc32"]
+        document.write_text(json.dumps(wrong))
+        (ended,) = dw.list_runs(tmp_path / "run.zarr").ended
+        assert ended.startswith("cannot be read: ")
