@@ -174,12 +174,20 @@ def reduces_by_collectives(strategy: Strategy) -> bool:
 
 
 class _ReplicaReductions:
-    """`distwatch.statistics.Reductions` by collectives; used in replica context."""
+    """`distwatch.statistics.Reductions` over replicas; used in replica context.
+
+    Within one process the values of all replicas are there to be taken together. A collective
+    would share its numbers with those of every other strategy over the same devices, and
+    TensorFlow ends all of them, the training's too, where two of one number differ in shape.
+    """
 
     def __init__(self) -> None:
         self.context = tf.distribute.get_replica_context()
+        self._one_process = facts_of(self.context.strategy).workers == 1
 
     def sum(self, x: Tensor) -> Tensor:
+        if self._one_process:
+            return tf.reduce_sum(self._gather(x), axis=0)
         return self.context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
     # TensorFlow's collectives know SUM and MEAN only, so extrema are gathered.
@@ -190,7 +198,14 @@ class _ReplicaReductions:
         return tf.reduce_max(self._gather(x), axis=0)
 
     def _gather(self, x: Tensor) -> Tensor:
+        if self._one_process:
+            return self.context.merge_call(_stacked, args=(x,))
         return self.context.all_gather(x[None], axis=0)
+
+
+def _stacked(strategy: Strategy, x: Any) -> Tensor:
+    """The values of all replicas along a new first axis, in cross-replica context."""
+    return tf.stack(strategy.experimental_local_results(x))
 
 
 #: Makes one float64 array of one float64 array a replica, all of one shape.

@@ -85,7 +85,7 @@ def fused_kernels():
     """The fused kernels of the graphs that run, but for those of the watching, by name."""
     kernels = set()
     context.context().enable_graph_collection()
-    # Keras's TensorBoard callback collects graphs, too, and leaves what nobody fetches.
+    # Other tests of this process trace graphs, too, and what they collected is kept.
     context.context().export_run_metadata()
     try:
         yield kernels

@@ -1,9 +1,12 @@
 """Rows merged across devices equal the host's merge and NumPy on the whole."""
 
+import subprocess
+import sys
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from trainings import strategy_over
 
 from distwatch.statistics import (
@@ -69,3 +72,49 @@ def test_the_between_group_term_is_what_this_tests():
     merged = row_merger(strategy_over(2), broken)(packed(ROW, shards))
     whole = ROW.pack(observe(ROW, np.concatenate(shards)))
     assert not np.allclose(merged, whole, rtol=1e-2)
+
+
+#: One process trains one model under a strategy of its own each time, watching other signals.
+SEVERAL = """
+import sys
+import keras, numpy as np
+import distwatch as dw
+from distwatch.testing import virtual_devices
+import tensorflow as tf
+
+devices = virtual_devices(2)
+chosen = [None, [dw.activations("*"), dw.gradients()], [dw.loss()], None]
+for number, signals in enumerate(chosen):
+    keras.utils.clear_session()
+    with tf.distribute.MirroredStrategy(devices).scope():
+        layers = [keras.layers.Dense(5), keras.layers.Dense(1)]
+        model = keras.Sequential([keras.Input((6,)), *layers])
+        model.compile("sgd", "mse")
+    x = np.arange(96, dtype="float32").reshape(16, 6) / 50 + 1
+    watch = dw.Watch(f"{sys.argv[1]}/{number}.zarr", signals=signals)
+    model.fit(x, x[:, :1], batch_size=4, epochs=number + 1, verbose=0, callbacks=[watch])
+    print(len(dw.open_run(f"{sys.argv[1]}/{number}.zarr")))
+"""
+
+
+@pytest.mark.slow
+def test_strategies_of_one_process_do_not_meet(tmp_path):
+    """Collectives of two strategies share their numbers: they met, and ended the training."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SEVERAL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout.split() == ["4", "8", "12", "16"], ended.stderr[-2000:]
+
+
+def test_within_a_process_no_collective_is_used(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("a collective")
+
+    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", fail)
+    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_gather", fail)
+    rows = packed(ROW, shards_of(2))
+    merged = row_merger(strategy_over(2))(rows)
+    np.testing.assert_allclose(merged, merge_axis(ROW, np.array(rows), axis=0), rtol=1e-12)
