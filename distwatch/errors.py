@@ -257,8 +257,10 @@ def nearest(word: str, known: list[str], most: int = 3) -> str:
         alike = max(difflib.SequenceMatcher(None, word, part).ratio() for part in parts)
         return max(alike, _CLOSE * (len(word) > 2 and word in name))
 
+    # Of two letters one may be wrong, too.
+    enough = 0.5 if len(word) == 2 else _CLOSE
     likest = sorted(known, key=likeness, reverse=True)[:most]
-    if close := [repr(name) for name in likest if likeness(name) >= _CLOSE]:
+    if close := [repr(name) for name in likest if likeness(name) >= enough]:
         return ", ".join(close)
     few = 2 * most
     more = f", ... ({len(known)} in all)" if len(known) > few else ""

@@ -13,6 +13,7 @@ import xarray as xr
 from distwatch.analysis.copies import dataset_of_copies
 from distwatch.analysis.datasets import Chunks, dataset_of_run
 from distwatch.analysis.detail import bucket_counts, find, quantiles, raw_tensor
+from distwatch.analysis.divergence import divergence_of
 from distwatch.analysis.frames import frame_of
 from distwatch.analysis.notebook import as_html, digest_of_end, part_as_html
 from distwatch.analysis.parts import refuse_part, resample, resampled, select
@@ -425,6 +426,33 @@ class Run:
             # What was not read may hold anything.
             found = [each for each in found if each.kind != "sound"]
         return ordered([*found, *unknown, *kept_of(self._store)])
+
+    def divergence(self) -> xr.Dataset:
+        """How far the replicas lie apart in each signal, since when, and by what.
+
+        Dims are (signal, replica). Signals of which replicas hold copies are left out.
+
+        - ``between``: the variance of the replicas' means within a step, mean over steps;
+          ``within``: that of the elements of a replica. Dims (signal,).
+        - ``score``: the modified z-score of a replica's mean among those of all, by the median
+          absolute deviation (B. Iglewicz & D. C. Hoaglin, 1993): above 3.5 it is an outlier.
+          NaN of fewer than three replicas; of three or four it varies much by chance.
+        - ``left``: the step from which on a replica's mean or spread lies apart from the
+          others', by a quarter of the standard deviation or a factor of 1.2; the first step if
+          it always did; NaN if it never does, or if there are fewer than 32 steps. The change
+          point is that of the cumulative sum of deviations (E. S. Page, 1954).
+        - ``offset``: by how many standard deviations its mean is off from there on.
+        - ``cause``, of dims (replica,): "weights" if `distwatch.desync` found its copies
+          different, "computing" if `distwatch.canary` did what it computes, "data" if
+          it is given other data, "unknown" if it lies apart otherwise, and "" if it does not.
+
+        Of two replicas both are apart from each other; which is odd cannot be known.
+
+        Raises:
+            ConfigError: this is a part of a run.
+        """
+        findings = self.findings()
+        return self._store.reading(lambda: divergence_of(self._store, findings))
 
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.

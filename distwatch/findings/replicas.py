@@ -20,8 +20,8 @@ from distwatch.text import counted
 
 #: A replica's mean matters from this many of the signal's standard deviations on, and its
 #: own standard deviation from this factor on. Less is ignored, however certain it is.
-_SKEW = 0.25
-_WIDER = 1.2
+SKEW = 0.25
+WIDER = 1.2
 
 #: A difference is certain from this many standard errors on: of so few stretches, and of one
 #: more each; of the last number and more it is the same. By chance that happens in fewer than
@@ -38,7 +38,7 @@ _KEPT = ("weight/", "update/")
 #: From this modified z-score on one value is an outlier among others: B. Iglewicz & D. C.
 #: Hoaglin, "How to Detect and Handle Outliers" (1993), with the median absolute deviation.
 _OUTLIER = 3.5
-_TO_SIGMA = 0.6745
+TO_SIGMA = 0.6745
 
 
 class Oddity(NamedTuple):
@@ -154,8 +154,8 @@ def _oddities(table: TableDigest) -> Iterator[Oddity]:
     mean, mean_sure = _lasting(table, "mean")
     width, width_sure = _lasting(table, "width")
     for key, off, scale, sure, limit in (
-        ("shift", mean, std, mean_sure, _SKEW),
-        ("factor", width, np.ones_like(std), width_sure, float(np.log(_WIDER))),
+        ("shift", mean, std, mean_sure, SKEW),
+        ("factor", width, np.ones_like(std), width_sure, float(np.log(WIDER))),
     ):
         counts = sure & own & (np.abs(off / scale) > limit)
         for replica, signal, alone in _outliers(off, counts, limit * scale):
@@ -227,7 +227,7 @@ def _outliers(mean: Floats, counts: Floats, least: Floats) -> Iterator[tuple[int
         values, known = mean[:, signal], np.isfinite(mean[:, signal])
         off = np.abs(values - np.median(values[known]))
         usual = np.median(off[known])
-        odd = counts[:, signal] & (_TO_SIGMA * off > _OUTLIER * usual) & (off > least[signal])
+        odd = counts[:, signal] & (TO_SIGMA * off > _OUTLIER * usual) & (off > least[signal])
         if known.sum() > 2 and odd.any():
             yield from ((int(replica), int(signal), True) for replica in np.flatnonzero(odd))
         else:
