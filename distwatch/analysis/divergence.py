@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +76,7 @@ def _apart(signal: SignalView) -> _Apart:
     rows = signal.per_replica
     mean, std = rows("mean").values, rows("std").values
     step, epoch = rows("mean")["step"].values, rows("mean")["epoch"].values
-    within = np.nanmean(np.where(np.isfinite(std), std, np.nan) ** 2, axis=1)
+    within = _of_replicas(np.nanmean, std**2)
     scale = np.sqrt(np.where(within > 0, within, np.nan))[:, None]
     shifted = _from_others(mean) / scale
     wider = _from_others(np.log(np.where(std > 0, std, np.nan)))
@@ -85,7 +85,7 @@ def _apart(signal: SignalView) -> _Apart:
     by_width = [_leaving(x, step, longest, float(np.log(WIDER))) for x in wider.T]
     left = np.fmin([at for at, _ in by_mean], [at for at, _ in by_width])
     return _Apart(
-        between=_mean(np.nanvar(mean, axis=1)),
+        between=_mean(_of_replicas(np.nanvar, mean)),
         within=_mean(within),
         score=_scores(np.array([_mean(x) for x in shifted.T])),
         left=left,
@@ -97,7 +97,17 @@ def _from_others(values: Floats) -> Floats:
     """Each replica minus the median of the others: shape (step, replica)."""
     found = np.full_like(values, np.nan)
     for i in range(values.shape[1] * (values.shape[1] > 1)):
-        found[:, i] = values[:, i] - np.nanmedian(np.delete(values, i, axis=1), axis=1)
+        others = np.delete(values, i, axis=1)
+        found[:, i] = values[:, i] - _of_replicas(np.nanmedian, others)
+    return found
+
+
+def _of_replicas(function: Callable[..., Floats], values: Floats) -> Floats:
+    """At each step of the finite values: (step, replica) -> (step,); NaN if there are none."""
+    finite = np.where(np.isfinite(values), values, np.nan)
+    known = ~np.isnan(finite).all(axis=1)
+    found = np.full(len(values), np.nan)
+    found[known] = function(finite[known], axis=1)
     return found
 
 

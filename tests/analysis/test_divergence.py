@@ -101,6 +101,17 @@ def test_of_few_steps_nothing_is_said(tmp_path):
     assert found.left.isnull().all()
 
 
+def test_steps_without_numbers_are_passed_over(tmp_path):
+    def change(step, replica, name, values):
+        if name == HIDDEN and 10 <= step < 20:
+            return np.full_like(values, np.nan)
+        return values[:0] if replica == 3 and step % 5 == 4 else values
+
+    found = made_run(tmp_path / "run.zarr", change).divergence()
+    assert found.left.isnull().all()
+    assert np.isfinite(found.within).all()
+
+
 def test_one_replica_and_parts(tmp_path):
     run = made_run(tmp_path / "run.zarr", same, replicas=1)
     assert run.divergence().left.isnull().all()

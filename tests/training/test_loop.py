@@ -353,7 +353,6 @@ def test_a_step_around_all_replicas_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"store": None}, ConfigError, "say where to write"),
         ({"model": "model"}, ConfigError, "expected a Keras model .* found a str"),
         ({"model": []}, ConfigError, "give a keras.Model"),
         ({"optimizer": "adam"}, ConfigError, "expected a Keras optimizer"),

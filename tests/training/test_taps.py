@@ -10,7 +10,7 @@ from distwatch.training.taps.kinds import TAPS
 
 
 def test_each_kind_has_a_tap_of_its_own():
-    assert set(TAPS) == {*signals.KINDS.values(), signals.Probe}
+    assert set(TAPS) == {*signals.KINDS.values(), signals.Canary, signals.Probe}
     assert len(set(TAPS.values())) == len(TAPS)
 
 
