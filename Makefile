@@ -77,7 +77,7 @@ gpu-check: $(READY)
 
 matrix: $(READY)
 	$(BIN)/python -m pytest -n 2 --slow $(REPLICAS) --whole-matrix tests/training/test_matrix.py \
-	  tests/training/test_bits.py tests/test_unwatched_programs.py
+	  tests/training/test_bits.py tests/training/test_where_nan_began.py tests/test_unwatched_programs.py
 
 fuzz: $(READY)
 	$(BIN)/python tests/training/fuzz.py

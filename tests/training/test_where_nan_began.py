@@ -25,7 +25,8 @@ KINDS = {
     "executions of 3": (4, "float32", 3),
 }
 CASES = [*itertools.product(KINDS, (0, 1, 2), ("forward", "backward"), (0, 1))]
-QUICK = [CASES[2], CASES[29]]
+#: Some of each kind; `make matrix` tries all 60.
+SLOW, QUICK = CASES[::5], [CASES[2], CASES[29]]
 
 
 class Spoil(layers.Layer):
@@ -46,6 +47,13 @@ class Spoil(layers.Layer):
             return tf.identity(value), lambda gradient: gradient + spoilt
 
         return passed_on(x)
+
+
+def pytest_generate_tests(metafunc):
+    if "replica" in metafunc.fixturenames:
+        chosen = CASES if metafunc.config.getoption("--whole-matrix") else SLOW
+        cases = [pytest.param(*case, marks=pytest.mark.slow) for case in chosen]
+        metafunc.parametrize("kind, place, where, replica", [*cases, *QUICK])
 
 
 @pytest.fixture(autouse=True)
@@ -77,10 +85,6 @@ def trained(path, case, signals):
     return [each for each in dw.open_run(path).findings() if each.kind == "not_finite"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "place", "where", "replica"),
-    [pytest.param(*case, marks=[pytest.mark.slow] * (case not in QUICK)) for case in CASES],
-)
 def test_where_nan_began(tmp_path, kind, place, where, replica):
     signals = [dw.activations("*"), dw.loss(), dw.gradients()]
     (finding,) = trained(tmp_path / "run.zarr", (kind, place, where, replica), signals)
