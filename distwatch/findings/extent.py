@@ -35,7 +35,9 @@ def _of_copies(run: Recorded) -> str:
 @rule("StepsLost", asked=AT_ONCE)
 def losses(run: Recorded) -> list[Finding]:
     """How many steps were lost."""
-    text = f"{counted(run.lost, 'step')} lost: see the gaps in `step`."
+    several = len(run.tables) + len(run.copies) > 1
+    each = ", counted in each table that looks at them" if several else ""
+    text = f"{counted(run.lost, 'step')} lost{each}: see the gaps in `step`."
     return [Finding("lost", WARNING, text)] if run.lost else []
 
 
