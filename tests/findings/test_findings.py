@@ -355,7 +355,10 @@ def test_a_change_where_there_usually_is_none():
 
 def test_lost_rows():
     digest = digest_of(*healthy())
-    assert "7 steps lost: see the gaps in `step`." in digest.sentences(lost=7)
+    assert (
+        "7 steps lost, counted in each table that looks at them: see the gaps in `step`."
+        in digest.sentences(lost=7)
+    )
     assert digest.sentences(lost=7)[-1] == "No NaN and no Inf at the steps that are recorded."
 
 
