@@ -27,6 +27,7 @@ import importlib
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,6 +190,9 @@ def _module(place: str) -> Any:
     if spec is None or spec.loader is None:
         raise ImportError("no such file")
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up; no other module is taken for it.
+    module.__name__ = f"distwatch_rules_{abs(hash(place))}"
+    sys.modules[module.__name__] = module
     spec.loader.exec_module(module)
     return module
 
@@ -346,7 +350,7 @@ def own_rules(choices: Iterable[RuleChoice]) -> list[Rule]:
     found: dict[str, Rule] = {}
     known = {rule.name for rule in RULES}
     for rule in (rule for choice in choices for rule in choice.own):
-        if rule.name in known or found.get(rule.name, rule).find is not rule.find:
+        if rule.name in known or found.get(rule.name, rule).find != rule.find:
             raise ConfigError(f"there are two rules {rule.name!r}; rename one.")
         found[rule.name] = rule
     return list(found.values())

@@ -60,11 +60,11 @@ def _path(name: str) -> str:
 
 def _stuck(cause: Finding, other: Finding) -> bool:
     """Of one batch again and again little changes, and more when another one comes."""
-    return _later(cause, other) if other.step is not None else _unequal_inputs(cause, other)
+    return _later(cause, other) if other.step is not None else _of_replica(cause, other)
 
 
-def _unequal_inputs(cause: Finding, other: Finding) -> bool:
-    """Whether replicas are given different data: then all else may differ between them."""
+def _of_replica(cause: Finding, other: Finding) -> bool:
+    """What makes replicas differ may make all else differ between them, but of no other one."""
     return cause.replica is None or other.replica == cause.replica
 
 
@@ -84,9 +84,10 @@ _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
         ("spike", "skewed_inputs", "odd_replica", "replicas_differ", "dead"),
         _stuck,
     ),
-    ("skewed_inputs", ("odd_replica", "replicas_differ"), _unequal_inputs),
-    ("desync", ("copies_differ", "odd_replica", "replicas_differ"), lambda cause, other: True),
-    ("canary", ("odd_replica", "replicas_differ"), lambda cause, other: True),
+    ("skewed_inputs", ("odd_replica", "replicas_differ"), _of_replica),
+    ("desync", ("copies_differ",), lambda cause, other: True),
+    ("desync", ("odd_replica", "replicas_differ"), _of_replica),
+    ("canary", ("odd_replica", "replicas_differ"), _of_replica),
     ("copies_differ", ("odd_replica", "replicas_differ"), lambda cause, other: True),
 )
 

@@ -28,7 +28,11 @@ def extent(run: Recorded) -> list[Finding]:
 
 def _of_copies(run: Recorded) -> str:
     """The same of a run that only compared copies of variables."""
-    steps = max((copies.steps for copies in run.copies), default=0)
+    held = [copies.steps for copies in run.copies if not copies.of_canary]
+    if not held and run.copies:
+        steps = max(copies.steps for copies in run.copies)
+        return f"{counted(steps, 'step')} at which what replicas compute was compared."
+    steps = max(held, default=0)
     return f"{counted(steps, 'step')} of which copies were compared." if steps else ""
 
 

@@ -124,9 +124,9 @@ def document(finding: Finding) -> dict[str, Any]:
         "faults": list(finding.faults),
         "signal": finding.signal,
         "others": list(finding.others),
-        "replica": finding.replica,
-        "first_step": finding.first_step,
-        "last_step": finding.last_step,
+        "replica": _whole(finding.replica),
+        "first_step": _whole(finding.first_step),
+        "last_step": _whole(finding.last_step),
         "value": _finite(finding.value),
         "threshold": _finite(finding.threshold),
         "evidence": {name: _finite(value) for name, value in finding.evidence.items()},
@@ -139,5 +139,10 @@ def named(finding: Finding) -> str:
     return finding.rule or finding.kind
 
 
+def _whole(value: int | None) -> int | None:
+    """Also of NumPy's integers, which rules of one's own may give."""
+    return None if value is None else int(value)
+
+
 def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return float(value) if value is not None and math.isfinite(value) else None

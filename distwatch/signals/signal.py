@@ -36,6 +36,8 @@ class Signal:
     def is_one_number(self) -> bool:
         """Whether it is one number a replica and step, such as the loss, and recorded as it is.
 
-        What belongs to a layer, a weight or the data has a kind before its name.
+        What belongs to a layer, a weight or the data has a kind before its name; ``input`` is a
+        batch.
         """
-        return "/" not in self.name and self.reference == "none"
+        batch = self.name.partition(":")[0] == "input"
+        return "/" not in self.name and not batch and self.reference == "none"

@@ -82,7 +82,13 @@ def _newest_first(runs: Iterator[FoundRun]) -> list[FoundRun]:
 
 
 def _runs_below(folder: Address, before: str, depth: int) -> Iterator[FoundRun]:
-    for name in location_of(folder).children():
+    try:
+        names = location_of(folder).children()
+    except StoreError:
+        if not before:
+            raise
+        return  # a folder of somebody else's, as lost+found is
+    for name in names:
         if name.startswith("."):
             continue
         address, place = inside(folder, name), f"{before}{name}"
@@ -98,6 +104,8 @@ def _run_at(address: Address, name: str) -> FoundRun | None:
     try:
         location = location_of(address)
         ours = read_document(location, "")["attributes"][schema.ATTRIBUTE]
+        if "tables" in ours:
+            return None  # a segment, whose run has lost its root
         return FoundRun(address, name, str(ours.get("created", "")), location)
     except (StoreError, LookupError, TypeError, AttributeError):
         return None

@@ -87,6 +87,8 @@ class Acting:
         self.rules = [_guarded(rule, self._failed) for rule in own_rules(self._choices)]
         #: Whether the training is to stop.
         self.stops = False
+        #: Whether an interrupt or an error ends it: then there is no time to save a model.
+        self.leaves = False
         #: Stores what is done; None before and after the training.
         self.declare: Callable[[Change], None] | None = None
         self._worker = worker
@@ -109,19 +111,21 @@ class Acting:
         Raises:
             DistwatchError: what was done could not be stored.
         """
-        begun = time.monotonic()
-        if not self._choices or (begun < self._next and not whole):
+        if not self._choices or (time.monotonic() < self._next and not whole):
             return
+        asking = 0.0
         self._warn_of_failures()
         for phase in phases:
             self._at = (phase.name, phase.steps_done)
             if whole or phase.steps_done > self._judged[phase.name]:
                 self._judged[phase.name] = phase.steps_done
-                self._judge(phase, epochs, whole)
-        now = time.monotonic()
-        self._next = now + (now - begun) / MOST_TIME
+                asking += self._judge(phase, epochs, whole)
+        # What is done on a finding is done once, and counts not.
+        self._next = time.monotonic() + asking / MOST_TIME
 
-    def _judge(self, phase: Judged, epochs: int, whole: bool) -> None:
+    def _judge(self, phase: Judged, epochs: int, whole: bool) -> float:
+        """Ask, and act; returns for how many seconds was asked."""
+        begun = time.monotonic()
         seen = phase.name == TRAIN and epochs > 0 and phase.steps_done >= _STEPS
         now = {AT_ONCE, AFTER_EPOCH} if seen else {AT_ONCE}
         try:
@@ -135,7 +139,8 @@ class Acting:
                 f"the rules cannot be asked, so nothing more is done on findings: "
                 f"{type(error).__name__}: {error}"
             )
-            return
+            return 0.0
+        asked = time.monotonic() - begun
         for finding in found:
             for number, choice in enumerate(self._choices):
                 if choice.takes(finding):
@@ -144,9 +149,12 @@ class Acting:
                         if key not in self._acted:
                             self._acted.add(key)
                             self._act(action, Met(finding, phase.name, phase.steps_done), whole)
+        return asked
 
     def _act(self, action: Action, met: Met, whole: bool) -> None:
         finding = met.finding
+        if self.leaves and action.what in (STOP, CHECKPOINT):
+            return
         if action.what == STOP:
             if whole:
                 return  # there is nothing left to stop

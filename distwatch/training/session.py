@@ -266,10 +266,9 @@ class Session:
                         phase.drain_rest(together=False)
                     except Exception as error:
                         self._disable(error)
-            if self.error is None:
-                with contextlib.suppress(Exception):
-                    self._judge()
-            self._close(undo=True)
+            # What is done on findings may take longer than is left: rows are written first.
+            healthy = self.error is None
+            self._close(undo=True, leaving=healthy)
 
     @_disables_on_error
     def training_goes_on(self) -> None:
@@ -347,11 +346,13 @@ class Session:
         """Ask the rules; only of rows that all tables have, so that none comes too late."""
         self._acting.judge(self._phases.values(), epochs=self._epochs, whole=whole)
 
-    def _close(self, *, undo: bool = False) -> None:
+    def _close(self, *, undo: bool = False, leaving: bool = False) -> None:
         """Close the store, with the error if there is one. A second time, do nothing.
 
         Args:
             undo: whether to leave the path as it was, if no row was drained.
+            leaving: whether an interrupt or an error of the training ends it, so that what is
+                still to be said of it is said once all rows are written.
         """
         if self._closed:
             return
@@ -363,16 +364,27 @@ class Session:
                     phase.salvage()
             for phase in self._phases.values():
                 phase.close(None if self.error is None else self._ended)
+            self._closed = True
+            try:
+                self._close_the_rest(leaving=leaving)
+            finally:
+                try:
+                    self._release(undo=undo)
+                finally:
+                    shutdown.unregister(self.abandon)
+
+    def _close_the_rest(self, *, leaving: bool) -> None:
+        if leaving:
+            self._acting.leaves = True
+            with contextlib.suppress(Exception):
+                self._judge()
+        try:
             self._acting.close()
+        finally:
             if self._requested is not None:
                 self._requested.close()
             if self._progress is not None:
                 self._progress.close([*self._phases.values()], counted=self.error is None)
-            self._closed = True
-            try:
-                self._release(undo=undo)
-            finally:
-                shutdown.unregister(self.abandon)
 
     def _release(self, *, undo: bool) -> None:
         if self._is_stuck:

@@ -183,7 +183,8 @@ class _ReplicaReductions:
 
     def __init__(self) -> None:
         self.context = tf.distribute.get_replica_context()
-        self._one_process = facts_of(self.context.strategy).workers == 1
+        facts = facts_of(self.context.strategy)
+        self._one_process = facts.mirrored and facts.workers == 1
 
     def sum(self, x: Tensor) -> Tensor:
         if self._one_process:

@@ -8,6 +8,7 @@ from trainings import fit, same_weights, strategy_over, unlike_rows
 
 import distwatch as dw
 from distwatch.errors import ConfigError, NothingToWatchError, UnwatchableError
+from distwatch.training.taps.canary import beyond_noise
 
 layers = keras.layers
 
@@ -106,8 +107,9 @@ def test_the_replica_that_computes_otherwise_is_named(tmp_path, where):
     computed = dw.open_run(path).canary()
     assert computed.checksum.dims == ("step", "replica", "computed")
     np.testing.assert_array_equal(computed.step, [0, 2, 4])
+    main = computed.sel(computed=finding.signal.partition("/")[2])
+    assert float(main.largest.max()) > 0
     kernel = computed.sel(computed="first/kernel")
-    assert float(kernel.largest.max()) > 0
     assert np.unique(kernel.checksum.sel(replica=[0, 1, 3]).isel(step=0)).size == 1
 
 
@@ -148,6 +150,77 @@ def test_what_no_replica_computes_twice_alike_is_judged_by_its_own_noise(tmp_pat
     assert not warned(tmp_path / "noisy.zarr")
     trained(tmp_path / "off.zarr", 4, Noisy(off_on=3))
     assert {each.replica for each in warned(tmp_path / "off.zarr")} == {3}
+
+
+def summaries(seed=0, replicas=4):
+    """Of three signals, with last digits of their own at each computation."""
+    rng = np.random.default_rng(seed)
+    sizes = np.array([[0, 3.0, 40.0, 2.5], [0, -7.0, 90.0, 4.0], [0, 0.5, 8.0, 1.0]])
+    return sizes * (1 + 1e-6 * rng.normal(size=(replicas, 3, 4)))
+
+
+def test_noise_is_told_from_a_fault():
+    one, two = summaries(1), summaries(2)
+    assert not beyond_noise(one, two, 2.0**-24).any()
+    # Steady, but of another kernel: a few roundings.
+    steady = summaries(3)
+    assert not beyond_noise(steady, steady, 1e-6).any()
+    for column, by in ((0, 1), (1, 0.5), (2, 0.5), (3, 0.5)):
+        faulty = one.copy(), two.copy()
+        for each in faulty:
+            each[2, 1, column] += by
+        odd = beyond_noise(*faulty, 2.0**-24)
+        assert np.argwhere(odd).tolist() == [[2, 1]]
+
+
+class Counts(layers.Layer):
+    """Writes a variable that Keras knows nothing of."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.calls = tf.Variable(0.0, trainable=False)
+
+    def call(self, x):
+        self.calls.assign_add(1.0)
+        return x
+
+
+def test_a_model_that_writes_what_keras_does_not_know_is_refused(tmp_path):
+    with pytest.raises(UnwatchableError, match="changes a variable that Keras does not know"):
+        trained(tmp_path / "run.zarr", 2, Counts())
+
+
+class Told(keras.Model):
+    """Its layers are told by Keras that it trains, not by its own call."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.out = layers.Dropout(0.5), layers.Dense(1, name="out")
+
+    def call(self, x, training=None):
+        return self.out(self.drop(x))
+
+
+class Untold(Told):
+    """Keras tells layers nothing where the model does not take it, in training neither."""
+
+    def call(self, x):
+        return self.out(self.drop(x))
+
+
+@pytest.mark.parametrize(("kind", "different"), [(Told, 3), (Untold, 1)])
+def test_a_model_of_ones_own_is_run_as_it_is_trained(tmp_path, kind, different):
+    keras.utils.set_random_seed(2)
+    with strategy_over(2).scope():
+        model = kind()
+        # Nothing is learnt, so that only dropout makes one look differ from the next.
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+    signals = [dw.canary(FEW, every=2)]
+    fit(model, X, Y, dw.Watch(tmp_path / "run.zarr", signals=signals), batch=BATCH)
+    computed = dw.open_run(tmp_path / "run.zarr").canary().checksum.sel(computed="output")
+    assert not warned(tmp_path / "run.zarr")
+    assert computed.sizes["step"] == 3
+    assert np.unique(computed).size == different
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -55,6 +55,9 @@ class CopiesPlan(NamedTuple):
 
 class Compared(ABC):
     """What every replica should have the same bits of."""
+
+    #: Whether values take a run of the model: then one is read at a time, and none in haste.
+    heavy: ClassVar[bool] = False
 
     def try_once(self) -> None:  # noqa: B027 - what is only read can always be
         """Called after the first step, to see whether it can be computed.
@@ -171,14 +174,15 @@ class CopiesRecorder:
 
         Args:
             epoch: what they are labelled with.
-            together: of no matter, since there is nothing to be merged.
+            together: whether the training goes on, so that there is time to read values.
         """
         taken = [*self._taken]
         if not taken:
             return None
         checksums = np.stack([[np.asarray(x) for x in each.checksums] for each in taken])
         rows = self._rows(checksums)
-        self._compare_new(checksums[-1], rows[-1])
+        if together or not self._compared.heavy:
+            self._compare_new(checksums[-1], rows[-1])
         labels: Ints = np.array([(each.step, each.iteration) for each in taken], np.int64)
         block = Block(
             table=self.table.name,
@@ -207,7 +211,7 @@ class CopiesRecorder:
         differ = (checksums != checksums[:1]).any(axis=0)
         new = np.flatnonzero(differ & ~self._known)
         self._known = differ
-        for i in map(int, new):
+        for i in map(int, new[:1] if self._compared.heavy else new):
             try:
                 with tf.init_scope():
                     values = self._compared.values(i)

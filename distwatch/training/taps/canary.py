@@ -3,7 +3,8 @@
 A wrong gradient is added up into the weights of all replicas alike, so equal weights do not
 show it. Here each replica is given the same weights, those of the first, the same seeds and
 the same batch, runs the model forward and backward as a training does, and hands over
-checksums. Nothing that the model would write is written, since Keras calls it without state.
+checksums. Nothing that the model would write is written: what Keras knows of is kept apart, and
+a model that writes anything else is refused.
 
 As the checksums of copies, this happens between two steps; the training's own graph has no
 operation of it.
@@ -26,7 +27,7 @@ from distwatch.statistics import checksum_of
 from distwatch.training.device.copies import Compared, total_of_terms
 from distwatch.training.strategies import copies_of, facts_of, has_copies
 from distwatch.training.taps.layer_paths import weight_paths
-from distwatch.training.taps.probing import losses_kept
+from distwatch.training.taps.probing import losses_kept, operations, refuse_changes
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.tap import PickedSignal, Tap
 
@@ -34,10 +35,12 @@ Tensor = Any
 
 OUTPUT = "canary/output"
 
-#: Two computations of one replica that differ at all may differ by this factor more from those
-#: of another replica. Of two samples of one spread the largest deviations over many elements
-#: are about equal, so a factor of ten is not reached by chance.
-_NOISE = 10.0
+#: Where bits cannot be compared, replicas may differ by so many times what one differs from
+#: itself, since two samples of one spread are of one size, and by so many roundings.
+_NOISE, _ROUNDINGS = 10.0, 8.0
+
+#: The relative error of one rounding.
+_ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 
 _ONE_REPLICA = "there is one replica, so there is no other to compare it with"
 _NOT_MIRRORED = "under {} a batch is not computed by every replica"
@@ -92,6 +95,8 @@ class Canary(Compared):
         strategy: under which it trains.
     """
 
+    heavy = True
+
     def __init__(
         self, model: keras.Model, batch: Any, weights: Sequence[Any], strategy: Any
     ) -> None:
@@ -100,13 +105,17 @@ class Canary(Compared):
         with tf.init_scope():
             self._batch = keras.tree.map_structure(tf.convert_to_tensor, batch)
         self._checksums = self._compiled(_checksums)
-        self._numbers = self._compiled(_numbers)
-        #: Whether what is computed twice should have the same bits.
+        self._summaries = self._compiled(_summaries)
+        #: Whether what is computed twice should have the same bits, on whatever replica.
         self._exact = facts_of(strategy).on_cpus or is_op_determinism_enabled()
+        types = {tf.as_dtype(layer.compute_dtype) for layer in model._flatten_layers()}
+        self._rounding = max(_ROUNDING.get(each.name, 0.0) for each in types)
 
     def try_once(self) -> None:
         try:
             self._on_replicas(self._checksums)
+        except UnwatchableError:
+            raise
         except Exception as error:
             raise UnwatchableError(
                 "canary: the model cannot be run forward and backward on the batch that was "
@@ -120,15 +129,19 @@ class Canary(Compared):
         if self._exact and np.count_nonzero(replicas) == 1:
             # The others get the same bits twice, so it is the device.
             return [*np.where(unsteady & (first == first[~replicas][0]), again, first)]
-        if unsteady.any():
-            one, two = self._on_replicas(self._numbers), self._on_replicas(self._numbers)
-            for i in map(int, np.flatnonzero(unsteady.any(axis=0))):
-                odd = _beyond_noise([each[i] for each in one], [each[i] for each in two])
-                first[~odd, i] = first[np.argmin(odd), i]
-        return [*first]
+        if (self._exact and not unsteady.any()) or (first == first[:1]).all():
+            return [*first]
+        one, two = (np.stack(self._on_replicas(self._summaries)) for _ in range(2))
+        odd = beyond_noise(one, two, self._rounding)
+        usual = first[np.argmin(odd, axis=0), np.arange(first.shape[1])]
+        return [*np.where(odd, first, usual)]
 
     def values(self, i: int) -> list[Floats]:
-        return [each[i] for each in self._on_replicas(self._numbers)]
+        def chosen(outputs: list[Tensor], gradients: list[Tensor]) -> Tensor:
+            parts = outputs if i == 0 else [gradients[i - 1]]
+            return tf.concat([tf.reshape(tf.cast(x, tf.float64), [-1]) for x in parts], axis=0)
+
+        return self._on_replicas(self._compiled(chosen))
 
     def _on_replicas(self, compute: Callable[..., Any]) -> list[Any]:
         model = self._model
@@ -137,7 +150,7 @@ class Canary(Compared):
             for variables in (model.trainable_variables, model.non_trainable_variables)
         ]
         found = self._strategy.experimental_local_results(compute(*given))
-        return [keras.tree.map_structure(np.asarray, each) for each in found]
+        return [np.asarray(each) for each in found]
 
     def _compiled(self, of: Callable[[list[Tensor], list[Tensor]], Any]) -> Callable[..., Any]:
         """Compile what every replica computes of outputs and gradients."""
@@ -154,13 +167,18 @@ class Canary(Compared):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The outputs, and the gradients of their mean square."""
         model = self._model
-        with losses_kept(model), tf.GradientTape() as tape:
+        variables = (*model.trainable_variables, *model.non_trainable_variables)
+        given = [*zip(variables, (*trained, *others), strict=True)]
+        before = len(operations())
+        stateless = keras.StatelessScope(state_mapping=given)
+        with losses_kept(model), tf.GradientTape() as tape, stateless:
             tape.watch(trained)
-            outputs, _ = model.stateless_call(trained, others, self._batch, training=True)
+            outputs = model(self._batch, training=True)
             numbers = [x for x in keras.tree.flatten(outputs) if x.dtype.is_floating]
             total = tf.add_n([tf.reduce_mean(tf.square(_float32(x))) for x in numbers])
         zero = tf.UnconnectedGradients.ZERO
         gradients = tape.gradient(total, trained, unconnected_gradients=zero)
+        refuse_changes(before, "canary: the model changes a variable that Keras does not know")
         chosen = [
             tf.convert_to_tensor(gradient)
             for gradient, variable in zip(gradients, model.trainable_variables, strict=True)
@@ -176,16 +194,40 @@ def _checksums(outputs: list[Tensor], gradients: list[Tensor]) -> Tensor:
     return checksum_of(tf.stack([of_outputs, *totals]))
 
 
-def _numbers(outputs: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
-    flat = [tf.reshape(tf.cast(x, tf.float64), [-1]) for x in (*outputs, *gradients)]
-    return [tf.concat(flat[: len(outputs)], axis=0), *flat[len(outputs) :]]
+def _summaries(outputs: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    """What is compared where bits are not: shape (signal, 4)."""
+    parts = [_summary(x) for x in outputs]
+    totals = tf.reduce_sum(tf.stack([each[:3] for each in parts]), axis=0)
+    largest = tf.reduce_max(tf.stack([each[3:] for each in parts]), axis=0)
+    return tf.stack([tf.concat([totals, largest], 0), *map(_summary, gradients)])
 
 
-def _beyond_noise(one: Sequence[Floats], two: Sequence[Floats]) -> Any:
-    """Which replicas differ from most by more than one differs from itself."""
-    noise = max(_largest(a - b) for a, b in zip(one, two, strict=True))
-    usual = np.median(np.stack(one), axis=0)
-    return np.array([_largest(each - usual) > _NOISE * noise for each in one])
+def _summary(x: Tensor) -> Tensor:
+    """How many elements are not finite; of the others the sum, that of sizes, the largest."""
+    finite = tf.math.is_finite(x)
+    some = tf.where(finite, tf.cast(x, tf.float64), 0.0)
+    size = tf.abs(some)
+    missing = tf.reduce_sum(tf.cast(~finite, tf.float64))
+    return tf.stack([missing, tf.reduce_sum(some), tf.reduce_sum(size), tf.reduce_max(size)])
+
+
+def beyond_noise(one: Floats, two: Floats, rounding: float) -> Any:
+    """Which replicas differ from most by more than noise and rounding explain.
+
+    Args:
+        one, two: summaries of two computations, of shape (replica, signal, 4).
+        rounding: the relative error of one rounding.
+
+    Returns:
+        Of shape (replica, signal).
+    """
+    noise = np.abs(two - one).max(axis=0)
+    usual = np.median(one, axis=0)
+    scale = usual[..., [0, 2, 2, 3]]
+    explained = _NOISE * noise + _ROUNDINGS * rounding * scale
+    # That some are not finite is no matter of rounding.
+    explained[..., 0] = noise[..., 0]
+    return (np.abs(one - usual) > explained).any(axis=-1)
 
 
 def _total(x: Tensor) -> Tensor:
@@ -194,10 +236,6 @@ def _total(x: Tensor) -> Tensor:
 
 def _float32(x: Tensor) -> Tensor:
     return tf.cast(x, tf.float32)
-
-
-def _largest(x: Floats) -> float:
-    return float(np.max(np.abs(x), initial=0.0))
 
 
 def _of_first_replica(variable: Any) -> Tensor:

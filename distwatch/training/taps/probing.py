@@ -42,10 +42,10 @@ def maker(
     names = [each.name.removeprefix("probe/") for each in picked]
 
     def run() -> list[Tensor]:
-        before = len(_operations())
+        before = len(operations())
         with losses_kept(model), capturer.capturing() as capture:
             model(x, training=False)
-        _refuse_changes(before)
+        refuse_changes(before, "probe: the model changes a variable when it is called")
         found = {
             name: leaf
             for path, calls in capture.calls.items()
@@ -66,21 +66,32 @@ def losses_kept(model: keras.Model) -> Iterator[None]:
     losses = [
         (layer, layer._losses[:], set(layer._loss_ids)) for layer in model._flatten_layers()
     ]
-    yield
-    for layer, kept, ids in losses:
-        layer._losses[:], layer._loss_ids = kept, ids
+    try:
+        yield
+    finally:
+        for layer, kept, ids in losses:
+            layer._losses[:], layer._loss_ids = kept, ids
 
 
-def _operations() -> list[Any]:
+def operations() -> list[Any]:
+    """Those of the graph that is being traced."""
     graph = current_graph()
     return graph.get_operations() if graph is not None else []
 
 
-def _refuse_changes(before: int) -> None:
-    for operation in _operations()[before:]:
+def refuse_changes(before: int, what: str) -> None:
+    """Refuse a model that writes variables.
+
+    Args:
+        before: how many operations the graph had before it was called.
+        what: the beginning of the message.
+
+    Raises:
+        UnwatchableError: it does.
+    """
+    for operation in operations()[before:]:
         if _CHANGES_A_VARIABLE.fullmatch(operation.type):
             raise UnwatchableError(
-                "probe: the model changes a variable when it is called with "
-                f"training=False ({operation.name}), so a probe would change the "
-                "training; leave the probe out, or fix the layer."
+                f"{what} ({operation.name}), so looking would change the training; leave it "
+                "out, or fix the layer."
             )
