@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from distwatch.analysis.signal_view import SignalView
-from distwatch.findings import Finding
+from distwatch.findings import Digest
+from distwatch.findings.broken import NEVER
 from distwatch.findings.copies import is_copied
 from distwatch.findings.origins import GIVEN, kind_of
 from distwatch.findings.replicas import SKEW, TO_SIGMA, WIDER
@@ -22,6 +24,9 @@ _CERTAIN = 6.0
 
 #: Of fewer steps, or of what tells no more than so many independent ones, nothing is said.
 _FEWEST, _INDEPENDENT = 32, 16
+
+#: How many steps a level lasts at least.
+_A_FEW = 8
 
 #: By what a replica lies apart.
 DATA, WEIGHTS, COMPUTING, UNKNOWN = "data", "weights", "computing", "unknown"
@@ -37,7 +42,7 @@ class _Apart(NamedTuple):
     offset: Floats
 
 
-def divergence_of(stored: StoredRun, findings: Sequence[Finding]) -> xr.Dataset:
+def divergence_of(stored: StoredRun, digest: Digest) -> xr.Dataset:
     """See `distwatch.Run.divergence`."""
     replicas = list(stored.info.replicas)
     compared = [
@@ -47,25 +52,22 @@ def divergence_of(stored: StoredRun, findings: Sequence[Finding]) -> xr.Dataset:
     ]
     found = [_apart(SignalView(stored, name)) for name in compared]
     shape = (len(compared), len(replicas))
+    sizes: dict[str, tuple[int, ...]] = {"between": shape[:1], "within": shape[:1]}
+    sizes |= {"score": shape, "left": shape, "offset": shape}
     values = {
-        key: np.reshape([getattr(each, key) for each in found], (shape[0], *size))
-        for key, size in (
-            ("between", ()),
-            ("within", ()),
-            ("score", shape[1:]),
-            ("left", shape[1:]),
-            ("offset", shape[1:]),
-        )
+        key: np.reshape([getattr(each, key) for each in found], size)
+        for key, size in sizes.items()
     }
     dims = ("signal", "replica")
     variables = {key: (dims[: each.ndim], each) for key, each in values.items()}
-    given = [kind_of(name) in GIVEN for name in compared]
-    cause = [
-        _cause(replica, values["left"][:, i], np.array(given, bool), findings)
-        for i, replica in enumerate(replicas)
-    ]
+    given = np.array([kind_of(name) in GIVEN for name in compared], bool)
+    apart = np.isfinite(values["left"])
+    cause = np.array(
+        [_by_copies(digest, i) or _by_data(apart[:, i], given) for i in range(len(replicas))],
+        object,
+    )
     coords = {"signal": compared, "replica": replicas}
-    return xr.Dataset({**variables, "cause": ("replica", np.array(cause, object))}, coords)
+    return xr.Dataset({**variables, "cause": ("replica", cause)}, coords)
 
 
 #: What the first replica has for all.
@@ -77,7 +79,10 @@ def _apart(signal: SignalView) -> _Apart:
     mean, std = rows("mean").values, rows("std").values
     step, epoch = rows("mean")["step"].values, rows("mean")["epoch"].values
     within = _of_replicas(np.nanmean, std**2)
-    scale = np.sqrt(np.where(within > 0, within, np.nan))[:, None]
+    # What is one number, as the loss is, is measured by how it varies from step to step.
+    one_number = not (within > 0).any()
+    unit = np.full(len(within), _variance(mean)) if one_number else within
+    scale = np.sqrt(np.where(unit > 0, unit, np.nan))[:, None]
     shifted = _from_others(mean) / scale
     wider = _from_others(np.log(np.where(std > 0, std, np.nan)))
     longest = int(np.bincount(epoch - epoch.min()).max()) if len(epoch) else 0
@@ -139,11 +144,11 @@ def _leaving(offsets: Floats, step: Floats, longest: int, least: float) -> tuple
     if independent < _INDEPENDENT:
         return np.nan, np.nan
     changed = size > _CERTAIN * noise and abs(after - before) > least
-    if changed and abs(after) > max(least, abs(before)):
+    if changed and abs(after) > max(least, abs(before)) and abs(before) <= least:
         return float(step[known[at]]), after
     whole = float(values.mean())
     different = max(min(len(values), longest), 1)
-    if not changed and abs(whole) > max(least, _CERTAIN * noise / np.sqrt(different)):
+    if abs(whole) > max(least, _CERTAIN * noise / np.sqrt(different)):
         return float(step[known[0]]), whole
     return np.nan, np.nan
 
@@ -166,25 +171,36 @@ def _noise(rest: Floats) -> tuple[float, float]:
 def _largest_cusum(values: Floats) -> tuple[int, float]:
     """Where the level of a series changes most, and by how much of the noise of one value."""
     n = len(values)
-    k = np.arange(1, n)
-    sums = np.cumsum(values - values.mean())[:-1]
+    # A few values, such as those of a smaller last batch, are no other level.
+    k = np.arange(_A_FEW, n - _A_FEW + 1)
+    sums = np.cumsum(values - values.mean())[k - 1]
     sizes = np.abs(sums) / np.sqrt(k * (n - k) / n)
     at = int(np.argmax(sizes))
-    return at + 1, float(sizes[at])
+    return int(k[at]), float(sizes[at])
 
 
-def _cause(replica: int, left: Floats, given: Floats, findings: Sequence[Finding]) -> str:
-    """By what a replica lies apart; "" if it does not."""
-    about = {each.kind for each in findings if each.replica in (replica, None)}
-    # What several causes may explain has the one that is certain.
-    if "desync" in about:
-        return WEIGHTS
-    if "canary" in about:
-        return COMPUTING
-    apart = np.isfinite(left)
+def _by_copies(digest: Digest, replica: int) -> str:
+    """Whether a replica, by its position, holds or computes something else; "" if not."""
+    for of_canary, cause in ((False, WEIGHTS), (True, COMPUTING)):
+        for copies in digest.copies.values():
+            differ = np.flatnonzero(copies.first < NEVER)
+            # Without a majority it may be any of them.
+            odd = any(not copies.odd[i] or replica in copies.odd[i] for i in differ)
+            if copies.of_canary == of_canary and odd:
+                return cause
+    return ""
+
+
+def _by_data(apart: npt.NDArray[np.bool_], given: npt.NDArray[np.bool_]) -> str:
+    """By what else it lies apart; "" if it does not. Shapes: (signal,) both."""
     if not apart.any():
         return ""
     return DATA if apart[given].any() else UNKNOWN
+
+
+def _variance(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.var()) if len(known) else np.nan
 
 
 def _mean(values: Floats) -> float:

@@ -440,7 +440,8 @@ class Run:
         - ``left``: the step from which on a replica's mean or spread lies apart from the
           others', by a quarter of the standard deviation or a factor of 1.2; the first step if
           it always did; NaN if it never does, or if there are fewer than 32 steps. The change
-          point is that of the cumulative sum of deviations (E. S. Page, 1954).
+          point is that of the cumulative sum of deviations (E. S. Page, 1954). What is one
+          number, as the loss is, is measured by how it varies from step to step.
         - ``offset``: by how many standard deviations its mean is off from there on.
         - ``cause``, of dims (replica,): "weights" if `distwatch.desync` found its copies
           different, "computing" if `distwatch.canary` did what it computes, "data" if
@@ -451,8 +452,8 @@ class Run:
         Raises:
             ConfigError: this is a part of a run.
         """
-        findings = self.findings()
-        return self._store.reading(lambda: divergence_of(self._store, findings))
+        digest = self.digest()
+        return self._store.reading(lambda: divergence_of(self._store, digest))
 
     def verify(self) -> list[Damage]:
         """Read every chunk of every phase, and list those that are damaged.

@@ -143,25 +143,32 @@ def _pass(name: str) -> str:
 
 
 _BY_WEIGHTS = (
-    "All replicas have them at once, before anything else of that step, as where weights were "
-    "spoiled before it, by a gradient or an update: distwatch.gradients() tells at which step, "
-    "on which replica and behind which layer."
+    "All replicas have them at once, from the first layer on that is watched: either weights "
+    "were spoiled before, by a gradient or an update, or the batches hold them. "
+    "distwatch.gradients() and distwatch.inputs() tell which, and on which replica it began."
 )
 
 
 def _is_of_weights(info: RunInfo, broken: list[TableDigest], places: list[_Place]) -> bool:
-    """Whether they came into the forward pass of all replicas at once, later than at first.
+    """Whether they came into the first layer of all replicas at once, later than at first.
 
     Replicas have different batches and the same weights. With gradients it would be seen.
     """
     first = places[0]
     table = broken[first.table]
     at_once = (table.broken.first[:, first.position] == first.step).all()
-    forward = kind_of(table.table.names[first.position]) == "activation"
+    signal = table.table.signals[first.position]
+    orders = [
+        each.order
+        for each in info.signals
+        if kind_of(each.name) == "activation" and each.order is not None
+    ]
+    is_first = signal.order == min(orders, default=None)
+    in_first = kind_of(signal.name) == "activation" and is_first
     watched = {kind_of(name) for name in info.names}
     later = first.step > table.extent[0]
     several = len(info.replicas) > 1
-    return bool(at_once and forward and later and several and not watched & {*_GRADIENTS})
+    return bool(at_once and in_first and later and several and not watched & {*_GRADIENTS})
 
 
 def _where(info: RunInfo, table: TableDigest, first: _Place) -> tuple[int | None, str]:

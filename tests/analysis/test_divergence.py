@@ -74,6 +74,30 @@ def test_one_that_always_differed_did_so_from_the_first_step(tmp_path):
     assert float(hidden.offset.sel(replica=1)) == pytest.approx(-1.0, rel=0.15)
 
 
+def test_a_replica_that_comes_nearer_was_apart_from_the_first_step(tmp_path):
+    def change(step, replica, name, values):
+        return values + (4.0 if step < 40 else 1.6) * (replica == 1 and name == HIDDEN)
+
+    hidden = made_run(tmp_path / "run.zarr", change).divergence().sel(signal=HIDDEN)
+    assert float(hidden.left.sel(replica=1)) == 0
+
+
+def test_a_last_batch_of_few_rows_is_no_change(tmp_path):
+    def change(step, replica, name, values):
+        return values[:1] + 20.0 * (replica == 1) if step >= STEPS - 2 else values
+
+    assert made_run(tmp_path / "run.zarr", change).divergence().left.isnull().all()
+
+
+def test_what_is_one_number_is_compared_too(tmp_path):
+    def change(step, replica, name, values):
+        return values[:1] + 8.0 * (replica == 0 and step >= 90)
+
+    hidden = made_run(tmp_path / "run.zarr", change).divergence().sel(signal=HIDDEN)
+    assert abs(float(hidden.left.sel(replica=0)) - 90) <= 2
+    assert hidden.left.sel(replica=[1, 2, 3]).isnull().all()
+
+
 def test_another_spread_is_a_difference_too(tmp_path):
     def change(step, replica, name, values):
         centre = values.mean()

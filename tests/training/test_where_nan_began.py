@@ -103,4 +103,4 @@ def test_by_default_it_is_said_where_to_look(tmp_path):
     (finding,) = trained(tmp_path / "run.zarr", case, signals=None)
     assert (finding.step, finding.replica) == (6, None)
     assert "on all 2 replicas, in the forward pass, in activation/dense_0" in finding.text
-    assert "distwatch.gradients() tells at which step" in finding.advice
+    assert "distwatch.gradients() and distwatch.inputs() tell which" in finding.advice
