@@ -215,8 +215,8 @@ class Canary(Selector, kind="canary", prefixes=("canary",), in_files=False):
     square of the outputs) by each weight. It writes nothing: no weight, seed, statistic or
     metric. Each replica computes it twice. On CPUs, and under
     ``tf.config.experimental.enable_op_determinism()``, a replica that alone gets other bits the
-    second time is named, too; where several do, or on other devices, replicas may differ by ten
-    times as much as one from itself.
+    second time is named, too. Where several do, and on other devices, their sums and largest
+    values may differ by ten times as much as those of one from itself, and a few roundings.
 
     Args:
         batch: what the model takes: an array, or a structure of arrays. A few examples do.

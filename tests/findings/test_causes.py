@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from made_runs import healthy, run_of, table_of
 
-from distwatch.findings import NOTE, WARNING, Digest
+from distwatch.findings import NOTE, WARNING, Digest, Finding
+from distwatch.findings.causes import folded
 from distwatch.records import NO_GRADIENT, Origin
 
 STEPS = 40
@@ -252,3 +253,15 @@ def test_steps_that_were_not_looked_at_are_not_cleared(every):
     run = run_of(table_of(0, noise(20, 1, 5, 1), {"loss": "none"}, every=every))
     (sound,) = only(findings_of(*run), "sound")
     assert sound.text.startswith("No NaN and no Inf.") is (every == 1)
+
+
+@pytest.mark.parametrize("kind", ["desync", "canary", "skewed_inputs"])
+def test_what_is_wrong_on_one_replica_explains_nothing_of_another(kind):
+    def odd(replica):
+        return Finding("odd_replica", WARNING, "odd", "activation/a", None, replica)
+
+    cause = Finding(kind, WARNING, "cause", "x", None, 1)
+    assert [each.kind for each in folded([cause, odd(1)])] == [kind]
+    assert [each.kind for each in folded([cause, odd(3)])] == [kind, "odd_replica"]
+    several = Finding(kind, WARNING, "cause", "x", None, None)
+    assert [each.kind for each in folded([several, odd(3)])] == [kind]

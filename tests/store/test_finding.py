@@ -5,8 +5,10 @@ import json
 
 import pytest
 
+from distwatch.errors import UnreachableError
 from distwatch.store import location_of
 from distwatch.store.finding import runs_at
+from distwatch.store.folders import Folder
 from distwatch.store.locations import ROOT_DOCUMENT
 from distwatch.store.new_runs import dated_names, order_of
 from distwatch.testing.fake import fake_run
@@ -96,3 +98,25 @@ def test_dated_names_go_on_with_the_numbers_of_their_minute(tmp_path):
         assert (order_of(second)[1], order_of(third)[1]) == (8, 9)
     assert next(dated_names(tmp_path / "none", "!", "")).endswith("-run")
     assert order_of("run.zarr") == ("", 0)
+
+
+def test_a_run_that_has_lost_its_root_is_none_and_neither_are_its_parts(tmp_path):
+    fake_run(tmp_path / "whole.zarr", steps=4)
+    fake_run(tmp_path / "lost.zarr", steps=4)
+    (tmp_path / "lost.zarr" / ROOT_DOCUMENT).unlink()
+    assert [run.name for run in runs_at(tmp_path)] == ["whole.zarr"]
+    assert runs_at(tmp_path / "lost.zarr") == []
+
+
+def test_a_folder_that_cannot_be_read_is_passed_over(tmp_path, monkeypatch):
+    fake_run(tmp_path / "run.zarr", steps=4)
+    (tmp_path / "lost+found").mkdir()
+    original = Folder.children
+
+    def children(self, path=""):
+        if self._path.name == "lost+found":
+            raise UnreachableError("permission denied")
+        return original(self, path)
+
+    monkeypatch.setattr(Folder, "children", children)
+    assert [run.name for run in runs_at(tmp_path)] == ["run.zarr"]

@@ -128,6 +128,37 @@ def test_judging_takes_a_hundredth_of_the_time_at_most(monkeypatch):
     assert len(asked) == 4
 
 
+def test_an_action_that_takes_long_delays_no_other(monkeypatch, tmp_path):
+    """A model of a minute is saved, and NaN that comes after it stops the training at once."""
+    clock = [0.0]
+    monkeypatch.setattr(acting.time, "monotonic", lambda: clock[0])
+
+    def save(path):
+        clock[0] += 60.0
+
+    choices = [
+        actions.on("Desync", do=actions.checkpoint(tmp_path / "m.keras")),
+        actions.on("NonFinite", do=actions.stop()),
+    ]
+    made, by = MadePhase(Desync="at once"), Acting(choices, save=save)
+    by.judge([made], epochs=0)
+    assert clock[0] == 60.0
+    later = MadePhase(NonFinite="at once")
+    later.steps_done = 2
+    by.judge([later], epochs=0)
+    assert by.stops
+
+
+def test_after_an_interrupt_no_model_is_saved(tmp_path):
+    saved, got = [], []
+    choice = actions.on("NonFinite", do=[actions.checkpoint(tmp_path / "m.keras"), kept(got)])
+    by = Acting([choice], save=saved.append)
+    by.leaves = True
+    judge(MadePhase(NonFinite="at once"), steps=1, by=by)
+    by.close()
+    assert (saved, got) == ([], ["NonFinite"])
+
+
 def test_no_rule_is_asked_where_nothing_is_to_be_done():
     made = MadePhase(NonFinite="at once")
     made.findings = None
