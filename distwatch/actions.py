@@ -186,13 +186,13 @@ def _module(place: str) -> Any:
     """A module, loaded once, as an import does: a function may be named in several places."""
     if not place.endswith(".py"):
         return importlib.import_module(place)
-    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    # A name that no other module has: dataclasses look theirs up.
+    name = f"distwatch_rules_{Path(place).stem}_{abs(hash(place))}"
+    spec = importlib.util.spec_from_file_location(name, place)
     if spec is None or spec.loader is None:
         raise ImportError("no such file")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up; no other module is taken for it.
-    module.__name__ = f"distwatch_rules_{abs(hash(place))}"
-    sys.modules[module.__name__] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

@@ -9,16 +9,30 @@ from distwatch.testing.fake import fake_run
 
 RULES = '''
 """Two rules."""
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
 from distwatch.findings import WARNING, Finding
+
+
+@dataclasses.dataclass
+class Limit:
+    steps: int = 10
 
 
 def many_steps(run):
     """More than ten steps."""
     for table in run.tables:
-        if table.steps > 10:
+        if table.steps > Limit().steps:
             text = f"{table.steps} steps are a lot."
-            evidence = {"steps": table.steps}
-            yield Finding("many", WARNING, text, advice="Train less.", evidence=evidence)
+            evidence = {"steps": np.float32(table.steps)}
+            step = np.int64(table.steps - 1)
+            yield Finding(
+                "many", WARNING, text, step=step, advice="Train less.", evidence=evidence
+            )
 
 
 def Spike(run):
