@@ -29,8 +29,9 @@ CLOSED = "closed"
 NO_GRADIENT = "no gradient of the loss reaches it"
 
 
-#: What the names of checksums of copies begin with.
-_OF_COPIES = tuple(f"{prefix}/" for prefix in (*Desync.prefixes, *Canary.prefixes))
+#: What the names of checksums begin with: of what replicas compute, and also of what they hold.
+_OF_CANARY = tuple(f"{prefix}/" for prefix in Canary.prefixes)
+_OF_COPIES = (*(f"{prefix}/" for prefix in Desync.prefixes), *_OF_CANARY)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Table:
     def of_copies(self) -> bool:
         """Whether it holds checksums of what all replicas should have: `Desync`, `Canary`."""
         return all(name.startswith(_OF_COPIES) for name in self.names)
+
+    @property
+    def of_canary(self) -> bool:
+        """Whether these are of what replicas computed, not of what they hold: `Canary`."""
+        return all(name.startswith(_OF_CANARY) for name in self.names)
 
     @property
     def fields(self) -> tuple[str, ...]:

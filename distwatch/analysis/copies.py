@@ -6,22 +6,24 @@ import numpy as np
 import xarray as xr
 
 from distwatch.analysis.datasets import statistics_of
-from distwatch.store.joining import ReadableTable, aligned
+from distwatch.store.joining import aligned
 from distwatch.store.reader import StoredRun
 
 #: What a dataset of copies has of the statistics of a row.
 _NAMES = ("checksum", "differing", "largest")
 
 
-def dataset_of_copies(stored: StoredRun, kind: str, dim: str) -> xr.Dataset:
+def dataset_of_copies(stored: StoredRun, dim: str, *, of_canary: bool) -> xr.Dataset:
     """See `distwatch.Run.copies` and `distwatch.Run.canary`.
 
     Args:
         stored: the run.
-        kind: "desync" or "canary".
         dim: what the last dim is called.
+        of_canary: of what replicas computed, not of what they hold.
     """
-    tables = aligned([table for table in stored.copies.values() if _is_of(table, kind)])
+    tables = aligned(
+        [each for each in stored.copies.values() if each.table.of_canary == of_canary]
+    )
     if not tables:
         dims = ("step", "replica", dim)
         return xr.Dataset({name: (dims, np.zeros((0, 0, 0))) for name in _NAMES})
@@ -37,7 +39,3 @@ def dataset_of_copies(stored: StoredRun, kind: str, dim: str) -> xr.Dataset:
     }
     paths = [str(name).partition("/")[2] for name in found["signal"].values]
     return xr.Dataset(chosen).assign_coords(signal=paths).rename(signal=dim)
-
-
-def _is_of(table: ReadableTable, kind: str) -> bool:
-    return table.table.names[0].startswith(f"{kind}/")

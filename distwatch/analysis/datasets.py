@@ -12,6 +12,7 @@ import xarray as xr
 
 from distwatch.errors import ConfigError, DamagedRowsWarning, DamagedStoreError
 from distwatch.records import Floats, replica_spread
+from distwatch.signals.schedules import is_whole
 from distwatch.statistics import SPREAD, automatic, with_row
 from distwatch.store.joining import ReadableTable, aligned
 from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor
@@ -201,18 +202,14 @@ def steps_in_chunk(tables: Sequence[ReadableTable], chunks: Chunks) -> int:
             )
         steps = chunks.get("step", "auto")
         # As in xarray: the whole dim.
-        steps = max(1, tables[0].steps) if _is_number(steps) and steps == -1 else steps
+        steps = max(1, tables[0].steps) if is_whole(steps) and steps == -1 else steps
     if steps == "auto":
         return min(map(_steps_that_fit, tables))
-    if not _is_number(steps) or steps < 1:
+    if not is_whole(steps) or steps < 1:
         raise ConfigError(
             f"chunks={chunks!r}: give a number of steps, or 'auto', or {{'step': 256}}."
         )
     return int(steps)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _steps_that_fit(stored: ReadableTable) -> int:

@@ -186,7 +186,7 @@ def _by_copies(digest: Digest, replica: int) -> str:
             differ = np.flatnonzero(copies.first < NEVER)
             # Without a majority it may be any of them.
             odd = any(not copies.odd[i] or replica in copies.odd[i] for i in differ)
-            if copies.of_canary == of_canary and odd:
+            if copies.table.of_canary == of_canary and odd:
                 return cause
     return ""
 

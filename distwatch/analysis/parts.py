@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from distwatch.errors import ConfigError
 from distwatch.records import Ints
-from distwatch.signals.schedules import MOST_STEP
+from distwatch.signals.schedules import MOST_STEP, is_whole
 from distwatch.store import StoredRun
 from distwatch.store.parts import ResampledTable, SelectedTable, Tables, View
 from distwatch.text import listed, shortened
@@ -53,7 +53,7 @@ def last_steps(stored: StoredRun, number: int) -> StoredRun:
 
 def resample(stored: StoredRun, steps: Any) -> StoredRun:
     """See `distwatch.Run.resample`."""
-    if not _is_label(steps) or not 1 <= steps <= MOST_STEP:
+    if not is_whole(steps) or not 1 <= steps <= MOST_STEP:
         raise ConfigError(f"resample(steps={shortened(steps)}): give a whole number from 1 on.")
     if resampled(stored):
         raise ConfigError(
@@ -103,7 +103,7 @@ def _match(stored: StoredRun, name: str, value: Any) -> Match:
     if isinstance(value, slice):
         return _between(name, value)
     numbers = _numbers(value)
-    if not numbers or not all(_is_label(each) and each >= 0 for each in numbers):
+    if not numbers or not all(is_whole(each) and each >= 0 for each in numbers):
         raise ConfigError(
             f"sel({name}={shortened(value)}): give a number from 0 on, several, or a slice "
             "such as slice(100, 200), whose ends both belong to it."
@@ -132,8 +132,8 @@ def _numbers(value: Any) -> list[Any]:
 def _between(name: str, wanted: slice) -> Match:
     ends = [each for each in (wanted.start, wanted.stop) if each is not None]
     stride = 1 if wanted.step is None else wanted.step
-    if not all(_is_label(each) and each >= 0 for each in ends) or not (
-        _is_label(stride) and stride >= 1
+    if not all(is_whole(each) and each >= 0 for each in ends) or not (
+        is_whole(stride) and stride >= 1
     ):
         raise ConfigError(
             f"sel({name}={wanted}): a slice is from one {name} to another, both numbers from 0 "
@@ -141,7 +141,3 @@ def _between(name: str, wanted: slice) -> Match:
         )
     low, high = wanted.start or 0, MOST_STEP if wanted.stop is None else wanted.stop
     return lambda labels: (labels >= low) & (labels <= high) & ((labels - low) % stride == 0)
-
-
-def _is_label(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

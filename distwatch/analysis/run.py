@@ -315,7 +315,7 @@ class Run:
         Raises:
             ConfigError: the run was resampled, and a checksum is of one step.
         """
-        return self._checksums("desync", "variable")
+        return self._checksums("variable", of_canary=False)
 
     def canary(self) -> xr.Dataset:
         """Checksums of what the replicas computed of one batch; see `distwatch.canary`.
@@ -327,12 +327,14 @@ class Run:
         Raises:
             ConfigError: the run was resampled, and a checksum is of one step.
         """
-        return self._checksums("canary", "computed")
+        return self._checksums("computed", of_canary=True)
 
-    def _checksums(self, kind: str, dim: str) -> xr.Dataset:
+    def _checksums(self, dim: str, *, of_canary: bool) -> xr.Dataset:
         if resampled(self._store):
-            raise ConfigError(f"{kind}: a checksum is of one step; read them before resample.")
-        return self._store.reading(lambda: dataset_of_copies(self._store, kind, dim))
+            raise ConfigError("a checksum is of one step; read them before resample.")
+        return self._store.reading(
+            lambda: dataset_of_copies(self._store, dim, of_canary=of_canary)
+        )
 
     def __getitem__(self, signal: str) -> SignalView:
         """One signal, by its name or a short one that is unique.

@@ -14,6 +14,7 @@ from distwatch.analysis.frames import frame_of
 from distwatch.analysis.notebook import signal_as_html
 from distwatch.analysis.plots import Plots
 from distwatch.errors import ConfigError
+from distwatch.findings.origins import GIVEN, kind_of
 from distwatch.signals import Signal
 from distwatch.statistics import SPREAD, finite
 from distwatch.store.joining import ReadableTable
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from distwatch.analysis.figures.style import Figure
 
 Values = TypeVar("Values", xr.Dataset, xr.DataArray)
-
-#: Signals whose mean tells most: of the others, as of gradients, it is near zero.
-_BY_MEAN = ("loss", "data", "input")
 
 #: The mean absolute value of the finite elements: what figures show, too.
 _SIZE = "size"
@@ -63,8 +61,8 @@ class SignalView:
     @property
     def statistic(self) -> str:
         """The statistic that is meant where none is named."""
-        kind = self.name.partition("/")[0].partition(":")[0]
-        return "mean" if kind in _BY_MEAN else _SIZE
+        by_mean = (*GIVEN, "data/prediction", "loss")
+        return "mean" if kind_of(self.name) in by_mean else _SIZE
 
     def __repr__(self) -> str:
         return f"<distwatch.SignalView {self.name!r}: {self._described()}>"

@@ -92,8 +92,11 @@ def ls(
         rows = [row for row in rows if test(row)]
     if sort is not None:
         _check_column(sort, columns)
-        rows.sort(key=lambda row: _order(row.get(sort)))
-    if reverse:
+        known = [row for row in rows if row.get(sort) is not None]
+        known.sort(key=lambda row: row[sort], reverse=reverse)
+        # What is not known is last, whichever way the others are sorted.
+        rows = [*known, *(row for row in rows if row.get(sort) is None)]
+    elif reverse:
         rows.reverse()
     if as_json:
         typer.echo(json.dumps({"runs": rows}, indent=2, allow_nan=False))
@@ -139,11 +142,6 @@ def _check_column(name: str, columns: list[str]) -> None:
     # Without runs there are no columns to be wrong about.
     if columns and name not in columns:
         raise ConfigError(f"there is no column {name!r}; there are {', '.join(columns)}.")
-
-
-def _order(value: Any) -> tuple[bool, Any]:
-    """What is not known comes last."""
-    return value is None, "" if value is None else value
 
 
 def _cell(name: str, value: Any) -> str:

@@ -7,10 +7,7 @@ import numpy.typing as npt
 
 from distwatch.findings.broken import NEVER
 from distwatch.records import Block, Floats, RunInfo, Table
-from distwatch.signals import Canary
 from distwatch.statistics import ROW
-
-_OF_CANARY = tuple(f"{prefix}/" for prefix in Canary.prefixes)
 
 _COUNT, _MIN, _MAX = (ROW.fields.index(name) for name in ("count", "min", "max"))
 
@@ -38,11 +35,6 @@ class CopyDigest:
         self.odd: list[tuple[int, ...]] = [()] * variables
         #: The statistics of a copy minus that of most, where values were compared.
         self.apart: dict[int, Floats] = {}
-
-    @property
-    def of_canary(self) -> bool:
-        """Whether they are checksums of what replicas computed, not of what they hold."""
-        return all(name.startswith(_OF_CANARY) for name in self.table.names)
 
     def observe(self, block: Block) -> None:
         """Take the next block."""

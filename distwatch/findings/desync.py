@@ -50,7 +50,7 @@ def _groups(run: Recorded, *, of_canary: bool) -> list[list[_Difference]]:
             _Difference(copies.odd[i], int(copies.first[i]), i, copies)
             for copies in run.copies
             for i in map(int, np.flatnonzero(copies.first < NEVER))
-            if copies.of_canary == of_canary
+            if copies.table.of_canary == of_canary
         ),
         key=lambda each: (each.odd, each.first, each.copies.table.name, each.variable),
     )
@@ -114,7 +114,7 @@ def _said(
         brief,
         last_step=max(int(each.copies.last[each.variable]) for each in group),
         # Other devices than CPUs need not compute the same bits.
-        confidence=LIKELY if main.copies.of_canary else CERTAIN,
+        confidence=LIKELY if main.copies.table.of_canary else CERTAIN,
         advice=advice,
     )
 
@@ -175,7 +175,7 @@ def _others(group: list[_Difference]) -> str:
 
 def in_step(run: Recorded) -> str | None:
     """That all copies were equal at all steps that were compared, if so."""
-    seen = [copies for copies in run.copies if copies.steps and not copies.of_canary]
+    seen = [copies for copies in run.copies if copies.steps and not copies.table.of_canary]
     if not seen or any((copies.first < NEVER).any() for copies in seen):
         return None
     variables = sum(len(copies.table.signals) for copies in seen)

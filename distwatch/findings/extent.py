@@ -28,7 +28,7 @@ def extent(run: Recorded) -> list[Finding]:
 
 def _of_copies(run: Recorded) -> str:
     """The same of a run that only compared copies of variables."""
-    held = [copies.steps for copies in run.copies if not copies.of_canary]
+    held = [copies.steps for copies in run.copies if not copies.table.of_canary]
     if not held and run.copies:
         steps = max(copies.steps for copies in run.copies)
         return f"{counted(steps, 'step')} at which what replicas compute was compared."

@@ -152,7 +152,7 @@ def at(*steps: int) -> At:
     Raises:
         ConfigError: no step is named, or one is not a whole number from 0.
     """
-    if not steps or any(not _whole(step) or not 0 <= step <= MOST_STEP for step in steps):
+    if not steps or any(not is_whole(step) or not 0 <= step <= MOST_STEP for step in steps):
         raise ConfigError(
             f"at{shortened(steps)}: name one or more steps, whole numbers from 0 to 2**53."
         )
@@ -213,17 +213,18 @@ def _read_when(given: Any) -> Schedule | None:
 
 
 def _read_schedule(given: Any) -> Schedule:
-    if given is None or _whole(given):
+    if given is None or is_whole(given):
         return every(1 if given is None else given)
     return given if isinstance(given, Schedule) else from_mapping(given)
 
 
-def _whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Whether something is a whole number: True and False are none."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _positive(what: str, value: Any) -> None:
-    if not _whole(value) or not 1 <= value <= MOST_STEP:
+    if not is_whole(value) or not 1 <= value <= MOST_STEP:
         raise ConfigError(f"{what}: {shortened(value)} is not a whole number from 1 to 2**53.")
 
 

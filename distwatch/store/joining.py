@@ -257,7 +257,28 @@ def value_at(table: ReadableTable, coordinate: str, place: int) -> int:
     return int(table.read(coordinate, slice(place, place + 1))[0])
 
 
-class AlignedTable(ReadableTable):
+class DerivedTable(ReadableTable):
+    """A table made of another one, whose replicas and losses it has.
+
+    Args:
+        stored: the other one.
+        steps: how many steps this one has.
+        table: what it holds; None for what the other one does.
+    """
+
+    def __init__(self, stored: ReadableTable, steps: int, table: Table | None = None) -> None:
+        super().__init__(
+            table or stored.table,
+            stored.replicas,
+            steps,
+            lost=stored.lost,
+            thinned=stored.thinned,
+            has_tensors=stored.has_tensors,
+        )
+        self._stored = stored
+
+
+class AlignedTable(DerivedTable):
     """One table on the steps of several.
 
     Where it has no row, its replicas are not present, and its states are ``missing``.
@@ -270,15 +291,7 @@ class AlignedTable(ReadableTable):
     """
 
     def __init__(self, stored: ReadableTable, own: Ints, steps: Ints, missing: Any) -> None:
-        super().__init__(
-            stored.table,
-            stored.replicas,
-            len(steps),
-            lost=stored.lost,
-            thinned=stored.thinned,
-            has_tensors=stored.has_tensors,
-        )
-        self._stored = stored
+        super().__init__(stored, len(steps))
         self._step = steps
         #: The places of its rows among all steps.
         self._place = np.searchsorted(steps, own)

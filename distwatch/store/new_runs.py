@@ -128,6 +128,11 @@ def beside(address: Address, name: str) -> Address:
     return inside(address.rpartition("/")[0], name)
 
 
+def title_of(script: Path) -> str:
+    """What a script is called; ``python -m package`` runs ``package/__main__.py``."""
+    return script.parent.name if script.stem == "__main__" else script.stem
+
+
 def _fit_for_a_name(title: str) -> str:
     # What other systems, shells and URLs take as it is. No dot: a suffix is what follows one.
     return re.sub(r"[^A-Za-z0-9_]+", "_", title).strip("_")[:_LONGEST] or "run"

@@ -11,7 +11,7 @@ from distwatch.errors import ConfigError
 from distwatch.records import Ints
 from distwatch.statistics import merge_axis, with_row
 from distwatch.store import schema
-from distwatch.store.joining import ALL, Array, ReadableTable, of_one_length
+from distwatch.store.joining import ALL, Array, DerivedTable, ReadableTable, of_one_length
 
 #: Rows that are merged over steps are read in pieces of about this many.
 _ROWS_AT_ONCE = 4096
@@ -34,7 +34,7 @@ class View:
     resampled: int = 0
 
 
-class SelectedTable(ReadableTable):
+class SelectedTable(DerivedTable):
     """Some steps of a table.
 
     Args:
@@ -43,15 +43,7 @@ class SelectedTable(ReadableTable):
     """
 
     def __init__(self, stored: ReadableTable, places: Ints) -> None:
-        super().__init__(
-            stored.table,
-            stored.replicas,
-            len(places),
-            lost=stored.lost,
-            thinned=stored.thinned,
-            has_tensors=stored.has_tensors,
-        )
-        self._stored = stored
+        super().__init__(stored, len(places))
         self._places = places
 
     def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
@@ -69,7 +61,7 @@ class SelectedTable(ReadableTable):
         return np.concatenate(of_one_length(name, found))
 
 
-class ResampledTable(ReadableTable):
+class ResampledTable(DerivedTable):
     """A table whose rows are merged over each ``every`` steps: 0 to every - 1, and so on.
 
     What is merged are the states, so that a row is exactly (up to rounding) that of all
@@ -84,15 +76,8 @@ class ResampledTable(ReadableTable):
     def __init__(self, stored: ReadableTable, every: int) -> None:
         number = stored.read("step") // every
         starts = np.flatnonzero(np.diff(number, prepend=-1))
-        super().__init__(
-            replace(stored.table, window=max(1, stored.table.window // every)),
-            stored.replicas,
-            len(starts),
-            lost=stored.lost,
-            thinned=stored.thinned,
-            has_tensors=stored.has_tensors,
-        )
-        self._stored = stored
+        table = replace(stored.table, window=max(1, stored.table.window // every))
+        super().__init__(stored, len(starts), table)
         self._step = number[starts] * every
         #: The places at which the rows of each step begin, and where the last ones end.
         self._edges = np.append(starts, len(number))

@@ -8,7 +8,7 @@ import numpy as np
 
 from distwatch.errors import DamagedStoreError
 from distwatch.records import Ints
-from distwatch.store.joining import ALL, Array, ReadableTable
+from distwatch.store.joining import ALL, Array, DerivedTable
 from distwatch.store.schema import COORDINATES
 from distwatch.store.tables import Damage, StoredTable
 
@@ -19,7 +19,7 @@ _UNKNOWN = -1
 _SPARE = COORDINATES[1:]
 
 
-class WholeRows(ReadableTable):
+class WholeRows(DerivedTable):
     """A table without the steps that are in damaged chunks.
 
     Epochs and iterations that cannot be read are -1, and their steps stay.
@@ -29,21 +29,15 @@ class WholeRows(ReadableTable):
         damage: what is damaged in it.
     """
 
+    _stored: StoredTable
+
     def __init__(self, stored: StoredTable, damage: Sequence[Damage]) -> None:
         readable = np.ones(stored.steps, bool)
         for each in damage:
             if each.array not in _SPARE:
                 readable[each.first : each.stop] = False
         self._places: Ints = np.flatnonzero(readable)
-        super().__init__(
-            stored.table,
-            stored.replicas,
-            len(self._places),
-            lost=stored.lost,
-            thinned=stored.thinned,
-            has_tensors=stored.has_tensors,
-        )
-        self._stored = stored
+        super().__init__(stored, len(self._places))
         #: How its writing ended.
         self.ended = stored.ended
 

@@ -30,6 +30,7 @@ from distwatch.store.new_runs import (
     beside,
     dated_names,
     names_beside,
+    title_of,
 )
 from distwatch.store.schema import root_attributes
 from distwatch.training import strategies
@@ -258,8 +259,4 @@ class Claiming:
 def script_name() -> str:
     """The name of the script that runs; "" in a notebook or a shell."""
     path = getattr(sys.modules.get("__main__"), "__file__", None)
-    if not path:
-        return ""
-    script = Path(path)
-    # python -m package runs package/__main__.py
-    return script.parent.name if script.stem == "__main__" else script.stem
+    return title_of(Path(path)) if path else ""

@@ -28,7 +28,7 @@ from distwatch.errors import (
     needs_tensorflow,
 )
 from distwatch.store.addresses import Address, absolute, address_of, inside, scheme_of
-from distwatch.store.new_runs import USUAL, FolderOfRuns, place_of
+from distwatch.store.new_runs import USUAL, FolderOfRuns, place_of, title_of
 from distwatch.training.scripts import bootstrap
 from distwatch.training.scripts.bootstrap.sitecustomize import VARIABLE
 
@@ -92,8 +92,7 @@ class Script:
         """What it is called, without its folder and ending."""
         if self.is_module:
             return self.target.rpartition(".")[2]
-        path = Path(self.target).absolute()
-        return path.parent.name if path.stem == "__main__" else path.stem
+        return title_of(Path(self.target).absolute())
 
     @property
     def command(self) -> list[str]:
