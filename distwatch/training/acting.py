@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import queue
 import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,15 +142,19 @@ class Acting:
             )
             return 0.0
         asked = time.monotonic() - begun
-        for finding in found:
-            for number, choice in enumerate(self._choices):
-                if choice.takes(finding):
-                    for place, action in enumerate(choice.do):
-                        key = (phase.name, finding.rule, number, place)
-                        if key not in self._acted:
-                            self._acted.add(key)
-                            self._act(action, Met(finding, phase.name, phase.steps_done), whole)
+        for action, finding in self._due(found):
+            self._act(action, Met(finding, phase.name, phase.steps_done), whole)
         return asked
+
+    def _due(self, found: Iterable[Finding]) -> Iterator[tuple[Action, Finding]]:
+        """Which actions are meant by what was found, and were not done in this phase yet."""
+        phase, _ = self._at
+        for finding, (number, choice) in itertools.product(found, enumerate(self._choices)):
+            for place, action in enumerate(choice.do if choice.takes(finding) else ()):
+                key = (phase, finding.rule, number, place)
+                if key not in self._acted:
+                    self._acted.add(key)
+                    yield action, finding
 
     def _act(self, action: Action, met: Met, whole: bool) -> None:
         finding = met.finding

@@ -8,7 +8,7 @@ from trainings import fit, same_weights, strategy_over, unlike_rows
 
 import distwatch as dw
 from distwatch.errors import ConfigError, NothingToWatchError, UnwatchableError
-from distwatch.training.taps.canary import beyond_noise
+from distwatch.training.taps.canary import Canary, beyond_noise
 
 layers = keras.layers
 
@@ -109,6 +109,7 @@ def test_the_replica_that_computes_otherwise_is_named(tmp_path, where):
     np.testing.assert_array_equal(computed.step, [0, 2, 4])
     main = computed.sel(computed=finding.signal.partition("/")[2])
     assert float(main.largest.max()) > 0
+    assert dw.open_run(path).divergence().cause.values.tolist() == ["", "", "computing", ""]
     kernel = computed.sel(computed="first/kernel")
     assert np.unique(kernel.checksum.sel(replica=[0, 1, 3]).isel(step=0)).size == 1
 
@@ -173,6 +174,18 @@ def test_noise_is_told_from_a_fault():
         assert np.argwhere(odd).tolist() == [[2, 1]]
 
 
+def test_gradients_are_those_of_the_weights_that_they_are_called_by():
+    """In whatever order the model and the canary have them."""
+    strategy = strategy_over(2)
+    with strategy.scope():
+        inner = keras.Sequential([keras.Input((12,)), layers.Dense(7), layers.Dense(3)])
+        model = keras.Sequential([keras.Input((12,)), inner, layers.Dense(5)])
+    weights = model.trainable_variables[::-1]
+    canary = Canary(model, FEW, weights, strategy)
+    sizes = [canary.values(i)[1].size for i in range(len(weights) + 1)]
+    assert sizes == [len(FEW) * 5, *(int(np.prod(weight.shape)) for weight in weights)]
+
+
 class Counts(layers.Layer):
     """Writes a variable that Keras knows nothing of."""
 
@@ -186,7 +199,7 @@ class Counts(layers.Layer):
 
 
 def test_a_model_that_writes_what_keras_does_not_know_is_refused(tmp_path):
-    with pytest.raises(UnwatchableError, match="changes a variable that Keras does not know"):
+    with pytest.raises(UnwatchableError, match="canary: the model changes a variable"):
         trained(tmp_path / "run.zarr", 2, Counts())
 
 

@@ -9,9 +9,7 @@ from trainings import fit, same_weights, strategy_over, unlike_rows
 import distwatch as dw
 from distwatch.errors import NothingToWatchError, UnwatchableError, UnwatchedWarning
 from distwatch.findings import Digest
-from distwatch.statistics import Checksum, observe
 from distwatch.store import StoredRun
-from distwatch.training.device.copies import checksums_function
 
 layers = keras.layers
 
@@ -201,6 +199,7 @@ def test_how_large_a_difference_is(tmp_path):
     np.testing.assert_array_equal(here["differing"], [np.nan, np.nan, 3, np.nan])
     np.testing.assert_allclose(here["largest"].values[2], 2.0, rtol=1e-5)
     assert len(set(here["checksum"].values)) == 2
+    assert run.divergence().cause.values.tolist() == ["", "", "weights", ""]
 
 
 def test_a_difference_that_is_gone_again(tmp_path):
@@ -447,62 +446,6 @@ def test_no_false_alarm_in_many_checks(tmp_path, replicas, kind):
     assert len(run) == 1700
     assert not warned(run)
     assert "equal, bit for bit, at all 1,700 steps" in run.summary()
-
-
-# The function itself
-
-DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int32", "uint32", "bool")
-
-
-def checksums_of(variables):
-    return checksums_function(variables)([each.handle for each in variables]).numpy()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (5, 3), (131, 129)])
-def test_each_flipped_bit_changes_its_variable_alone(dtype, shape):
-    rng = np.random.default_rng(1)
-    dtype = tf.dtypes.as_dtype(dtype)
-    numbers = np.asarray(rng.integers(0, 2, size=shape))
-    variables = [tf.Variable(tf.cast(numbers, dtype)) for _ in range(3)]
-    before = checksums_of(variables)
-    assert (before > 0).all()
-    values = variables[1].numpy()
-    flat = np.array(values).reshape(-1)
-    kind = np.uint8 if dtype == tf.bool else f"u{dtype.size}"
-    bits = flat.view(kind)
-    bits[len(bits) // 2] ^= np.array(1, bits.dtype)
-    variables[1].assign(tf.constant(flat.reshape(shape), dtype))
-    assert list(checksums_of(variables) != before) == [False, True, False]
-
-
-def test_an_even_number_of_signs_shows():
-    """A weighted sum of bit patterns is blind to it."""
-    values = np.random.default_rng(3).normal(size=(8, 4)).astype("float32")
-    variable = tf.Variable(values)
-    before = checksums_of([variable])
-    signs(values, None)
-    variable.assign(values)
-    assert checksums_of([variable]) != before
-
-
-def test_the_words_of_one_variable_give_its_checksum():
-    values = np.random.default_rng(2).normal(size=(129, 128))
-    (found,) = checksums_of([tf.Variable(values)])
-    assert found == observe(Checksum(), values).checksum
-
-
-def test_another_variable_takes_three_operations():
-    few = 4
-
-    def operations(number):
-        variables = [tf.Variable(tf.zeros([3, 4])) for _ in range(number)]
-        function = checksums_function(variables)
-        graph = function.get_concrete_function([each.handle for each in variables]).graph
-        return len(graph.get_operations())
-
-    # With the handle that comes in: four.
-    assert (operations(10 * few) - operations(few)) / (9 * few) <= 4
 
 
 def test_the_step_has_no_operation_more(tmp_path):

@@ -25,11 +25,12 @@ from distwatch.errors import UnwatchableError
 from distwatch.records import Floats
 from distwatch.statistics import checksum_of
 from distwatch.training.device.copies import Compared, total_of_terms
-from distwatch.training.strategies import copies_of, facts_of, has_copies
+from distwatch.training.strategies import StrategyFacts, copies_of, facts_of, has_copies
+from distwatch.training.taps.beside import without_a_trace
+from distwatch.training.taps.between_steps import BetweenStepsTap
 from distwatch.training.taps.layer_paths import weight_paths
-from distwatch.training.taps.probing import losses_kept, operations, refuse_changes
 from distwatch.training.taps.step_capture import StepCapture
-from distwatch.training.taps.tap import PickedSignal, Tap
+from distwatch.training.taps.tap import PickedSignal
 
 Tensor = Any
 
@@ -42,39 +43,28 @@ _NOISE, _ROUNDINGS = 10.0, 8.0
 #: The relative error of one rounding.
 _ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 
-_ONE_REPLICA = "there is one replica, so there is no other to compare it with"
-_NOT_MIRRORED = "under {} a batch is not computed by every replica"
 _WORKERS = "on several workers each process would have to call the model at the same step"
 
 
-class CanaryTap(Tap, selector=signals.Canary):
+class CanaryTap(BetweenStepsTap, selector=signals.Canary):
     """Checksums of what the replicas compute of one batch: outputs and gradients."""
 
-    of_copies = True
-    computes = True
+    one_replica = "there is one replica, so there is no other to compare it with"
+    not_mirrored = "under {} a batch is not computed by every replica"
     absent = "the model has no weight that is trained"
 
-    def check(self) -> None:
-        facts = self.watched.facts
-        why = None
-        if not facts.has_copies:
-            one = facts.total_replicas == 1
-            why = _ONE_REPLICA if one else _NOT_MIRRORED.format(facts.kind)
-        elif facts.workers > 1:
-            why = _WORKERS
-        if why is not None:
-            self.hopeless = True
-            self.request.give_up(why)
+    def why_not(self, facts: StrategyFacts) -> str | None:
+        return super().why_not(facts) or (_WORKERS if facts.workers > 1 else None)
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         if self.hopeless:
             return
-        with tf.init_scope():
-            nothing = tf.constant(0.0)
-        yield PickedSignal(OUTPUT, nothing, copied=True)
-        for path, variable in weight_paths(self.watched.model).items():
-            if variable.trainable:
-                yield PickedSignal(f"canary/{path}", nothing, copied=True, variable=variable)
+        yield self.signal(OUTPUT)
+        model = self.watched.model
+        trained = set(map(id, model.trainable_variables))
+        for path, variable in weight_paths(model).items():
+            if id(variable) in trained:
+                yield self.signal(f"canary/{path}", variable)
 
     def table_key(self, name: str) -> Any:
         return id(self.selector)
@@ -91,7 +81,7 @@ class Canary(Compared):
     Args:
         model: of which nothing is changed.
         batch: what it takes.
-        weights: whose gradients are compared, after what the model puts out.
+        weights: whose gradients are compared, in this order, after what the model puts out.
         strategy: under which it trains.
     """
 
@@ -101,7 +91,7 @@ class Canary(Compared):
         self, model: keras.Model, batch: Any, weights: Sequence[Any], strategy: Any
     ) -> None:
         self._model, self._strategy = model, strategy
-        self._weights = {id(weight) for weight in weights}
+        self._weights = list(map(id, weights))
         with tf.init_scope():
             self._batch = keras.tree.map_structure(tf.convert_to_tensor, batch)
         self._checksums = self._compiled(_checksums)
@@ -113,7 +103,7 @@ class Canary(Compared):
 
     def try_once(self) -> None:
         try:
-            self._on_replicas(self._checksums)
+            self._on_replicas(self._checksums, self._given())
         except UnwatchableError:
             raise
         except Exception as error:
@@ -123,7 +113,8 @@ class Canary(Compared):
             ) from error
 
     def checksums(self) -> list[Any]:
-        first, again = (np.stack(self._on_replicas(self._checksums)) for _ in range(2))
+        given = self._given()
+        first, again = self._twice(self._checksums, given)
         unsteady = first != again
         replicas = unsteady.any(axis=1)
         if self._exact and np.count_nonzero(replicas) == 1:
@@ -131,7 +122,7 @@ class Canary(Compared):
             return [*np.where(unsteady & (first == first[~replicas][0]), again, first)]
         if (self._exact and not unsteady.any()) or (first == first[:1]).all():
             return [*first]
-        one, two = (np.stack(self._on_replicas(self._summaries)) for _ in range(2))
+        one, two = self._twice(self._summaries, given)
         odd = beyond_noise(one, two, self._rounding)
         usual = first[np.argmin(odd, axis=0), np.arange(first.shape[1])]
         return [*np.where(odd, first, usual)]
@@ -141,14 +132,21 @@ class Canary(Compared):
             parts = outputs if i == 0 else [gradients[i - 1]]
             return tf.concat([tf.reshape(tf.cast(x, tf.float64), [-1]) for x in parts], axis=0)
 
-        return self._on_replicas(self._compiled(chosen))
+        return self._on_replicas(self._compiled(chosen), self._given())
 
-    def _on_replicas(self, compute: Callable[..., Any]) -> list[Any]:
+    def _given(self) -> list[list[Tensor]]:
+        """What all replicas are given: the first one's weights, and what else it keeps."""
         model = self._model
-        given = [
+        return [
             [_of_first_replica(variable) for variable in variables]
             for variables in (model.trainable_variables, model.non_trainable_variables)
         ]
+
+    def _twice(self, compute: Callable[..., Any], given: list[list[Tensor]]) -> list[Floats]:
+        """What the replicas compute, and compute again: shape (replica, signal, ...) each."""
+        return [np.stack(self._on_replicas(compute, given)) for _ in range(2)]
+
+    def _on_replicas(self, compute: Callable[..., Any], given: list[list[Tensor]]) -> list[Any]:
         found = self._strategy.experimental_local_results(compute(*given))
         return [np.asarray(each) for each in found]
 
@@ -169,22 +167,16 @@ class Canary(Compared):
         model = self._model
         variables = (*model.trainable_variables, *model.non_trainable_variables)
         given = [*zip(variables, (*trained, *others), strict=True)]
-        before = len(operations())
         stateless = keras.StatelessScope(state_mapping=given)
-        with losses_kept(model), tf.GradientTape() as tape, stateless:
+        with without_a_trace(model, "canary"), tf.GradientTape() as tape, stateless:
             tape.watch(trained)
             outputs = model(self._batch, training=True)
             numbers = [x for x in keras.tree.flatten(outputs) if x.dtype.is_floating]
             total = tf.add_n([tf.reduce_mean(tf.square(_float32(x))) for x in numbers])
         zero = tf.UnconnectedGradients.ZERO
         gradients = tape.gradient(total, trained, unconnected_gradients=zero)
-        refuse_changes(before, "canary: the model changes a variable that Keras does not know")
-        chosen = [
-            tf.convert_to_tensor(gradient)
-            for gradient, variable in zip(gradients, model.trainable_variables, strict=True)
-            if id(variable) in self._weights
-        ]
-        return numbers, chosen
+        of = dict(zip(map(id, model.trainable_variables), gradients, strict=True))
+        return numbers, [tf.convert_to_tensor(of[weight]) for weight in self._weights]
 
 
 def _checksums(outputs: list[Tensor], gradients: list[Tensor]) -> Tensor:

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from distwatch import signals
 from distwatch.training.device.copies import Compared, CopiesOfVariables
 from distwatch.training.strategies import has_copies, is_joined_on_read
+from distwatch.training.taps.between_steps import BetweenStepsTap
 from distwatch.training.taps.layer_paths import free_path, places
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.subject import Subject
-from distwatch.training.taps.tap import PickedSignal, Tap, Watched
+from distwatch.training.taps.tap import PickedSignal, Watched
 
 #: Why a variable is not compared between replicas.
 _ONCE = "it exists once, not on each replica"
@@ -23,16 +23,13 @@ _BY_LAYER = "its layer changes it on each replica by itself, from that replica's
 _STATE = "each replica goes on from the rows of its own batch"
 _DTYPE = "it is of dtype {}, of which no checksum is taken"
 
-_ONE_REPLICA = "there is one replica, so there are no copies to compare"
-_NOT_MIRRORED = "under {} the replicas hold no copies that are kept equal"
 
-
-class CopiesTap(Tap, selector=signals.Desync):
+class CopiesTap(BetweenStepsTap, selector=signals.Desync):
     """Checksums of the copies, which `distwatch.training.device.copies` takes."""
 
     of_variables = True
-    of_copies = True
-    computes = True
+    one_replica = "there is one replica, so there are no copies to compare"
+    not_mirrored = "under {} the replicas hold no copies that are kept equal"
     absent = "the model has no variable of which each replica holds a copy"
 
     def __init__(self, selector: Any, watched: Watched) -> None:
@@ -43,25 +40,18 @@ class CopiesTap(Tap, selector=signals.Desync):
         return list(self._named)
 
     def check(self) -> None:
-        facts = self.watched.facts
-        if not facts.has_copies:
-            self.hopeless = True
-            one = facts.total_replicas == 1
-            self.request.give_up(_ONE_REPLICA if one else _NOT_MIRRORED.format(facts.kind))
-        elif self.watched.model.built:
+        super().check()
+        if not self.hopeless and self.watched.model.built:
             self._chosen()
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
-        if not self.watched.facts.has_copies:
+        if self.hopeless:
             return
         own = _changed_by_layers(self.watched.model)
-        with tf.init_scope():
-            nothing = tf.constant(0.0)
         for path, variable in self._chosen().items():
             value = variable.value
             if (why := own.get(id(variable)) or _why_not(value)) is None:
-                name = f"desync/{path}"
-                yield PickedSignal(name, nothing, copied=True, variable=value)
+                yield self.signal(f"desync/{path}", value)
             else:
                 self.skip(path, why)
         if self.selector.chosen is None:

@@ -17,6 +17,7 @@ from distwatch.statistics import automatic, with_row
 from distwatch.training.device.cadence import Making, StepInput, TablePlan
 from distwatch.training.device.copies import CopiesPlan
 from distwatch.training.strategies import StrategyFacts
+from distwatch.training.taps.between_steps import BetweenStepsTap
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.card import card_of
 from distwatch.training.taps.kinds import TAPS
@@ -166,8 +167,8 @@ class Taps:
         unwatched = self._watched.unwatched
         if not any(group.tap.request.asked for group in groups):
             raise self._nothing()
-        copies = [group for group in groups if group.tap.of_copies]
-        groups = [group for group in groups if not group.tap.of_copies]
+        copies = [group for group in groups if isinstance(group.tap, BetweenStepsTap)]
+        groups = [group for group in groups if not isinstance(group.tap, BetweenStepsTap)]
         planned = [self._plan(number, group) for number, group in enumerate(groups)]
         self._makings = [
             self._making(group.tap, picked, kept)
@@ -264,6 +265,7 @@ class Taps:
         # Counted apart, so that they change no other table's name.
         table = self._table(f"copies-{number:02d}", group)
         table = replace(table, window=min(table.window, _COPIES_WINDOW))
+        assert isinstance(group.tap, BetweenStepsTap)
         compared = group.tap.compared(group.picked)
         return CopiesPlan(table, group.schedule, compared, self._config.window)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,14 +10,12 @@ import tensorflow as tf
 
 from distwatch.errors import UnwatchableError
 from distwatch.signals import Probe
+from distwatch.training.taps.beside import without_a_trace
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import leaves
-from distwatch.training.taps.step_capture import current_graph
 from distwatch.training.taps.tap import PickedSignal
 
 Tensor = Any
-
-_CHANGES_A_VARIABLE = re.compile(r"(Assign\w*VariableOp|Resource(Apply|Scatter|Strided)\w+)")
 
 
 def maker(
@@ -42,10 +38,8 @@ def maker(
     names = [each.name.removeprefix("probe/") for each in picked]
 
     def run() -> list[Tensor]:
-        before = len(operations())
-        with losses_kept(model), capturer.capturing() as capture:
+        with without_a_trace(model, "probe"), capturer.capturing() as capture:
             model(x, training=False)
-        refuse_changes(before, "probe: the model changes a variable when it is called")
         found = {
             name: leaf
             for path, calls in capture.calls.items()
@@ -58,40 +52,3 @@ def maker(
         return [found[name] for name in names]
 
     return run
-
-
-@contextlib.contextmanager
-def losses_kept(model: keras.Model) -> Iterator[None]:
-    """Call a model inside, and its layers have the losses afterwards that they had before."""
-    losses = [
-        (layer, layer._losses[:], set(layer._loss_ids)) for layer in model._flatten_layers()
-    ]
-    try:
-        yield
-    finally:
-        for layer, kept, ids in losses:
-            layer._losses[:], layer._loss_ids = kept, ids
-
-
-def operations() -> list[Any]:
-    """Those of the graph that is being traced."""
-    graph = current_graph()
-    return graph.get_operations() if graph is not None else []
-
-
-def refuse_changes(before: int, what: str) -> None:
-    """Refuse a model that writes variables.
-
-    Args:
-        before: how many operations the graph had before it was called.
-        what: the beginning of the message.
-
-    Raises:
-        UnwatchableError: it does.
-    """
-    for operation in operations()[before:]:
-        if _CHANGES_A_VARIABLE.fullmatch(operation.type):
-            raise UnwatchableError(
-                f"{what} ({operation.name}), so looking would change the training; leave it "
-                "out, or fix the layer."
-            )

@@ -13,7 +13,6 @@ import tensorflow as tf
 from distwatch.errors import UnknownSignalError, UnwatchableError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, TensorLayout
 from distwatch.signals import ExactPath, LayerName, Pattern, Selector, matching
-from distwatch.training.device.copies import Compared
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import (
@@ -46,7 +45,7 @@ class PickedSignal(NamedTuple):
     #: See `distwatch.signals.Signal`.
     copied: bool | None = None
     trained: bool | None = None
-    #: What it is about, for a tap of copies; the tensor is of no use then.
+    #: What it is about, where no tensor of the step carries it.
     variable: Any = None
 
 
@@ -90,8 +89,6 @@ class Tap(ABC):
     observes_optimizer: ClassVar[bool] = False
     #: Whether its patterns are over variables, which the name of their layer means, too.
     of_variables: ClassVar[bool] = False
-    #: Whether its signals are checksums of what all replicas should have the same bits of.
-    of_copies: ClassVar[bool] = False
     #: Whether it computes its signals itself, from tensors of the step as examples.
     computes: ClassVar[bool] = False
 
@@ -178,10 +175,6 @@ class Tap(ABC):
     def table_key(self, name: str) -> Any:
         """Signals of different keys are in different tables."""
         return None
-
-    def compared(self, picked: Sequence[PickedSignal]) -> Compared:
-        """What gives the checksums of a tap of copies."""
-        raise NotImplementedError
 
     def layout(self, picked: PickedSignal) -> TensorLayout | None:
         """How raw deltas are kept, if they are."""
