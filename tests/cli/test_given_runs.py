@@ -100,3 +100,10 @@ def test_templates_cite_no_file_that_is_not_there():
     for use in templates():
         cited = set(re.findall(r"[\w/-]+\.yaml", template(use)))
         assert cited <= {"watch.yaml"}, use
+
+
+def test_a_folder_that_holds_one_run_stands_for_it(call, tmp_path):
+    fake_run(tmp_path / "runs" / "fit-000.zarr", steps=5)
+    for name in ("info", "verify"):
+        assert call(name, tmp_path / "runs") == call(name, tmp_path / "runs" / "fit-000.zarr")
+    assert call("tail", tmp_path / "runs", "--once", "--json")[0] == 0
