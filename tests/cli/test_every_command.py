@@ -167,6 +167,7 @@ def completed(shell, line):
     return told.stdout
 
 
+@pytest.mark.fast_cases("distwatch config init --use pro-*")
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -189,6 +190,7 @@ def test_zsh_completes_and_explains():
     assert '"production"' in completed("zsh", "distwatch config init --use pro")
 
 
+@pytest.mark.fast_cases("zsh")
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_can_be_installed(shell):
     script = subprocess.run(

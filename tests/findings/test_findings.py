@@ -157,6 +157,7 @@ def test_a_step_alone_makes_no_replica_odd():
     assert not found("replicas_differ", plant)
 
 
+@pytest.mark.fast_cases("?")
 @pytest.mark.parametrize("seed", range(20))
 def test_what_lasts_for_some_steps_is_no_skew(seed):
     """Of steps that resemble their neighbours each tells less, so errors are larger."""
@@ -378,6 +379,7 @@ def everything(made):
     made["inputs"][:, 2] += 3.0
 
 
+@pytest.mark.fast_cases("7-*", "64-65", "1-30")
 @pytest.mark.parametrize("steps", [30, 64, 65, 500])
 @pytest.mark.parametrize("size", [1, 7, 64, 100])
 def test_blocks_of_any_size_give_the_same_findings(steps, size):
@@ -402,6 +404,7 @@ def nbytes(thing):
     return nbytes(vars(thing)) if hasattr(thing, "__dict__") else 0
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_steps():
     info, blocks = healthy(steps=100)
     digest, sizes = Digest(info), []

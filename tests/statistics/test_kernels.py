@@ -116,6 +116,7 @@ def test_one_delta(name, look):
     assert_as_on_the_host(look(deltas), deltas)
 
 
+@pytest.mark.fast_cases("in_graph", "of_known_shapes")
 @pytest.mark.parametrize("look", [eagerly, in_graph, of_known_shapes, against_zeros])
 def test_all_deltas_at_once(look):
     deltas = [as_delta(name, values) for name, values in VALUES.items()]
@@ -158,6 +159,7 @@ def test_another_small_delta_is_next_to_no_operation():
     assert (operations_of(60) - operations_of(10)) / 50 <= 3.0
 
 
+@pytest.mark.fast_cases("*-in_graph")
 @pytest.mark.parametrize("look", [eagerly, in_graph])
 @pytest.mark.parametrize("name", ["NaN", "mean of 1e4 standard deviations", "empty"])
 def test_an_irregular_delta_leaves_its_neighbours_alone(name, look):

@@ -133,6 +133,7 @@ def test_every_start_has_its_part_of_the_bytes(path, killed):
     assert run.verify() == []
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("first*")
 @pytest.mark.parametrize("schedule", ["first(5000)", "every(3)"])
 def test_starts_with_any_schedule_are_thinned(tmp_path, schedule):

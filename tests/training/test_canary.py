@@ -91,6 +91,7 @@ def warned(path):
     return [each for each in dw.open_run(path).findings() if each.rule == "Canary"]
 
 
+@pytest.mark.fast_cases("backward")
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_the_replica_that_computes_otherwise_is_named(tmp_path, where):
     path = tmp_path / "run.zarr"
@@ -242,6 +243,7 @@ def test_a_replica_that_alone_is_unsteady_is_named(tmp_path):
     assert {each.replica for each in warned(tmp_path / "run.zarr")} == {1}
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_model_does_not_take_is_refused(tmp_path):
     signals = [dw.canary(np.ones((3, 5), np.float32))]
     with pytest.raises(UnwatchableError, match="cannot be run forward and backward on"):

@@ -59,6 +59,7 @@ def test_a_run_that_is_gone_ends_the_watching_with_one_warning(tmp_path, happens
         assert run.verify() == []
 
 
+@pytest.mark.slow
 def test_a_relative_path_is_that_of_when_the_watch_was_made(tmp_path, monkeypatch):
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
@@ -116,6 +117,7 @@ def test_a_refusal_leaves_the_path_as_it_was(tmp_path, option):
     assert len(dw.open_run(path)) == 5
 
 
+@pytest.mark.slow
 def test_a_fit_without_rows_overwrites(tmp_path):
     path = fake_run(tmp_path / "run.zarr", steps=5).path
     trained(dw.Watch(path, overwrite=True, schedule=dw.at(1000)))

@@ -165,6 +165,7 @@ def planted(tmp_path, fault, path, replicas, replica):
     return found, f"desync/{real}", names
 
 
+@pytest.mark.fast_cases("one bit-*", "strided-*", "stuck-*")
 @pytest.mark.parametrize(("fault", "path", "replicas", "replica"), CASES, ids=str)
 def test_a_difference_is_named_at_the_next_look(tmp_path, fault, path, replicas, replica):
     found, signal, names = planted(tmp_path, fault, path, replicas, replica)
@@ -178,6 +179,7 @@ def test_a_difference_is_named_at_the_next_look(tmp_path, fault, path, replicas,
         assert "on replicas 0 and 1 differ" in found[0].text
 
 
+@pytest.mark.slow
 def test_how_large_a_difference_is(tmp_path):
     model = model_over(4)
 
@@ -202,6 +204,7 @@ def test_how_large_a_difference_is(tmp_path):
     assert run.divergence().cause.values.tolist() == ["", "", "weights", ""]
 
 
+@pytest.mark.slow
 def test_a_difference_that_is_gone_again(tmp_path):
     class Repair(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -230,6 +233,7 @@ HEALTHY = {
 }
 
 
+@pytest.mark.fast_cases("scaled")
 @pytest.mark.parametrize("kind", HEALTHY)
 def test_a_healthy_training_agrees(tmp_path, kind):
     spe = 3 if kind == "sgd" else 1
@@ -316,6 +320,7 @@ def test_a_resumed_run_goes_on(tmp_path):
     assert list(run.copies()["step"].values) == [0, 2, 4, 6, 8, 10]
 
 
+@pytest.mark.slow
 def test_a_run_from_before_is_resumed_with_it(tmp_path):
     x, y = data()
     model = model_over(2)
@@ -327,6 +332,7 @@ def test_a_run_from_before_is_resumed_with_it(tmp_path):
     assert not warned(run)
 
 
+@pytest.mark.slow
 def test_train_on_batch_and_loops(tmp_path):
     x, y = data()
     watch = dw.Watch(

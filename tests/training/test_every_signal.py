@@ -422,6 +422,7 @@ def test_equal_and_skewed_inputs_are_named(tmp_path):
     assert "Replica 1 is given different data in input" in words
 
 
+@pytest.mark.slow
 def test_one_thing_may_be_watched_in_several_ways(tmp_path):
     x, y = unlike_rows(48)
     model, _ = small_model(strategy_over(1))

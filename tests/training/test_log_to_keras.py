@@ -162,6 +162,7 @@ def test_logs_and_weights_are_those_without_it(tmp_path):
     assert same_weights(without, with_it)
 
 
+@pytest.mark.slow
 def test_validation_has_no_part_in_it(tmp_path):
     model, _ = small_model(strategy_over(1))
     watch = dw.Watch(

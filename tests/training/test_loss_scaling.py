@@ -225,6 +225,7 @@ def test_a_loss_of_kerass_own_is_divided(tmp_path):
     assert run.info.signals[0].scaled is None
 
 
+@pytest.mark.slow
 def test_a_sum_is_not_divided_and_no_trap(tmp_path):
     loss = keras.losses.MeanSquaredError(reduction="sum")
     run, own, told = train(tmp_path / "r.zarr", plain, loss)

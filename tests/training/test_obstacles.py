@@ -158,6 +158,7 @@ def test_default_collectives_are_fine_one_step_at_a_time(tmp_path):
     assert rows.sizes["step"] == 3
 
 
+@pytest.mark.slow
 def test_one_device_strategy(tmp_path):
     x, y = unlike_rows(48)
     model, _ = small_model(tf.distribute.OneDeviceStrategy("CPU:1"), spe=2)

@@ -42,6 +42,7 @@ def nodes_of(graph):
     return [*(node.name for node in graph.node), *inner]
 
 
+@pytest.mark.fast_cases("gradients and updates")
 @pytest.mark.parametrize(
     ("signals", "of_each_layer", "most"),
     [

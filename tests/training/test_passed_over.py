@@ -161,6 +161,7 @@ def test_weights_that_no_gradient_reaches_are_listed(tmp_path):
         train(tmp_path / "named", Detached, signals=[dw.gradients("encoder/bias")])
 
 
+@pytest.mark.slow
 def test_validation_without_anything_to_watch_does_not_end_the_watching(tmp_path):
     class Validated(Own):
         def test_step(self, data):

@@ -160,6 +160,7 @@ def test_batches_trained_on_by_hand_are_not_mixed_in(tmp_path):
     assert list(by_hand["activation/dense_0"].merged("count").values) == [160, 160]
 
 
+@pytest.mark.slow
 def test_train_on_batch_alone(tmp_path):
     x, y = unlike_rows(TRAINED)
     batches = [(x[i : i + 16], y[i : i + 16]) for i in range(0, TRAINED, 16)]

@@ -194,6 +194,7 @@ def test_what_is_passed_over_is_said(tmp_path):
     assert info.unwatched == {"unused": "frozen: name it to watch"}
 
 
+@pytest.mark.slow
 def test_one_watch_in_two_fits_at_once(tmp_path):
     watch = dw.Watch(tmp_path / "run.zarr")
     inner_error = []

@@ -104,6 +104,7 @@ def _counted(call, calls):
     return counted
 
 
+@pytest.mark.slow
 def test_executions_of_many_steps_follow_between_two_of_them(tmp_path):
     def actions(watch):
         return {
@@ -212,6 +213,7 @@ def test_before_and_after_a_training_there_is_nothing_to_change(tmp_path):
         watch.set("dense_*", every=2)
 
 
+@pytest.mark.slow
 def test_a_validation_that_begins_later_follows_too(tmp_path):
     x, y = unlike_rows(64)
     model, _ = small_model(strategy_over(1))

@@ -160,6 +160,7 @@ def test_a_disk_that_hangs_does_not_hang_the_fit(tmp_path, monkeypatch):
     assert len(dw.open_run(tmp_path / "run.zarr")) == 10
 
 
+@pytest.mark.slow
 def test_a_full_queue_of_a_disk_that_hangs_does_not_hang_the_training(tmp_path, monkeypatch):
     """The queue is waited for once; then rows are dropped until the disk answers."""
     path, answers, waits = tmp_path / "run.zarr", threading.Event(), []

@@ -50,6 +50,7 @@ def test_a_slow_training_can_be_read_while_it_runs(tmp_path, replicas):
     assert dw.open_run(path).lost == 0
 
 
+@pytest.mark.slow
 def test_without_it_a_window_is_waited_for(tmp_path):
     path, seen = tmp_path / "run.zarr", []
     look = keras.callbacks.LambdaCallback(
@@ -62,6 +63,7 @@ def test_without_it_a_window_is_waited_for(tmp_path):
     assert len(dw.open_run(path)) == 4
 
 
+@pytest.mark.slow
 def test_a_long_validation_drains_the_training(tmp_path):
     """Also where validation itself is not recorded."""
     seen = []

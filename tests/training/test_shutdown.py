@@ -101,6 +101,7 @@ StoreWriter.close = close
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_a_signal_while_the_last_rows_are_written(tmp_path):
     path = tmp_path / "run.zarr"

@@ -131,6 +131,7 @@ def test_a_watch_says_each_once_and_before_the_first_step(tmp_path):
 
 
 # Keras's own words on the batches that it has lost.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_data_that_is_lost_or_split_unevenly(tmp_path):
     def batches():

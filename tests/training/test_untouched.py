@@ -127,6 +127,7 @@ def test_a_second_fit_with_another_watch(tmp_path):
     assert list(second.iteration.values) == list(range(5, 13))
 
 
+@pytest.mark.slow
 def test_what_the_owner_put_on_an_instance_stays(tmp_path):
     """Textbooks patch ``layer.call``; that patch is the owner's, and is recorded through."""
     x, y = unlike_rows(64)
@@ -168,6 +169,7 @@ def test_validation_and_predict_do_not_move_the_reference(tmp_path):
     assert rows[0].equals(rows[1])
 
 
+@pytest.mark.slow
 def test_a_watch_that_is_made_within_the_call_is_told_too(tmp_path):
     """Python looks ``model.fit`` up before it makes the first Watch."""
     model, _ = small_model(strategy_over(2))

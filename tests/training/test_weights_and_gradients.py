@@ -130,6 +130,7 @@ def test_the_applied_gradient_is_kept_once(tmp_path):
     assert (abs(local.sel(replica=0) - local.sel(replica=1)) > 1e-5).all()
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("1-clipnorm")
 @pytest.mark.parametrize("kind", ["clipnorm", "global_clipnorm", "clipvalue"])
 @pytest.mark.parametrize("replicas", [1, 2])
