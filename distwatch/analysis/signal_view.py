@@ -61,7 +61,7 @@ class SignalView:
     @property
     def statistic(self) -> str:
         """The statistic that is meant where none is named."""
-        by_mean = (*GIVEN, "data/prediction", "loss")
+        by_mean = (*GIVEN, "data/prediction", "log", "loss")
         return "mean" if kind_of(self.name) in by_mean else _SIZE
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from distwatch.signals import Signal
 _KINDS = (
     ("input", "data/input", "data/target"),
     ("activation_input", "activation", "tensor", "sample", "state", "data/prediction"),
-    ("loss",),
+    ("loss", "log"),
     ("gradient_local",),
     ("gradient", "gradient_clipped"),
     ("update",),

@@ -29,6 +29,7 @@ __all__ = [
     "Desync",
     "Gradients",
     "Inputs",
+    "Logged",
     "Loss",
     "Probe",
     "Selector",
@@ -43,6 +44,7 @@ __all__ = [
     "gradients",
     "histogram",
     "inputs",
+    "logged",
     "loss",
     "probe",
     "states",
@@ -298,6 +300,21 @@ class Loss(Selector, kind="loss", prefixes=("loss",)):
 
 
 @validated
+class Logged(Selector, kind="logged", prefixes=("log",)):
+    """The numbers that a step of one's own names by ``watch.log``: ``log/NAME``.
+
+    A Watch has them anyway; this says how, for instance at which steps.
+
+    Args:
+        patterns: over the names that ``watch.log`` is given; None for all.
+        reference, statistics, every: as in `activations`; the value itself by default.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+
+@validated
 class Probe(Selector, kind="probe", prefixes=("probe",), of_batches=True, in_files=False):
     """The model's outputs on one fixed batch, as each step left the weights.
 
@@ -365,6 +382,7 @@ gradients = Gradients
 weights = Weights
 updates = Updates
 inputs = Inputs
+logged = Logged
 loss = Loss
 probe = Probe
 states = States

@@ -199,6 +199,12 @@ class Watching:
             capture.losses.append(loss)
         return loss
 
+    @_as_written
+    def log(self, name: str, value: Any) -> Any:
+        """Record a number that a step computes, inside of it: see `Watch.log`."""
+        self._steps.log(name, value)
+        return value
+
     def after_step(self, steps: int = 1) -> None:
         """Report, after each call of the training function, how many steps it did."""
         self._steps.check()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from distwatch.config import WatchConfig, read_config, watch_config
 from distwatch.errors import (
@@ -284,6 +285,33 @@ class Watch(keras.callbacks.Callback):
                 "Watch(schedule=...) or a selector's every=..."
             )
         self._session.set(signals, every)
+
+    # AutoGraph rewrites what a step calls; what stands here is graph code already.
+    @tf.autograph.experimental.do_not_convert
+    def log(self, name: str, value: Any) -> Any:
+        """Record a number that a step of one's own computes, on each replica and merged.
+
+        In a ``train_step``, ``test_step`` or ``predict_step``, or what these call::
+
+            self.watch.log("d_loss", d_loss)          # the signal "log/d_loss"
+
+        Each replica's number is a row, and their mean the merged one, at the steps of the
+        Watch's schedule, or of ``distwatch.logged("d_*", every=10)`` among its signals. Where
+        this Watch does not record the step, nothing happens. A further call with the same
+        name in a step is a signal of its own, ``log/d_loss#1``.
+
+        Args:
+            name: letters, digits, "_", "." and "-"; it may have parts, "generator/loss".
+            value: one number: a tensor of shape (), or what TensorFlow makes one of. What
+                cannot be recorded ends ``fit`` before its first step, as a wrong argument
+                does; in a later trace it is warned of, and ends the watching only.
+
+        Returns:
+            The value, unchanged.
+        """
+        for function in self._functions:
+            function.log(name, value)
+        return value
 
     def estimate(self, model: keras.Model, batch: Any, *, steps: int) -> int:
         """How many bytes the run of a training will take, before it starts.

@@ -108,9 +108,9 @@ class Distance:
         self._merged = pair.merged
         self._kinds = [np.flatnonzero([kind == one for kind in kinds]) for one in set(kinds)]
         self._floor = np.array([np.sqrt(eps) if kind in BACKWARDS else eps for kind in kinds])
-        # The replicas' losses are numbers of their own parts of the batch: their mean alone
-        # is the same over any split.
-        self._only_mean = np.array([pair.merged and kind == "loss" for kind in kinds])
+        # Losses and logged numbers are of each replica's own part of the batch: their mean
+        # alone is the same over any split.
+        self._only_mean = np.array([pair.merged and kind in ("loss", "log") for kind in kinds])
         self._one_each = np.array([pair.merged and one_a_replica(s) for s in signals])
 
     @np.errstate(all="ignore")
@@ -149,7 +149,7 @@ class Distance:
 def one_a_replica(signal: Signal) -> bool:
     """Whether each replica has a whole one, so that there are more with more replicas."""
     kind = kind_of(signal.name)
-    return kind in BACKWARDS or kind in ("loss", "probe") or is_copied(signal)
+    return kind in BACKWARDS or kind in ("loss", "log", "probe") or is_copied(signal)
 
 
 def _means(states: Floats) -> dict[str, Floats]:

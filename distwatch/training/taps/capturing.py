@@ -87,6 +87,11 @@ class StepCapturer:
         finally:
             self._local.capture, self._local.scaling = before, scaling
 
+    def log(self, name: str, value: Any) -> None:
+        """Note a number that the step on this thread names, if it is captured."""
+        if self._current is not None:
+            self._current.log(name, value)
+
     @property
     def _current(self) -> StepCapture | None:
         return getattr(self._local, "capture", None)

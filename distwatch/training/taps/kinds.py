@@ -35,6 +35,7 @@ from distwatch.training.taps.tap import (
     OptimizerTap,
     PickedSignal,
     Tap,
+    Watched,
     WeightTap,
 )
 
@@ -272,6 +273,34 @@ class LossTap(Tap, selector=signals.Loss):
         if where := capture.elsewhere.get(LOSS):
             return f"it is computed inside {where}, out of reach"
         return _NO_LOSS_LOOP if self.watched.subject.by_hand else _NO_LOSS
+
+
+class LoggedTap(Tap, selector=signals.Logged):
+    """What the step gives to ``watch.log``."""
+
+    phases = PHASES
+    absent = "the step does not give it to watch.log"
+
+    def __init__(self, selector: Any, watched: Watched) -> None:
+        self._names: list[str] = []
+        super().__init__(selector, watched)
+
+    def paths(self) -> list[str]:
+        return self._names
+
+    def pick(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        self._names = [*capture.logged, *capture.logged_elsewhere]
+        # A step that gives something asks for it. Where nobody asks, nothing is missing.
+        self.request.asked |= bool(self._names)
+        if self.request.asked:
+            yield from super().pick(capture)
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        for name, where in capture.logged_elsewhere.items():
+            self.skip(f"log/{name}", f"given to watch.log inside {where}, out of reach")
+        for name, numbers in self.chosen_among(capture.logged, "logged number").items():
+            for path, number in leaves(name, numbers):
+                yield PickedSignal(f"log/{path}", number)
 
 
 _HIDDEN = (

@@ -126,6 +126,9 @@ class Taps:
         # What nobody asked for need not be there.
         for tap in taps[1:] if config.signals is None else ():
             tap.request.asked = False
+        if not any(isinstance(selector, signals.Logged) for selector in selectors):
+            taps.append(TAPS[signals.Logged](signals.Logged(), self._watched))
+            taps[-1].request.asked = False
         self._taps = _in_phase(taps, phase)
         if config.resume:
             _check_resumable(subject)
@@ -148,6 +151,10 @@ class Taps:
         with self._capturer.capturing() as capture:
             capture.data = data
             yield capture
+
+    def log(self, name: str, value: Any) -> None:
+        """Note a number that the step on this thread names, if it is captured."""
+        self._capturer.log(name, value)
 
     def choose(self, capture: StepCapture) -> tuple[TracedPlan, TracedTensors]:
         """Name the signals among what a step did, and give their tensors.
@@ -334,8 +341,8 @@ def usual_signals(
 
 def _in_phase(taps: list[Tap], phase: str) -> list[Tap]:
     chosen = [tap for tap in taps if phase in tap.phases]
-    if not chosen:
-        named = ", ".join(tap.selector.kind for tap in taps)
+    if not any(tap.request.asked for tap in chosen):
+        named = ", ".join(tap.selector.kind for tap in taps if tap.request.asked)
         raise NothingToWatchError(
             f"phase {phase!r}: none of the chosen signals ({named}) happens in it; add "
             "distwatch.activations(), or leave the phase out."

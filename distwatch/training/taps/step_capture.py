@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -9,10 +10,15 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from distwatch.errors import ConfigError
+
 Tensor = Any
 
 #: What `StepCapture.elsewhere` calls what is no layer; no path ends so.
 OPTIMIZER, LOSS = "the optimizer/", "the loss/"
+
+#: What ``watch.log`` may be given as a name.
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
 
 
 class Call(NamedTuple):
@@ -50,6 +56,10 @@ class StepCapture:
     #: An optimizer for each call of its ``apply``, whether or not more is captured of it.
     optimizers: list[Any] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
+    #: What the step gives to ``watch.log``: name -> its values, call by call.
+    logged: dict[str, list[Tensor]] = field(default_factory=dict)
+    #: What it gives to it out of reach: name -> where.
+    logged_elsewhere: dict[str, str] = field(default_factory=dict)
     #: ids of losses and local gradients as they were handed over: it is not known whether
     #: they are divided by the number of replicas.
     unknown_scale: set[int] = field(default_factory=set)
@@ -89,6 +99,19 @@ class StepCapture:
         else:
             self.in_reach(path)
 
+    def log(self, name: str, value: Any) -> None:
+        """Store a number that the step names; what cannot be one is an error of the capture."""
+        try:
+            number = _number(name, value)
+        except ConfigError as error:
+            self.error = self.error or error
+            return
+        graph = current_graph()
+        if graph is self.graph:
+            self.logged.setdefault(name, []).append(number)
+        else:
+            self.logged_elsewhere.setdefault(name, _describe(graph, self.graph))
+
     def note_gradients(self, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         """Note which variables an optimizer is given a gradient of, and which with None."""
         for gradient, variable in zip(gradients, variables, strict=False):
@@ -114,6 +137,32 @@ class StepCapture:
             return False
         component = getattr(leaf, "flat_values", getattr(leaf, "values", leaf))
         return getattr(component, "graph", None) is self.graph
+
+
+def _number(name: str, value: Any) -> Tensor:
+    """What ``watch.log`` is given, as a tensor.
+
+    Raises:
+        ConfigError: the name cannot be part of a signal's, or the value is not one number.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"watch.log({name!r}, ...): a name has letters, digits and any of _ . -, and may "
+            'have parts, as in "generator/loss".'
+        )
+    try:
+        number = tf.convert_to_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"watch.log({name!r}, ...) was given {value!r}, of which TensorFlow "
+            "makes no tensor; give one number."
+        ) from error
+    if number.shape.rank != 0:
+        raise ConfigError(
+            f"watch.log({name!r}, ...) was given a tensor of shape {number.shape}, not one "
+            "number; give its mean, or watch the layer that puts it out."
+        )
+    return number
 
 
 def current_graph() -> Any:

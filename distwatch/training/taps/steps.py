@@ -59,6 +59,10 @@ class Steps:
                 self._graphs.add(capture.graph)
             yield capture
 
+    def log(self, name: str, value: Any) -> None:
+        """Note a number that the step on this thread names, if it is captured."""
+        self._taps.log(name, value)
+
     def forget_graphs(self) -> None:
         """Let go of the graphs of all traced steps, which are not run again."""
         forget_gradients(self._graphs)

@@ -75,6 +75,10 @@ class WatchedFunction:
                 self._capture, jit_compile=True, reduce_retracing=True, autograph=False
             )
 
+    def log(self, name: str, value: Any) -> None:
+        """Note a number that the step on this thread names, if it is captured here."""
+        self._steps.log(name, value)
+
     def install(self) -> None:
         """Give the model a function that is watched."""
         self._kept = getattr(self._model, self.name)
