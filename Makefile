@@ -49,7 +49,7 @@ demo: $(READY)
 test: $(READY)
 	$(PYTEST)
 
-test-slow: $(READY)
+test-slow: $(VENV)/.loggers
 	$(PYTEST) --only-slow $(REPLICAS)
 
 test-all: test test-slow
@@ -149,4 +149,9 @@ $(READY): pyproject.toml
 	@echo '*' > $(VENV)/.gitignore
 	@$(PIP) install --upgrade pip
 	@$(PIP) install -e '.[dev]'
+	@touch $@
+
+# Loggers of others, which nothing but a few slow tests needs.
+$(VENV)/.loggers: $(READY)
+	@$(PIP) install -e '.[loggers]'
 	@touch $@

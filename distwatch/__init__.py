@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         gradients,
         histogram,
         inputs,
+        logged,
         loss,
         probe,
         states,

@@ -16,6 +16,7 @@ from test_layering import FLOORS, TRAINING_FLOORS
 
 import distwatch as dw
 from distwatch.cli import COMMANDS
+from distwatch.findings import RULES
 
 #: Blocks that show output, or a file of another program: there is nothing in them to run.
 SHOWN = {"text", "json", "toml"}
@@ -143,6 +144,16 @@ def rooms_in(part):
     """The names in the first column of a table, in order."""
     rows = re.findall(r"^\| (`[^|]+) \|", part, re.MULTILINE)
     return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+
+
+def test_rules_that_stand_for_those_of_another_tool_are_there():
+    page = ROOT / "docs" / "coming-from" / "sagemaker-debugger.md"
+    table = (
+        page.read_text().partition("| SageMaker Debugger | distwatch |")[2].partition("```")[0]
+    )
+    named = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line)}
+    assert len(named) >= 8
+    assert named <= {rule.name for rule in RULES}
 
 
 def test_configuration_keys_are_those_of_a_watch():
