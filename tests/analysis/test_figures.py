@@ -12,10 +12,13 @@ from distwatch.analysis.figures import (
     comparison,
     curves,
     heatmap,
+    ranked,
     shown,
     side_by_side,
 )
-from distwatch.analysis.figures.heatmap import relative
+from distwatch.analysis.figures.heatmap import relative, scale_of
+from distwatch.analysis.figures.labels import LABEL, NARROW, labels
+from distwatch.analysis.figures.style import INK, TIMES
 from distwatch.analysis.overview import Extent, read_overview
 from distwatch.errors import ConfigError, SetupError, UnknownSignalError
 from distwatch.store import StoredRun
@@ -86,7 +89,7 @@ def test_a_spike_stands_out_of_a_thinned_curve_and_heat_map(tmp_path):
     heat = heatmap(overview).data[0]
     column = int(np.argmax(heat.customdata[0]))
     assert heat.x[column] <= 1234 <= heat.x[column + 1]
-    assert heat.z[0, column] == heat.zmax > np.delete(heat.z[0], column).max()
+    assert heat.z[0, column] > heat.zmax > np.delete(heat.z[0], column).max()
 
 
 def test_the_heat_map_is_of_all_or_of_one_replica(run):
@@ -109,8 +112,77 @@ def test_the_heat_map_is_of_all_or_of_one_replica(run):
 def test_colours_are_multiples_of_a_rows_median():
     values = np.array([[1.0, 1.0, 2.0, 0.5, 100.0, 0.0, np.nan], [0.0] * 7, [1e9] * 7])
     found = relative(values)
-    np.testing.assert_array_equal(found[0], [0, 0, 1, -1, 2, -2, np.nan])
+    np.testing.assert_array_equal(found[0], [0, 0, 1, -1, 6, -6, np.nan])
     np.testing.assert_array_equal(found[1:], 0)
+
+
+def test_colours_are_spread_over_what_most_values_are():
+    random = np.random.default_rng(0)
+    wide = random.normal(1.0, 1.5, (4, 500))
+    wide[0, 0] = 6.0
+    scale, marks = scale_of(wide)
+    inside = (wide > scale["zmin"]) & (wide < scale["zmax"])
+    assert inside.mean() == pytest.approx(0.96, abs=0.005)
+    assert marks["tickvals"] == [-2, 0, 2]
+    assert marks["ticktext"] == [f"{times}{TIMES}" for times in ("0.25", "1", "4")]
+    # What hardly varies looks calm, and no scale is empty.
+    calm = {"zmin": -np.log2(1.25), "zmax": np.log2(1.25)}
+    for values in (random.normal(0.0, 1e-3, (4, 500)), np.full((2, 3), np.nan)):
+        scale, marks = scale_of(values)
+        assert scale == calm
+        assert marks["ticktext"] == [f"{times}{TIMES}" for times in ("0.8", "1", "1.25")]
+
+
+def test_nan_is_marked_in_the_heat_map(tmp_path):
+    deltas = ordinary(2000, 2, 3)
+    deltas[700, 1, 2] = np.nan
+    path = made_run(tmp_path / "run.zarr", deltas)
+    (marked,) = parts(dw.open_run(path).plot.heatmap(), "broken")
+    rows, columns = np.nonzero(~np.isnan(marked.z))
+    assert set(rows) == {2}
+    # A thousand columns: one of them would be too thin to see.
+    assert len(columns) == 7
+    assert marked.x[columns[0]] <= 700 < marked.x[columns[-1] + 1]
+    (other,) = parts(dw.open_run(path).plot.heatmap(replica=0), "broken")
+    assert np.isnan(other.z).all()
+
+
+@pytest.mark.parametrize(("signals", "height", "labelled"), [(9, 314, 9), (300, 1316, 100)])
+def test_a_heat_map_fits_on_a_screen(tmp_path, signals, height, labelled):
+    path = made_run(tmp_path / "run.zarr", ordinary(4, 2, signals))
+    figure = dw.open_run(path).plot.heatmap()
+    assert figure.layout.height == height
+    assert len(figure.layout.yaxis.ticktext) == labelled
+    bar = figure.data[0].colorbar
+    # Above the rows it is whole, however few there are.
+    assert (bar.orientation, bar.yanchor, bar.y) == ("h", "bottom", 1)
+
+
+def test_labels_differ_where_names_do():
+    names = [f"activation/encoder/block_{i}/attention/query/kernel" for i in range(12)]
+    names += ["loss", *(f"a/{'x' * 60}{i}{'y' * 60}" for i in range(3))]
+    for longest in (LABEL, NARROW):
+        found = labels(names, longest)
+        assert len(set(found)) == len(names)
+        assert found[12] == "loss"
+        assert max(map(len, found)) <= longest
+    assert "block_7" in labels(names, NARROW)[7]
+
+
+def test_a_figure_is_readable_on_any_paper(run):
+    for figure in (run.plot.curves(LAYER), run.plot.heatmap(), run.plot.divergence()):
+        assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "#ffffff"
+        assert figure.layout.font.color == INK
+
+
+def test_where_nan_lasts_there_is_a_shade(tmp_path):
+    deltas = ordinary(60, 2, 1)
+    deltas[20, 0, 0, 3] = np.nan
+    deltas[30:41, 1, 0, 3] = np.nan
+    figure = dw.open_run(made_run(tmp_path / "run.zarr", deltas)).plot.curves(LAYER)
+    assert parts(figure, "broken")[0].x.tolist() == [20, 30]
+    (shade,) = figure.layout.shapes
+    assert (shade.x0, shade.x1) == (30, 40)
 
 
 def test_divergence_ranks_and_leaves_out_what_is_equal(tmp_path):
@@ -123,6 +195,26 @@ def test_divergence_ranks_and_leaves_out_what_is_equal(tmp_path):
     bar, *dots = figure.data
     assert bar.x[0] > 4 * bar.x[1]
     assert [dot.x[0] > 1 for dot in dots] == [False, True, False]
+
+
+def test_a_loss_is_among_what_differs(tmp_path):
+    """One number on each replica, whose mean the replicas' noise does not hide."""
+    random = np.random.default_rng(0)
+    loss = 5.0 + random.normal(0.0, 0.2, (400, 3, 1, 1))
+    loss -= np.linspace(0, 2, 400)[:, None, None, None]  # it falls
+    loss[:, 2] += 0.6
+    path = made_run(tmp_path / "run.zarr", loss, names=["loss"], reference="none")
+    bar, *dots = dw.open_run(path).plot.divergence().data
+    values = loss[:, :, 0, 0]
+    noise = np.sqrt((np.diff(values, axis=0) ** 2).mean() / 2)
+    assert noise == pytest.approx(0.2, rel=0.1)
+    offset = (values.mean(axis=0) - values.mean()) / noise
+    np.testing.assert_allclose([dot.x[0] for dot in dots], offset)
+    assert bar.x[0] == pytest.approx(offset.max() - offset.min())
+    # Of equal losses the distance is not that of their noise within a step.
+    loss[:, 2] -= 0.6
+    path = made_run(tmp_path / "equal.zarr", loss, names=["loss"], reference="none")
+    assert dw.open_run(path).plot.divergence().data[0].x[0] < 0.3
 
 
 def test_one_replica_has_nothing_to_diverge_from(tmp_path):
@@ -194,18 +286,32 @@ def test_two_runs_are_compared_on_what_both_have(tmp_path):
     deltas[:, :, 0] *= 8.0
     other = made_run(tmp_path / "b.zarr", deltas, names=["loss", "only/b"], reference="first")
     a, b = (read_overview(StoredRun(path)) for path in (one, other))
-    compared = Compared(a, b)
+    compared = Compared([a, b])
     assert compared.common == ["loss"]
-    assert compared.signals.only == (["only/a"], ["only/b"])
-    assert compared.signals.otherwise_measured == ["loss"]
-    (bar,) = comparison(compared).data
+    assert compared.not_in_all == [["only/a"], ["only/b"]]
+    assert compared.otherwise_measured == ["loss"]
+    (dots,) = parts(comparison(compared), "times")
     # Three replicas of mean 1, 2 and 3 against two of 1 and 2, times 8.
-    assert bar.customdata[0] == pytest.approx(8 * 2.0 / 1.5, rel=0.1)
+    assert dots.customdata[0] == pytest.approx(8 * 2.0 / 1.5, rel=0.1)
     lines = parts(side_by_side(a.history("loss"), b.history("loss")), "line")
     for line, path in zip(lines, (one, other), strict=True):
         known = dw.open_run(path)["loss"]
         size = known.merged("l1") / known.merged("count")
         np.testing.assert_allclose(line.y, size)
+
+
+def test_of_several_runs_what_differs_most_comes_first(tmp_path):
+    overviews = []
+    for place, times in enumerate([(1, 1, 1), (2, 1, 1), (1, 16, 1), (1, 1, 0.25)]):
+        deltas = ordinary(30, 2, 3, seed=place) * np.array(times)[:, None]
+        overviews.append(read_overview(StoredRun(made_run(tmp_path / f"{place}.zarr", deltas))))
+    names, multiples = ranked(Compared(overviews), "size", 20)
+    assert names == ["activation/layer_1", "activation/layer_2", "activation/layer_0"]
+    np.testing.assert_allclose(multiples, [[0, 0, 4, 0], [0, 0, 0, -2], [0, 1, 0, 0]], atol=0.1)
+    figure = comparison(Compared(overviews))
+    (reach,) = parts(figure, "reach")
+    np.testing.assert_allclose(reach.x, [4, 2, 1], atol=0.15)
+    assert [dots.name for dots in parts(figure, "times")] == ["run B", "run C", "run D"]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -6,10 +6,16 @@ a part of HTML. A new figure of a whole run is a module with a `RunFigure`, list
 `RUN_FIGURES`: reports, images and ``run.plot.figure`` have it from there.
 """
 
-from distwatch.analysis.figures.comparison import Compared, comparison, side_by_side
+from distwatch.analysis.figures.comparison import (
+    LETTERS,
+    Compared,
+    comparison,
+    ranked,
+    side_by_side,
+)
 from distwatch.analysis.figures.curves import curves
 from distwatch.analysis.figures.divergence import DIVERGENCE
-from distwatch.analysis.figures.heatmap import heatmap
+from distwatch.analysis.figures.heatmap import edges_of, heatmap
 from distwatch.analysis.figures.ratios import UPDATE_RATIOS
 from distwatch.analysis.figures.ridgeline import ridgeline
 from distwatch.analysis.figures.style import RunFigure, require_plotly, shown
@@ -18,12 +24,15 @@ from distwatch.analysis.figures.style import RunFigure, require_plotly, shown
 RUN_FIGURES: tuple[RunFigure, ...] = (DIVERGENCE, UPDATE_RATIOS)
 
 __all__ = [
+    "LETTERS",
     "RUN_FIGURES",
     "Compared",
     "RunFigure",
     "comparison",
     "curves",
+    "edges_of",
     "heatmap",
+    "ranked",
     "require_plotly",
     "ridgeline",
     "shown",

@@ -1,8 +1,10 @@
-"""Two runs, on the signals that both have."""
+"""Two runs or more, on the signals that all have."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,36 +23,56 @@ from distwatch.analysis.matching import Matched
 from distwatch.analysis.overview import Overview, SignalHistory
 from distwatch.analysis.overview.binning import Floats
 
+#: The letters of runs, and so how many can be compared.
+LETTERS = "ABCDEFGH"
+
 MOST = 20
 _ROW = 24
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Two runs: what both have, and what only one of them has."""
+    """Runs: what all have, and what only some of them have."""
 
-    first: Overview
-    second: Overview
+    runs: Sequence[Overview]
 
-    @property
-    def signals(self) -> Matched:
-        """Which signals both have."""
-        return Matched(self.first.signals, self.second.signals)
+    @cached_property
+    def _pairs(self) -> list[Matched]:
+        first, *others = (run.signals for run in self.runs)
+        return [Matched(first, other) for other in others]
 
-    @property
+    @cached_property
     def common(self) -> list[str]:
-        """The names of the signals of both, in the order of the first."""
-        return [signal.name for signal in self.signals.common]
+        """The names of the signals of all, in the order of the first."""
+        first = [signal.name for signal in self.runs[0].signals]
+        others = [{signal.name for signal in run.signals} for run in self.runs[1:]]
+        return [name for name in first if all(name in names for names in others)]
+
+    @property
+    def not_in_all(self) -> list[list[str]]:
+        """The names of the signals of each run that some other run does not have."""
+        common = set(self.common)
+        return [
+            [signal.name for signal in run.signals if signal.name not in common]
+            for run in self.runs
+        ]
+
+    @property
+    def otherwise_measured(self) -> list[str]:
+        """Common signals whose references, or places in the step, differ from the first's."""
+        found = {name for pair in self._pairs for name in pair.otherwise_measured}
+        return [name for name in self.common if name in found]
 
 
-def side_by_side(first: SignalHistory, second: SignalHistory) -> Figure:
-    """Draw one signal of two runs, each merged over its replicas.
+def side_by_side(*histories: SignalHistory) -> Figure:
+    """Draw one signal of several runs, each merged over its replicas.
 
     Raises:
         SetupError: plotly is not installed.
     """
+    first = histories[0]
     return figure(
-        [*_merged(first, 0), *_merged(second, 1)],
+        [trace for place, each in enumerate(histories) for trace in _merged(each, place)],
         height=HEIGHT,
         title=shown(first.signal.name),
         xaxis_title="step",
@@ -60,7 +82,7 @@ def side_by_side(first: SignalHistory, second: SignalHistory) -> Figure:
 
 
 def _merged(history: SignalHistory, place: int) -> list[Trace]:
-    colour, name = RUN_COLOURS[place], f"run {'AB'[place]}"
+    colour, name = RUN_COLOURS[place], f"run {LETTERS[place]}"
     band, line, crosses = traces_of(history.only(()))
     band |= {
         "name": name,
@@ -69,7 +91,7 @@ def _merged(history: SignalHistory, place: int) -> list[Trace]:
     }
     line |= {
         "name": name,
-        "line": {"color": colour, "dash": ("solid", "dash")[place], "width": 1.8},
+        "line": {"color": colour, "dash": ("solid", "dash")[place % 2], "width": 1.8},
         "hovertemplate": f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>",
     }
     crosses["name"] = f"NaN or Inf in {name}"
@@ -80,34 +102,23 @@ def _merged(history: SignalHistory, place: int) -> list[Trace]:
 
 
 def comparison(compared: Compared, statistic: str = "size", most: int = MOST) -> Figure:
-    """Rank the common signals by how much their median differs between two runs.
+    """Rank the common signals by how much their medians differ from those of the first run.
 
     Raises:
         SetupError: plotly is not installed.
     """
     names, times = ranked(compared, statistic, most)
-    bars = {
-        "type": "bar",
-        "x": times,
-        "y": np.arange(len(names)),
-        "orientation": "h",
-        "width": 0.6,
-        "marker": {"color": [RUN_COLOURS[int(each > 0)] for each in times]},
-        "customdata": 2.0**times,
-        "hovertemplate": "%{y}<br>in B %{customdata:.3g} times that in A<extra></extra>",
-        "meta": {"part": "times"},
-    }
     made = figure(
-        [bars],
+        [_reach(times), *(_dots(times, place) for place in range(1, len(compared.runs)))],
         height=110 + _ROW * max(1, len(names)),
-        xaxis_title="median in B / median in A",
-        showlegend=False,
+        xaxis_title="median, as a multiple of that in A",
+        showlegend=len(compared.runs) > 2,
     )
-    widest = max(1.0, float(np.ceil(np.abs(times).max(initial=0.0))))
+    widest = max(1.0, float(np.ceil(np.nanmax(np.abs(times), initial=0.0))))
     ticks = np.unique(np.round(np.linspace(-widest, widest, 5)))
     made.update_xaxes(
         tickvals=ticks,
-        ticktext=[f"{2.0**t:g}{TIMES}" for t in ticks],
+        ticktext=[f"{'1/' * bool(t < 0)}{2.0 ** abs(t):g}{TIMES}" for t in ticks],
         range=[-widest * 1.05, widest * 1.05],
         zeroline=True,
         zerolinecolor="rgba(128,140,152,0.6)",
@@ -116,19 +127,59 @@ def comparison(compared: Compared, statistic: str = "size", most: int = MOST) ->
     return made
 
 
+def _reach(times: Floats) -> Trace:
+    """Bars from the smallest multiple to the largest, that of the first run among them."""
+    low, high = (f(np.nan_to_num(times), axis=1, initial=0.0) for f in (np.min, np.max))
+    return {
+        "type": "bar",
+        "x": high - low,
+        "base": low,
+        "y": np.arange(len(times)),
+        "orientation": "h",
+        "width": 0.5,
+        "marker": {"color": "rgba(128,140,152,0.35)"},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "meta": {"part": "reach"},
+    }
+
+
+def _dots(times: Floats, place: int) -> Trace:
+    letter = LETTERS[place]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": times[:, place],
+        "y": np.arange(len(times)),
+        "marker": {"color": RUN_COLOURS[place], "size": 10},
+        "name": f"run {letter}",
+        "customdata": 2.0 ** times[:, place],
+        "hovertemplate": "%{y}<br>in "
+        + letter
+        + f" %{{customdata:.3g}} times that in A<extra>run {letter}</extra>",
+        "meta": {"part": "times", "run": place},
+    }
+
+
 def ranked(compared: Compared, statistic: str, most: int) -> tuple[list[str], Floats]:
-    """Names, and log2 of the second run's median over the first's, largest difference first."""
-    medians = (
-        (
-            name,
-            _median(compared.first, name, statistic),
-            _median(compared.second, name, statistic),
-        )
-        for name in compared.common
-    )
-    found = [(name, float(np.log2(b / a))) for name, a, b in medians if a > 0 and b > 0]
-    found = sorted(found, key=lambda pair: -abs(pair[1]))[:most]
-    return [name for name, _ in found], np.array([times for _, times in found])
+    """Names, and log2 of each run's median over the first's, largest difference first.
+
+    What is not above zero in the first run or in all others is left out.
+
+    Returns:
+        The names, and the multiples of shape (signal, run), NaN where there is none.
+    """
+    medians = np.array(
+        [[_median(run, name, statistic) for run in compared.runs] for name in compared.common]
+    ).reshape(-1, len(compared.runs))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        times = np.log2(medians / medians[:, :1])
+    times = np.where(np.isfinite(times), times, np.nan)
+    known = np.isfinite(times[:, 1:]).sum(axis=1) > 0
+    furthest = np.nan_to_num(np.abs(times)).max(axis=1, initial=0.0)
+    order = np.argsort(-furthest, kind="stable")
+    order = order[known[order]][:most]
+    return [compared.common[place] for place in order], times[order]
 
 
 def _median(run: Overview, name: str, statistic: str) -> float:

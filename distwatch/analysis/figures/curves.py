@@ -25,8 +25,8 @@ def curves(history: SignalHistory) -> Figure:
     """Draw a signal's history.
 
     A line is the mean over the steps of a bin; the band around it reaches from the smallest
-    to the largest step, so that a single step that stands out is visible; a cross is a bin
-    with NaN or Inf. Missing steps leave a gap.
+    to the largest step, so that a single step that stands out is visible; a cross is where NaN
+    or Inf begins, a shade where it lasts. Missing steps leave a gap.
 
     Raises:
         SetupError: plotly is not installed.
@@ -40,6 +40,12 @@ def curves(history: SignalHistory) -> Figure:
         hovermode="closest",
     )
     made.update_yaxes(exponentformat="power")
+    centre = history.bins.centre
+    for first, last in stretches(history.broken):
+        if first < last:
+            made.add_vrect(
+                centre[first], centre[last], fillcolor=BROKEN, opacity=0.14, line_width=0
+            )
     return made
 
 
@@ -115,10 +121,18 @@ def band(bins: Bins, low: Floats, high: Floats) -> dict[str, Floats]:
 def crosses(bins: Bins, broken: Flags, values: Floats) -> dict[str, Floats]:
     """Where crosses are: on the curve if it has a value there, else at its lowest value.
 
+    A stretch of broken bins has one cross, at its beginning.
+
     Shapes: broken, values (bin, series).
     """
-    where = np.flatnonzero(broken.any(axis=1))
+    where = np.array([first for first, _ in stretches(broken)], np.int64)
     finite = values[np.isfinite(values)]
     floor = float(finite.min()) if len(finite) else 0.0
     at = values[where, -1]
     return {"x": bins.centre[where], "y": np.where(np.isfinite(at), at, floor)}
+
+
+def stretches(broken: Flags) -> list[tuple[int, int]]:
+    """The first and the last of each stretch of bins that are broken in any series."""
+    edges = np.flatnonzero(np.diff(broken.any(axis=1).astype(np.int8), prepend=0, append=0))
+    return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]

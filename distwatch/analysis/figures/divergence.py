@@ -29,6 +29,7 @@ def divergence(overview: Overview, most: int = MOST) -> Figure:
 
     The bar is that distance, the dots are how far each replica's mean lies from that of
     all, with its sign; both in standard deviations within a replica, as means over the steps.
+    A loss is one number on each replica: its means over all steps are compared, by its noise.
 
     Args:
         overview: the run.
@@ -105,9 +106,10 @@ DIVERGENCE = RunFigure(
     title="Where replicas differ",
     caption=(
         "The bar is how far the replicas' means lie apart within a step, the dots how far each "
-        "lies from the mean of all, in standard deviations of the values within a replica. "
-        "With random batches the dots lie close to zero; a replica that stays on one side is "
-        "given other data, or computes something else."
+        "lies from the mean of all, in standard deviations of the values within a replica. A "
+        "loss is one number: its means over all steps are compared, by its noise from step to "
+        "step. With random batches the dots lie close to zero; a replica that stays on one "
+        "side is given other data, or computes something else."
     ),
     draw=divergence,
     applies=lambda overview: len(overview.info.replicas) > 1,

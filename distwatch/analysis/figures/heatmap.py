@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
-from distwatch.analysis.figures.style import LABEL, SCALE, TIMES, Figure, Trace, figure, shown
+from distwatch.analysis.figures.labels import labels
+from distwatch.analysis.figures.style import (
+    BROKEN,
+    SCALE,
+    TIMES,
+    Figure,
+    Trace,
+    figure,
+    shown,
+)
 from distwatch.analysis.overview import History, Overview, quantity_named
-from distwatch.analysis.overview.binning import Bins, Floats
+from distwatch.analysis.overview.binning import Bins, Flags, Floats
 from distwatch.errors import ConfigError
 
-#: Colours end at this many times a row's median, and at that part of it.
-WIDEST = 4.0
+#: A row's largest and smallest multiple of its median, as log2; what is zero is the smallest.
+FURTHEST = 6.0
 
-_ROW = 22
-_LEAST_ROW = 11
-_LOG = np.log2(WIDEST)
+#: Colours tell apart what most of the values are: this share lies beyond either end of them.
+_BEYOND = 0.02
+
+#: The least that the scale reaches to either side: a factor of 1.25, so that noise looks calm.
+_LEAST = math.log2(1.25)
+
+#: What the scale may be marked with; fifths where it reaches no factor of two.
+_MARKS = tuple(map(float, range(-6, 7)))
+_MOST_MARKS = 5
+_FINE_MARKS = (math.log2(0.8), 0.0, math.log2(1.25))
+
+#: The height of a row, which shrinks where there are many, and of a label.
+_ROW, _ALL_ROWS, _LEAST_ROW = 22, 900, 4
+_LABEL_HEIGHT = 11
+
+#: NaN of a single step is drawn at least this part of the width.
+_VISIBLE = 1 / 300
 
 
 def heatmap(overview: Overview, statistic: str = "size", replica: int | None = None) -> Figure:
     """Draw every signal as a row of colours, relative to its own median.
 
     Each colour is the largest step of a bin, as a multiple of the median over the bins of
-    that signal, so that signals of any scale can be compared, and spikes are visible.
+    that signal, so that signals of any scale can be compared. Colours are spread over what
+    most values are; the few beyond have the colour of the end. Orange is NaN or Inf.
 
     Args:
         overview: the run.
@@ -38,21 +65,30 @@ def heatmap(overview: Overview, statistic: str = "size", replica: int | None = N
     # The ends of the columns: those of the table that has most bins.
     steps = edges_of(max((history.bins for history in rows), key=len))
     names = [signal.name for history in rows for signal in history.signals]
-    values = np.concatenate([_on(steps, h, statistic, series) for h in rows], axis=1).T
+    values = np.concatenate([_values_on(steps, h, statistic, series) for h in rows], axis=1).T
+    broken = np.concatenate([_on(steps, h.bins, h.broken[:, series]) for h in rows], axis=1).T
+    height, named = rows_of(len(names))
     made = figure(
-        [_trace(steps, values, statistic, series)],
-        height=90 + len(names) * max(_LEAST_ROW, min(_ROW, 900 // len(names))),
+        [_trace(steps, values, statistic, series), _broken(steps, broken)],
+        height=116 + round(len(names) * height),
         xaxis_title="step",
     )
+    made.update_layout(margin={"t": 64})
     made.update_yaxes(
-        tickvals=list(range(len(names))),
-        ticktext=[shown(name, LABEL) for name in names],
+        tickvals=list(range(0, len(names), named)),
+        ticktext=[shown(label) for label in labels(names)[::named]],
         autorange="reversed",
         showgrid=False,
-        tickfont={"size": 10 if len(names) > 45 else 11.5},
+        tickfont={"size": 10 if height < _ROW / 2 else 11.5},
         ticksuffix=" ",
     )
     return made
+
+
+def rows_of(signals: int) -> tuple[float, int]:
+    """The height of a row, and each how many-th has a label, so that a screen holds all."""
+    height = max(_LEAST_ROW, min(_ROW, _ALL_ROWS / max(1, signals)))
+    return height, math.ceil(_LABEL_HEIGHT / height)
 
 
 def _series(overview: Overview, replica: int | None) -> int:
@@ -76,28 +112,33 @@ def _check(overview: Overview, statistic: str, found: bool) -> None:
 
 
 def _trace(steps: Floats, values: Floats, statistic: str, series: int) -> Trace:
+    found = relative(values)
+    scale, marks = scale_of(found)
     return {
         "type": "heatmap",
         "x": steps,
         "y": np.arange(len(values)),
-        "z": relative(values),
+        "z": found,
         "customdata": values,
-        "zmin": -_LOG,
-        "zmax": _LOG,
+        **scale,
         "colorscale": SCALE,
         "hoverongaps": False,
         "hovertemplate": "%{y}<br>step %{x}<br>%{customdata:.4g}<extra></extra>",
         "meta": {"part": "heat", "statistic": statistic, "series": series},
+        # Above the rows, where it has room however few they are.
         "colorbar": {
-            "title": {"text": "relative to its median", "side": "right"},
-            "tickvals": [-2, -1, 0, 1, 2],
-            "ticktext": [f"{part}{TIMES}" for part in ("¼", "½", "1", "2", "4")],
-            "thickness": 12,
+            "title": {"text": "relative to its median", "side": "top", "font": {"size": 12}},
+            **marks,
+            "orientation": "h",
+            "thickness": 10,
             "outlinewidth": 0,
             "len": 260,
             "lenmode": "pixels",
+            "x": 1,
+            "xanchor": "right",
             "y": 1,
-            "yanchor": "top",
+            "yanchor": "bottom",
+            "ypad": 4,
         },
     }
 
@@ -108,8 +149,52 @@ def relative(values: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log2(values / usual[:, None])
     # A row that is zero throughout equals its median.
-    found = np.where(values == 0, np.where(np.isnan(usual)[:, None], 0.0, -_LOG), found)
-    return np.asarray(np.clip(found, -_LOG, _LOG))
+    found = np.where(values == 0, np.where(np.isnan(usual)[:, None], 0.0, -FURTHEST), found)
+    return np.asarray(np.clip(found, -FURTHEST, FURTHEST))
+
+
+def scale_of(found: Floats) -> tuple[dict[str, float], dict[str, Any]]:
+    """Between which values colours are spread, and the marks of the scale.
+
+    Args:
+        found: what `relative` finds.
+    """
+    known = found[~np.isnan(found)]
+    low, high = np.quantile(known, [_BEYOND, 1 - _BEYOND]) if len(known) else (0.0, 0.0)
+    low, high = min(float(low), -_LEAST), max(float(high), _LEAST)
+    marks = [mark for mark in _MARKS if low <= mark <= high]
+    # From 1 on to both sides, so that 1 is among them.
+    marks = [mark for mark in marks if mark % math.ceil(len(marks) / _MOST_MARKS) == 0]
+    if len(marks) < 2:
+        marks = [mark for mark in _FINE_MARKS if low <= mark <= high]
+    texts = [f"{2.0**mark:.3g}{TIMES}" for mark in marks]
+    return {"zmin": low, "zmax": high}, {"tickvals": marks, "ticktext": texts}
+
+
+def _broken(steps: Floats, broken: Flags) -> Trace:
+    """What covers the steps with NaN or Inf."""
+    return {
+        "type": "heatmap",
+        "x": steps,
+        "y": np.arange(len(broken)),
+        "z": np.where(widened(broken), 1.0, np.nan),
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": [[0, BROKEN], [1, BROKEN]],
+        "showscale": False,
+        "hoverongaps": False,
+        "hovertemplate": "%{y}<br>step %{x}<br>NaN or Inf<extra></extra>",
+        "meta": {"part": "broken"},
+    }
+
+
+def widened(broken: Flags) -> Flags:
+    """Flags wide enough to be seen: shape (signal, bin)."""
+    wide = broken.copy()
+    for by in range(1, int(broken.shape[1] * _VISIBLE) + 1):
+        wide[:, by:] |= broken[:, :-by]
+        wide[:, :-by] |= broken[:, by:]
+    return wide
 
 
 def edges_of(bins: Bins) -> Floats:
@@ -118,11 +203,15 @@ def edges_of(bins: Bins) -> Floats:
     return np.concatenate([[bins.first[0] - 0.5], between, [bins.last[-1] + 0.5]])
 
 
-def _on(steps: Floats, history: History, statistic: str, series: int) -> Floats:
-    """The largest step of each bin, resampled to columns: shape (column, signal)."""
-    binned = history.kept[statistic]
-    values = binned.high[:, series if binned.high.shape[1] > 1 else 0]
-    own = edges_of(history.bins)
+def _values_on(steps: Floats, history: History, statistic: str, series: int) -> Floats:
+    """The largest step of each bin, on columns: shape (column, signal)."""
+    high = history.kept[statistic].high
+    return np.asarray(_on(steps, history.bins, high[:, series if high.shape[1] > 1 else 0]))
+
+
+def _on(steps: Floats, bins: Bins, values: Any) -> Any:
+    """What is known of bins, resampled to columns: shape (column, signal)."""
+    own = edges_of(bins)
     if len(own) == len(steps) and (own == steps).all():
         return values
     middle = (steps[:-1] + steps[1:]) / 2.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from distwatch.analysis.figures.curves import line
+from distwatch.analysis.figures.labels import labels
 from distwatch.analysis.figures.style import (
-    LABEL,
     Figure,
     RunFigure,
     Trace,
@@ -40,8 +40,9 @@ def update_ratios(overview: Overview, most: int = MOST) -> Figure:
     if not histories:
         raise ConfigError("no signal of the run has a ratio: watch with distwatch.updates().")
     chosen = sorted(histories, key=_distance_from_target, reverse=True)[:most]
+    names = labels([history.signal.name.removeprefix("update/") for history in chosen])
     made = figure(
-        [_trace(history, place) for place, history in enumerate(chosen)],
+        [_trace(*each, place) for place, each in enumerate(zip(chosen, names, strict=True))],
         height=420,
         xaxis_title="step",
         yaxis_title="|update| / |weight|",
@@ -72,14 +73,14 @@ def _distance_from_target(history: SignalHistory) -> float:
     return float(abs(np.log10(np.median(positive) / TARGET)))
 
 
-def _trace(history: SignalHistory, place: int) -> Trace:
+def _trace(history: SignalHistory, name: str, place: int) -> Trace:
     mean = history.mean[:, -1]
     return {
         "type": "scatter",
         **line(history.bins, np.where(mean > 0, mean, np.nan)),
         "mode": "lines",
         "line": {"color": colour_of(place), "dash": dash_of(place), "width": 1.6},
-        "name": shown(history.signal.name.removeprefix("update/"), LABEL),
+        "name": shown(name),
         "hovertemplate": "step %{x}: %{y:.3g}<extra>%{fullData.name}</extra>",
         "meta": {"part": "ratio"},
     }

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distwatch.analysis.figures.labels import NARROW, labels, shortened
 from distwatch.analysis.overview import Overview
 from distwatch.errors import SetupError
-from distwatch.text import printable
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -24,8 +24,8 @@ __all__ = [
     "BROKEN",
     "DASHES",
     "INK",
-    "LABEL",
     "LONGEST",
+    "PAPER",
     "REPLICA_COLOURS",
     "RUN_COLOURS",
     "SCALE",
@@ -33,13 +33,13 @@ __all__ = [
     "Figure",
     "RunFigure",
     "Trace",
+    "both_labels",
     "colour_of",
     "dash_of",
     "faint",
     "figure",
     "name_rows",
     "require_plotly",
-    "shortened",
     "shown",
 ]
 
@@ -61,23 +61,32 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 #: For values merged over replicas; a page uses the colour of its text instead.
 INK = "#1b2733"
 
-#: Even for colour-blind eyes, and in grey print.
-SCALE = "Cividis"
+#: What figures are on; a page lets its own through instead.
+PAPER = "#ffffff"
+
+#: Even for colour-blind eyes, and in grey print; no colour of it looks like no value.
+SCALE = "Viridis"
 
 BROKEN = "#D55E00"
 
 #: The multiplication sign.
 TIMES = "\N{MULTIPLICATION SIGN}"
 
-#: For the two runs of a comparison.
-RUN_COLOURS = ("#0072B2", "#D55E00")
+#: For the runs of a comparison; the page's style has the same for their headings.
+RUN_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#8C6BB1",
+    "#7F7F7F",
+)
 
 #: Longer texts are cut in the middle: in a figure, and in its data.
 _TITLE = 72
 LONGEST = 160
-
-#: The length of names at an axis.
-LABEL = 34
 
 #: Characters that plotly or MathJax would interpret.
 _SPECIAL = {"$": "&#36;", "%": "&#37;", "{": "&#123;", "}": "&#125;"}
@@ -108,15 +117,6 @@ def shown(text: str, longest: int = _TITLE) -> str:
     return "".join(_SPECIAL.get(c, c) for c in escaped)
 
 
-def shortened(text: str, longest: int = _TITLE) -> str:
-    """One printable line of at most ``longest`` characters, cut in the middle if necessary."""
-    line = printable(text)
-    if len(line) <= longest:
-        return line
-    tail = max((longest - 1) * 2 // 3, longest - 6)
-    return f"{line[: longest - 1 - tail]}…{line[-tail:]}"
-
-
 def require_plotly() -> Any:
     """The module ``plotly.graph_objects``.
 
@@ -134,6 +134,8 @@ def require_plotly() -> Any:
 
 def figure(traces: Sequence[Trace], *, height: int, title: str = "", **layout: Any) -> Figure:
     """A figure in the style of all.
+
+    It is on white paper, since its ink is dark, whatever the notebook that shows it looks like.
 
     Args:
         traces: what it shows, each with its ``type``, as plotly describes them.
@@ -159,8 +161,8 @@ def figure(traces: Sequence[Trace], *, height: int, title: str = "", **layout: A
         font={"family": "system-ui, -apple-system, Segoe UI, sans-serif", "size": 12.5},
         font_color=INK,
         margin={"l": 64, "r": 16, "t": 78 if title else 16, "b": 44},
-        paper_bgcolor="rgba(255,255,255,0)",
-        plot_bgcolor="rgba(255,255,255,0)",
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
         colorway=list(REPLICA_COLOURS),
         hoverlabel={"font": {"family": "system-ui, sans-serif", "size": 12.5}},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
@@ -174,14 +176,19 @@ def figure(traces: Sequence[Trace], *, height: int, title: str = "", **layout: A
 
 def name_rows(made: Figure, names: list[str]) -> None:
     """Give a figure a row for each name, the first at the top."""
-    made.update_layout(meta={"names": [shortened(name, LONGEST) for name in names]})
+    made.update_layout(meta={"labels": both_labels(names)})
     made.update_yaxes(
         tickvals=list(range(len(names))),
-        ticktext=[shown(name, LABEL) for name in names],
+        ticktext=[shown(label) for label in labels(names)],
         range=[max(1, len(names)) - 0.4, -0.6],
         showgrid=False,
         ticksuffix=" ",
     )
+
+
+def both_labels(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The label of each name at an axis, and that on a phone."""
+    return list(zip(labels(names), labels(names, NARROW), strict=True))
 
 
 def colour_of(place: int) -> str:

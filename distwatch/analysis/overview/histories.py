@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from distwatch.analysis.overview.binning import Binned, Bins, Flags, Floats
+from distwatch.analysis.overview.binning import Binned, Bins, Flags, Floats, Ints
 from distwatch.errors import ConfigError, nearest
 from distwatch.findings import Digest
 from distwatch.records import RunInfo, Table
@@ -61,8 +61,9 @@ class History:
     ``kept`` has an array of shape (bin, series, signal) for each quantity; a series is a
     replica, the last one all of them together. ``broken``, of the same shape, says where
     there were NaN or Inf among the elements. ``apart`` is how far the replicas' means lay
-    apart within a step, in standard deviations of one replica, and ``offset`` how far
-    each one's lay from that of all, both as means over steps: (signal,), (replica, signal).
+    apart within a step, in standard deviations of one replica, and ``offset`` how far each
+    one's lay from that of all, both as means over steps: (signal,), (replica, signal). Of a
+    single number, such as a loss, see `Apart`.
     """
 
     table: Table
@@ -72,6 +73,17 @@ class History:
     broken: Flags
     apart: Floats
     offset: Floats
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """The first recorded step of each epoch, and its number: shapes (epoch,).
+
+    Numbers begin anew where another ``fit`` went on with the same run.
+    """
+
+    step: Ints
+    number: Ints
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,7 @@ class Overview:
     quantities: tuple[Quantity, ...]
     #: How many steps were read of the table that has most.
     steps: int
+    epochs: Epochs
 
     @property
     def signals(self) -> list[Signal]:

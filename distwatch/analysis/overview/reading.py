@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distwatch.analysis.detail import find
-from distwatch.analysis.overview.binning import Binning, Floats, bins_of
+from distwatch.analysis.overview.apart import Apart
+from distwatch.analysis.overview.binning import Binning, Ints, bins_of
 from distwatch.analysis.overview.distributions import Progress
-from distwatch.analysis.overview.histories import History, Overview
+from distwatch.analysis.overview.histories import Epochs, History, Overview
 from distwatch.findings import Digest
 from distwatch.records import Block
-from distwatch.statistics import QUANTITIES, Quantity, Values, finite, special_elements, spread
+from distwatch.statistics import QUANTITIES, Quantity, special_elements
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable, blocks
 
@@ -119,7 +120,23 @@ def _read(
         digest=digest,
         quantities=tuple(quantity for quantity in QUANTITIES if quantity.name in kept),
         steps=max((table.steps for table in tables), default=0),
+        epochs=_epochs(stored),
     )
+
+
+def _epochs(stored: StoredRun) -> Epochs:
+    """Where epochs begin, by the table that has most steps."""
+    tables = [table for table in stored.tables.values() if table.steps]
+    if not tables:
+        return Epochs(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    longest = max(tables, key=lambda table: table.steps)
+    return epochs_of(longest.read("step"), longest.read("epoch"))
+
+
+def epochs_of(step: Ints, epoch: Ints) -> Epochs:
+    """Where epochs begin, by the step and the epoch of each row: shape (row,)."""
+    begins = np.flatnonzero(np.diff(epoch, prepend=epoch[:1] - 1))
+    return Epochs(step[begins], epoch[begins])
 
 
 def _chosen(stored: ReadableTable, extent: Extent, replicas: int) -> list[Quantity]:
@@ -155,8 +172,7 @@ class _Reading:
             for quantity in self.quantities
         }
         self._broken = Binning(self.bins, (series, size))
-        self._apart = np.zeros((2, size))
-        self._offset = np.zeros((2, self._replicas, size))
+        self._apart = Apart(self._replicas, size)
 
     def blocks(self) -> Iterator[Block]:
         """The table's rows in pieces of one chunk each, of the chosen signals alone."""
@@ -181,22 +197,7 @@ class _Reading:
         for quantity in self.quantities:
             self._kept[quantity.name].observe(quantity.derive(known))
         self._broken.observe(special_elements(known))
-        self._add_apart(known)
-
-    def _add_apart(self, known: Values) -> None:
-        mean = known["mean"]
-        # The standard deviation within replicas; a loss, one number on each, has none.
-        number = finite(known)[:, :-1]
-        squares = np.where(number > 0, number * known["std"][:, :-1] ** 2, 0.0).sum(axis=1)
-        width = np.sqrt(squares / number.sum(axis=1))
-        width = np.where(width > 0, width, np.nan)
-        offset = (mean[:, :-1] - mean[:, -1:]) / width[:, None]
-        # At least two replicas are needed to compare.
-        several = (~np.isnan(mean[:, :-1])).sum(axis=1) > 1
-        offset = np.where(several[:, None] & np.isfinite(offset), offset, np.nan)
-        self._offset += [np.nansum(offset, axis=0), (~np.isnan(offset)).sum(axis=0)]
-        apart = spread(offset, axis=1)
-        self._apart += [np.nansum(apart, axis=0), (~np.isnan(apart)).sum(axis=0)]
+        self._apart.observe(known)
 
     def history(self) -> History:
         """What was read."""
@@ -207,10 +208,6 @@ class _Reading:
             bins=self.bins,
             kept={name: binning.done() for name, binning in self._kept.items()},
             broken=self._broken.done().high > 0,
-            apart=_quotient(*self._apart),
-            offset=_quotient(*self._offset),
+            apart=self._apart.apart(),
+            offset=self._apart.offset(),
         )
-
-
-def _quotient(total: Floats, number: Floats) -> Floats:
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
