@@ -17,7 +17,7 @@ from distwatch.cli.conventions import (
     progress_bar,
     runs_meant,
 )
-from distwatch.errors import RunExistsError
+from distwatch.errors import ConfigError, RunExistsError
 from distwatch.text import format_bytes, printable
 
 
@@ -27,6 +27,7 @@ from distwatch.text import format_bytes, printable
         "distwatch report runs/ --open",
         "distwatch report run.zarr -o report.html",
         "distwatch report before.zarr after.zarr -o both.html",
+        "distwatch report runs/lr-*.zarr -o learning-rates.html",
         "distwatch report run.zarr --png figures/ --signals 'gradient/*'",
         further="An existing report is replaced, which is said if it is of another run. Exit "
         "codes: 0 written, 1 refused, 2 bad usage.",
@@ -34,9 +35,14 @@ from distwatch.text import format_bytes, printable
 )
 def report(
     run: RunArgument,
-    other: Annotated[
-        str | None,
-        typer.Argument(help="A second run, to compare with the first.", callback=runs_meant),
+    others: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Up to seven further runs, to compare with the first.",
+            callback=runs_meant,
+            show_default=False,
+        ),
     ] = None,
     *,
     output: Annotated[
@@ -72,11 +78,12 @@ def report(
 ) -> None:
     """Write a run as one HTML file that opens anywhere, without a network.
 
-    Findings in words first; then all signals as a heat map, curves of each replica, how the
-    replicas differ, distributions and update ratios. The file stays below 10 MB however long
-    the run is, and no spike of a single step is lost.
+    The diagnosis first, whose findings open their charts; then curves of each replica, all
+    signals as small charts and as a heat map, how the replicas differ, distributions and update
+    ratios. Of two to eight runs it shows what differs. The file stays below 10 MB however long
+    the runs are, and no spike of a single step is lost.
     """
-    from distwatch.analysis.figures import require_plotly
+    from distwatch.analysis.figures import LETTERS, require_plotly
     from distwatch.report import (
         check_page,
         check_patterns,
@@ -89,7 +96,9 @@ def report(
 
     # Everything that can be refused is refused before a long run is read.
     require_plotly()
-    paths = [run] if other is None else [run, other]
+    paths = [run, *(others or ())]
+    if len(paths) > len(LETTERS):
+        raise ConfigError(f"{len(paths)} runs: at most {len(LETTERS)} can be compared.")
     page = output or page_beside(paths)
     check_page(page)
     if png is not None:

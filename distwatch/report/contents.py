@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from distwatch.analysis.figures.heatmap import edges_of
-from distwatch.analysis.figures.style import LONGEST, shortened
+from distwatch.analysis.figures import Compared, edges_of, ranked
+from distwatch.analysis.figures.labels import shortened
+from distwatch.analysis.figures.style import LONGEST, both_labels
 from distwatch.analysis.overview import History, Overview
 from distwatch.analysis.overview.binning import Binned
+from distwatch.findings import WARNING
+from distwatch.report.diagnosis import link_to
 from distwatch.report.reading import MOST_REPLICAS, ReadRun
-from distwatch.statistics import QUANTITIES
+from distwatch.statistics import QUANTITIES, Quantity
 
 
 def contents(runs: list[ReadRun]) -> dict[str, Any]:
@@ -24,21 +27,39 @@ def contents(runs: list[ReadRun]) -> dict[str, Any]:
                 "name": quantity.name,
                 "change": quantity.change,
                 "value": quantity.value,
+                "either": _either(quantity),
                 "signed": quantity.signed,
                 "mergedOnly": quantity.merged_only,
             }
             for quantity in QUANTITIES
         ],
         "runs": [_run(run) for run in runs],
-        "first": _first(runs[0]),
+        "first": _first(runs),
     }
 
 
-def _first(run: ReadRun) -> str | None:
-    """The signal whose curves are shown first: that of the first finding that has one."""
-    names = {signal.name for signal in run.overview.signals}
-    found = [each.signal for each in run.findings if each.signal in names]
-    return _name(found[0]) if found and found[0] else None
+def _either(quantity: Quantity) -> str:
+    """What a quantity is called where some signals are changes and others values."""
+    if quantity.change == quantity.value:
+        return quantity.change
+    return f"{quantity.change} or {quantity.value}"
+
+
+def _first(runs: list[ReadRun]) -> str:
+    """The link to the chart that is shown first, or "".
+
+    Of several runs what differs most, of one what is warned of, or else the loss.
+    """
+    names = [signal.name for signal in runs[0].overview.signals]
+    if len(runs) > 1:
+        wanted, _ = ranked(Compared([run.overview for run in runs]), "size", 1)
+    else:
+        warned = [each for each in runs[0].findings if each.severity == WARNING]
+        links = (link_to(finding, runs[0], 0) for finding in warned)
+        if found := next(filter(None, links), ""):
+            return found
+        wanted = [name for name in names if name == "loss"]
+    return f"#run=0&signal={names.index(wanted[0])}" if wanted else ""
 
 
 def as_script(value: Any) -> str:
@@ -60,12 +81,21 @@ def drawn_replicas(overview: Overview) -> list[int]:
 def _run(run: ReadRun) -> dict[str, Any]:
     overview = run.overview
     drawn = drawn_replicas(overview)
+    labels = dict(
+        zip(
+            (signal.name for signal in overview.signals),
+            both_labels([signal.name for signal in overview.signals]),
+            strict=True,
+        )
+    )
     return {
         "replicas": [overview.info.replicas[place] for place in drawn],
+        "epochs": [overview.epochs.step.tolist(), overview.epochs.number.tolist()],
         "tables": [_table(history, drawn) for history in overview.histories],
         "signals": [
             {
                 "name": _name(signal.name),
+                "labels": labels[signal.name],
                 "ofValue": signal.reference == "none",
                 "table": number,
                 "place": place,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distwatch.analysis.figures import (
+    LETTERS,
     RUN_FIGURES,
     Compared,
     comparison,
@@ -54,12 +55,13 @@ def images_of(runs: list[ReadRun], signals: list[str]) -> dict[str, Figure]:
     """The figures to write, by the names of their files without a suffix.
 
     Args:
-        runs: one run or two.
+        runs: one run, or several that are compared.
         signals: names of those whose curves and distributions are drawn.
     """
     found: dict[str, Figure] = {}
-    for run, letter in zip(runs, ("-a", "-b") if len(runs) > 1 else ("",), strict=True):
+    for place, run in enumerate(runs):
         overview = run.overview
+        letter = f"-{LETTERS[place].lower()}" if len(runs) > 1 else ""
         if not overview.histories:
             continue
         found[f"heatmap{letter}"] = heatmap(overview)
@@ -74,8 +76,8 @@ def images_of(runs: list[ReadRun], signals: list[str]) -> dict[str, Figure]:
         drawn = [overview.history(name) for overview in overviews]
         drawing = side_by_side if len(drawn) > 1 else curves
         found[file_name("curves", name, found)] = drawing(*drawn)
-    if len(runs) == 2 and Compared(*overviews).common:
-        found["comparison"] = comparison(Compared(*overviews))
+    if len(runs) > 1 and Compared(overviews).common:
+        found["comparison"] = comparison(Compared(overviews))
     return found
 
 
@@ -98,7 +100,7 @@ def write_images(
     """Write the figures as PNGs on white; files of the same names are replaced.
 
     Args:
-        runs: one run or two.
+        runs: one run, or several that are compared.
         folder: it is made if it does not exist.
         signals: patterns of those whose curves and distributions are drawn; if there are
             none, the first dozen.
@@ -123,7 +125,6 @@ def write_images(
 
     def asked() -> Iterator[dict[str, Any]]:
         for done, (name, figure) in enumerate(figures.items()):
-            figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
             yield {
                 "fig": figure,
                 "path": folder / f"{name}.png",
@@ -150,7 +151,7 @@ def write_images(
 
 def _chosen(runs: list[ReadRun], patterns: Sequence[str]) -> list[str]:
     if len(runs) > 1:
-        names = Compared(runs[0].overview, runs[1].overview).common
+        names = Compared([run.overview for run in runs]).common
     else:
         names = [signal.name for signal in runs[0].overview.signals]
     if patterns:

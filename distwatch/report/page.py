@@ -14,6 +14,7 @@ from typing import Any
 from distwatch import __version__
 from distwatch.analysis.facts import facts_of, taken_at
 from distwatch.analysis.figures import (
+    LETTERS,
     RUN_FIGURES,
     Compared,
     RunFigure,
@@ -25,11 +26,14 @@ from distwatch.analysis.figures import (
 )
 from distwatch.analysis.figures.style import Figure
 from distwatch.errors import NotWritableError, RunExistsError, SetupError
-from distwatch.findings import EXTENT, WARNING
-from distwatch.records import CLOSED
+from distwatch.report.cards import cards
 from distwatch.report.contents import as_script, contents, drawn_replicas
+from distwatch.report.diagnosis import diagnosis, looked_for
 from distwatch.report.reading import ReadRun
-from distwatch.text import counted, printable
+from distwatch.text import listed, printable
+
+#: The parts of the page's script, in order.
+SCRIPTS = ("series.js", "charts.js", "small.js", "page.js")
 
 
 def write_page(runs: list[ReadRun], path: Path, *, title: str | None = None) -> int:
@@ -76,14 +80,15 @@ def page(runs: list[ReadRun], title: str | None = None) -> str:
     template = _template()
     from plotly.offline import get_plotlyjs
 
-    letters = ["A", "B"] if len(runs) > 1 else [""]
     data = as_script({**contents(runs), "figures": figures_of(runs)})
-    scripts = {"plotly": get_plotlyjs(), "script": _part("page.js")}
+    scripts = {"plotly": get_plotlyjs(), "script": "".join(map(_part, SCRIPTS))}
     made: str = template.render(
-        title=title or " and ".join(_name_of(run) for run in runs),
+        title=title or listed([_name_of(run) for run in runs]),
         identities=" ".join(run.identity for run in runs),
-        runs=[_shown(run, letter) for run, letter in zip(runs, letters, strict=True)],
+        runs=[_shown(runs, place) for place in range(len(runs))],
         compared=_compared(runs),
+        cards=cards(runs),
+        looked_for=looked_for(),
         has=_sections(runs),
         run_figures=_run_figures(runs),
         style=_part("page.css"),
@@ -117,10 +122,10 @@ def figures_of(runs: list[ReadRun]) -> dict[str, Any]:
     if len(runs) == 1 and overviews[0].histories:
         first = overviews[0].history(overviews[0].signals[0].name)
         found["curves"] = _empty(curves(first.only(drawn_replicas(overviews[0]))))
-    if len(runs) == 2 and (common := Compared(*overviews).common):
-        both = (each.history(common[0]) for each in overviews)
-        found["curves"] = _empty(side_by_side(*both))
-        found["comparison"] = _plain(comparison(Compared(*overviews)))
+    if len(runs) > 1 and (common := Compared(overviews).common):
+        each = (overview.history(common[0]) for overview in overviews)
+        found["curves"] = _empty(side_by_side(*each))
+        found["comparison"] = _plain(comparison(Compared(overviews)))
     return found
 
 
@@ -137,6 +142,7 @@ def _plain(figure: Figure) -> dict[str, Any]:
     made: dict[str, Any] = json.loads(figure.to_json())
     # The template only sets defaults for kinds of traces that are not used here.
     made["layout"].pop("template", None)
+    made["layout"] |= {"paper_bgcolor": "transparent", "plot_bgcolor": "transparent"}
     return made
 
 
@@ -173,17 +179,15 @@ def _name_of(run: ReadRun) -> str:
     return path.rsplit("/", 1)[-1].rsplit("\\", 1)[-1] or path
 
 
-def _shown(run: ReadRun, letter: str) -> dict[str, Any]:
+def _shown(runs: list[ReadRun], place: int) -> dict[str, Any]:
     """A run as the template shows it."""
+    run = runs[place]
     described = run.described
     return {
-        "letter": letter,
+        "letter": LETTERS[place] if len(runs) > 1 else "",
         "name": _name_of(run),
-        "tiles": _tiles(run),
         "facts": [(name, printable(text)) for name, text in facts_of(described)],
-        "diagnosis": _sentences(run, warns=True),
-        "all_clear": _all_clear(run),
-        "notes_on_run": _sentences(run, warns=False),
+        "diagnosis": diagnosis(run, place),
         "signals": [
             (
                 printable(signal["name"]),
@@ -199,44 +203,6 @@ def _shown(run: ReadRun, letter: str) -> dict[str, Any]:
         ],
         "notes": list(_notes(run)),
     }
-
-
-def _sentences(run: ReadRun, *, warns: bool) -> list[str]:
-    """What findings say, without how large the run is, which tiles say."""
-    return [
-        printable(each.text)
-        for each in run.findings
-        if (each.severity == WARNING) == warns and each.kind != EXTENT
-    ]
-
-
-def _all_clear(run: ReadRun) -> str:
-    """What is said where nothing is warned of; of a run without rows nothing is known."""
-    steps = run.described["committed_steps"]
-    return "Nothing unusual." if steps else "No step was recorded."
-
-
-def _tiles(run: ReadRun) -> list[tuple[str, ...]]:
-    """Number, what it counts, and "warn" where it is a problem."""
-    described, overview = run.described, run.overview
-    broken = sum(bool(history.broken.any()) for history in overview.histories)
-    signals = sum(int(history.broken.any(axis=(0, 1)).sum()) for history in overview.histories)
-    lost, closed = described["lost_steps"], described["ended"] == CLOSED
-    return [
-        (*counted(described["committed_steps"], "step").split(), ""),
-        (*counted(len(described["replicas"]), "replica").split(), ""),
-        (*counted(len(overview.info.signals), "signal").split(), ""),
-        (
-            f"{signals}" if broken else "none" if closed else "none seen",
-            "with NaN or Inf",
-            "warn" if broken else "",
-        ),
-        (
-            f"{lost:,}" if lost else "none" if closed else "unknown",
-            "steps lost",
-            "warn" if lost else "",
-        ),
-    ]
 
 
 def _notes(run: ReadRun) -> Iterator[str]:
@@ -278,9 +244,9 @@ def _sections(runs: list[ReadRun]) -> dict[str, bool]:
 def _compared(runs: list[ReadRun]) -> dict[str, Any] | None:
     if len(runs) < 2:
         return None
-    compared = Compared(runs[0].overview, runs[1].overview)
+    compared = Compared([run.overview for run in runs])
     return {
         "common": len(compared.common),
-        "only": [[printable(name) for name in names] for names in compared.signals.only],
-        "otherwise": [printable(name) for name in compared.signals.otherwise_measured],
+        "only": [[printable(name) for name in names] for names in compared.not_in_all],
+        "otherwise": [printable(name) for name in compared.otherwise_measured],
     }

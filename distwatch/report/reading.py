@@ -58,7 +58,7 @@ def read_runs(
     budget: int = BUDGET,
     progress: Progress = lambda done, total: None,
 ) -> list[ReadRun]:
-    """Read one run or two.
+    """Read one run, or several that are compared.
 
     Args:
         runs: their paths or URLs.

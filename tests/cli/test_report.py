@@ -69,7 +69,18 @@ def test_a_folder_is_refused_before_anything_is_read(call, run, tmp_path, monkey
 
 def test_bad_usage_is_2(call, run):
     assert call("report")[0] == 2
-    assert call("report", run, run, run)[0] == 2
+    assert call("report", run, "--phases")[0] == 2
+
+
+def test_more_runs_than_have_letters_are_refused(call, run, tmp_path):
+    refused = call("report", *[run] * 9, "-o", tmp_path / "a.html")
+    assert_refused(refused, "9 runs: at most 8 can be compared")
+
+
+def test_eight_runs_are_compared(call, tmp_path):
+    runs = [fake_run(tmp_path / f"{i}.zarr", steps=6, seed=i).path for i in range(8)]
+    assert call("report", *runs, "-o", tmp_path / "all.html")[0] == 0
+    assert "8 runs side by side" in (tmp_path / "all.html").read_text()
 
 
 def test_it_is_opened_when_asked_for(call, run, tmp_path, monkeypatch):

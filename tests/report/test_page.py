@@ -7,22 +7,29 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
 from chosen_runs import HOSTILE, made_run, ordinary
 from long_runs import LongTable, long_run
+from made_up import made_up
 
 import distwatch as dw
 from distwatch.errors import NotWritableError, RunExistsError, SetupError
+from distwatch.findings import NOTE, RULES, WARNING, Finding
+from distwatch.records import Card, Layer
 from distwatch.report import page as page_module
 from distwatch.report import read_runs, write_page
+from distwatch.report.cards import cards
 from distwatch.report.contents import as_script, contents, drawn_replicas, packed
+from distwatch.report.diagnosis import diagnosis, link_to, looked_for
 from distwatch.report.images import file_name
-from distwatch.report.page import page
-from distwatch.testing.fake import fake_run
+from distwatch.report.page import SCRIPTS, page
+from distwatch.testing.fake import fake_run, write_fake
 
 
 class Elements(HTMLParser):
@@ -67,22 +74,101 @@ def made(fake):
 
 def test_what_stands_out_is_said_in_words(fake, made):
     text = " ".join(Elements(made).text)
-    # How large the run is is in the tiles.
+    # How large the run is is said in other words.
     for line in dw.open_run(fake.path).summary().splitlines()[1:]:
         assert line in text
     for fact in ("made up, 3 x CPU", "45 committed, from 0 to 44", "0, 1, 2"):
         assert fact in text
 
 
-def test_lost_steps_are_marked(made):
-    tiles = [a.get("class") for tag, a in Elements(made).found if tag == "li"]
-    assert tiles.count("warn") == 1
+def test_findings_open_their_charts(made):
+    """Their links name a signal that the finding names, and the statistic that shows it."""
+    names = [
+        signal["name"] for signal in json.loads(Elements(made).scripts[0])["runs"][0]["signals"]
+    ]
+    links = re.findall(r'<a href="#([^"]+)">([^<]+)</a>', made)
+    assert len(links) >= 2
+    for fragment, text in links:
+        asked = parse_qs(fragment.replace("&amp;", "&"))
+        assert names[int(asked["signal"][0])] in text
+        assert asked["run"] == ["0"]
+    assert any("step" in parse_qs(fragment.replace("&amp;", "&")) for fragment, _ in links)
+
+
+def test_the_diagnosis_comes_first_and_is_said_once(fake, made):
+    text = " ".join(Elements(made).text)
+    found = {each.kind: each.text for each in dw.open_run(fake.path).findings()}
+    lost = found["lost"]
+    assert text.count(lost) == 1
+    # How large the run is is what was looked at.
+    assert found["extent"] not in text
+    assert text.index("Diagnosis") < text.index(lost) < text.index("One signal")
+    assert "Nothing unusual" not in text
+
+
+def test_nothing_unusual_says_what_was_looked_at(tmp_path):
+    path = made_run(
+        tmp_path / "run.zarr",
+        ordinary(30, 2, 3) - 2.0,
+        names=["loss", "activation/a", "activation/b"],
+    )
+    (run,) = read_runs([path])
+    said = diagnosis(replace(run, findings=()), 0)
+    assert (said.warnings, said.all_clear) == ((), "Nothing unusual.")
+    assert said.looked_at == (
+        "Looked at: 30 steps on 2 replicas, of the loss and 2 activations. "
+        "Not watched: gradients, updates and weights."
+    )
+    assert [rule.says for rule in RULES] == looked_for()
+
+
+def test_a_link_names_what_shows_the_finding(tmp_path):
+    path = made_run(tmp_path / "run.zarr", ordinary(30, 2, 2))
+    (run,) = read_runs([path])
+    found = Finding("replicas_apart", WARNING, "", "activation/layer_1", np.int64(7), 1)
+    assert link_to(found, run, 2) == "#run=2&signal=1&statistic=mean&step=7&replica=1"
+    # There are no units here, so no statistic of them.
+    assert (
+        link_to(replace(found, kind="dead", step=None), run, 0) == "#run=0&signal=1&replica=1"
+    )
+    assert link_to(replace(found, signal=None), run, 0) == ""
+    assert link_to(replace(found, signal="activation/elsewhere"), run, 0) == ""
+
+
+@pytest.mark.parametrize(("warned", "first"), [("activation/b", 2), (None, 1)])
+def test_what_is_warned_of_is_shown_first_or_else_the_loss(tmp_path, warned, first):
+    names = ["activation/a", "loss", "activation/b"]
+    (run,) = read_runs([made_run(tmp_path / "run.zarr", ordinary(30, 2, 3), names=names)])
+    note = Finding("largest_change", NOTE, "", "activation/a")
+    found = (note, Finding("spike", WARNING, "", warned)) if warned else (note,)
+    assert contents([replace(run, findings=found)])["first"] == f"#run=0&signal={first}"
+
+
+def test_epochs_begin_where_the_run_says(fake):
+    epochs = contents(read_runs([fake.path]))["runs"][0]["epochs"]
+    assert epochs == [[0, 10, 20, 30, 40], [0, 1, 2, 3, 4]]
+
+
+def test_labels_of_signals_differ_also_on_a_phone(tmp_path):
+    names = [f"activation/encoder/block_{i}/attention/query" for i in range(12)]
+    runs = read_runs([made_run(tmp_path / "run.zarr", ordinary(5, 2, 12), names=names)])
+    labels = [signal["labels"] for signal in contents(runs)["runs"][0]["signals"]]
+    for shown in zip(*labels, strict=True):
+        assert len(set(shown)) == 12
+    assert max(len(small) for _, small in labels) <= 20
+
+
+def test_a_menu_of_changes_and_values_says_both(fake):
+    (size,) = [c for c in contents(read_runs([fake.path]))["choices"] if c["name"] == "size"]
+    assert size["either"] == "mean |change| or mean |value|"
 
 
 def test_nothing_is_loaded_from_anywhere(made):
     loads = {"src", "href", "action", "srcset", "data", "poster", "background"}
     found = Elements(made).found
-    assert [(tag, a) for tag, a in found if loads & set(a)] == []
+    loaded = [(tag, a) for tag, a in found if loads & set(a)]
+    # But for links within the page.
+    assert [(tag, a) for tag, a in loaded if not a.get("href", "").startswith("#")] == []
     assert not {"link", "iframe", "object", "embed", "base", "img"} & {tag for tag, _ in found}
     style = re.search(r"<style>(.*?)</style>", made, re.S)[1]
     assert "url(" not in style and "@import" not in style
@@ -155,6 +241,51 @@ def test_two_runs_say_what_only_one_has(tmp_path):
     assert "1 signal in common" in text
     assert "1 signal only in A only/this" in text
     assert "1 signal only in B only/that" in text
+
+
+def test_four_runs_say_what_they_do_differently(tmp_path):
+    paths = []
+    for place, rate in enumerate((0.01, 0.01, 0.1, None)):
+        made = made_up(steps=range(6), replicas=(0, 1))
+        card = Card(loss="mse", optimizer="Adam", learning_rate=rate) if rate else None
+        info = replace(made.info, card=card)
+        write_fake(tmp_path / f"{place}.zarr", (info, made.blocks))
+        paths.append(tmp_path / f"{place}.zarr")
+    runs = read_runs(paths)
+    rows = {row.name: row for row in cards(runs)}
+    assert rows["learning rate"].texts == ("0.01", "0.01", "0.1", "unknown")
+    assert rows["learning rate"].differs and not rows["replicas"].differs
+    text = " ".join(" ".join(Elements(page(runs)).text).split())
+    assert "D is 3.zarr" in text
+    differs, _, same = text.partition("that are the same in all")
+    assert "learning rate 0.01 0.01 0.1 unknown" in differs
+    assert "replicas 2 2 2 2" in same
+
+
+def test_a_run_says_what_was_trained(tmp_path):
+    layers = (
+        Layer("conv", "Conv2D", "relu", 16, trained=False),
+        Layer("drop", "Dropout", dropout=0.5),
+        *(Layer(f"dense_{i}", "Dense", units=3) for i in range(12)),
+    )
+    made = made_up(steps=range(4))
+    card = Card(layers, loss="own", own_loss=True, further_terms=True, from_logits=True)
+    write_fake(tmp_path / "run.zarr", (replace(made.info, card=card), made.blocks))
+    said = {row.name: row.texts[0] for row in cards(read_runs([tmp_path / "run.zarr"]))}
+    assert said["loss"] == (
+        "own (of the user's own), from logits with further terms or weights"
+    )
+    assert said["layers"].startswith("conv: Conv2D(16, relu, frozen); drop: Dropout(0.5); ")
+    assert said["layers"].endswith("dense_9: Dense(3); and 2 more layers")
+    assert "optimizer" not in said and "learning rate" not in said
+
+
+def test_what_differs_most_is_shown_first(tmp_path):
+    deltas = ordinary(30, 2, 3)
+    paths = [made_run(tmp_path / "a.zarr", deltas)]
+    deltas[:, :, 1] *= 9.0
+    paths.append(made_run(tmp_path / "b.zarr", deltas))
+    assert contents(read_runs(paths))["first"] == "#run=0&signal=1"
 
 
 def test_two_runs_without_a_common_signal(tmp_path):
@@ -245,10 +376,10 @@ def test_the_parts_of_the_page_are_in_the_wheel(tmp_path):
     hatchling = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d"]
     if importlib.util.find_spec("hatchling") is None:
         parts = {each.name for each in Path(page_module.__file__).parent.iterdir()}
-        assert {"page.html", "page.css", "page.js"} <= parts
+        assert {"page.html", "page.css", *SCRIPTS} <= parts
         return
     subprocess.run([*hatchling, str(tmp_path)], cwd=root, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for part in ("page.html", "page.css", "page.js"):
+    for part in ("page.html", "page.css", *SCRIPTS):
         assert f"distwatch/report/{part}" in names

@@ -1,0 +1,107 @@
+"""What the page says first: what stands out, where to see it, and what was looked at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from distwatch.findings import EXTENT, RULES, WARNING, Finding
+from distwatch.report.reading import ReadRun
+from distwatch.text import counted, listed, printable
+
+#: What shows best what a finding says, where that is not the size.
+_SHOWN_BY = {"dead": "zero_units", "replicas_apart": "mean", "update_ratio": "ratio"}
+
+#: Signals that stand for a kind, and what several of them are called.
+_KINDS = {
+    "activation": "activations",
+    "gradient": "gradients",
+    "update": "updates",
+    "weight": "weights",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """A finding as the page shows it: its text, and the fragment that opens its chart."""
+
+    text: str
+    #: Such as "#run=0&signal=3&step=180"; "" where there is no chart of it.
+    link: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the page says of one run before everything else."""
+
+    warnings: tuple[Said, ...]
+    notes: tuple[Said, ...]
+    #: What is said where nothing is warned of.
+    all_clear: str
+    #: How much was looked at, and what of it.
+    looked_at: str
+
+
+def diagnosis(run: ReadRun, place: int) -> Diagnosis:
+    """The diagnosis of a run.
+
+    Args:
+        run: the run.
+        place: which of the runs of the page it is.
+    """
+    return Diagnosis(
+        warnings=_said(run, place, warns=True),
+        notes=_said(run, place, warns=False),
+        # Of a run without rows nothing is known.
+        all_clear="Nothing unusual."
+        if run.described["committed_steps"]
+        else "No step was recorded.",
+        looked_at=_looked_at(run),
+    )
+
+
+def looked_for() -> list[str]:
+    """What the rules look for: a sentence each."""
+    return [rule.says for rule in RULES if rule.says]
+
+
+def link_to(finding: Finding, run: ReadRun, place: int) -> str:
+    """The fragment of the page's address that opens the chart of a finding, or ""."""
+    names = [signal.name for signal in run.overview.signals]
+    if finding.signal is None or finding.signal not in names:
+        return ""
+    history, _ = run.overview.find(finding.signal)
+    shown_by = _SHOWN_BY.get(finding.kind)
+    parts = {
+        "run": place,
+        "signal": names.index(finding.signal),
+        "statistic": shown_by if shown_by in history.kept else None,
+        "step": finding.step,
+        "replica": finding.replica,
+    }
+    return "#" + "&".join(
+        f"{name}={value}" for name, value in parts.items() if value is not None
+    )
+
+
+def _said(run: ReadRun, place: int, *, warns: bool) -> tuple[Said, ...]:
+    """What findings say, without how large the run is, which ``looked_at`` says."""
+    return tuple(
+        Said(printable(each.text), link_to(each, run, place))
+        for each in run.findings
+        if (each.severity == WARNING) == warns and each.kind != EXTENT
+    )
+
+
+def _looked_at(run: ReadRun) -> str:
+    described, overview = run.described, run.overview
+    kinds = Counter(signal.name.partition("/")[0] for signal in overview.signals)
+    watched = [
+        f"{number} {_KINDS.get(kind, f'{kind} signals')}" if number > 1 else f"the {kind}"
+        for kind, number in kinds.items()
+    ]
+    steps = counted(described["committed_steps"], "step")
+    on = counted(len(described["replicas"]), "replica")
+    looked = f"Looked at: {steps} on {on}" + (f", of {listed(watched)}." if watched else ".")
+    missing = [word for kind, word in _KINDS.items() if kind not in kinds]
+    return f"{looked} Not watched: {listed(missing)}." if watched and missing else looked
