@@ -6,6 +6,7 @@ VENV ?= .venv
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO_READY := $(VENV)/.demo
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SUPPORTED := 3.11 3.12 3.13
 
@@ -21,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
   test-all-pythons test-installing test-oldest oldest dist
 
 help:
-	@echo 'make demo               train on handwritten digits, watched, and show what changed'
+	@echo 'make demo               train on digits with odd data on one replica, name it, write a report'
 	@echo 'make test               every law, in five minutes on two cores'
 	@echo 'make test-slow          what is slow: examples, programs, workers, a browser, every pair of cases'
 	@echo 'make test-all           both, one after the other'
@@ -42,7 +43,8 @@ help:
 	@echo 'make oldest             write .github/oldest.txt anew, from pyproject.toml (needs uv)'
 	@echo 'make dist               build the sdist, and the wheel from it, into dist/'
 
-demo: $(READY)
+# Of an environment for everything, where there is one; else of what the demo needs.
+demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY))
 	$(BIN)/distwatch demo
 	@echo 'These commands are in $(BIN): . $(BIN)/activate'
 
@@ -139,16 +141,18 @@ $(OLD)/.ready: pyproject.toml .github/oldest.txt
 
 # The stamp is written last, so an interrupted set-up is done again; a pyproject.toml
 # that is newer than the stamp is installed anew.
-$(READY): pyproject.toml
+$(READY): EXTRA := dev
+$(DEMO_READY): EXTRA := demo
+$(READY) $(DEMO_READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' || \
 	  { echo 'distwatch needs Python 3.11 to 3.13; name one: make PYTHON=python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { echo '$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv' >&2; exit 1; }
-	@echo 'Setting up $(VENV); this takes a few minutes and happens once.'
+	@echo 'Setting up $(VENV) with [$(EXTRA)]; this takes a few minutes and happens once.'
 	@$(PYTHON) -m venv $(VENV)
 	@echo '*' > $(VENV)/.gitignore
 	@$(PIP) install --upgrade pip
-	@$(PIP) install -e '.[dev]'
+	@$(PIP) install -e '.[$(EXTRA)]'
 	@touch $@
 
 # Loggers of others, which nothing but a few slow tests needs.

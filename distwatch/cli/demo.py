@@ -14,23 +14,30 @@ from distwatch.errors import RunExistsError
 DEMO_STORE = Path("distwatch-demo.zarr")
 
 
-@app.command(epilog=examples("distwatch demo", "distwatch demo --replicas 4 --store four.zarr"))
+@app.command(epilog=examples("distwatch demo", "distwatch demo --healthy --store healthy.zarr"))
 def demo(
     store: Annotated[
         Path | None,
         typer.Option(help=f"Where the run is written; {DEMO_STORE} unless given."),
     ] = None,
     replicas: Annotated[
-        int, typer.Option(min=1, max=16, help="Virtual CPU replicas that train together.")
-    ] = 2,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the digits.")] = 5,
+        int,
+        typer.Option(
+            min=3, max=16, help="Virtual CPU replicas that train together; of three one is odd."
+        ),
+    ] = 4,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the digits.")] = 3,
+    healthy: Annotated[
+        bool, typer.Option("--healthy", help="Give all replicas data of the same scale.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the run at --store, if there is one.")
     ] = False,
 ) -> None:
-    """Train a small CNN on handwritten digits, watched, and show what changed.
+    """Train a small CNN on handwritten digits with odd data on one replica, and name it.
 
-    The digits come with scikit-learn; nothing is downloaded.
+    One replica's digits are scaled otherwise, which the loss hides. The run and its report are
+    written to the current folder. The digits come with scikit-learn; nothing is downloaded.
     """
     # Without --overwrite only the default path is replaced, and only if it holds a run.
     replace = overwrite or store is None
@@ -38,7 +45,7 @@ def demo(
     _check_demo_store(path, replace)
     from distwatch.cli.digits import run_demo
 
-    run_demo(path, replicas=replicas, epochs=epochs, overwrite=replace)
+    run_demo(path, replicas=replicas, epochs=epochs, overwrite=replace, healthy=healthy)
 
 
 def _check_demo_store(store: Path, replace: bool) -> None:

@@ -233,29 +233,54 @@ def test_demo_refuses_a_run_before_it_trains(call, tmp_path):
     assert len(dw.open_run(run.path)) == 20
 
 
-def test_demo_without_scikit_learn_says_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda name: None)
+@pytest.mark.parametrize("missing", ["sklearn", "plotly", "jinja2"])
+def test_demo_says_what_to_install(monkeypatch, tmp_path, missing):
+    monkeypatch.setattr(
+        digits.importlib.util, "find_spec", lambda name: None if name == missing else True
+    )
     with pytest.raises(SetupError, match=r"pip install 'distwatch\[demo\]'"):
-        digits.run_demo(tmp_path / "r.zarr", replicas=2, epochs=1, overwrite=False)
+        digits.run_demo(
+            tmp_path / "r.zarr", replicas=3, epochs=1, overwrite=False, healthy=False
+        )
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_replica_of_the_demo_is_odd():
+    pytest.importorskip("sklearn")
+    shards = digits._shards(4)
+    assert [len(images) for images, _ in shards] == [449] * 4
+    dark = [digits.by_own_maximum(images).mean() for images, _ in shards]
+    assert dark.index(min(dark)) == digits.ODD
+    assert sorted(dark)[1] > 10 * min(dark)
+    even = [digits.by_sixteen(images).mean() for images, _ in shards]
+    assert max(even) < 1.05 * min(even)
+
+
 @pytest.mark.slow
-def test_demo_end_to_end(tmp_path):
-    first = command("demo", "--epochs", "1", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
+@pytest.mark.parametrize("healthy", [False, True], ids=["odd", "healthy"])
+def test_demo_end_to_end(tmp_path, healthy):
+    done = command("demo", *["--healthy"] * healthy, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     run = dw.open_run(tmp_path / DEMO_STORE)
-    # 1,797 digits in batches of 2 x 32: 28 whole ones and a short one.
-    assert len(run) == 29
-    assert run.replicas == [0, 1]
-    for part in ("accuracy", run.summary(), *run.signals, f"distwatch report {DEMO_STORE}"):
-        assert part in first.stdout
-    for signal in run.signals:
-        last = float(run[signal].merged("l2")[-1])
-        assert f"{last:.4g}" in first.stdout
-    said = command("info", DEMO_STORE, cwd=tmp_path)
-    assert (said.returncode, said.stderr) == (0, "")
-    assert "29 committed" in said.stdout
+    # 1,797 digits on 4 replicas, in batches of 16 on each, three times.
+    assert len(run) == 3 * 28
+    assert run.replicas == [0, 1, 2, 3]
+    said = " ".join(done.stdout.split())
+    wrong = said.partition("What is wrong: ")[2]
+    assert wrong.startswith("nothing unusual." if healthy else "Replica 2 differs")
+    assert ("That is on purpose" in said) == (not healthy)
+    page = tmp_path / "distwatch-demo.html"
+    assert page.as_uri() in done.stdout
+    assert ("Nothing unusual." in page.read_text()) == healthy
+    assert f"distwatch tail {DEMO_STORE} --once" in done.stdout
+
+
+def test_demo_leaves_a_page_of_ones_own_alone(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "distwatch-demo.html"
+    page.write_text("<p>my own")
+    assert_refused(call("demo"), "left alone", "--store")
+    assert [each.name for each in tmp_path.iterdir()] == [page.name]
 
 
 @pytest.mark.parametrize(
