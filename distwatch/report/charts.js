@@ -83,7 +83,7 @@ function draw(id, figure) {
     layout.font.size = 11;
     if (layout.yaxis.title) layout.yaxis = { ...layout.yaxis, title: { ...layout.yaxis.title, font: { size: 11.5 } } };
   }
-  place.setAttribute("role", "img");
+  place.setAttribute("role", "group");
   if (figure.said) place.setAttribute("aria-label", figure.said);
   Plotly.react(place, data, layout, { ...CONFIG, displayModeBar: narrow() ? false : "hover" });
   if (isNew && onSteps(figure)) place.on("plotly_relayout", zoomed);
