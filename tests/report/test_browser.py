@@ -1,6 +1,7 @@
 """The page in a browser: it draws, asks nobody for anything, and no name does harm."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,7 @@ def page(opened):
     """The page as it is at first: opening it anew takes seconds."""
     opened.page.fill("#heat-filter", "")
     opened.page.select_option("#heat-series", "-1")
+    opened.page.select_option("#heat-statistic", "size")
     opened.page.fill("#curve-filter", "")
     opened.page.select_option("#curve-signal", "0")
     opened.page.select_option("#curve-statistic", "size")
@@ -174,13 +176,17 @@ def assert_equal_maps(here, there):
     assert tuple(here[0]["colorbar"]["ticktext"]) == bar.ticktext
 
 
-@pytest.mark.parametrize("series", [-1, 0, 1])
-def test_the_heat_map_is_as_python_draws_it(page, written, series):
+@pytest.mark.parametrize(
+    ("statistic", "series"), [("size", -1), ("size", 0), ("size", 1), ("spread", -1)]
+)
+def test_the_heat_map_is_as_python_draws_it(page, written, statistic, series):
     overview = written[1]
+    page.page.select_option("#heat-statistic", statistic)
     page.page.select_option("#heat-series", str(series))
-    assert_equal_maps(
-        page.chart("heat-0"), heatmap(overview, "size", None if series < 0 else series)
-    )
+    there = heatmap(overview, statistic, None if series < 0 else series)
+    assert_equal_maps(page.chart("heat-0"), there)
+    # Where values vary, the scale follows from them.
+    assert (there.data[0].zmax > np.log2(1.25)) == (statistic != "size")
 
 
 def test_a_row_that_is_chosen_shows_its_curves(page):
@@ -246,15 +252,18 @@ def test_each_signal_has_a_small_chart_that_opens_it(page):
     page.assert_quiet()
 
 
-def test_small_charts_keep_a_spike(page):
-    heights = page.page.evaluate(
-        """() => [...document.querySelectorAll('.small-chart')].map(chart => {
-            const d = [...chart.querySelectorAll('.line')].pop().getAttribute('d');
-            const ys = d.split(/[ML]/).filter(Boolean).map(p => Number(p.split(' ')[1]));
-            return ys.filter(y => y < 20).length / ys.length;
-        })"""
-    )
-    assert 0 < heights[1] < 0.02
+def test_small_charts_keep_a_spike(page, written):
+    chart = page.page.locator(".small-chart").nth(1)
+    largest = np.abs(written[2][SPIKE, :, 1]).mean(axis=-1).max()
+    low, high = map(float, chart.locator(".extent").text_content().split(" to "))
+    assert high == pytest.approx(largest, rel=1e-3)
+    assert low < largest / 50
+    # One of its lines reaches the top.
+    lines = chart.locator(".line").evaluate_all("all => all.map(e => e.getAttribute('d'))")
+    heights = [
+        float(point.split()[1]) for line in lines for point in re.split("[ML]", line)[1:]
+    ]
+    assert min(heights) == 4.0 and np.mean(np.array(heights) < 40) < 0.02
 
 
 def test_zoom_is_of_all_charts(chromium, written):
