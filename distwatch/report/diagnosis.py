@@ -16,9 +16,13 @@ _SHOWN_BY = {"dead": "zero_units", "replicas_apart": "mean", "update_ratio": "ra
 _KINDS = {
     "activation": "activations",
     "gradient": "gradients",
+    "gradient_local": "gradients of single replicas",
     "update": "updates",
     "weight": "weights",
 }
+
+#: What is said to be missing where it is.
+_MAIN = ("activation", "gradient", "update", "weight")
 
 
 @dataclass(frozen=True)
@@ -103,5 +107,5 @@ def _looked_at(run: ReadRun) -> str:
     steps = counted(described["committed_steps"], "step")
     on = counted(len(described["replicas"]), "replica")
     looked = f"Looked at: {steps} on {on}" + (f", of {listed(watched)}." if watched else ".")
-    missing = [word for kind, word in _KINDS.items() if kind not in kinds]
+    missing = [_KINDS[kind] for kind in _MAIN if kind not in kinds]
     return f"{looked} Not watched: {listed(missing)}." if watched and missing else looked

@@ -302,9 +302,9 @@ function startView() {
   if (!epochs.length) at("view-axis").closest("label").remove();
   else at("view-axis").addEventListener("change", () => look({ axis: at("view-axis").value }));
   at("view-window").addEventListener("input", () => {
-    const window_ = WINDOWS[Number(at("view-window").value)];
-    at("view-window-said").textContent = window_ === 1 ? "none" : `mean of ${window_} points`;
-    look({ window: window_ });
+    const points = WINDOWS[Number(at("view-window").value)];
+    at("view-window-said").textContent = points === 1 ? "off" : `over ${points} points`;
+    look({ window: points });
   });
   at("view-whole").addEventListener("click", () => look({ range: null }));
 }

@@ -30,42 +30,58 @@ function smallLines(signal, statistic) {
     .filter(({ history }) => history);
 }
 
-// Of each bin its least and its largest value; of a smoothed line the same twice.
-function endsOf(history) {
-  if (view.window < 2) return [history.low, history.high];
+// What a line runs through, and what its band reaches from and to. A bin of one step has no band.
+function pathsOf(history) {
   const values = smoothed(history, view.window);
-  return [values, values];
+  const hasBand = view.window < 2 && !history.table.exact;
+  return { values, low: hasBand ? history.low : values, high: hasBand ? history.high : values, hasBand };
 }
 const within = (step) => !view.range || (step >= view.range[0] && step <= view.range[1]);
 
-// A line through at most so many points; of more bins it runs through the least and the largest
-// of several, so that nothing that stands out is lost.
-function smallPath({ history }, x, y) {
+// At most so many points of each stretch: where, the mean, the least and the largest of some bins.
+function pointsOf(history) {
   const steps = centres(history.table);
-  const [low, high] = endsOf(history);
-  const line = (points) => `M${points.map(([a, b]) => `${a.toFixed(1)} ${y(b).toFixed(1)}`).join("L")}${points.length === 1 ? "h1" : ""}`;
-  return stretchesOf(history.table, low).map((stretch) => {
+  const { values, low, high, hasBand } = pathsOf(history);
+  const stretches = stretchesOf(history.table, values).map((stretch) => {
     const seen = stretch.filter((i) => within(steps[i]));
     const each = Math.ceil(seen.length / SMALL.points) || 1;
     const points = [];
     for (let i = 0; i < seen.length; i += each) {
       const some = seen.slice(i, i + each);
-      const where = x(steps[some[some.length >> 1]]);
-      const ends = [Math.min(...some.map((j) => low[j])), Math.max(...some.map((j) => high[j]))];
-      for (const value of new Set(ends)) points.push([where, value]);
+      points.push({
+        step: steps[some[some.length >> 1]],
+        mean: some.reduce((sum, j) => sum + values[j], 0) / some.length,
+        low: Math.min(...some.map((j) => low[j])),
+        high: Math.max(...some.map((j) => high[j])),
+      });
     }
     return points;
-  }).filter((points) => points.length).map(line).join("");
+  }).filter((points) => points.length);
+  return { stretches, hasBand };
+}
+const joined = (points) => points.map(([a, b]) => `${a.toFixed(1)} ${b.toFixed(1)}`).join("L");
+
+// A line runs through the means where a band has what stands out, else through the least and the
+// largest of several steps, so that nothing is lost.
+function smallPaths({ stretches, hasBand }, x, y) {
+  const line = stretches.map((points) => {
+    const through = points.flatMap(({ step, mean, low, high }) => (hasBand || low === high
+      ? [[x(step), y(hasBand ? mean : low)]] : [[x(step), y(low)], [x(step), y(high)]]));
+    return `M${joined(through)}${through.length === 1 ? "h1" : ""}`;
+  }).join("");
+  const band = hasBand ? stretches.map((points) => `M${joined([
+    ...points.map(({ step, high }) => [x(step), y(high)]),
+    ...[...points].reverse().map(({ step, low }) => [x(step), y(low)]),
+  ])}Z`).join("") : "";
+  return { line, band };
 }
 
 function smallChart(signal, statistic) {
-  const lines = smallLines(signal, statistic);
+  const lines = smallLines(signal, statistic).map((each) => ({ ...each, seen: pointsOf(each.history) }));
   const choice = choices.get(statistic);
-  const all = lines.flatMap(({ history }) => {
-    const steps = centres(history.table);
-    return endsOf(history).flatMap((values) => [...values].filter((value, i) => Number.isFinite(value) && within(steps[i])));
-  });
-  const [low, high] = all.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
+  const all = lines.flatMap(({ seen }) => seen.stretches.flat());
+  const low = all.reduce((least, point) => Math.min(least, point.low), Infinity);
+  const high = all.reduce((largest, point) => Math.max(largest, point.high), -Infinity);
   const [from, to] = view.range || wholeRange();
   const x = (step) => ((step - from) / (to - from || 1)) * SMALL.width;
   // What differs by rounding alone is flat.
@@ -74,8 +90,10 @@ function smallChart(signal, statistic) {
   const drawing = svg("svg", { viewBox: `0 0 ${SMALL.width} ${SMALL.height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
   for (const { step } of epochsWithin(view.range, 12)) drawing.append(svg("path", { d: `M${x(step)} 0V${SMALL.height}`, class: "epoch" }));
   for (const each of lines) {
-    const style = `stroke:${each.ink ? "currentColor" : each.line.color};stroke-width:${each.ink ? 1.6 : 1.1}`;
-    drawing.append(svg("path", { d: smallPath(each, x, y) || "M0 0", style, class: "line" }));
+    const colour = each.ink ? "currentColor" : each.line.color;
+    const { line, band } = smallPaths(each.seen, x, y);
+    if (band) drawing.append(svg("path", { d: band, style: `fill:${colour}`, class: "band" }));
+    drawing.append(svg("path", { d: line || "M0 0", style: `stroke:${colour};stroke-width:${each.ink ? 1.6 : 1.1}`, class: "line" }));
   }
   for (const { history } of lines) {
     const steps = centres(history.table);

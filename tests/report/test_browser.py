@@ -10,6 +10,7 @@ from chosen_runs import HOSTILE, made_run, ordinary
 from long_runs import LongTable, long_run
 
 from distwatch.analysis.figures import curves, heatmap
+from distwatch.analysis.figures.heatmap import scale_of
 from distwatch.report import read_runs, write_page
 from distwatch.report.browsers import browser
 
@@ -185,8 +186,16 @@ def test_the_heat_map_is_as_python_draws_it(page, written, statistic, series):
     page.page.select_option("#heat-series", str(series))
     there = heatmap(overview, statistic, None if series < 0 else series)
     assert_equal_maps(page.chart("heat-0"), there)
-    # Where values vary, the scale follows from them.
-    assert (there.data[0].zmax > np.log2(1.25)) == (statistic != "size")
+
+
+@pytest.mark.parametrize("width", [1e-3, 0.4, 1.5, 9.0])
+def test_colours_are_spread_as_python_spreads_them(page, width):
+    rows = np.clip(np.random.default_rng(0).normal(0.3, width, (7, 301)), -6, 6)
+    here = page.page.evaluate("rows => scaleOf(rows)", rows.tolist())
+    scale, marks = scale_of(rows)
+    assert (here["low"], here["high"]) == pytest.approx((scale["zmin"], scale["zmax"]))
+    assert here["marks"] == pytest.approx(marks["tickvals"])
+    assert here["texts"] == marks["ticktext"]
 
 
 def test_a_row_that_is_chosen_shows_its_curves(page):
@@ -196,7 +205,7 @@ def test_a_row_that_is_chosen_shows_its_curves(page):
     row.hover(position={"x": 300, "y": 10})
     page.page.wait_for_selector("#heat-0 .hoverlayer .hovertext")
     row.click(position={"x": 300, "y": 10})
-    page.page.wait_for_function("document.getElementById('curve-signal').value === '2'")
+    page.page.wait_for_selector('#curves[aria-label^="activation/layer_2"]')
     crosses = [t for t in page.chart("curves") if t["meta"]["part"] == "broken"]
     assert len(crosses[0]["x"]) == 1
     page.assert_quiet()
@@ -221,7 +230,7 @@ def test_a_finding_opens_its_chart_at_the_step(chromium, written):
     fresh.page.click("text=Worth knowing")
     fresh.page.locator(".findings a", has_text="The largest mean absolute change").focus()
     fresh.page.keyboard.press("Enter")
-    fresh.page.wait_for_function("document.activeElement.id === 'curves-heading'")
+    fresh.page.wait_for_selector("#curves-heading:focus")
     assert fresh.page.evaluate("document.getElementById('curve-signal').value") == "1"
     assert "The dashed line is step 1234." in fresh.page.locator("#curve-said").text_content()
     for name in ("curves", "heat-0"):
@@ -248,7 +257,7 @@ def test_each_signal_has_a_small_chart_that_opens_it(page):
     assert charts.count() == 1
     charts.first.focus()
     page.page.keyboard.press("Enter")
-    page.page.wait_for_function("document.getElementById('curve-signal').value === '2'")
+    page.page.wait_for_selector('#curves[aria-label^="activation/layer_2"]')
     page.assert_quiet()
 
 
@@ -258,12 +267,11 @@ def test_small_charts_keep_a_spike(page, written):
     low, high = map(float, chart.locator(".extent").text_content().split(" to "))
     assert high == pytest.approx(largest, rel=1e-3)
     assert low < largest / 50
-    # One of its lines reaches the top.
-    lines = chart.locator(".line").evaluate_all("all => all.map(e => e.getAttribute('d'))")
-    heights = [
-        float(point.split()[1]) for line in lines for point in re.split("[ML]", line)[1:]
-    ]
-    assert min(heights) == 4.0 and np.mean(np.array(heights) < 40) < 0.02
+    # One of its bands reaches the top.
+    bands = chart.locator(".band").evaluate_all("all => all.map(e => e.getAttribute('d'))")
+    points = [point for band in bands for point in re.split("[MLZ]", band) if point]
+    heights = np.array([float(point.split()[1]) for point in points])
+    assert heights.min() == 4.0 and (heights < 40).mean() < 0.02
 
 
 def test_zoom_is_of_all_charts(chromium, written):
@@ -305,7 +313,7 @@ def test_the_axis_is_of_steps_or_epochs(page):
 def test_lines_are_smoothed(page, written):
     overview = written[1]
     page.page.fill("#view-window", "2")
-    assert page.page.locator("#view-window-said").text_content() == "mean of 5 points"
+    assert page.page.locator("#view-window-said").text_content() == "over 5 points"
     line = [t for t in page.chart("curves") if t["meta"]["part"] == "line"][-1]
     known = overview.history("activation/layer_0").mean[:, -1]
     here = floats(line["y"])
