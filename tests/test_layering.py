@@ -42,7 +42,7 @@ READING = {"analysis", "export", "report"}
 #: Which rooms alone import a library. "cli/doctor" trains in a process of its own.
 OWNERS = {
     "zarr": {"store"},
-    "tensorflow": {"training", "statistics/arrays", "cli/doctor"},
+    "tensorflow": {"training", "statistics/arrays", "cli/digits", "cli/doctor"},
     "keras": {"training", "cli/digits", "cli/doctor"},
     "xarray": {"analysis", "export", "report", "cli/digits"},
     "plotly": {"analysis/figures", "report"},
