@@ -9,13 +9,14 @@ from distwatch.analysis.figures import (
     require_plotly,
     ridgeline,
 )
-from distwatch.analysis.figures.style import Figure
+from distwatch.analysis.figures.style import Figure, with_picture
 from distwatch.analysis.overview import (
     Overview,
     quantity_named,
     read_distribution,
     read_overview,
 )
+from distwatch.analysis.pictures import picture
 from distwatch.errors import ConfigError, nearest
 from distwatch.signals import name_of
 from distwatch.store.reader import StoredRun
@@ -45,7 +46,8 @@ class Plots:
         """One signal over the steps: a curve for each replica, and one for all together.
 
         A line is the mean over the steps of a bin, and its band reaches from the smallest
-        step to the largest; a run of at most a thousand steps is shown step by step.
+        step to the largest; a run of at most a thousand steps is shown step by step. A
+        notebook that cannot show plotly's figures shows a picture of all replicas together.
 
         Args:
             signal: its name, or a short one that is unique.
@@ -61,7 +63,8 @@ class Plots:
         quantity_named(statistic)
         name = name_of(signal, self._stored.info.names, self._stored.path)
         read = self._whole or read_overview(self._stored, signals=[name])
-        return curves(read.history(name, statistic))
+        history = read.history(name, statistic)
+        return with_picture(curves(history), picture(history))
 
     def heatmap(self, statistic: str = "size", replica: int | None = None) -> Figure:
         """All signals over all steps, each relative to its own median.

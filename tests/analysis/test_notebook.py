@@ -42,3 +42,20 @@ def test_names_are_no_markup(tmp_path, name):
     for harm in ("<script", "<img", "<a ", "<!--", "<b>bold"):
         assert harm not in shown
     assert "activation/" in shown
+
+
+def test_where_plotly_is_not_shown_there_is_a_picture(tmp_path, monkeypatch):
+    formatters = pytest.importorskip("IPython.core.formatters")
+    import plotly.io
+
+    run = dw.open_run(made_run(tmp_path / "run.zarr", ordinary(12, 2, 1), names=["loss"]))
+    monkeypatch.setattr(plotly.io.renderers, "default", "plotly_mimetype")
+    shown, _ = formatters.DisplayFormatter().format(run.plot.curves("loss"))
+    # Nothing of it is loaded from a network.
+    assert set(shown) == {"application/vnd.plotly.v1+json", "image/svg+xml", "text/plain"}
+    assert "<title>loss</title>" in shown["image/svg+xml"]
+    assert len(shown["application/vnd.plotly.v1+json"]["data"]) == 7
+    # A renderer of the user's own stays in charge.
+    monkeypatch.setattr(plotly.io.renderers, "default", "json")
+    own = run.plot.curves("loss")
+    assert "_ipython_display_" not in vars(own)

@@ -41,6 +41,7 @@ __all__ = [
     "name_rows",
     "require_plotly",
     "shown",
+    "with_picture",
 ]
 
 #: Okabe & Ito (2008), "Color universal design", in an order in which neighbours are easy to
@@ -171,6 +172,29 @@ def figure(traces: Sequence[Trace], *, height: int, title: str = "", **layout: A
     grid = {"gridcolor": "rgba(128,140,152,0.25)", "zeroline": False, "automargin": True}
     made.update_xaxes(**grid, linecolor="rgba(128,140,152,0.5)", showline=True)
     made.update_yaxes(**grid)
+    return made
+
+
+def with_picture(made: Figure, svg: str) -> Figure:
+    """A figure that a notebook shows as a picture where it cannot show plotly's.
+
+    Saved notebooks are also read where nothing runs: on a web page, or in a review. Where
+    another renderer than that of notebooks is chosen, such as a browser, it stays in charge.
+
+    Args:
+        made: the figure.
+        svg: the picture.
+    """
+    import plotly.io
+
+    if plotly.io.renderers.default == "plotly_mimetype":
+        plain = made._repr_mimebundle_
+        # The one would leave the picture out, the other would load plotly from a network.
+        made._ipython_display_ = made._repr_html_ = None
+        made._repr_mimebundle_ = lambda *args, **more: {
+            **plain(*args, **more),
+            "image/svg+xml": svg,
+        }
     return made
 
 
