@@ -107,7 +107,7 @@ function smallChart(signal, statistic) {
   const made = element("button", "small-chart");
   made.type = "button";
   made.title = signal.name;
-  made.append(element("span", "name", signal.labels[0]), drawing, element("span", "extent", extent));
+  made.append(element("span", "name", signal.name), drawing, element("span", "extent", extent));
   made.setAttribute("aria-label", `${signal.name}: ${label}, ${extent}. Show its curves.`);
   made.addEventListener("click", () => { openCurves(page.runs[0].signals.indexOf(signal)); });
   return made;
