@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -211,6 +212,42 @@ class Tensors:
         return self.values.nbytes + self.valid.nbytes
 
 
+#: How many broken rows of a batch are named, at most.
+MOST_ROWS_NAMED = 8
+
+
+@dataclass(frozen=True)
+class BrokenRows:
+    """Which rows of a replica's batch had NaN or Inf, at the first step that had any.
+
+    ``rows`` is how many rows the batch had, ``broken`` how many of them were, ``first`` the
+    numbers of the first ones, from 0 on.
+    """
+
+    signal: str
+    replica: int
+    step: int
+    rows: int
+    broken: int
+    first: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class KeptBatch:
+    """The first batch of a replica in which NaN or Inf were seen; see ``Watch(keep_batch=)``.
+
+    ``parts`` has its arrays by name: "x", "y" and "sample_weight", of nested data
+    "x:key.0"; a step of one's own that takes something else has "batch:0", .... Numbers of
+    bfloat16 are float32 there. ``left_out`` says why something of it is missing; it is empty
+    if nothing is.
+    """
+
+    replica: int
+    step: int
+    parts: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    left_out: str = ""
+
+
 @dataclass(frozen=True)
 class Block:
     """The rows of some steps of one table on all replicas, and the same merged.
@@ -230,13 +267,17 @@ class Block:
     tensors: Tensors | None = None
     #: Steps before or among these that should have been recorded and are missing.
     lost: int = 0
+    #: Where signals had NaN or Inf at the first step that had any, if it is among these.
+    broken: tuple[BrokenRows, ...] = ()
+    #: Batches that were kept since the last block.
+    kept: tuple[KeptBatch, ...] = ()
 
     def __len__(self) -> int:
         return len(self.step)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the block's arrays."""
+        """Bytes of the rows; a kept batch, which comes once, has a bound of its own."""
         arrays = (self.step, self.epoch, self.iteration, self.rows, self.merged, self.tensors)
         return sum(array.nbytes for array in arrays if array is not None)
 
@@ -251,6 +292,7 @@ class Block:
             merged=self.merged[steps],
             tensors=tensors and Tensors(tensors.values[steps], tensors.valid[steps]),
             lost=0,
+            kept=(),
         )
 
 

@@ -39,6 +39,24 @@ def select(stored: StoredRun, wanted: dict[str, Any]) -> StoredRun:
     return stored.viewed(View(f"sel({called})", change))
 
 
+def steps_before(stored: StoredRun, step: int, number: int) -> StoredRun:
+    """See `distwatch.Run.before`."""
+    if not is_whole(step) or not is_whole(number) or number < 1:
+        raise ConfigError(
+            f"before({shortened(step)}, steps={shortened(number)}): give the number of a step, "
+            "and how many steps before it, from 1 on."
+        )
+    steps = [np.zeros(0, np.int64), *(each.read("step") for each in stored.tables.values())]
+    recorded = np.unique(np.concatenate(steps))
+    chosen = recorded[recorded < step][-number:]
+    if not len(chosen):
+        raise ConfigError(
+            f"{stored.path} has no step before step {step}: it was the first that was looked "
+            "at, or those before it were lost or thinned out; see run.lost and run.thinned."
+        )
+    return select(stored, {"step": slice(int(chosen[0]), int(step) - 1)})
+
+
 def last_steps(stored: StoredRun, number: int) -> StoredRun:
     """The last rows of each table: at most so many."""
 

@@ -16,13 +16,13 @@ from distwatch.analysis.detail import bucket_counts, find, quantiles, raw_tensor
 from distwatch.analysis.divergence import divergence_of
 from distwatch.analysis.frames import frame_of
 from distwatch.analysis.notebook import as_html, digest_of_end, part_as_html
-from distwatch.analysis.parts import refuse_part, resample, resampled, select
+from distwatch.analysis.parts import refuse_part, resample, resampled, select, steps_before
 from distwatch.analysis.plots import Plots
 from distwatch.analysis.signal_view import SignalView
 from distwatch.analysis.store_findings import kept_of, unseen
 from distwatch.errors import ConfigError, UnknownSignalError
 from distwatch.findings import Digest, Finding, ordered, sentences
-from distwatch.records import TRAIN, RunInfo
+from distwatch.records import TRAIN, KeptBatch, RunInfo
 from distwatch.store.addresses import Address
 from distwatch.store.reader import StoredRun
 from distwatch.store.tables import Damage
@@ -428,6 +428,34 @@ class Run:
             # What was not read may hold anything.
             found = [each for each in found if each.kind != "sound"]
         return ordered([*found, *unknown, *kept_of(self._store)])
+
+    def before(self, step: int, steps: int = 50) -> Run:
+        """The recorded steps just before one, such as the first with NaN, as a run.
+
+        >>> run.before(finding.first_step)     # doctest: +SKIP
+
+        Args:
+            step: which one; it is not among them.
+            steps: how many at most. Where the schedule left steps out, or steps were lost,
+                these are the last that were recorded: each signal has its own of them.
+
+        Raises:
+            ConfigError: none was recorded before it, or ``steps`` is less than 1.
+        """
+        return Run(self._store.reading(lambda: steps_before(self._store, step, steps)))
+
+    def kept_batches(self) -> list[KeptBatch]:
+        """The batches in which NaN or Inf were seen first, of a ``Watch(keep_batch=True)``.
+
+        Each is a `KeptBatch` with ``replica``, ``step``, ``parts`` (name -> array, of shape
+        (row, ...): "x", "y", ...) and ``left_out``, which says why something is missing. There
+        is one for each replica on which NaN or Inf were seen, the earliest step first: that
+        is where they began, and later ones may be consequences. Empty where nothing was kept.
+
+        Raises:
+            DamagedStoreError: a file of one cannot be understood.
+        """
+        return self._store.kept_batches
 
     def divergence(self) -> xr.Dataset:
         """How far the replicas lie apart in each signal, since when, and by what.

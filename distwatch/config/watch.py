@@ -106,6 +106,14 @@ _BYTES_FORM = {
     ]
 }
 
+#: Bytes of a replica's batch that are kept unless another number is given.
+_KEPT = {True: 64 * 2**20, False: None}
+
+
+def _kept_bytes(given: Any) -> Any:
+    return _KEPT[given] if isinstance(given, bool) else given
+
+
 _PHASES_FORM = {
     "type": "array",
     "items": {"enum": list(PHASES)},
@@ -196,6 +204,16 @@ class WatchConfig(BaseModel):
         gt=0,
         le=1,
         description="The part of the time of a step that looking may cost, such as 0.05.",
+    )
+    keep_batch: Annotated[
+        ByteSize | None,
+        Field(gt=0),
+        BeforeValidator(_kept_bytes),
+        WithJsonSchema({"anyOf": [{"type": "boolean"}, *_BYTES_FORM["anyOf"]]}),
+    ] = Field(
+        default=None,
+        description="Whether the first batch with NaN or Inf is kept, on each replica; or up "
+        "to which size, such as 256MB.",
     )
     phases: Annotated[tuple[str, ...], WithJsonSchema(_PHASES_FORM)] = Field(
         default=(TRAIN,), description="What is recorded, each phase apart."

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distwatch.records import Block, Ints, RunInfo, Table
+from distwatch.records import Block, BrokenRows, Ints, RunInfo, Table
 from distwatch.statistics import ROW
 
 #: The step of what never happened.
@@ -42,6 +42,10 @@ class Broken:
         self.unseen = 0
         #: The first step and signal of which only the change has any, where both are known.
         self.of_change: tuple[int, int] | None = None
+        #: In which rows of a batch they were first: by signal, replica and step.
+        self.rows: dict[tuple[str, int, int], BrokenRows] = {}
+        #: The last step before the first that has any; -1 if there is none.
+        self.before = -1
         #: Rows from the first step that has any on, in all and up to the last such step.
         self._rows = self._rows_to_last = 0
         origin = info.origin
@@ -61,9 +65,13 @@ class Broken:
     def observe(self, block: Block) -> None:
         """Take the next block of at least one step."""
         bad = self._bad(block)
+        self.rows |= {(each.signal, each.replica, each.step): each for each in block.broken}
         steps = bad.any(axis=(1, 2))
         at, taken = np.flatnonzero(steps), self._taken(block)
         self.still = bool(steps[-1])
+        if not self.any:
+            healthy = block.step[: at[0]] if len(at) else block.step
+            self.before = int(healthy[-1]) if len(healthy) else self.before
         if not len(at):
             self._rows += len(block) * self.any
             return

@@ -13,7 +13,7 @@ from distwatch.findings.findings import CERTAIN, NOTE, WARNING, Finding
 from distwatch.findings.origins import kind_of, origin
 from distwatch.findings.rules import AT_ONCE, rule
 from distwatch.findings.tables import Recorded, TableDigest
-from distwatch.records import RunInfo
+from distwatch.records import BrokenRows, RunInfo
 from distwatch.text import counted, listed
 
 _GRADIENTS = ("gradient_local", "gradient", "gradient_clipped")
@@ -111,19 +111,57 @@ def _first_of(info: RunInfo, broken: list[TableDigest], places: list[_Place]) ->
     names = [broken[place.table].table.names[place.position] for place in places]
     others = tuple(dict.fromkeys(each for each in names if each != name))
     replica, where = _where(info, table, first)
+    rows = _rows(info, table, first)
     last = max(each.broken.last for each in broken)
     still = any(each.broken.still for each in broken)
     brief = f"NaN or Inf first appeared at step {first.step}{where}, {_pass(name)}in {name}"
     text = (
-        f"{brief}; in all they are in {counted(len(others) + 1, 'signal')} and "
+        f"{brief}{rows}; in all they are in {counted(len(others) + 1, 'signal')} and "
         f"{_steps(broken)}, "
         f"{'up to the end of the run' if still else f'most recently at step {last}'}."
+        f"{_unseen_before(broken, first.step)}"
     )
     advice = _BY_WEIGHTS if _is_of_weights(info, broken, places) else ""
     return Finding(
         "not_finite", WARNING, f"{text} {advice}".strip(), name, first.step, replica, others,
         brief, faults=("exploding",), last_step=last, confidence=CERTAIN, advice=advice,
     )  # fmt: skip
+
+
+def _rows(info: RunInfo, table: TableDigest, first: _Place) -> str:
+    """In which rows of the replicas' batches they were, where that was recorded."""
+    name = table.table.names[first.position]
+    each = [table.broken.rows.get((name, r, first.step)) for r in info.replicas]
+    said = [_named_rows(rows, several=len(info.replicas) > 1) for rows in each if rows]
+    if len(said) > _MOST_REPLICAS:
+        said[_MOST_REPLICAS:] = ["..."]
+    return f" ({'; '.join(said)})" if said else ""
+
+
+#: Of how many replicas the rows are named.
+_MOST_REPLICAS = 4
+
+
+def _named_rows(found: BrokenRows, *, several: bool) -> str:
+    batch = f"replica {found.replica}'s batch" if several else "the batch"
+    if found.broken == found.rows:
+        return f"all {counted(found.rows, 'row')} of {batch}"
+    if found.broken > len(found.first):
+        numbers = ", ".join(map(str, found.first))
+        return f"{found.broken} of {found.rows} rows of {batch}: {numbers}, ..."
+    return f"row{'s' * (found.broken > 1)} {listed(found.first)} of {batch}"
+
+
+def _unseen_before(broken: list[TableDigest], step: int) -> str:
+    """That they may have begun earlier, where no table looked at the steps before."""
+    before = max(table.broken.before for table in broken)
+    missing = step - 1 - before
+    if before < 0 or missing <= 0:
+        return ""
+    return (
+        f" They may have begun earlier: the {counted(missing, 'step')} before it, after step "
+        f"{before}, {'is' if missing == 1 else 'are'} not recorded."
+    )
 
 
 #: In which part of a step signals are computed, by what their names begin with.

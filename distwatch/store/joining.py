@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distwatch.errors import DamagedStoreError
-from distwatch.records import Block, Ints, Table, Tensors, padded
+from distwatch.records import Block, BrokenRows, Ints, Table, Tensors, padded
 from distwatch.statistics import merge_axis, with_row
 from distwatch.store import schema
 
@@ -36,6 +36,7 @@ class ReadableTable(abc.ABC):
         lost: how many steps were due and are not there.
         thinned: how many steps were there once and were taken out again.
         has_tensors: whether it keeps raw deltas, and has some.
+        broken: in which rows of their batches signals had NaN or Inf first.
     """
 
     table: Table
@@ -44,6 +45,7 @@ class ReadableTable(abc.ABC):
     lost: int = field(kw_only=True)
     thinned: int = field(kw_only=True)
     has_tensors: bool = field(kw_only=True)
+    broken: tuple[BrokenRows, ...] = field(default=(), kw_only=True)
 
     @abc.abstractmethod
     def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:
@@ -88,7 +90,10 @@ class ReadableTable(abc.ABC):
             merged = np.concatenate([merged, self.read("histogram_merged", steps)], axis=-1)
         step, epoch, iteration = (self.read(name, steps) for name in schema.COORDINATES)
         tensors = self.tensors(steps)
-        return Block(self.table.name, step, epoch, iteration, rows, merged, tensors)
+        broken = broken_among(self, step)
+        return Block(
+            self.table.name, step, epoch, iteration, rows, merged, tensors, broken=broken
+        )
 
 
 def blocks(stored: ReadableTable, *, since: int = 0, signals: slice = ALL) -> Iterator[Block]:
@@ -114,7 +119,15 @@ def blocks(stored: ReadableTable, *, since: int = 0, signals: slice = ALL) -> It
             iteration=iteration[own],
             rows=stored.read("rows", slice(start, stop), signals),
             merged=stored.read("merged", slice(start, stop), signals),
+            broken=broken_among(stored, step[own]),
         )
+
+
+def broken_among(stored: ReadableTable, steps: Ints) -> tuple[BrokenRows, ...]:
+    """What is known of the rows that were broken first, if that was at one of these steps."""
+    if not stored.broken or not len(steps):
+        return ()
+    return tuple(each for each in stored.broken if steps[0] <= each.step <= steps[-1])
 
 
 def check_rises(steps: Ints, where: str) -> None:
@@ -173,6 +186,12 @@ class ContinuedTable(ReadableTable):
             + sum(map(missing_of, parts, self.kept, begins, ends)),
             thinned=sum(part.thinned for part in parts),
             has_tensors=any(part.has_tensors for part in parts),
+            broken=tuple(
+                each
+                for part, end in zip(parts, ends, strict=True)
+                for each in part.broken
+                if end is None or each.step < end
+            ),
         )
         self._parts = parts
         self._where = f"{where}/{self.table.name}"
@@ -274,6 +293,7 @@ class DerivedTable(ReadableTable):
             lost=stored.lost,
             thinned=stored.thinned,
             has_tensors=stored.has_tensors,
+            broken=stored.broken,
         )
         self._stored = stored
 
@@ -356,6 +376,7 @@ class JoinedTable(ReadableTable):
             lost=max(part.lost for part in parts),
             thinned=max(part.thinned for part in parts),
             has_tensors=all(part.has_tensors for part in parts),
+            broken=tuple(each for part in parts for each in part.broken),
         )
 
     def read(self, name: str, steps: slice = ALL, signals: slice = ALL) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -17,12 +18,13 @@ from distwatch.errors import (
     DamagedRowsWarning,
     DamagedStoreError,
 )
-from distwatch.records import PHASES, TRAIN, Block, RunInfo
+from distwatch.records import PHASES, TRAIN, Block, KeptBatch, RunInfo
 from distwatch.store import schema
 from distwatch.store.addresses import Address, inside
 from distwatch.store.changes import Change, changes_of
 from distwatch.store.documents import read_group
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
+from distwatch.store.kept_batches import kept_in
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.parts import View
 from distwatch.store.salvage import WholeRows, without_damage
@@ -143,6 +145,24 @@ class StoredRun:
     def changes(self) -> list[Change]:
         """What was changed while the phase ran: see `distwatch.store.changes`."""
         return changes_of(self._location, self.info.phase)
+
+    @property
+    def kept_batches(self) -> list[KeptBatch]:
+        """The first batch of each replica with NaN or Inf, where they were kept: by step.
+
+        Raises:
+            DamagedStoreError: a file of one cannot be understood.
+        """
+        found: dict[int, KeptBatch] = {}
+        origins = [segment.info.origin for segment in self.segments]
+        for segment in self.segments:
+            start = segment.info.origin.start
+            # What later starts replaced is gone.
+            end = min((o.step for o in origins if o.start > start), default=math.inf)
+            for each in kept_in(self._location, segment.name):
+                if each.step < end:
+                    found.setdefault(each.replica, each)
+        return sorted(found.values(), key=lambda each: (each.step, each.replica))
 
     def reading(self, read: Callable[[], T]) -> T:
         """What ``read`` gives; where it meets damage, what it gives without it.

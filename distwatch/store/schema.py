@@ -23,6 +23,7 @@ from distwatch import records
 from distwatch.records import (
     PHASES,
     TRAIN,
+    BrokenRows,
     Card,
     Layer,
     Origin,
@@ -280,6 +281,17 @@ class TensorEntry(_Model):
     dtype: Literal["float32", "float16"]
 
 
+class BrokenEntry(_Model):
+    """In which rows of a replica's batch a signal had NaN or Inf first."""
+
+    signal: Name
+    replica: Replica
+    step: Count
+    rows: Count
+    broken: Count
+    first: Annotated[list[Count], Field(max_length=records.MOST_ROWS_NAMED, fail_fast=True)]
+
+
 class TableAttributes(_Model):
     """What a table's group says; replacing it commits ``committed`` steps.
 
@@ -288,7 +300,8 @@ class TableAttributes(_Model):
     ``last`` are the values at the last step of each signal that is one number, such as the
     loss: how many there were on this worker, and their mean. ``reached`` has, for the first
     rows of this start that came and for the last ones, how many steps the phase had done, and
-    the time in seconds since 1970.
+    the time in seconds since 1970. ``first_broken`` says in which rows of the batch signals had
+    NaN or Inf first, where they have a row for each of the batch's.
     """
 
     format: int = FORMAT
@@ -299,12 +312,22 @@ class TableAttributes(_Model):
     # Runs from before runs were listed have neither.
     last: Values = {}
     reached: Moments = []
+    # Runs from before it was recorded have none.
+    first_broken: Annotated[list[BrokenEntry], _FIRST] = []
     window: Positive
     schedule: Text
     signals: Annotated[list[SignalEntry], _FIRST]
     fields: Annotated[list[str], _FIRST]
     statistics: Annotated[list[dict[str, Any]], _FIRST]
     tensor: TensorEntry | None
+
+    @property
+    def broken(self) -> tuple[BrokenRows, ...]:
+        """The same of ``first_broken`` as other rooms know it."""
+        return tuple(
+            BrokenRows(**{**each.model_dump(), "first": tuple(each.first)})
+            for each in self.first_broken
+        )
 
     def table(self, name: str) -> Table:
         """The table that these attributes describe.

@@ -15,10 +15,11 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from distwatch.errors import StateShapeError
-from distwatch.records import Block, RunInfo, Table, concatenate
+from distwatch.records import Block, BrokenRows, RunInfo, Table, concatenate
 from distwatch.store import layout, schema
 from distwatch.store.documents import group_document
 from distwatch.store.encoding import ChunkEncoder, encode_labels
@@ -73,6 +74,8 @@ class TableWriter:
         #: Of the last step, and when it came: see `schema.TableAttributes`.
         self.last: dict[str, list[float]] = {}
         self.reached: list[list[float]] = []
+        #: Where signals had NaN or Inf first, as far as that was appended.
+        self._broken: list[BrokenRows] = []
         self._commit(0)
         self._write_metadata({**self._metadata(0), **self._labels})
 
@@ -86,6 +89,7 @@ class TableWriter:
         """
         self._check(block)
         self.lost += block.lost
+        self._broken += block.broken
         try:
             self._append(block)
         except BaseException:
@@ -174,6 +178,7 @@ class TableWriter:
             self.thinned,
             last=self.last,
             reached=self.reached,
+            first_broken=[{**asdict(each), "first": [*each.first]} for each in self._broken],
         )
         # Also of what a failed write left half done, no more is shown than the steps.
         arrays = {**self._metadata(steps), **self._labels}

@@ -121,6 +121,7 @@ class StoredTable(ReadableTable):
             lost=said.lost,
             thinned=said.thinned,
             has_tensors="tensor" in self._layouts,
+            broken=said.broken,
         )
         self._check_is_there("step", 0)
         if self.has_tensors:

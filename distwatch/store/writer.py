@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distwatch.errors import BudgetReachedError, ConfigError, RunExistsError
-from distwatch.records import Block, RunInfo, Table
+from distwatch.records import Block, KeptBatch, RunInfo, Table
 from distwatch.store import schema
 from distwatch.store.claims import Claim
 from distwatch.store.documents import group_document
 from distwatch.store.earlier_starts import EarlierStarts
+from distwatch.store.kept_batches import encoded, kept_name
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.table_writer import TableWriter
 from distwatch.store.tables import StoredTable
@@ -165,7 +166,17 @@ class StoreWriter:
             BudgetReachedError: it does not fit into the budget.
         """
         self._make_room(block, self._budget)
+        self._keep(block.kept)
         self._tables[block.table].append(block)
+
+    def _keep(self, batches: Iterable[KeptBatch]) -> None:
+        """Write batches that were kept, or why there is no room for them."""
+        for each in batches:
+            content = encoded(each)
+            if not self._budget.has_room(len(content)):
+                why = f"it has {format_bytes(len(content))}, for which max_bytes has no room."
+                content = encoded(KeptBatch(each.replica, each.step, left_out=why))
+            self._write([(self._path(kept_name(each.replica)), content)])
 
     def commit_tail(self, *, at_once: bool = True) -> None:
         """Commit the steps that fill no chunk yet (unless that was done just now)."""

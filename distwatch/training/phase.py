@@ -126,6 +126,7 @@ class Phase:
             plan.copies,
             steps_per_execution=self._steps_per_execution,
             first_step=self._info.origin.step,
+            keep_batch=self._config.keep_batch,
         )
         self.retargeting = Retargeting(
             self._info.phase, self._recorder, declare, self._config.max_overhead

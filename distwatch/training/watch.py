@@ -118,6 +118,9 @@ class Watch(keras.callbacks.Callback):
             0.05 a step may take 5 % longer. It is measured while training runs, and where it
             is more, the dearest signals are looked at more rarely. What was left out is in
             ``run.changes``. None looks as often as ``schedule`` says. Not on several workers.
+        keep_batch: whether the first batch in which NaN or Inf are seen is kept, inputs and
+            targets, once on each replica, for `Run.kept_batches`. True keeps up to 64 MiB of a
+            replica; "256MB" is another bound. A larger batch is not kept, and the run says so.
         phases: what is recorded, each phase separately: "train" (``fit``), "test" (validation
             inside ``fit``, or ``evaluate`` if the Watch is among its callbacks), "predict"
             and "train_on_batch" (see `attached`). References never cross from one phase
@@ -168,6 +171,7 @@ class Watch(keras.callbacks.Callback):
         max_bytes: int | str | None = None,
         at_max_bytes: str = "thin",
         max_overhead: float | None = None,
+        keep_batch: bool | int | str | None = False,
         phases: Sequence[str] = ("train",),
         tensorboard: Any = None,
         log_to_keras: Sequence[str] = (),
@@ -189,6 +193,7 @@ class Watch(keras.callbacks.Callback):
             max_bytes=max_bytes,
             at_max_bytes=at_max_bytes,
             max_overhead=max_overhead,
+            keep_batch=keep_batch,
             phases=phases,
             tensorboard=tensorboard,
             log_to_keras=log_to_keras,

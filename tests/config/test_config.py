@@ -255,6 +255,7 @@ def test_fields_are_the_documented_ones():
         "durability",
         "max_bytes",
         "at_max_bytes",
+        "keep_batch",
         "phases",
         "tensorboard",
         "log_to_keras",

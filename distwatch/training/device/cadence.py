@@ -20,6 +20,7 @@ from distwatch.statistics import ROW, Observation, SignalCounts
 from distwatch.training import strategies
 from distwatch.training.device import kernels
 from distwatch.training.device.deltas import Deltas
+from distwatch.training.device.nonfinite import FirstBroken, KeptBatches, StepBatch
 from distwatch.training.device.references import References, keeps_tensors
 from distwatch.training.device.tensor_slots import TensorSlots
 
@@ -45,6 +46,10 @@ class TablePlan:
     schedule: Schedule
     tensor_index: tuple[int, ...]
     references: tuple[str, ...]
+    #: The positions of the tensors that have a row for each of the batch's.
+    by_rows: frozenset[int] = frozenset()
+    #: Those of which NaN and Inf are meant, as of gradients that a loss scale tries.
+    overflowing: frozenset[int] = frozenset()
 
     @property
     def width(self) -> int:
@@ -112,10 +117,13 @@ class Ring:
         capacity: int,
         examples: Sequence[Tensor],
         device: str,
+        functions: kernels.SharedFunctions,
     ) -> None:
         width = MARKS + sum(feed.width for feed in feeds)
         kinds = [kind for feed in feeds for kind in feed.references]
         self.references = References(kinds, examples, device)
+        by_rows = [i in feed.by_rows for feed in feeds for i in range(len(feed.references))]
+        self.broken = FirstBroken(by_rows, device, functions.rows_of)
         #: Rows written.
         self.written = counter(device)
         self.rows = strategies.on_device(
@@ -149,10 +157,15 @@ class Cadence:
         feeds: the tables, and how they are fed; of one schedule and one window.
         capacity: how many rows a ring holds.
         functions: what the kernels share.
+        kept: keeps the first batches that have NaN or Inf; None to keep none.
     """
 
     def __init__(
-        self, feeds: Sequence[TablePlan], capacity: int, functions: kernels.SharedFunctions
+        self,
+        feeds: Sequence[TablePlan],
+        capacity: int,
+        functions: kernels.SharedFunctions,
+        kept: KeptBatches | None = None,
     ) -> None:
         self.feeds = feeds
         self.capacity = capacity
@@ -163,15 +176,31 @@ class Cadence:
             feed.table.name: slice(*ends)
             for feed, ends in zip(feeds, itertools.pairwise(stops), strict=True)
         }
+        #: The position of each table's first tensor among those of all.
+        self.first_tensors = dict(
+            zip(
+                self.columns,
+                itertools.accumulate((len(feed.references) for feed in feeds), initial=0),
+                strict=False,
+            )
+        )
         self._functions = functions
+        self.kept = kept
+        #: Whether NaN and Inf of a tensor tell something of its batch.
+        self._telling = [
+            i not in feed.overflowing for feed in feeds for i in range(len(feed.references))
+        ]
         self._schedule = feeds[0].schedule
         self._following = self._schedule.parameters
 
-    def record(self, fed: Sequence[StepInput], step: Tensor, iteration: Tensor) -> None:
+    def record(self, fed: Sequence[StepInput], iteration: Tensor, batch: StepBatch) -> None:
         """Take one step's tensors, a `StepInput` a table, on one replica."""
         ring = self.rings.get(
-            lambda device: Ring(self.feeds, self.capacity, _tensors(fed), device)
+            lambda device: Ring(
+                self.feeds, self.capacity, _tensors(fed), device, self._functions
+            )
         )
+        step = batch.step
         references = ring.references
         parameters = tf.unstack(ring.parameters.read_value())
         looking = self._schedule.decide(step, parameters)
@@ -181,7 +210,7 @@ class Cadence:
             given.made_if(needed) if feed.keeps else given
             for feed, given in zip(self.feeds, fed, strict=True)
         ]
-        tf.cond(looking, lambda: self._write(ring, fed, step, iteration), lambda: None)
+        tf.cond(looking, lambda: self._write(ring, fed, iteration, batch), lambda: None)
         # The reference of a step is the batch before it, never the last one that
         # was looked at; so it is kept on the step before a look, and else forgotten.
         if references.needs_step_before:
@@ -197,12 +226,12 @@ class Cadence:
                 ring.parameters.assign(self._following)
 
     def _write(
-        self, ring: Ring, fed: Sequence[StepInput], step: Tensor, iteration: Tensor
+        self, ring: Ring, fed: Sequence[StepInput], iteration: Tensor, batch: StepBatch
     ) -> None:
         fed = [given.made() for given in fed]
         deltas = ring.references.deltas(_tensors(fed))
-        marks = tf.cast(tf.stack([step, iteration]), tf.float64)
-        row = tf.concat([marks, *self._look(deltas, fed)], axis=0)
+        marks = tf.cast(tf.stack([batch.step, iteration]), tf.float64)
+        row = tf.concat([marks, *self._look(ring, deltas, fed, batch)], axis=0)
         slot = ring.written.read_value() % self.capacity
         first = 0
         for feed, given in zip(self.feeds, fed, strict=True):
@@ -216,9 +245,18 @@ class Cadence:
         with tf.control_dependencies([write] if write is not None else []):
             ring.written.assign_add(1, read_value=False)
 
-    def _look(self, deltas: Deltas, fed: Sequence[StepInput]) -> list[Tensor]:
+    def _look(
+        self, ring: Ring, deltas: Deltas, fed: Sequence[StepInput], batch: StepBatch
+    ) -> list[Tensor]:
         """The states of all signals, flat, a tensor a table."""
-        sums, special = kernels.measure(deltas, _tensors(fed), self._functions)
+        tensors = _tensors(fed)
+
+        def note(broken: Tensor) -> None:
+            ring.broken.note(broken, tensors, batch)
+            if self.kept is not None:
+                self.kept.note(tf.reduce_any(broken & self._telling), batch)
+
+        sums, special = kernels.measure(deltas, tensors, self._functions, note)
         columns = [*ROW.flatten(ROW.from_sums(sums)), *_SIGNAL_COUNTS.flatten(special)]
         usual = tf.stack(columns, axis=-1)
         found, first = [], 0

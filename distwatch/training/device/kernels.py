@@ -22,7 +22,9 @@ import tensorflow as tf
 
 from distwatch.statistics import BasicSums, SignalCountsState
 from distwatch.training.device.blocks import Blocks, small
+from distwatch.training.device.branches import called_only_when_taken
 from distwatch.training.device.deltas import Delta, Deltas, Flattening, comparable
+from distwatch.training.device.nonfinite import rows_function
 from distwatch.training.device.reductions import Reduced, look_again, reduce
 
 Tensor = Any
@@ -50,6 +52,8 @@ class SharedFunctions(NamedTuple):
     correct: Callable[[tf.DType, bool], Any]
     #: Of a dtype.
     count_special: Callable[[tf.DType], Any]
+    #: Of a dtype.
+    rows_of: Callable[[tf.DType], Any]
 
 
 def shared_functions() -> SharedFunctions:
@@ -63,6 +67,7 @@ def shared_functions() -> SharedFunctions:
         functools.cache(_reduce_function),
         functools.cache(_correct_function),
         functools.cache(_count_special_function),
+        functools.cache(rows_function),
     )
 
 
@@ -92,7 +97,10 @@ def _compiled(function: Callable[..., Tensor], *signature: Any) -> Any:
 
 
 def measure(
-    deltas: Deltas, signals: Sequence[Tensor], shared: SharedFunctions | None = None
+    deltas: Deltas,
+    signals: Sequence[Tensor],
+    shared: SharedFunctions | None = None,
+    note: Callable[[Tensor], None] = lambda broken: None,
 ) -> tuple[BasicSums, SignalCountsState]:
     """Sum up the deltas of all signals, and count NaN and Inf of the signals themselves.
 
@@ -104,6 +112,8 @@ def measure(
         deltas: of any shape, empty or not.
         signals: the watched tensors that they are of, of any shape and dtype.
         shared: `shared_functions` of several calls; None for some of this call's own.
+        note: called, where there may be some, with which signals have NaN or Inf: shape
+            (signal,).
 
     Returns:
         float64 vectors of shape (signal,): what `distwatch.statistics.measure` gives for
@@ -122,7 +132,7 @@ def measure(
     # One tensor for both branches: each that one of them takes is a node more.
     regular = tf.stack([*plain, plain.nans, plain.infs], axis=1)
 
-    @_called_only_when_taken
+    @called_only_when_taken
     def looked_again() -> Tensor:
         sums = groups.looked_at_again(
             regular[:, : len(BasicSums._fields)], unsquared, irregular
@@ -130,6 +140,7 @@ def measure(
         broken = tf.reduce_any(sums[:, _SPECIAL] > 0.0, axis=1)
         suspected = tf.logical_and(unknown, tf.logical_or(unseen, broken))
         special = _specials(signals, unknown, suspected, sums[:, _SPECIAL], functions)
+        note(tf.reduce_any(special > 0.0, axis=1))
         return tf.concat([sums, special], axis=1)
 
     again = tf.reduce_any(irregular)
@@ -284,19 +295,6 @@ def _count_special(signal: Tensor) -> Tensor:
         lambda: tf.zeros([2], tf.float64),
         lambda: tf.stack([_number(tf.math.is_nan(signal)), _number(tf.math.is_inf(signal))]),
     )
-
-
-def _called_only_when_taken(branch: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Keep a branch of a `tf.cond` out of the way of the other.
-
-    TensorFlow spreads both branches out into the graph, and walks through every node
-    of the one that is not taken; a function that is not inlined is one node (which
-    saves a tenth of a step of 0.8 ms).
-    """
-    if tf.executing_eagerly():
-        return branch
-    attributes = {"_noinline": True}
-    return tf.function(branch, autograph=False, experimental_attributes=attributes)  # type: ignore[no-any-return]
 
 
 def _number(mask: Tensor) -> Tensor:

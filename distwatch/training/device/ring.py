@@ -7,6 +7,7 @@ merges what they hold by cross-replica reductions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import tensorflow as tf
 from distwatch.errors import WatcherError
 from distwatch.records import Block, Ints, Table, Tensors
 from distwatch.signals import Adjustable
-from distwatch.statistics import Row, merge_axis
+from distwatch.statistics import Row, SignalCounts, merge_axis
 from distwatch.training import strategies
 from distwatch.training.device import kernels
 from distwatch.training.device.cadence import (
@@ -27,9 +28,14 @@ from distwatch.training.device.cadence import (
     counter,
 )
 from distwatch.training.device.copies import CopiesPlan, CopiesRecorder
+from distwatch.training.device.nonfinite import KeptBatches, StepBatch
 from distwatch.training.device.tensor_slots import collect
 
 Tensor = Any
+
+
+#: The fields that count NaN and Inf of the signals themselves.
+_OF_SIGNAL = SignalCounts().fields
 
 
 class Unit(NamedTuple):
@@ -53,6 +59,8 @@ class Recorder:
         copies: the tables of checksums of copies, which are taken between steps.
         steps_per_execution: how many steps may pass between two looks at the rings.
         first_step: what the first step is counted as.
+        keep_batch: bytes up to which the first batch of a replica that has NaN or Inf is
+            kept; None to keep none.
     """
 
     def __init__(
@@ -63,11 +71,13 @@ class Recorder:
         *,
         steps_per_execution: int,
         first_step: int = 0,
+        keep_batch: int | None = None,
     ) -> None:
+        kept = None if keep_batch is None else KeptBatches(keep_batch)
         functions = kernels.shared_functions()
         self._cadences = [
             # Twice what may come between two drains, so that none is ever overwritten.
-            Cadence(group, 2 * max(group[0].table.window, steps_per_execution), functions)
+            Cadence(group, 2 * max(group[0].table.window, steps_per_execution), functions, kept)
             for group in _looked_at_together(feeds)
         ]
         mergers = _Mergers(strategy)
@@ -81,15 +91,26 @@ class Recorder:
         self._first_step = first_step
         self._steps: strategies.PerReplica[Any] = strategies.PerReplica()
 
-    def record(self, fed: Sequence[StepInput], iteration: Tensor) -> None:
-        """Take one step's tensors, in the train step on one replica."""
+    def record(
+        self,
+        fed: Sequence[StepInput],
+        iteration: Tensor,
+        batch: StepBatch = StepBatch({}),  # noqa: B008 - it is a tuple
+    ) -> None:
+        """Take one step's tensors, in the train step on one replica.
+
+        Args:
+            fed: the tensors of each table.
+            iteration: the optimizer's count.
+            batch: what the step was given, as far as it is known.
+        """
         steps = self._steps.get(lambda device: counter(device, self._first_step))
-        step = steps.read_value()
+        batch = batch._replace(step=steps.read_value())
         names = [table.table.name for table in self._ringed]
         given = dict(zip(names, fed, strict=True))
         for cadence in self._cadences:
             own = [given[feed.table.name] for feed in cadence.feeds]
-            cadence.record(own, step, iteration)
+            cadence.record(own, iteration, batch)
         steps.assign_add(1, read_value=False)
 
     @property
@@ -246,12 +267,33 @@ class TableRecorder:
             tensors=self._drain_tensors(rings, slots, together),
             lost=lost,
         )
+        block = self._with_what_broke(block)
         # Only now: after an interrupt or error up to here they can be read again.
         self._read = end
         if self.table.tensor is not None:
             for ring in rings:
                 ring.slots[self.table.name].free(slots)
         return block
+
+    def _with_what_broke(self, block: Block) -> Block:
+        """A block with what was kept of NaN and Inf, if it has any."""
+        fields = [i for i, name in enumerate(self.table.fields) if name in _OF_SIGNAL]
+        if not (block.rows[..., fields] > 0).any():
+            return block
+        rings, kept = self._cadence.rings.made, self._cadence.kept
+        (feed,) = [each for each in self._cadence.feeds if each.table.name == self.table.name]
+        first = self._cadence.first_tensors[self.table.name]
+        signals = [
+            (name, first + i)
+            for name, i in zip(self.table.names, feed.tensor_index, strict=True)
+        ]
+        broken = [
+            each
+            for number, ring in sorted(rings.items())
+            for each in ring.broken.read(signals, number, block.step)
+        ]
+        batches = () if kept is None else kept.take(sorted(rings))
+        return replace(block, broken=tuple(broken), kept=batches)
 
     def _states(self, rows: Tensor) -> Tensor:
         shape = [self.capacity, len(self.table.signals), len(self._statistic.fields)]

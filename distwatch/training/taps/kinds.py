@@ -48,6 +48,7 @@ class ActivationTap(LayerTap, selector=signals.Activations):
     """What layers put out, or take in."""
 
     phases = PHASES
+    by_rows = True
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         usual = self.selector.chosen is None
@@ -108,6 +109,7 @@ class TensorTap(LayerTap, selector=signals.Tensors):
     """Raw deltas, each in a table of its own."""
 
     phases = PHASES
+    by_rows = True
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         reduce = self.selector.reduce
@@ -227,6 +229,7 @@ class InputTap(Tap, selector=signals.Inputs):
     """The batch."""
 
     phases = PHASES
+    by_rows = True
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(capture.data)
@@ -238,6 +241,7 @@ class DataTap(Tap, selector=signals.Data):
     """What the model is given, is to say, and says."""
 
     phases = PHASES
+    by_rows = True
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         for name, values in self._values(capture).items():

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import keras
+
 from distwatch import signals
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NothingToWatchError, UnsupportedTrainingError
@@ -265,8 +267,16 @@ class Taps:
             group.schedule,
             tuple(positions[key] for key in keys),
             tuple(reference for _, reference in positions),
+            frozenset(i for i, picked in enumerate(first) if picked.by_rows),
+            frozenset(i for i, picked in enumerate(first) if self._may_overflow(picked)),
         )
         return plan, first
+
+    def _may_overflow(self, picked: PickedSignal) -> bool:
+        """Whether it is a gradient with which a loss scale finds its size."""
+        scaling = keras.optimizers.LossScaleOptimizer
+        scaled = any(isinstance(each, scaling) for each in self.subject.optimizers)
+        return scaled and picked.name.startswith("gradient")
 
     def _plan_of_copies(self, number: int, group: _Group) -> CopiesPlan:
         # Counted apart, so that they change no other table's name.

@@ -12,6 +12,7 @@ import tensorflow as tf
 from distwatch.errors import WatcherError
 from distwatch.training.device.ring import Recorder
 from distwatch.training.gradient_registry import forget_gradients
+from distwatch.training.taps.batches import batch_of
 from distwatch.training.taps.plan import Taps, TracedPlan, TracedTensors
 from distwatch.training.taps.step_capture import StepCapture
 
@@ -102,7 +103,9 @@ class Steps:
         try:
             if self._recorder is not None and given is not None:
                 with tf.control_dependencies(there):
-                    self._recorder.record(self._taps.fed(given), self._iteration())
+                    self._recorder.record(
+                        self._taps.fed(given), self._iteration(), batch_of(data)
+                    )
             if tf.executing_eagerly():
                 self._started()
         except Exception as error:

@@ -47,6 +47,8 @@ class PickedSignal(NamedTuple):
     trained: bool | None = None
     #: What it is about, where no tensor of the step carries it.
     variable: Any = None
+    #: Whether it has a row for each of the batch's.
+    by_rows: bool = False
 
 
 class Watched:
@@ -89,6 +91,8 @@ class Tap(ABC):
     observes_optimizer: ClassVar[bool] = False
     #: Whether its patterns are over variables, which the name of their layer means, too.
     of_variables: ClassVar[bool] = False
+    #: Whether its signals have a row for each of the batch's.
+    by_rows: ClassVar[bool] = False
     #: Whether it computes its signals itself, from tensors of the step as examples.
     computes: ClassVar[bool] = False
 
@@ -140,7 +144,7 @@ class Tap(ABC):
             why = _unwatchable(picked.tensor)
             if why is None:
                 found.append(picked.name)
-                yield picked
+                yield picked._replace(by_rows=self.by_rows)
             else:
                 self.skip(picked.name, why)
         self.request.settle(found, self.absent)
