@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         weights,
     )
     from distwatch.signals.schedules import at, every, first, logarithmic
+    from distwatch.training.amplification import amplification
     from distwatch.training.loop import watching
     from distwatch.training.tracker import Tracker
     from distwatch.training.traps import preflight
@@ -48,6 +49,7 @@ _HOMES = {
     "Tracker": "distwatch.training.tracker",
     "Watch": "distwatch.training.watch",
     "activations": "distwatch.signals",
+    "amplification": "distwatch.training.amplification",
     "at": "distwatch.signals.schedules",
     "canary": "distwatch.signals",
     "data": "distwatch.signals",
@@ -81,6 +83,7 @@ __all__ = [
     "Tracker",
     "Watch",
     "activations",
+    "amplification",
     "at",
     "canary",
     "data",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from distwatch.errors import ConfigError
 from distwatch.signals import Canary, Desync, Signal
 from distwatch.statistics import ROW, Row, spread
 
@@ -230,6 +234,49 @@ class BrokenRows:
     rows: int
     broken: int
     first: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Amplification:
+    """How much a perturbation of the inputs by rounding grows; see `distwatch.amplification`.
+
+    ``factors`` has, by signal, the largest relative difference over ``steps`` steps, divided
+    by ``rounding``, the relative distance of a number to the next one.
+    """
+
+    factors: Mapping[str, float]
+    rounding: float
+    steps: int
+
+    def save(self, path: str | Path) -> None:
+        """Write it as a file of JSON, to be kept with runs; `load` reads it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        given = {"factors": {**self.factors}, "rounding": self.rounding, "steps": self.steps}
+        Path(path).write_text(json.dumps(given, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Amplification:
+        """Read what `save` wrote.
+
+        Raises:
+            ConfigError: the file is not there, or is none.
+        """
+        try:
+            given = json.loads(Path(path).read_text(encoding="utf-8"))
+            factors = {str(name): float(value) for name, value in given["factors"].items()}
+            made = cls(factors, float(given["rounding"]), int(given["steps"]))
+            valid = all(0 <= value < math.inf for value in (*factors.values(), made.rounding))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{path} is no amplification ({type(error).__name__}: {error}); make one with "
+                "distwatch.amplification(model, batch).save(path)."
+            ) from error
+        if not valid:
+            raise ConfigError(f"{path}: a factor is below zero or not finite.")
+        return made
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,6 +35,7 @@ TRAINING_FLOORS = (
     {"claiming", "estimate"},
     {"session"},
     {"tracker", "watch", "loop"},
+    {"amplification"},
     {"scripts"},
 )
 #: What reads runs never imports what trains, nor the other way round.

@@ -39,8 +39,9 @@ def test_exported_names():
         "activations", "gradients", "inputs", "loss", "tensors", "updates", "weights",
     } <= set(KINDS)  # fmt: skip
     assert set(dw.__all__) == {
-        "Run", "Tracker", "Watch", "at", "canary", "diff", "ema", "every", "first", "histogram",
-        "list_runs", "logarithmic", "open_run", "preflight", "probe", "watching", *KINDS,
+        "Run", "Tracker", "Watch", "amplification", "at", "canary", "diff", "ema", "every",
+        "first", "histogram", "list_runs", "logarithmic", "open_run", "preflight", "probe",
+        "watching", *KINDS,
     }  # fmt: skip
     for name in dw.__all__:
         assert getattr(dw, name).__doc__, name
@@ -75,6 +76,7 @@ def test_signatures_are_kept():
         "max_bytes": None,
         "at_max_bytes": "thin",
         "max_overhead": None,
+        "keep_batch": False,
         "phases": ("train",),
         "tensorboard": None,
         "log_to_keras": (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from distwatch.cli.conventions import (
     progress_bar,
     runs_meant,
 )
+from distwatch.records import Amplification
 
 
 @app.command(
@@ -35,12 +37,12 @@ def diff(
     ],
     *,
     tolerance: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            metavar="RTOL",
-            min=0.0,
+            metavar="RTOL|FILE",
             help="The relative difference that is allowed at every step, instead of what "
-            "rounding explains; 0 allows none.",
+            "rounding explains; 0 allows none. Or a file with what distwatch.amplification "
+            "measured, for a tolerance by signal.",
         ),
     ] = None,
     phase: PhaseOption = None,
@@ -62,7 +64,7 @@ def diff(
         found = compare(
             run,
             other,
-            tolerance=tolerance,
+            tolerance=_meant(tolerance),
             phase=phase,
             progress=lambda steps: bar.update(task, advance=steps),
         )
@@ -72,3 +74,18 @@ def diff(
         typer.echo(str(found))
     if found.verdict == "parted":
         raise typer.Exit(REFUSED)
+
+
+def _meant(tolerance: str | None) -> float | Amplification | None:
+    """A number, or the file of an amplification."""
+    if tolerance is None:
+        return None
+    try:
+        number = float(tolerance)
+    except ValueError:
+        return Amplification.load(tolerance)
+    if not 0 <= number < math.inf:
+        raise typer.BadParameter(
+            f"{tolerance} is no number from 0 on", param_hint="--tolerance"
+        )
+    return number

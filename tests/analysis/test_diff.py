@@ -10,9 +10,9 @@ from chosen_runs import HOSTILE, made_run, ordinary
 from long_runs import LongTable, chunk_files, long_run
 
 import distwatch as dw
-from distwatch.analysis.diffs.distance import precision_of
+from distwatch.analysis.diffs.precision import precision_of
 from distwatch.errors import ConfigError, DamagedRowsWarning, NotARunError
-from distwatch.records import Card, Layer, RunInfo, Table, TensorLayout, Tensors
+from distwatch.records import Amplification, Card, Layer, RunInfo, Table, TensorLayout, Tensors
 from distwatch.signals import Signal
 from distwatch.store import StoredRun
 from distwatch.testing.fake import fake_block, fake_run, write_fake
@@ -565,3 +565,29 @@ def test_what_was_trained_is_compared(tmp_path):
     )
     assert dw.diff(a, write("c.zarr", card)).differences == ()
     assert dw.diff(a, write("d.zarr", None)).differences == ()
+
+
+def test_an_amplification_is_kept_as_a_file(tmp_path):
+    given = Amplification({"loss": 2.5, "activation/dense": 0.0}, 2.0**-23, 8)
+    given.save(tmp_path / "grows.json")
+    assert Amplification.load(tmp_path / "grows.json") == given
+    for wrong in ("", "[]", '{"factors": {"a": -1}, "rounding": 1, "steps": 1}'):
+        (tmp_path / "wrong.json").write_text(wrong)
+        with pytest.raises(ConfigError, match=r"wrong\.json"):
+            Amplification.load(tmp_path / "wrong.json")
+    with pytest.raises(ConfigError, match=r"missing\.json is no amplification"):
+        Amplification.load(tmp_path / "missing.json")
+
+
+def test_a_measured_tolerance_is_the_signals_own(made, tmp_path):
+    deltas = values(signals=2)
+    made(deltas, rounded_otherwise(deltas, np.full(STEPS, 1e-5)))
+    a, b = tmp_path / "a.zarr", tmp_path / "b.zarr"
+    names = dw.open_run(a).signals
+    assert dw.diff(a, b).verdict == "within_tolerance"
+    tight = Amplification({names[1]: 1.0}, 2.0**-23, 8)
+    found = dw.diff(a, b, tolerance=tight)
+    assert (found.verdict, found.first.signal, found.first.step) == ("parted", names[1], 0)
+    assert [each.step for each in found.signals] == [0, None]
+    loose = Amplification({names[1]: 1e3}, 2.0**-23, 8)
+    assert dw.diff(a, b, tolerance=loose).verdict == "within_tolerance"

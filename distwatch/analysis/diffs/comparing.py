@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from distwatch.analysis.diffs.descriptions import differences, extents
-from distwatch.analysis.diffs.distance import Distance, one_a_replica, precision_of
 from distwatch.analysis.diffs.joining import RowPair, TablePair, common_steps, pairs_of
 from distwatch.analysis.diffs.partings import NEVER, Partings, Rounding
+from distwatch.analysis.diffs.precision import Precision, precision_of
 from distwatch.analysis.diffs.result import RunDifference, SignalDifference, Verdict
 from distwatch.analysis.matching import Matched
 from distwatch.analysis.run import Run
 from distwatch.errors import ConfigError
+from distwatch.findings.distances import Distance, one_a_replica
 from distwatch.findings.origins import BACKWARDS, GIVEN, kind_of, origin
-from distwatch.records import Ints
+from distwatch.records import Amplification, Ints
 from distwatch.signals import Signal
 from distwatch.statistics import ROW
 from distwatch.store import StoredRun
@@ -27,6 +28,9 @@ from distwatch.store.joining import Array
 from distwatch.text import counted, listed
 
 _COUNT = ROW.fields.index("count")
+
+#: What is allowed: a relative difference, one a signal, or None for what rounding explains.
+Tolerance = float | Amplification | None
 
 #: Called with how many more steps of a table were compared.
 Progress = Callable[[int], None]
@@ -36,7 +40,7 @@ def diff(
     a: str | Path | Run,
     b: str | Path | Run,
     *,
-    tolerance: float | None = None,
+    tolerance: Tolerance = None,
     phase: str | None = None,
     progress: Progress = lambda _: None,
 ) -> RunDifference:
@@ -57,7 +61,9 @@ def diff(
     Args:
         a, b: paths or URLs of runs, or opened ones.
         tolerance: the relative difference that is allowed at every step, in place of what
-            rounding explains; 0 allows none.
+            rounding explains; 0 allows none. Or what `distwatch.amplification` measured: then
+            each signal has a tolerance of its own, ten times what rounding of the inputs grew
+            to, and the root of the precision is that of the others.
         phase: the phase to compare, of runs that are given by path; see `open_run`.
         progress: called with how many more steps of a table were compared.
 
@@ -67,7 +73,8 @@ def diff(
         ConfigError: the tolerance is no number from 0 on, a run has no such phase, is only a
             part of one, or the runs have no signal or no step in common.
     """
-    if tolerance is not None and not (tolerance >= 0 and math.isfinite(tolerance)):
+    number = None if isinstance(tolerance, Amplification) else tolerance
+    if number is not None and not (number >= 0 and math.isfinite(number)):
         raise ConfigError(f"tolerance={tolerance!r}: give a number from 0 on, such as 1e-6.")
     one, other = (_stored(each, phase) for each in (a, b))
     # What meets damage is read once more, without it.
@@ -87,17 +94,13 @@ def _stored(run: str | Path | Run, phase: str | None) -> StoredRun:
 class _Comparison:
     """Two runs, while they are compared."""
 
-    def __init__(self, a: StoredRun, b: StoredRun, tolerance: float | None) -> None:
+    def __init__(self, a: StoredRun, b: StoredRun, tolerance: Tolerance) -> None:
         self._runs = a, b
         self._matched = Matched(a.info.signals, b.info.signals)
         self._merged = set(a.info.replicas) != set(b.info.replicas)
         self._formats = precision_of(a), precision_of(b)
         coarser = max(self._formats, key=lambda each: each.eps)
-        self._rounding = Rounding(
-            coarser.eps,
-            coarser.tolerance if tolerance is None else tolerance,
-            growing=tolerance is None,
-        )
+        self._rounding = _rounding(coarser, tolerance)
         self._signals = [s for s in self._matched.common if not self._why_not(s)]
         self._pairs = pairs_of(a, b, self._signals, merged=self._merged)
         #: Of which steps the batches are partial ones, where replicas are other ones.
@@ -149,13 +152,14 @@ class _Comparison:
             signals=tuple(ranked),
             tolerance=self._rounding.tolerance,
             explicit=not self._rounding.growing,
+            measured=any(s.name in self._rounding.measured for s in self._signals),
             formats=(self._formats[0].name, self._formats[1].name),
             steps=max(each.steps for each in found),
             replicas=0 if self._merged else len(a.info.replicas),
         )
 
     def _looked_at(self, pair: TablePair, progress: Progress) -> Partings:
-        distance = Distance(pair, self._rounding.eps)
+        distance = Distance(pair.signals, self._rounding.eps, merged=pair.merged)
         partings = Partings(pair.signals, pair.series, self._rounding)
         whole = _WholeBatches(pair)
         smallest = np.finfo(np.float64).tiny
@@ -242,6 +246,25 @@ class _Comparison:
             parts += [f"{passed:,} of partial batches"] * (passed > 0)
             if parts:
                 yield f"Steps of {counted(signals, 'signal')} not compared: {listed(parts)}."
+
+
+#: Two samples of one spread are of one size, so a difference by rounding may be so many times
+#: another one.
+_SAMPLES = 10.0
+
+
+def _rounding(coarser: Precision, given: Tolerance) -> Rounding:
+    """What is allowed, in a run of this precision."""
+    if isinstance(given, Amplification):
+        # What did not grow at all still has the rounding of the runs themselves.
+        measured = {
+            name: _SAMPLES * coarser.eps * max(factor, 1.0)
+            for name, factor in given.factors.items()
+        }
+        return Rounding(coarser.eps, coarser.tolerance, measured=measured)
+    return Rounding(
+        coarser.eps, coarser.tolerance if given is None else given, growing=given is None
+    )
 
 
 class _WholeBatches:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
-from distwatch.analysis.diffs.distance import Precision
+from distwatch.analysis.diffs.precision import Precision
 from distwatch.analysis.matching import Matched
 from distwatch.analysis.store_findings import kept_of, unseen
 from distwatch.records import Card, RunInfo, Table

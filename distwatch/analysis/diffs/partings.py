@@ -7,7 +7,8 @@ the steps before it left. A real change (other data, another learning rate) is l
 of that from one step to the next. So a signal *parts* at the first step at which its relative
 difference is
 
-1. beyond the tolerance of the number format (`distance.Precision.tolerance`), and
+1. beyond the tolerance of the number format (`precision.Precision.tolerance`), or the signal's
+   own where it was measured (`distwatch.amplification`), and
 2. beyond all that it was before, by a *leap*: an order of magnitude more than any signal of
    the same table ever rose above its own past from one look to the next, but no more than
    ``1 / sqrt(eps)`` unless that was seen. It is what the tolerance grants a single step, too,
@@ -26,7 +27,9 @@ once more without a difference.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -46,12 +49,18 @@ NEVER = np.iinfo(np.int64).max
 class Rounding(NamedTuple):
     """What is allowed without a past: the relative rounding, and the tolerance.
 
+    ``measured`` is the tolerance of signals of which it was measured, by name.
     ``growing`` says whether more is allowed where the difference was larger before.
     """
 
     eps: float
     tolerance: float
     growing: bool = True
+    measured: Mapping[str, float] = MappingProxyType({})
+
+    def tolerances(self, signals: Sequence[Signal]) -> Floats:
+        """That of each signal: measured, or that of all."""
+        return np.array([self.measured.get(each.name, self.tolerance) for each in signals])
 
 
 @dataclass
@@ -105,6 +114,7 @@ class Partings:
     def __init__(self, signals: tuple[Signal, ...], series: int, rounding: Rounding) -> None:
         shape = series, len(signals)
         self._rounding = rounding
+        self._tolerances = rounding.tolerances(signals)
         self._backward = np.broadcast_to(
             [kind_of(signal.name) in BACKWARDS and rounding.growing for signal in signals],
             shape,
@@ -136,7 +146,7 @@ class Partings:
                 self._last = np.where(known[place], step, self._last)
 
     def _note_firsts(self, steps: Ints, d: Floats, differ: Array, known: Array) -> None:
-        beyond = differ & (d > self._rounding.tolerance)
+        beyond = differ & (d > self._tolerances)
         for first, where in ((self.first_unequal, differ), (self.first_beyond, beyond)):
             found = where.any(axis=0) & (first == NEVER)
             first[found] = steps[np.argmax(where, axis=0)][found]
@@ -147,7 +157,7 @@ class Partings:
         self.largest[more], self.largest_step[more] = most[more], steps[at][more]
 
     def _look(self, step: int, d: Floats, known: Array) -> None:
-        eps, tolerance, growing = self._rounding
+        eps, growing = self._rounding.eps, self._rounding.growing
         with np.errstate(divide="ignore"):
             size = np.log(np.maximum(d, eps))
         # Where there is no past, the tolerance alone.
@@ -155,7 +165,7 @@ class Partings:
         past = np.exp(self._most + leap) if growing else np.zeros(d.shape)
         # What differs by as much as its size has nothing left in common.
         past[self._most >= 0.0] = np.inf if growing else 0.0
-        explained = np.maximum(tolerance, past)
+        explained = np.maximum(self._tolerances, past)
         open_ = known & ~self.events.some
         beyond = open_ & (d > explained)
         new = self._last < 0

@@ -78,6 +78,8 @@ class RunDifference:
     steps: int
     #: How many replicas were compared one by one; 0 where rows are merged over them.
     replicas: int
+    #: Whether signals have tolerances of their own, by what was measured.
+    measured: bool = False
 
     @property
     def first(self) -> SignalDifference | None:
@@ -166,14 +168,18 @@ class RunDifference:
         allowed = (
             f"less than the tolerance of {self.tolerance:.2g}"
             if self.explicit
-            else f"what rounding explains (a tolerance of {self.tolerance:.2g}, and growth "
-            "without a leap)"
+            else f"what rounding explains ({self._tolerance()}, and growth without a leap)"
         )
         return (
             f"The runs are not identical, but differ only by {allowed}: by up to "
             f"{_size(largest.largest)}, in {largest.signal} at step {largest.largest_step}."
             f"{'' if self.explicit else self._set_in()}"
         )
+
+    def _tolerance(self) -> str:
+        if self.measured:
+            return "tolerances by signal, as they were measured"
+        return f"a tolerance of {self.tolerance:.2g}"
 
     def _by(self, first: SignalDifference) -> str:
         if not math.isfinite(first.difference):

@@ -1,86 +1,27 @@
-"""How far apart two rows are, relative to their size, and how much of that rounding can be."""
+"""How far apart two rows are, relative to their size."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from distwatch.analysis.diffs.joining import TablePair
 from distwatch.findings.copies import is_copied
 from distwatch.findings.origins import BACKWARDS, kind_of
 from distwatch.records import Floats
 from distwatch.signals import Signal
 from distwatch.statistics import ROW
-from distwatch.store import StoredRun
-from distwatch.store.joining import Array
 
 _FIELD = {name: i for i, name in enumerate(ROW.fields)}
 
 #: Digits of the significand, the leading one included, of the number formats of networks.
-_FORMATS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
-
-#: So many different values are no constants, such as the ends of a clipped activation.
-_ENOUGH_VALUES = 8
+FORMATS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
 
 
-@dataclass(frozen=True)
-class Precision:
-    """The coarsest number format in which a model computes."""
-
-    name: str
-
-    @property
-    def eps(self) -> float:
-        """The relative distance of a number to the next one."""
-        return 2.0 ** (1 - _FORMATS[self.name])
-
-    @property
-    def tolerance(self) -> float:
-        """How large a relative difference has to be to say anything: the root of `eps`.
-
-        Half of the digits then agree. It is the default of Julia's ``isapprox``, and the
-        error that Higham ("Accuracy and Stability of Numerical Algorithms", 2002) and
-        others allow a computation of unknown condition.
-        """
-        return float(np.sqrt(self.eps))
-
-
-def precision_of(stored: StoredRun) -> Precision:
-    """The coarsest format in which a run computes, as its values show; else float32.
-
-    The extremes of a tensor are elements of it, and elements of bfloat16 have 8 significant
-    digits at most, wherever they are stored. Differences of two of them have a few more.
-    A model's layers may have formats of their own, so the coarsest of its activations
-    counts. What is left of a gradient that cancels out has few digits in any format, so of
-    gradients it is the one in the middle.
-    """
-    digits: dict[str, list[float]] = {"activation": [], "gradient_local": [], "gradient": []}
-    for table in stored.tables.values():
-        states = table.read("merged", slice(0, table.table.window))
-        for place, signal in enumerate(table.table.signals):
-            if (kind := kind_of(signal.name)) in digits:
-                digits[kind] += _digits(states[:, place])
-    gradients = digits["gradient_local"] or digits["gradient"]
-    found = [*digits["activation"], *([float(np.median(gradients))] if gradients else [])]
-    fewest = min(found, default=float(_FORMATS["float32"]))
-    return Precision(min(_FORMATS, key=lambda name: abs(_FORMATS[name] - fewest)))
-
-
-def _digits(states: Array) -> list[float]:
-    """How many significant digits a signal's extremes have, if there are enough of them."""
-    values = states[:, [_FIELD["min"], _FIELD["max"]]].ravel()
-    values = values[np.isfinite(values) & (values != 0)]
-    if len(np.unique(values)) < _ENOUGH_VALUES:
-        return []
-    return [float(np.median(_significant_digits(values)))]
-
-
-def _significant_digits(values: Floats) -> Array:
-    """How many binary digits of each number there are up to the last that is not 0."""
-    whole = np.abs(np.frexp(values)[0] * 2.0**53).astype(np.int64)
-    lowest = whole & -whole
-    return np.asarray(53 - np.log2(lowest.astype(np.float64)))
+def eps_of(name: str) -> float:
+    """The relative distance of a number of a format to the next one."""
+    return 2.0 ** (1 - FORMATS[name])
 
 
 class Distance:
@@ -98,20 +39,19 @@ class Distance:
     are within the tolerance: ``atol = eps * largest``, ``rtol = sqrt(eps)``.
 
     Args:
-        pair: the signals.
+        signals: of which rows are.
         eps: the rounding of the coarser run.
+        merged: whether rows are merged over replicas, of which there may be other numbers.
     """
 
-    def __init__(self, pair: TablePair, eps: float) -> None:
-        signals = pair.signals
+    def __init__(self, signals: Sequence[Signal], eps: float, *, merged: bool = False) -> None:
         kinds = [kind_of(signal.name) for signal in signals]
-        self._merged = pair.merged
         self._kinds = [np.flatnonzero([kind == one for kind in kinds]) for one in set(kinds)]
         self._floor = np.array([np.sqrt(eps) if kind in BACKWARDS else eps for kind in kinds])
         # Losses and logged numbers are of each replica's own part of the batch: their mean
         # alone is the same over any split.
-        self._only_mean = np.array([pair.merged and kind in ("loss", "log") for kind in kinds])
-        self._one_each = np.array([pair.merged and one_a_replica(s) for s in signals])
+        self._only_mean = np.array([merged and kind in ("loss", "log") for kind in kinds])
+        self._one_each = np.array([merged and one_a_replica(s) for s in signals])
 
     @np.errstate(all="ignore")
     def of(self, a: Floats, b: Floats) -> Floats:
@@ -135,7 +75,7 @@ class Distance:
             scale[..., kind] = np.maximum(scale[..., kind], self._floor[kind] * largest)
         return np.asarray(scale)
 
-    def _counted_otherwise(self, a: Floats, b: Floats) -> Array:
+    def _counted_otherwise(self, a: Floats, b: Floats) -> Any:
         """Where the numbers of elements, or of those that are not finite, differ."""
         one, other = a[..., _FIELD["count"]], b[..., _FIELD["count"]]
         special = [_FIELD["nans"], _FIELD["infs"]]
