@@ -165,6 +165,21 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Epoch:
+    """What an epoch of ``fit`` came to.
+
+    ``step`` is how many steps were done at its end, ``metrics`` has Keras's logs: "loss" and
+    the other metrics, and "val_loss" and so on where it ended with a validation; NaN where
+    they were not finite. ``learning_rate`` is the optimizer's at its end.
+    """
+
+    number: int
+    step: int
+    metrics: Mapping[str, float]
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """The description of a run, known before its first row."""
 

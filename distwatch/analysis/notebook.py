@@ -38,7 +38,7 @@ def _digest_of_end(stored: StoredRun) -> tuple[Digest, int | None]:
     replicas = max(1, len(stored.info.replicas))
     each_step = sum(len(t.table.signals) * replicas for t in stored.tables.values() if t.steps)
     most = max(1, MOST_STATES // max(1, each_step))
-    digest = Digest(stored.info)
+    digest = Digest(stored.info, stored.epochs)
     for table in stored.every_table.values():
         for block in blocks(table, since=max(0, table.steps - most)):
             digest.observe(block)

@@ -14,6 +14,7 @@ from distwatch.analysis.copies import dataset_of_copies
 from distwatch.analysis.datasets import Chunks, dataset_of_run
 from distwatch.analysis.detail import bucket_counts, find, quantiles, raw_tensor
 from distwatch.analysis.divergence import divergence_of
+from distwatch.analysis.epochs import dataset_of_epochs
 from distwatch.analysis.frames import frame_of
 from distwatch.analysis.notebook import as_html, digest_of_end, part_as_html
 from distwatch.analysis.parts import refuse_part, resample, resampled, select, steps_before
@@ -429,6 +430,16 @@ class Run:
             found = [each for each in found if each.kind != "sound"]
         return ordered([*found, *unknown, *kept_of(self._store)])
 
+    def epochs(self) -> xr.Dataset:
+        """What the epochs of ``fit`` came to, as Keras logged it at the end of each.
+
+        Dims are (epoch, metric): ``value`` is "loss" and the other metrics, "val_loss" and so
+        on, NaN where an epoch ended without a validation; ``learning_rate``, of dims (epoch,),
+        is the optimizer's at the end, also with a schedule. The coordinate ``step`` is how
+        many steps were done then. Empty in older runs, and of loops written by hand.
+        """
+        return dataset_of_epochs(self._store.epochs)
+
     def before(self, step: int, steps: int = 50) -> Run:
         """The recorded steps just before one, such as the first with NaN, as a run.
 
@@ -501,7 +512,7 @@ class Run:
         refuse_part(self._store, "a digest is")
 
         def read() -> Digest:
-            digest = Digest(self.info)
+            digest = Digest(self.info, self._store.epochs)
             for block in self._store.blocks():
                 digest.observe(block)
             return digest

@@ -16,6 +16,7 @@ from distwatch.findings.changes import largest_change, spikes
 from distwatch.findings.copy_digest import CopyDigest
 from distwatch.findings.course import Course, course_of
 from distwatch.findings.desync import canary, desync
+from distwatch.findings.epochs import overfitting, stopped_early
 from distwatch.findings.extent import extent, losses, sound, unclosed
 from distwatch.findings.findings import NOTE, Finding, ordered, sentences
 from distwatch.findings.gradients import no_gradient, update_ratios, without_gradient
@@ -35,7 +36,7 @@ from distwatch.findings.rules import Rule, as_rule
 from distwatch.findings.setup import last_activation, loss_function, output_range
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.findings.units import dead
-from distwatch.records import CLOSED, Block, RunInfo
+from distwatch.records import CLOSED, Block, Epoch, RunInfo
 
 #: Those that hold for a run without rows, too.
 ALWAYS: tuple[Rule, ...] = (extent, desync, canary, without_gradient, losses, unclosed, sound)
@@ -63,6 +64,8 @@ RULES: tuple[Rule, ...] = (
     spikes,
     largest_change,
     still_learning,
+    overfitting,
+    stopped_early,
     apart,
     unclosed,
     sound,
@@ -73,10 +76,15 @@ class Digest:
     """What a run's rows add up to, over all their steps.
 
     It takes a few megabytes at most, and no more for a longer run.
+
+    Args:
+        info: the run.
+        epochs: what its epochs came to, as far as that is known.
     """
 
-    def __init__(self, info: RunInfo) -> None:
+    def __init__(self, info: RunInfo, epochs: Iterable[Epoch] = ()) -> None:
         self.info = info
+        self.epochs = list(epochs)
         self.tables = {t.name: TableDigest(info, t) for t in info.tables if not t.of_copies}
         #: Checksums of the replicas' copies of variables.
         self.copies = {t.name: CopyDigest(info, t) for t in info.tables if t.of_copies}
@@ -124,7 +132,8 @@ class Digest:
         """
         tables = [table for table in self.tables.values() if table.steps]
         copies = [table for table in self.copies.values() if table.steps]
-        run = Recorded(self.info, tables, self.lost if lost is None else lost, ended, copies)
+        lost = self.lost if lost is None else lost
+        run = Recorded(self.info, tables, lost, ended, copies, self.epochs)
         course = course_of(run)
         found = [
             _tempered(each, course)

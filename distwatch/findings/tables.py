@@ -13,7 +13,7 @@ from distwatch.findings.copies import Copies
 from distwatch.findings.copy_digest import CopyDigest
 from distwatch.findings.streaks import Streaks
 from distwatch.findings.timeline import Timeline
-from distwatch.records import CLOSED, Block, Floats, Ints, RunInfo, Table
+from distwatch.records import CLOSED, Block, Epoch, Floats, Ints, RunInfo, Table
 from distwatch.statistics import ROW, LogHistogram, Ratio, Units, merge_axis, spread
 
 #: How many columns of a row are those of every row.
@@ -49,13 +49,15 @@ _COMPARED = ("mean", "means", "mean_squares", "width", "widths", "width_squares"
 class Recorded(NamedTuple):
     """What rules look at: a run, its tables that have rows, how many steps were lost, and
     what ended the writing ("closed" or an error; None while it goes on, or if killed).
-    ``copies`` are the tables of checksums of the replicas' copies of variables."""
+    ``copies`` are the tables of checksums of the replicas' copies of variables, ``epochs``
+    what the epochs of ``fit`` came to."""
 
     info: RunInfo
     tables: Sequence[TableDigest]
     lost: int
     ended: str | None = CLOSED
     copies: Sequence[CopyDigest] = ()
+    epochs: Sequence[Epoch] = ()
 
 
 class TableDigest:

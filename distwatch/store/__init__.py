@@ -19,6 +19,7 @@ group, `layout` has the arrays of a table.
 from distwatch.store.background import MAX_WAIT, BackgroundWriter
 from distwatch.store.changes import Change, changes_name
 from distwatch.store.claims import Claim, claim, claim_again, claim_new, claim_with, delete_run
+from distwatch.store.epochs import EpochLine, epochs_name
 from distwatch.store.estimating import estimated_bytes, made_up_block, made_up_info
 from distwatch.store.locations import location_of
 from distwatch.store.reader import StoredRun
@@ -41,6 +42,7 @@ __all__ = [
     "Budget",
     "Change",
     "Claim",
+    "EpochLine",
     "Note",
     "Request",
     "Requests",
@@ -54,6 +56,7 @@ __all__ = [
     "claim_new",
     "claim_with",
     "delete_run",
+    "epochs_name",
     "estimated_bytes",
     "is_run",
     "location_of",

@@ -13,6 +13,7 @@ from distwatch.store import requests, schema
 from distwatch.store.addresses import Address
 from distwatch.store.changes import is_changes_name
 from distwatch.store.documents import group_document
+from distwatch.store.epochs import is_epochs_name
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.locking import RunLock, holder_of, is_lock_name, lock_name
 from distwatch.store.resuming import is_run, next_start, run_name, sweep
@@ -247,7 +248,8 @@ def claim_with(
 
 def _is_beside_rows(name: str) -> bool:
     """Whether a file tells of rows, and is worth nothing without them."""
-    return start_noted_in(name) is not None or is_changes_name(name) or name == requests.NAME
+    known = start_noted_in(name) is not None or is_changes_name(name) or is_epochs_name(name)
+    return known or name == requests.NAME
 
 
 def _is_claimed(location: Location, run: str) -> bool:

@@ -18,11 +18,12 @@ from distwatch.errors import (
     DamagedRowsWarning,
     DamagedStoreError,
 )
-from distwatch.records import PHASES, TRAIN, Block, KeptBatch, RunInfo
+from distwatch.records import PHASES, TRAIN, Block, Epoch, KeptBatch, RunInfo
 from distwatch.store import schema
 from distwatch.store.addresses import Address, inside
 from distwatch.store.changes import Change, changes_of
 from distwatch.store.documents import read_group
+from distwatch.store.epochs import epochs_of
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
 from distwatch.store.kept_batches import kept_in
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
@@ -145,6 +146,14 @@ class StoredRun:
     def changes(self) -> list[Change]:
         """What was changed while the phase ran: see `distwatch.store.changes`."""
         return changes_of(self._location, self.info.phase)
+
+    @property
+    def epochs(self) -> tuple[Epoch, ...]:
+        """What the epochs of ``fit`` came to; none in other phases, and in older runs."""
+        if self.info.phase != TRAIN:
+            return ()
+        origins = [segment.info.origin for segment in self.segments]
+        return epochs_of(self._location, {each.start: each.step for each in origins})
 
     @property
     def kept_batches(self) -> list[KeptBatch]:

@@ -7,9 +7,10 @@ gives every callback the keys ``activation/dense/l2``, ``update/dense/kernel/rat
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,6 +85,15 @@ class EpochLogs:
             else np.nan
             for each in self._logged
         }
+
+
+def numbers_of(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Those of Keras's logs that are one number; a callback may have added anything."""
+    found = {}
+    for name, value in logs.items():
+        with contextlib.suppress(TypeError, ValueError):
+            found[str(name)] = float(value)
+    return found
 
 
 def _resolved(

@@ -20,7 +20,7 @@ from distwatch.errors import (
     WatcherError,
 )
 from distwatch.findings import Finding, Rule
-from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Block, Origin, RunInfo
+from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Block, Epoch, Origin, RunInfo
 from distwatch.store import Budget, Change, Claim, origin_of, steps_of
 from distwatch.training.device.copies import CopiesRecorder
 from distwatch.training.device.ring import Recorder, TableRecorder
@@ -198,6 +198,11 @@ class Phase:
                 self._drain(table, together=True)
         for sink in self._sinks:
             sink.end_epoch()
+
+    def note_epoch(self, epoch: Epoch) -> None:
+        """Hand the sinks what an epoch of ``fit`` came to."""
+        for sink in self._sinks:
+            sink.note_epoch(epoch)
 
     def try_once(self) -> None:
         """See whether all that is computed between steps can be, after the first one.

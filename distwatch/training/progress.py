@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from distwatch.records import TRAIN, TRAIN_ON_BATCH
-from distwatch.store import Claim, Note, Tally, location_of
+from distwatch.records import TRAIN, TRAIN_ON_BATCH, Epoch
+from distwatch.store import Claim, EpochLine, Note, Tally, epochs_name, location_of
 from distwatch.training.phase import Phase
 
 
 class Progress:
-    """Notes where each phase begins, and how far it is when a round of it ends.
+    """Notes where each phase begins, how far it is when a round of it ends, and epochs.
 
     Args:
         claim: on the run.
@@ -25,6 +25,7 @@ class Progress:
     ) -> None:
         location = location_of(claim.address, synced=synced)
         self._tally = Tally(location, claim, worker)
+        self._epochs = Tally(location, claim, worker, epochs_name(worker, claim.start))
         self._iterations = iterations
         self._begun: set[str] = set()
 
@@ -49,6 +50,14 @@ class Progress:
         if name in self._begun and name not in (TRAIN, TRAIN_ON_BATCH):
             self._tally.note(Note(name, self._iterations(), phase.steps_done))
 
+    def note_epoch(self, epoch: Epoch) -> None:
+        """Store what an epoch of ``fit`` came to.
+
+        Raises:
+            DistwatchError: it could not be written.
+        """
+        self._epochs.note(EpochLine(epoch))
+
     def close(self, phases: list[Phase], *, counted: bool) -> None:
         """Note how far all phases are, or that they are not counted from here on."""
         # The error that ended the watching, if any, was told; another one helps nobody.
@@ -59,3 +68,4 @@ class Progress:
                 elif phase.info.phase in self._begun:
                     self._tally.note(Note(phase.info.phase, self._iterations(), None))
         self._tally.close()
+        self._epochs.close()

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar, cast
 
@@ -26,13 +26,14 @@ from distwatch.errors import (
     WatcherError,
 )
 from distwatch.event_files.folders import delete
-from distwatch.records import CLOSED, TRAIN
+from distwatch.records import CLOSED, TRAIN, Epoch
 from distwatch.store import Budget, Claim, request
 from distwatch.store.addresses import Address
 from distwatch.training import shutdown, sinks, strategies
 from distwatch.training.acting import Acting
 from distwatch.training.claiming import Begun, Claiming
 from distwatch.training.device.ring import Recorder
+from distwatch.training.epoch_logs import numbers_of
 from distwatch.training.phase import Phase, run_info, versions
 from distwatch.training.progress import Progress
 from distwatch.training.requested import Requested
@@ -226,6 +227,23 @@ class Session:
         # A loop of one's own may begin its first epoch by ending none.
         self._epochs += self._done > 0
         self._judge()
+
+    @_disables_on_error
+    def note_epoch(
+        self, number: int, logs: Mapping[str, Any], rate: Callable[[], float | None]
+    ) -> None:
+        """Store what an epoch of ``fit`` came to, once its rows are drained.
+
+        Args:
+            number: the epoch's.
+            logs: Keras's; what is no number is left out.
+            rate: gives the optimizer's learning rate.
+        """
+        if TRAIN in self._phases and self._progress is not None:
+            phase = self._phases[TRAIN]
+            epoch = Epoch(number, phase.steps_done, numbers_of(logs), rate())
+            phase.note_epoch(epoch)
+            self._progress.note_epoch(epoch)
 
     @property
     def stops(self) -> bool:

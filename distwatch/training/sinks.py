@@ -23,7 +23,7 @@ from distwatch.errors import (
 from distwatch.event_files.live import start_live_writer
 from distwatch.event_files.options import EventOptions
 from distwatch.findings import Digest, Finding, Rule
-from distwatch.records import TRAIN, Block, RunInfo
+from distwatch.records import TRAIN, Block, Epoch, RunInfo
 from distwatch.signals import names_matching, written
 from distwatch.store import MAX_WAIT, BackgroundWriter, Budget, Claim, StoreWriter
 from distwatch.training.epoch_logs import EpochLogs
@@ -102,6 +102,9 @@ class Sink:
     def end_epoch(self) -> None:
         """All blocks of an epoch were written."""
 
+    def note_epoch(self, epoch: Epoch) -> None:
+        """Take what an epoch of ``fit`` came to."""
+
     def check(self) -> None:
         """Raise what went wrong in the background, or warn of it once."""
 
@@ -149,6 +152,10 @@ class FindingsSink(Sink):
     def write(self, block: Block) -> None:
         """Add the block to the digest."""
         self._digest.observe(block)
+
+    def note_epoch(self, epoch: Epoch) -> None:
+        """Add it to the digest."""
+        self._digest.epochs.append(epoch)
 
     def count_lost(self, table: str, steps: int) -> None:
         """Count them in what the findings say."""

@@ -35,6 +35,7 @@ from distwatch.training.taps import (
     Steps,
     Taps,
     WatchedFunction,
+    learning_rate_of,
     list_of,
     moved_to_front,
     of_model,
@@ -476,6 +477,8 @@ class Watch(keras.callbacks.Callback):
         """Drain the epoch's rows, and add to ``logs`` what ``log_to_keras`` asks for."""
         if self._asked:
             self._current.end_epoch()
+            optimizer = self.model.optimizer
+            self._current.note_epoch(epoch, logs or {}, lambda: learning_rate_of(optimizer))
             self._stop_if_asked()
             if logs is not None:
                 logs.update(self._current.epoch_logs)

@@ -98,7 +98,7 @@ def read_overview(
 def _read(
     stored: StoredRun, extent: Extent, signals: Sequence[str] | None, progress: Progress
 ) -> Overview:
-    digest = Digest(stored.info)
+    digest = Digest(stored.info, stored.epochs)
     tables = [
         _Reading(table, stored, extent, signals)
         for table in stored.tables.values()

@@ -9,6 +9,7 @@ about the order in which Keras calls them.
 """
 
 from distwatch.training.taps.callbacks import list_of, moved_to_front
+from distwatch.training.taps.card import learning_rate_of
 from distwatch.training.taps.plan import Taps, TracedPlan
 from distwatch.training.taps.steps import Steps
 from distwatch.training.taps.subject import Subject, of_loop, of_model
@@ -21,6 +22,7 @@ __all__ = [
     "Taps",
     "TracedPlan",
     "WatchedFunction",
+    "learning_rate_of",
     "list_of",
     "moved_to_front",
     "of_loop",

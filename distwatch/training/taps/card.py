@@ -129,6 +129,12 @@ def _rate(optimizer: Any) -> float | None:
     schedules = keras.optimizers.schedules.LearningRateSchedule
     if isinstance(getattr(optimizer, "_learning_rate", None), schedules):
         return None
+    return learning_rate_of(optimizer)
+
+
+def learning_rate_of(optimizer: Any) -> float | None:
+    """The learning rate as it stands, also by a schedule; None where there is none."""
+    optimizer = _inner(optimizer)
     try:
         with tf.init_scope():
             return float(tf.convert_to_tensor(optimizer.learning_rate))
