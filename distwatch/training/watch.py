@@ -523,8 +523,8 @@ class Watch(keras.callbacks.Callback):
 
     def on_raised(self, model: keras.Model, error: BaseException) -> None:
         """Close the run after an error or an interrupt, with the rows that there are."""
+        explain(model, error, begun=bool(self._functions))
         if not self._functions:
-            explain(model, error)
             return
         self._release()
         self._current.abandon()

@@ -2,7 +2,7 @@
 
 ``obstacles`` end a training with an error, so they are refused before its first step;
 ``hazards`` change its results silently, so a warning names them. ``batches`` is about the
-data.
+data; ``explaining`` adds to errors that can be told by none of these.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from distwatch.training.traps.batches import (
     check_data,
     check_last_batch,
     data_hazards,
-    explain,
 )
+from distwatch.training.traps.explaining import explain
 from distwatch.training.traps.kinds import Trap
 
 __all__ = [

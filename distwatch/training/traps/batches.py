@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from distwatch.errors import UnsupportedTrainingError
-from distwatch.training.strategies import StrategyFacts, facts_of
+from distwatch.training.strategies import StrategyFacts
 from distwatch.training.traps import hazards
 from distwatch.training.traps.kinds import Trap
 
@@ -117,20 +117,3 @@ def data_hazards(data: FitData, facts: StrategyFacts) -> list[Trap]:
         return []
     rows = None if data.is_dataset else data.rows
     return list(hazards.of_data(data.x, rows, data.batch_size, facts.total_replicas))
-
-
-def explain(model: keras.Model, error: BaseException) -> None:
-    """Add a sentence to an error that Keras made of data it could not spread.
-
-    The size of a dataset's first batch is not known before it is drawn, so this one
-    cannot be refused beforehand.
-    """
-    replicas = len(facts_of(model.distribute_strategy).devices)
-    unlike = isinstance(error, tf.errors.InvalidArgumentError) and (
-        "must have the same size and shape" in str(error)
-    )
-    if replicas > 1 and unlike:
-        error.add_note(
-            f"distwatch: Keras cannot spread a first batch over {replicas} replicas "
-            f"that {replicas} does not divide; use another batch size."
-        )
