@@ -374,6 +374,8 @@ def concatenate(blocks: list[Block]) -> Block:
         merged=joined("merged"),
         tensors=joined_tensors(tensors) if tensors else None,
         lost=sum(block.lost for block in blocks),
+        broken=tuple(each for block in blocks for each in block.broken),
+        kept=tuple(each for block in blocks for each in block.kept),
     )
 
 

@@ -6,6 +6,8 @@ in the order in which findings of equal severity are listed.
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -36,7 +38,7 @@ from distwatch.findings.rules import Rule, as_rule
 from distwatch.findings.setup import last_activation, loss_function, output_range
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.findings.units import dead
-from distwatch.records import CLOSED, Block, Epoch, RunInfo
+from distwatch.records import CLOSED, Block, Epoch, RunInfo, concatenate
 
 #: Those that hold for a run without rows, too.
 ALWAYS: tuple[Rule, ...] = (extent, desync, canary, without_gradient, losses, unclosed, sound)
@@ -75,7 +77,10 @@ RULES: tuple[Rule, ...] = (
 class Digest:
     """What a run's rows add up to, over all their steps.
 
-    It takes a few megabytes at most, and no more for a longer run.
+    It takes a few megabytes at most, and no more for a longer run. It depends on the rows
+    alone, to the last bit, and not on the blocks in which they come: rows are added up by
+    windows, as a store keeps them. So a digest that was made while a run was written equals
+    the one that is read from its store.
 
     Args:
         info: the run.
@@ -85,31 +90,70 @@ class Digest:
     def __init__(self, info: RunInfo, epochs: Iterable[Epoch] = ()) -> None:
         self.info = info
         self.epochs = list(epochs)
-        self.tables = {t.name: TableDigest(info, t) for t in info.tables if not t.of_copies}
-        #: Checksums of the replicas' copies of variables.
-        self.copies = {t.name: CopyDigest(info, t) for t in info.tables if t.of_copies}
+        #: Of whole windows. Tables of checksums of the replicas' copies come last.
+        self._whole: dict[str, TableDigest | CopyDigest] = {
+            t.name: CopyDigest(info, t) if t.of_copies else TableDigest(info, t)
+            for t in sorted(info.tables, key=lambda table: table.of_copies)
+        }
+        #: Rows that fill no window yet.
+        self._rest: dict[str, Block] = {}
 
     def observe(self, block: Block) -> None:
         """Take the next block: each table's in order of step."""
-        self._every_table[block.table].observe(block)
+        vars(self).pop("_of_all", None)
+        whole = self._whole[block.table]
+        whole.lost += block.lost
+        rows = replace(block, tensors=None, lost=0)
+        if (rest := self._rest.pop(block.table, None)) is not None:
+            rows = concatenate([rest, rows])
+        window = whole.table.window
+        end = len(rows) // window * window
+        for start in range(0, end, window):
+            whole.observe(rows[start : start + window])
+        if end < len(rows):
+            self._rest[block.table] = rows[end:]
 
     def count_lost(self, table: str, steps: int) -> None:
         """Count steps of a table that never came."""
-        self._every_table[table].lost += steps
+        vars(self).pop("_of_all", None)
+        self._whole[table].lost += steps
+
+    @functools.cached_property
+    def _of_all(self) -> dict[str, TableDigest | CopyDigest]:
+        """The tables with all of their rows."""
+        return {name: self._with_rest(whole) for name, whole in self._whole.items()}
+
+    def _with_rest(self, whole: TableDigest | CopyDigest) -> TableDigest | CopyDigest:
+        rest = self._rest.get(whole.table.name)
+        if rest is None:
+            return whole
+        # More rows of this window may come, so what is whole stays as it is.
+        made = copy.deepcopy(whole, {id(whole.table): whole.table})
+        made.observe(rest)
+        return made
 
     @property
-    def _every_table(self) -> dict[str, TableDigest | CopyDigest]:
-        return {**self.tables, **self.copies}
+    def tables(self) -> dict[str, TableDigest]:
+        """What each table of signals adds up to."""
+        every = self._of_all.items()
+        return {name: table for name, table in every if isinstance(table, TableDigest)}
+
+    @property
+    def copies(self) -> dict[str, CopyDigest]:
+        """The same of checksums of the replicas' copies of variables."""
+        every = self._of_all.items()
+        return {name: table for name, table in every if isinstance(table, CopyDigest)}
 
     @property
     def steps(self) -> int:
         """Steps looked at, summed over tables."""
-        return sum(table.steps for table in self._every_table.values())
+        whole = sum(table.steps for table in self._whole.values())
+        return whole + sum(map(len, self._rest.values()))
 
     @property
     def lost(self) -> int:
         """Steps lost, summed over tables."""
-        return sum(table.lost for table in self._every_table.values())
+        return sum(table.lost for table in self._whole.values())
 
     # Sums of a training that diverged overflow here, too; that is reported as what it is.
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
