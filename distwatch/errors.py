@@ -187,6 +187,10 @@ class DamagedRowsWarning(DistwatchWarning):
     """Rows whose chunks are damaged are left out of what is read."""
 
 
+class DamagedDigestWarning(DistwatchWarning):
+    """The digest beside a run's rows cannot be understood; the rows are read instead."""
+
+
 class UnwatchedWarning(DistwatchWarning):
     """Some of what was asked for cannot be watched, and is listed in the run."""
 

@@ -70,11 +70,11 @@ def find_listed(where: str | Path) -> list[ListedRun]:
 def as_row(run: ListedRun, *, size: bool, warnings: bool) -> dict[str, Any]:
     """A run as plain data, with what takes longer if it is asked for."""
     row = run.to_dict()
+    # First, since what was found is kept in the run, and counts among its bytes.
+    number = {"warnings": _warnings_of(run)} if warnings else {}
     if size:
         row["bytes"] = location_of(run.address).size_below()
-    if warnings:
-        row["warnings"] = _warnings_of(run)
-    return {**row, "path": str(run.address)}
+    return {**row, **number, "path": str(run.address)}
 
 
 def _warnings_of(run: ListedRun) -> int | None:

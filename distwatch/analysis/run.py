@@ -16,6 +16,7 @@ from distwatch.analysis.detail import bucket_counts, find, quantiles, raw_tensor
 from distwatch.analysis.divergence import divergence_of
 from distwatch.analysis.epochs import dataset_of_epochs
 from distwatch.analysis.frames import frame_of
+from distwatch.analysis.kept_findings import keep, kept
 from distwatch.analysis.notebook import as_html, digest_of_end, part_as_html
 from distwatch.analysis.parts import refuse_part, resample, resampled, select, steps_before
 from distwatch.analysis.plots import Plots
@@ -199,6 +200,8 @@ class Run:
         """What Jupyter shows: the summary, of the last steps only if there are many."""
         if self.part:
             return part_as_html(self._store)
+        if kept(self._store) is not None:
+            return as_html(self._store, self.findings(), None)
         digest, read = digest_of_end(self._store)
         return as_html(self._store, self.findings(digest), read)
 
@@ -409,8 +412,9 @@ class Run:
     ) -> list[Finding]:
         """What stands out in the run, for programs; `summary` is made of these.
 
-        The extent first, then warnings, then notes. Each is a `Finding` with a stable
-        ``kind``, a ``severity`` ("warning" or "note"), a ``text``, and, where there is
+        The extent first, then warnings, then notes. They are kept beside the rows, if the
+        run is closed and yours, so that the rows are read only once. Each is a `Finding` with
+        a stable ``kind``, a ``severity`` ("warning" or "note"), a ``text``, and, where there is
         one, a ``signal`` (with ``others`` of which the same is true), ``step`` and
         ``replica``.
 
@@ -422,13 +426,22 @@ class Run:
             ConfigError: this is a part of a run.
         """
         refuse_part(self._store, "findings are")
-        digest = digest or self.digest()
-        found = digest.findings(lost=self.lost, ended=self.ended, rules=rules)
+        rules = tuple(rules)
+        known = None if digest or rules else kept(self._store)
+        found = self._found(digest, rules) if known is None else known
         unknown = unseen(self._store)
         if unknown:
             # What was not read may hold anything.
             found = [each for each in found if each.kind != "sound"]
         return ordered([*found, *unknown, *kept_of(self._store)])
+
+    def _found(self, digest: Digest | None, rules: tuple[Any, ...]) -> list[Finding]:
+        """What the rows say."""
+        digest = digest or self.digest()
+        found = digest.findings(lost=self.lost, ended=self.ended, rules=rules)
+        if not rules:
+            keep(self._store, digest, found)
+        return found
 
     def epochs(self) -> xr.Dataset:
         """What the epochs of ``fit`` came to, as Keras logged it at the end of each.

@@ -20,6 +20,7 @@ from distwatch.findings.findings import (
     ordered,
     sentences,
 )
+from distwatch.findings.kept import as_plain, from_plain, version
 from distwatch.findings.rules import AFTER_EPOCH, AT_END, AT_ONCE, Rule, as_rule
 from distwatch.findings.tables import TableDigest
 
@@ -36,10 +37,13 @@ __all__ = [
     "Finding",
     "Rule",
     "TableDigest",
+    "as_plain",
     "as_rule",
     "document",
+    "from_plain",
     "minority",
     "named",
     "ordered",
     "sentences",
+    "version",
 ]

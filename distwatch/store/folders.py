@@ -246,6 +246,12 @@ class Folder:
         """Whether this process may write here."""
         return os.access(self._path, os.W_OK)
 
+    def is_ours(self, key: str) -> bool:
+        """Whether a file is there that this process's user owns, and may write beside."""
+        found = self._file(key)
+        owner = os.geteuid() if hasattr(os, "geteuid") else 0
+        return found is not None and found.st_uid == owner and self.is_writable()
+
     def _file(self, key: str) -> os.stat_result | None:
         path = self._path / key
         try:

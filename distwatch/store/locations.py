@@ -171,6 +171,10 @@ class Bucket:
             return False
         return True
 
+    def is_ours(self, key: str) -> bool:
+        """Whether this process's user owns a file; of a bucket that is not known."""
+        return False
+
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
         try:

@@ -100,6 +100,12 @@ def holder_of(content: bytes | None) -> Holder | None:
     return found if known and all(isinstance(x, (int, float)) for x in numbers) else None
 
 
+def is_renewed(content: bytes | None) -> bool:
+    """Whether a lock's content says that it was renewed just now, so that a run is written."""
+    holder = holder_of(content)
+    return holder is not None and abs(time.time() - holder.renewed) < STALE
+
+
 class RunLock:
     """The lock on one worker's part of a run, held by this process until it is released.
 

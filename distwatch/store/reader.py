@@ -19,7 +19,7 @@ from distwatch.errors import (
     DamagedStoreError,
 )
 from distwatch.records import PHASES, TRAIN, Block, Epoch, KeptBatch, RunInfo
-from distwatch.store import schema
+from distwatch.store import digests, schema
 from distwatch.store.addresses import Address, inside
 from distwatch.store.changes import Change, changes_of
 from distwatch.store.documents import read_group
@@ -243,6 +243,41 @@ class StoredRun:
         )
         return True
 
+    def kept_findings(self, rules: str) -> list[dict[str, Any]] | None:
+        """The findings that lie beside the rows, as plain values: those of these very rows.
+
+        Args:
+            rules: the version of the rules.
+
+        Returns:
+            None where there are none, or where they stand for other rows or other rules.
+
+        Raises:
+            DamagedStoreError: they cannot be understood.
+        """
+        found = digests.findings_in(self._source, rules)
+        return None if found is None else [each.model_dump() for each in found]
+
+    def keep_findings(self, rules: str, found: list[dict[str, Any]]) -> None:
+        """Keep findings of all rows beside them, where the run is closed, writable and ours.
+
+        Args:
+            rules: the version of the rules.
+            found: the findings, as plain values.
+        """
+        if not self.damaged:
+            digests.keep(self._source, findings=(rules, found))
+
+    @property
+    def _source(self) -> digests.Source:
+        counts = {
+            table.path: (table.steps, table.lost, table.thinned, table.ended)
+            for segment in self.segments
+            for table in segment.stored
+        }
+        names = [segment.name for segment in self.segments]
+        return digests.Source(self._location, self.info.phase, names, counts)
+
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
         """Read every chunk of every phase: how many bytes each has, and its damage.
 
@@ -314,6 +349,11 @@ class Segment(NamedTuple):
     def steps(self) -> int:
         """How many steps are committed in the table that has most."""
         return max((table.steps for table in self.tables.values()), default=0)
+
+    @property
+    def stored(self) -> list[StoredTable]:
+        """Its tables that nothing was left out of."""
+        return [table for table in self.tables.values() if isinstance(table, StoredTable)]
 
     @property
     def whole_steps(self) -> int:

@@ -103,9 +103,10 @@ class StoredTable(ReadableTable):
     ) -> None:
         self._location = location
         self._segment = segment
-        self._path = f"{segment}/{group}"
-        self._where = path_of(location, self._path)
-        said, arrays = read_group(location, self._path, TableAttributes)
+        #: The path of its group within the run.
+        self.path = f"{segment}/{group}"
+        self._where = path_of(location, self.path)
+        said, arrays = read_group(location, self.path, TableAttributes)
         #: How the writing ended; None while it goes on, or if the writer was killed.
         self.ended = said.ended
         with understanding(self._where):
@@ -165,7 +166,7 @@ class StoredTable(ReadableTable):
             first, stop = region[0].start, region[0].stop
             if rows and not (first < rows.stop and stop > rows.start):
                 continue
-            key = f"{self._path}/{name}/{layout.key(index)}"
+            key = f"{self.path}/{name}/{layout.key(index)}"
             size = self._location.size(key)
             # A chunk that is not there is damage only if something was to be written in it.
             if size is not None or not layout.sparse or self._has_rows_in(region):
@@ -187,7 +188,7 @@ class StoredTable(ReadableTable):
         chunks = -(-layout.shape[axis] // layout.shard[axis])
         if chunks <= _FEW:
             return
-        files = len(self._location.children(f"{self._path}/{name}"))
+        files = len(self._location.children(f"{self.path}/{name}"))
         # Of those that a run has, a few may be missing, which is damage to these alone.
         if files < chunks // 2:
             raise self._wrong(
@@ -203,7 +204,7 @@ class StoredTable(ReadableTable):
         unpacked = math.prod(layout.shape) * layout.itemsize
         if unpacked <= _UNASKED:
             return
-        packed = self._location.size_below(f"{self._path}/tensor")
+        packed = self._location.size_below(f"{self.path}/tensor")
         if unpacked > PACKS_TO * packed:
             raise self._wrong(
                 f"array 'tensor' would have {unpacked:,} bytes, and its files have {packed:,}"
@@ -215,7 +216,7 @@ class StoredTable(ReadableTable):
         )
 
     def _array(self, name: str) -> Any:
-        return open_array(self._location, f"{self._path}/{name}", self._layouts[name])
+        return open_array(self._location, f"{self.path}/{name}", self._layouts[name])
 
     def _read(self, name: str, where: tuple[slice, ...]) -> Array:
         try:
@@ -252,7 +253,7 @@ class StoredTable(ReadableTable):
     def _changed(self) -> RunChangedError | None:
         """The error of a table whose segment names another group by now."""
         said, _ = read_group(self._location, self._segment, SegmentAttributes)
-        if self._path == f"{self._segment}/{said.table_groups.get(self.table.name)}":
+        if self.path == f"{self._segment}/{said.table_groups.get(self.table.name)}":
             return None
         return RunChangedError(
             f"{self._where} was thinned out since it was opened, to keep the run within "

@@ -7,14 +7,16 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from distwatch.errors import BudgetReachedError, ConfigError, RunExistsError
 from distwatch.records import Block, KeptBatch, RunInfo, Table
 from distwatch.store import schema
 from distwatch.store.claims import Claim
+from distwatch.store.digests import Counts, Source, file_with
 from distwatch.store.documents import group_document
 from distwatch.store.earlier_starts import EarlierStarts
 from distwatch.store.kept_batches import encoded, kept_name
@@ -30,6 +32,9 @@ GRACE = 60.0
 #: From this part of the budget on, old steps are thinned out. A copy of them without every
 #: second step, and what is recorded meanwhile, fit into the rest.
 THIN_FROM = 0.5
+
+#: What stands out in so many steps that ended so; see `StoreWriter`.
+Findings = Callable[[int, str], tuple[str, list[dict[str, Any]]] | None]
 
 #: How many windows of rows a budget must have room for.
 _WINDOWS = 4
@@ -112,6 +117,9 @@ class StoreWriter:
         budget: what bounds the bytes of the run, if anything does.
         claim: on the path: each commit sees that it still holds. None where nobody else
             can write there.
+        findings: the version of the rules, and what they find in so many steps (summed over
+            tables), as plain values; None where they saw others. Given what ended the
+            writing, they are asked when it ends, and kept beside the rows.
 
     Raises:
         RunExistsError: the segment was written already.
@@ -127,7 +135,9 @@ class StoreWriter:
         synced: bool = False,
         budget: Budget | None = None,
         claim: Claim | None = None,
+        findings: Findings | None = None,
     ) -> None:
+        self._findings = findings
         if claim is not None:
             claim.settle()
         self._writing = contextlib.nullcontext if claim is None else claim.writing
@@ -210,6 +220,26 @@ class StoreWriter:
             table.close(ended)
         self._remove_replaced(at_once=True)
         self._write_groups(self._summary(ended))
+        self._keep_findings(ended)
+
+    def _keep_findings(self, ended: str) -> None:
+        """Keep what stands out beside the rows, where these are all rows of the phase."""
+        tables = self._tables.values()
+        origin, missing = self._info.origin, self.thinned + sum(t.lost for t in tables)
+        others = self._info.workers > 1 or origin.start or origin.step
+        if self._findings is None or missing or others:
+            return
+        counts: dict[str, Counts] = {
+            self._path(self._groups[name]): (t.committed, t.lost, t.thinned, ended)
+            for name, t in self._tables.items()
+        }
+        source = Source(self._location, self._info.phase, [self._segment], counts)
+        # The run is complete: if this fails, whoever reads it finds the same in its rows.
+        with contextlib.suppress(Exception):
+            found = self._findings(self.committed, ended)
+            file = found and file_with(source, findings=found)
+            if file and self._budget.has_room(len(file[1])):
+                self._write([file])
 
     def _summary(self, ended: str) -> dict[str, object]:
         """What a list of runs says of this segment, so that it need not read the tables."""

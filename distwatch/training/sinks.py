@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
-from typing import cast
+from typing import Any, cast
 
 from distwatch.config import WatchConfig
 from distwatch.errors import (
@@ -22,7 +22,7 @@ from distwatch.errors import (
 )
 from distwatch.event_files.live import start_live_writer
 from distwatch.event_files.options import EventOptions
-from distwatch.findings import Digest, Finding, Rule
+from distwatch.findings import Digest, Finding, Rule, as_plain, version
 from distwatch.records import TRAIN, Block, Epoch, RunInfo
 from distwatch.signals import names_matching, written
 from distwatch.store import MAX_WAIT, BackgroundWriter, Budget, Claim, StoreWriter
@@ -66,6 +66,11 @@ class SinkContext:
     pass_over: Callable[[str, str], None] = lambda name, why: None
     #: Rules of the user's own.
     rules: Sequence[Rule] = ()
+
+    @functools.cached_property
+    def digest(self) -> Digest:
+        """What the rows add up to that were drained: `FindingsSink` keeps it up to date."""
+        return Digest(self.info)
 
 
 class Sink:
@@ -146,7 +151,7 @@ class FindingsSink(Sink):
     """Keeps the digest, from which the findings are derived."""
 
     def __init__(self, context: SinkContext) -> None:
-        self._digest = Digest(context.info)
+        self._digest = context.digest
         self._rules = context.rules
 
     def write(self, block: Block) -> None:
@@ -227,9 +232,17 @@ class StoreSink(_BackgroundSink):
             synced=config.durability == "power",
             budget=self._context.budget,
             claim=self._context.claim,
+            findings=self._findings_of,
         )
         max_wait = None if config.on_full == "wait" else MAX_WAIT
         return BackgroundWriter(make, max_wait=max_wait, patience=PATIENCE)
+
+    def _findings_of(self, steps: int, ended: str) -> tuple[str, list[dict[str, Any]]] | None:
+        """What is kept beside the rows: if the digest is of what was committed, no less."""
+        digest = self._context.digest
+        if digest.steps != steps or digest.lost:
+            return None
+        return version(), [*map(as_plain, digest.findings(lost=0, ended=ended))]
 
     def count_lost(self, table: str, steps: int) -> None:
         """Have the store say how many are missing."""
