@@ -29,23 +29,10 @@ def keep(store: StoredRun, digest: Digest, found: list[Finding]) -> None:
         store.keep_findings(version(), [*map(as_plain, found)])
 
 
-def differing(store: StoredRun, found: list[Finding]) -> list[str]:
-    """Where what is kept differs from what the rows say, in words.
-
-    Args:
-        store: the run.
-        found: what its rows say.
-
-    Raises:
-        DamagedStoreError: what is kept cannot be understood.
-    """
-    said = store.kept_findings(version())
-    if said is None:
+def differing(kept: list[Finding], found: list[Finding]) -> list[str]:
+    """Where kept findings differ from what the rows say, in sentences."""
+    false = [f"It says what the rows do not: {each.text}" for each in kept if each not in found]
+    missing = [f"It does not say: {each.text}" for each in found if each not in kept]
+    if kept == found:
         return []
-    kept_ = [from_plain(each) for each in said]
-    false = [
-        f"it says, and the rows do not: {each.text}" for each in kept_ if each not in found
-    ]
-    missing = [f"it does not say: {each.text}" for each in found if each not in kept_]
-    order = ["it has the findings in another order"] if kept_ != found else []
-    return false + missing or order
+    return [*false, *missing] or ["It says the same in another order."]

@@ -16,14 +16,14 @@ from distwatch.analysis.detail import bucket_counts, find, quantiles, raw_tensor
 from distwatch.analysis.divergence import divergence_of
 from distwatch.analysis.epochs import dataset_of_epochs
 from distwatch.analysis.frames import frame_of
-from distwatch.analysis.kept_findings import keep, kept
+from distwatch.analysis.kept_findings import differing, keep, kept
 from distwatch.analysis.notebook import as_html, digest_of_end, part_as_html
 from distwatch.analysis.parts import refuse_part, resample, resampled, select, steps_before
 from distwatch.analysis.plots import Plots
 from distwatch.analysis.signal_view import SignalView
 from distwatch.analysis.store_findings import kept_of, unseen
-from distwatch.errors import ConfigError, UnknownSignalError
-from distwatch.findings import Digest, Finding, ordered, sentences
+from distwatch.errors import ConfigError, DamagedStoreError, UnknownSignalError
+from distwatch.findings import Digest, Finding, from_plain, ordered, sentences, version
 from distwatch.records import TRAIN, KeptBatch, RunInfo
 from distwatch.store.addresses import Address
 from distwatch.store.reader import StoredRun
@@ -515,6 +515,28 @@ class Run:
         Each `Damage` names the array, the rows and the file; everything else can be read.
         """
         return [damage for _, damage in self._store.verify() if damage is not None]
+
+    def verify_findings(self) -> list[str]:
+        """Where the findings that are kept beside the rows differ from what the rows say.
+
+        All rows of this phase are read for it, unless nothing is kept, or what is kept stands
+        for other rows and so is not used: then there is nothing to compare.
+
+        Returns:
+            Sentences; none if what is kept is true.
+
+        Raises:
+            ConfigError: this is a part of a run.
+        """
+        refuse_part(self._store, "findings are")
+        try:
+            said = self._store.kept_findings(version())
+        except DamagedStoreError as error:
+            return [f"{error} It is not used."]
+        if said is None:
+            return []
+        found = self.digest().findings(lost=self.lost, ended=self.ended)
+        return differing([*map(from_plain, said)], found)
 
     def digest(self) -> Digest:
         """The whole run, merged over its steps: what findings are derived from.

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from long_runs import chunk_files
 from made_runs import cut, healthy
+from typer.testing import CliRunner
 
 import distwatch as dw
+from distwatch.cli import app
 from distwatch.errors import DamagedDigestWarning, DamagedRowsWarning
 from distwatch.findings import Digest, Finding, as_plain, from_plain, version
 from distwatch.records import Origin
@@ -280,6 +282,33 @@ def test_a_digest_is_checked_as_all_that_comes_from_a_stranger(change, tmp_path)
     # It is made anew.
     assert json.loads((path / DIGEST).read_text())["tables"] == tables
     assert dw.open_run(path).findings() == want
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_verify_makes_them_anew_and_says_where_they_differ(tmp_path):
+    path = tmp_path / "run.zarr"
+    one_start(path, "nan", 1)
+    assert dw.open_run(path).verify_findings() == []
+    want = dw.open_run(path).findings()
+    assert dw.open_run(path).verify_findings() == []
+    # Sealed, so that nothing but the rows can tell.
+    spoilt(path, finding(text="All is well.", severity="note"))
+    assert dw.open_run(path).findings()[0].text == "All is well."
+    false, missing = dw.open_run(path).verify_findings()
+    assert false == "It says what the rows do not: All is well."
+    assert missing == f"It does not say: {want[0].text}"
+    ran = invoke("verify", path)
+    assert ran.exit_code == 1
+    assert "delete digest-train.json" in ran.output and false in ran.output
+    said = json.loads(invoke("verify", path, "--json").output)
+    assert said["findings"] == {"train": [false, missing]} and not said["damaged"]
+    (path / DIGEST).unlink()
+    assert invoke("verify", path).exit_code == 0
+    (path / DIGEST).write_text("{")
+    assert "is damaged" in dw.open_run(path).verify_findings()[0]
 
 
 @pytest.mark.parametrize(
