@@ -7,8 +7,16 @@ import tensorflow as tf
 from trainings import strategy_over
 
 import distwatch as dw
+from distwatch.findings import version
 
 layers = keras.layers
+
+
+def assert_kept(run):
+    """The training left its findings beside the rows: exactly those of the rows."""
+    assert run._store.kept_findings(version()) is not None
+    assert run.findings() == run.findings(run.digest())
+    assert run.verify_findings() == []
 
 
 @pytest.mark.slow
@@ -47,6 +55,7 @@ def test_dead_units_and_a_high_learning_rate(tmp_path, capsys):
     assert {each.kind for each in dead.follows} == {"no_gradient", "update_ratio"}
     assert all(each.brief in dead.text for each in dead.follows)
     assert not any(kind == "no_gradient" for kind, _ in found)
+    assert_kept(run)
 
 
 def test_a_loop_that_goes_on_is_given_no_all_clear(tmp_path):
@@ -62,3 +71,4 @@ def test_a_loop_that_goes_on_is_given_no_all_clear(tmp_path):
     assert "No row was lost" not in going_on
     assert watch.summary() == dw.open_run(tmp_path / "run.zarr").summary()
     assert "No row was lost." in watch.summary()
+    assert_kept(dw.open_run(tmp_path / "run.zarr"))
