@@ -46,9 +46,14 @@ def list_runs(
         NotARunError: there is no such folder.
         ConfigError: it is neither a path nor a URL.
     """
+    rows = [as_row(run, size=size, warnings=warnings) for run in find_listed(where)]
+    return as_frame(rows, size=size, warnings=warnings)
+
+
+def as_frame(rows: list[dict[str, Any]], *, size: bool, warnings: bool) -> pd.DataFrame:
+    """Rows of `as_row` as the frame that `list_runs` gives."""
     import pandas as pd  # which xarray needs
 
-    rows = [as_row(run, size=size, warnings=warnings) for run in find_listed(where)]
     usual = [*ListedRun(Path(), "", "", "").to_dict()]
     further = ["bytes"] * size + ["warnings"] * warnings
     metrics = [name for row in rows for name in row if name not in (*usual, *further, "path")]

@@ -20,6 +20,7 @@ from distwatch.cli.conventions import (
     examples,
     progress_bar,
 )
+from distwatch.cli.output_files import check_free, replacing
 from distwatch.errors import ConfigError, NotWritableError
 from distwatch.text import format_bytes, printable
 
@@ -116,7 +117,7 @@ def export(
     options = _event_options(tensorboard, wanted) if tensorboard else None
     for file in (parquet, csv):
         if file and file != _STDOUT:
-            _check_free(Path(file), overwrite=overwrite)
+            check_free(Path(file), overwrite=overwrite)
 
     def say(line: str) -> None:
         # Messages must not mix with rows on stdout.
@@ -167,7 +168,7 @@ def _to_tensorboard(
 
 
 def _to_file(stored: StoredRun, path: Path, write: Callable[..., int]) -> str:
-    with _written(stored, str(path)) as progress, _replacing(path) as unfinished:
+    with _written(stored, str(path)) as progress, replacing(path) as unfinished:
         rows = write(unfinished, progress=progress)
     return f"{path}: {rows:,} rows, {format_bytes(path.stat().st_size)}"
 
@@ -191,24 +192,6 @@ def _to_stdout(stored: StoredRun, wanted: Wanted) -> None:
     except BrokenPipeError:
         # The reader closed the pipe; what is still buffered is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _check_free(path: Path, *, overwrite: bool) -> None:
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; give the name of a file.")
-    if path.exists() and not overwrite:
-        raise ConfigError(f"{path} exists already; give another name, or pass --overwrite.")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file that replaces ``path`` once it is complete, and never before."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -9,13 +9,15 @@ import operator
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from distwatch.cli.conventions import JsonOption, app, examples, listing, wide_console
-from distwatch.errors import ConfigError
-from distwatch.text import format_bytes, shortened
+from distwatch.cli.output_files import check_free, replacing
+from distwatch.errors import ConfigError, NotWritableError
+from distwatch.text import counted, format_bytes, printable, shortened
 
 #: Column -> its heading.
 _HEADINGS = {
@@ -43,6 +45,7 @@ _CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(<=|>=|!=|==?|<|>)\s*(.*?)\s*")
         "distwatch ls runs/ --sort loss",
         "distwatch ls 'runs/*digits*' --where ended=closed --where 'loss<0.5'",
         "distwatch ls runs/ --json",
+        "distwatch ls runs/ --warnings --parquet runs.parquet",
     )
 )
 def ls(
@@ -81,10 +84,23 @@ def ls(
         ),
     ] = False,
     as_json: JsonOption = False,
+    parquet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the list to one Parquet file, for DuckDB and others, instead of "
+            "printing it.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a FILE that is there.")
+    ] = False,
 ) -> None:
     """List runs: when they began, how they ended, steps, replicas, pace and last metrics."""
     from distwatch.analysis.listing import as_row, find_listed
 
+    # What cannot be written is refused before anything is read.
+    write = parquet and _parquet_writer(Path(parquet), overwrite=overwrite)
     rows = [as_row(run, size=size, warnings=warnings) for run in find_listed(where)]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     for condition in conditions or ():
@@ -98,15 +114,45 @@ def ls(
         rows = [*known, *(row for row in rows if row.get(sort) is None)]
     elif reverse:
         rows.reverse()
-    if as_json:
+    if write:
+        write(rows, size=size, warnings=warnings)
+    elif as_json:
         typer.echo(json.dumps({"runs": rows}, indent=2, allow_nan=False))
     elif not rows:
         typer.echo(f"No run in {where}." if not conditions else "No run is like that.")
     else:
-        shown = [name for name in columns if name not in _HIDDEN]
-        headings = tuple(_HEADINGS.get(name, name) for name in shown)
-        cells = [tuple(_cell(name, row.get(name)) for name in shown) for row in rows]
-        wide_console().print(listing(headings, cells))
+        _print(rows, columns)
+
+
+def _print(rows: list[dict[str, Any]], columns: list[str]) -> None:
+    shown = [name for name in columns if name not in _HIDDEN]
+    headings = tuple(_HEADINGS.get(name, name) for name in shown)
+    cells = [tuple(_cell(name, row.get(name)) for name in shown) for row in rows]
+    wide_console().print(listing(headings, cells))
+
+
+def _parquet_writer(path: Path, *, overwrite: bool) -> Callable[..., None]:
+    """What writes rows to a Parquet file.
+
+    Raises:
+        ConfigError: pyarrow is not installed, or something is there already.
+    """
+    from distwatch.analysis.listing import as_frame
+    from distwatch.export import check_pyarrow, write_list
+
+    check_pyarrow()
+    check_free(path, overwrite=overwrite)
+
+    def write(rows: list[dict[str, Any]], **asked: bool) -> None:
+        try:
+            with replacing(path) as unfinished:
+                write_list(as_frame(rows, **asked), unfinished)
+        except OSError as error:
+            raise NotWritableError(f"{path} could not be written: {error}.") from error
+        nbytes = format_bytes(path.stat().st_size)
+        typer.echo(printable(f"{path}: {counted(len(rows), 'run')}, {nbytes}"))
+
+    return write
 
 
 def _test_of(condition: str, columns: list[str]) -> Callable[[dict[str, Any]], bool]:

@@ -5,7 +5,7 @@
 """
 
 from distwatch.export.csv_files import write_csv
-from distwatch.export.parquet_files import check_pyarrow, write_parquet
+from distwatch.export.parquet_files import check_pyarrow, write_list, write_parquet
 from distwatch.export.rows import Wanted, statistics_of
 from distwatch.export.tensorboard import write_events
 
@@ -15,5 +15,6 @@ __all__ = [
     "statistics_of",
     "write_csv",
     "write_events",
+    "write_list",
     "write_parquet",
 ]

@@ -1,14 +1,17 @@
-"""Tidy rows as Parquet."""
+"""Tidy rows, and lists of runs, as Parquet."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distwatch.errors import ConfigError
 from distwatch.export.rows import WHOLE, Progress, Wanted, statistics_of, tidy_rows
 from distwatch.store import StoredRun
 from distwatch.store.schema import COORDINATES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_parquet(
@@ -49,6 +52,30 @@ def write_parquet(
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             rows += len(columns["step"])
     return rows
+
+
+def write_list(runs: pd.DataFrame, path: Path) -> None:
+    """Write a list of runs, a row for each, as `distwatch.list_runs` gives it.
+
+    ``created`` is a timestamp in UTC; numbers of things are int64, metrics float64. What is
+    not known is null, never NaN. Columns of texts and numbers have these types also where no
+    run has a value, so that files of several folders can be read as one table.
+
+    Args:
+        runs: the list.
+        path: the file; an existing one is replaced.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+    """
+    pa = check_pyarrow()
+    kinds = {"M": pa.timestamp("us", tz="UTC"), "i": pa.int64(), "f": pa.float64()}
+    schema = pa.schema(
+        [(name, kinds.get(kind.kind, pa.string())) for name, kind in runs.dtypes.items()]
+    )
+    table = pa.Table.from_pandas(runs, schema, preserve_index=False)
+    # What pandas says of itself in a file is of no use to others.
+    pa.parquet.write_table(table.replace_schema_metadata(), path, compression="zstd")
 
 
 def check_pyarrow() -> Any:

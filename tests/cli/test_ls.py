@@ -4,12 +4,15 @@ import copy
 import datetime
 import json
 import shutil
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from commands import assert_refused
 
@@ -21,6 +24,7 @@ from distwatch.store import StoreWriter, claim, claim_new, now, table_writer
 from distwatch.store.folders import Folder
 from distwatch.store.schema import root_attributes
 from distwatch.testing.fake import fake_block, write_fake
+from distwatch.text import format_bytes
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -194,6 +198,48 @@ def test_the_table(call, runs):
     assert row[3:6] == ["closed", "7", "2"]
     assert datetime.datetime.fromisoformat("T".join(row[1:3]))
     assert call("ls", runs, "--where", "steps>100")[1] == "No run is like that.\n"
+
+
+def test_all_of_it_as_one_parquet_file(call, runs, tmp_path):
+    file = tmp_path / "runs.parquet"
+    code, out, err = call("ls", runs, "--warnings", "--size", "--parquet", file)
+    assert (code, err) == (0, "")
+    assert out == f"{file}: 7 runs, {format_bytes(file.stat().st_size)}\n"
+    table, frame = pq.read_table(file), dw.list_runs(runs, warnings=True, size=True)
+    assert table.column_names == list(frame.columns)
+    of_kind = {name: str(table.schema.field(name).type) for name in table.column_names}
+    assert of_kind["created"] == "timestamp[us, tz=UTC]"
+    assert {of_kind[name] for name in ("steps", "replicas", "bytes", "warnings")} == {"int64"}
+    assert {of_kind[name] for name in ("name", "ended", "phase", "path")} == {"string"}
+    assert {of_kind[name] for name in ("pace", "loss")} == {"double"}
+    for row, (_, want) in zip(table.to_pylist(), frame.iterrows(), strict=True):
+        for name, value in row.items():
+            # What is not known is null, and no number.
+            assert (value is None) == pd.isna(want[name]), (row["name"], name)
+            assert value is None or value == want[name]
+    chosen = tmp_path / "chosen.parquet"
+    call("ls", runs, "--where", "loss>0", "--sort", "loss", "--parquet", chosen)
+    assert pq.read_table(chosen)["name"].to_pylist() == names(
+        call, runs, "--where", "loss>0", "--sort", "loss"
+    )
+
+
+def test_a_parquet_file_is_refused_before_anything_is_read(call, runs, tmp_path, monkeypatch):
+    file = tmp_path / "runs.parquet"
+    file.write_text("mine")
+    assert_refused(call("ls", runs, "--parquet", file), "exists already", "--overwrite")
+    assert file.read_text() == "mine"
+    assert_refused(call("ls", runs, "--parquet", tmp_path), "is a folder")
+    assert_refused(call("ls", runs, "--parquet", tmp_path / "no" / "f"), "could not be written")
+    assert call("ls", runs, "--parquet", file, "--overwrite")[0] == 0
+    (tmp_path / "empty").mkdir()
+    assert call("ls", tmp_path / "empty", "--parquet", tmp_path / "none.parquet")[0] == 0
+    none = pq.read_table(tmp_path / "none.parquet")
+    assert (len(none), str(none.schema.field("name").type)) == (0, "string")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    ended = call("ls", runs, "--parquet", tmp_path / "other.parquet")
+    assert_refused(ended, "needs pyarrow", 'pip install "distwatch[parquet]"')
+    assert ended[2].count("\n") == 1
 
 
 def test_refusals(call, runs, tmp_path):
