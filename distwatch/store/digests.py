@@ -21,12 +21,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from distwatch.errors import StoreError
-from distwatch.records import PHASES, TRAIN
 from distwatch.store.documents import MOST_BYTES as MOST_DOCUMENT
 from distwatch.store.documents import path_of, understanding
 from distwatch.store.locations import ROOT_DOCUMENT, Location
 from distwatch.store.locking import is_lock_name, is_renewed
-from distwatch.store.schema import ATTRIBUTE, FORMAT, MOST, Count, Moments, Name, Text, Values
+from distwatch.store.schema import ATTRIBUTE, FORMAT, MOST, Count, Name, Text
 
 #: Bytes of a digest, whatever the number of steps.
 MOST_BYTES = 2**20
@@ -98,16 +97,6 @@ class KeptFindings(_Model):
     found: list[FindingEntry]
 
 
-class KeptListing(_Model):
-    """What a list of runs says of the phase; ``ended`` is empty where it was not closed."""
-
-    ended: Text
-    steps: Count
-    replicas: Count
-    last: Values = {}
-    reached: Moments = []
-
-
 class Commit(_Model):
     """What a table's group said when the digest was made: see `schema.TableAttributes`.
 
@@ -130,14 +119,15 @@ class DigestDocument(_Model):
     """The digest of a phase.
 
     ``segments`` has the checksum of each segment's document, ``tables`` the commit of each
-    table, by the path of its group.
+    table, by the path of its group. ``steps`` is how many the phase has: those of several
+    segments overlap.
     """
 
     format: int = FORMAT
     phase: Literal["train", "test", "predict", "train_on_batch"]
     segments: dict[Name, Checksum]
     tables: dict[Name, Commit]
-    listing: KeptListing | None = None
+    steps: Count | None = None
     findings: KeptFindings | None = None
 
 
@@ -212,6 +202,15 @@ def findings_in(source: Source, rules: str) -> list[FindingEntry] | None:
     return kept.found if kept.bytes == source.nbytes else None
 
 
+def steps_in(location: Location, phase: str, segments: list[str]) -> int | None:
+    """How many steps a phase of these segments has; None if that is not kept."""
+    with contextlib.suppress(StoreError):
+        digest = read_digest(location, phase)
+        if digest and set(digest.segments) == set(segments) and is_current(location, digest):
+            return digest.steps
+    return None
+
+
 def may_be_kept(location: Location) -> bool:
     """Whether a reader may write a digest: into a run of its own that nobody writes.
 
@@ -226,14 +225,14 @@ def may_be_kept(location: Location) -> bool:
 def file_with(
     source: Source,
     *,
-    listing: KeptListing | None = None,
+    steps: int | None = None,
     findings: tuple[str, list[dict[str, Any]]] | None = None,
 ) -> tuple[str, bytes] | None:
     """The key and content of a phase's digest with something more in it.
 
     Args:
         source: what it was made of.
-        listing: what a list says of the phase.
+        steps: how many the phase has.
         findings: the version of the rules, and what they found, as plain values.
 
     Returns:
@@ -242,7 +241,7 @@ def file_with(
     digest = _empty(source)
     if digest is None:
         return None
-    update: dict[str, Any] = {"listing": listing, "findings": None}
+    update: dict[str, Any] = {"steps": steps, "findings": None}
     if findings is not None:
         rules, found = findings
         kept = {"rules": rules, "bytes": source.nbytes, "found": found}
@@ -250,7 +249,10 @@ def file_with(
     with contextlib.suppress(StoreError):
         before = read_digest(source.location, source.phase)
         if before and (before.segments, before.tables) == (digest.segments, digest.tables):
-            update = {key: value or getattr(before, key) for key, value in update.items()}
+            update = {
+                key: getattr(before, key) if value is None else value
+                for key, value in update.items()
+            }
     said = json.loads(digest.model_copy(update=update).model_dump_json())
     content = json.dumps({**said, "crc32": _seal(said)}).encode()
     return (digest_name(source.phase), content) if len(content) <= MOST_BYTES else None
@@ -298,8 +300,3 @@ def _content(location: Location, group: str) -> bytes | None:
 def _crc32(content: bytes | None) -> int:
     """The checksum of a document as it lies there; that of nothing is no document's."""
     return zlib.crc32(content or b"")
-
-
-def phase_of(segment: str) -> str:
-    """The phase in a segment's name."""
-    return next((phase for phase in PHASES if segment.endswith(f"-{phase}")), TRAIN)

@@ -68,15 +68,17 @@ def read_document(location: Location, group: str) -> dict[str, Any]:
         UnreachableError: the location does not answer.
     """
     path = location.address
-    if not location.exists():
-        is_file = isinstance(path, Path) and path.exists()
-        what = "it is a file, and a run is a folder" if is_file else "there is no such folder"
-        raise NotARunError(f"{path} is no distwatch run: {what}.")
     try:
         return _read(location, group)
     except StoreError:
         raise
     except Exception as error:
+        if not location.exists():
+            is_file = isinstance(path, Path) and path.exists()
+            is_ = (
+                "it is a file, and a run is a folder" if is_file else "there is no such folder"
+            )
+            raise NotARunError(f"{path} is no distwatch run: {is_}.") from error
         # JSON from elsewhere raises many kinds of errors.
         if group:
             raise _damaged(path_of(location, group), error) from error

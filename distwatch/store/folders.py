@@ -41,9 +41,10 @@ class Folder:
     def __init__(self, path: Path, *, synced: bool = False) -> None:
         self.address: Address = path
         self._path = path
+        self._text = os.fspath(path)
         self._synced = synced
         #: Folders that were found to lie in the run.
-        self._within: set[Path] = set()
+        self._within: set[str] = set()
         #: Where an absolute path leads to; a relative one depends on the current folder.
         self._root: str | None = None
 
@@ -176,7 +177,7 @@ class Folder:
             DamagedStoreError: it lies outside of the run.
             UnreachableError: it cannot be read.
         """
-        self._check_within(self._path / path)
+        self._check_within(f"{self._text}/{path}" if path else self._text)
         try:
             return sorted(child.name for child in (self._path / path).iterdir())
         except (FileNotFoundError, NotADirectoryError):
@@ -191,7 +192,7 @@ class Folder:
             DamagedStoreError: it lies outside of the run.
         """
         doomed = self._path / path
-        self._check_within(doomed.parent)
+        self._check_within(f"{self._text}/{path}".rpartition("/")[0])
         if doomed.is_dir() and not doomed.is_symlink():
             shutil.rmtree(doomed)
         else:
@@ -253,32 +254,47 @@ class Folder:
         return found is not None and found.st_uid == owner and self.is_writable()
 
     def _file(self, key: str) -> os.stat_result | None:
-        path = self._path / key
+        # As text: a list of a thousand runs asks for many files.
+        path = f"{self._text}/{key}"
         try:
-            found = path.lstat()
-            self._check_within(path.parent)
+            found = os.lstat(path)
+            self._check_within(path.rpartition("/")[0])
             if stat.S_ISLNK(found.st_mode):
                 self._check_within(path)
-                found = path.stat()
+                found = Path(path).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise _unreadable(Path(path), error) from error
         return found if stat.S_ISREG(found.st_mode) else None
 
-    def _check_within(self, path: Path) -> None:
+    def _check_within(self, path: str) -> None:
         if path in self._within:
             return
-        root = self._root or os.path.realpath(self._path)
+        if path != self._text and not _may_be_link(path):
+            # It lies where the folder that it is in lies.
+            self._check_within(path.rpartition("/")[0])
+        else:
+            self._check_link(path)
+        self._within.add(path)
+
+    def _check_link(self, path: str) -> None:
+        root = self._root or os.path.realpath(self._text)
         if self._path.is_absolute():
             self._root = root
-        leads_to = root if path == self._path else os.path.realpath(path)
+        leads_to = root if path == self._text else os.path.realpath(path)
         if leads_to != root and not Path(leads_to).is_relative_to(root):
             raise DamagedStoreError(
                 f"{path} is a link out of the run, to {leads_to}, which is not followed; "
                 "copy the run with what its links lead to, as 'cp -rL' does."
             )
-        self._within.add(path)
+
+
+def _may_be_link(path: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except OSError:
+        return True
 
 
 def _sync_folder(folder: Path) -> None:

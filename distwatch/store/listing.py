@@ -11,6 +11,7 @@ from distwatch.errors import StoreError
 from distwatch.records import PHASES, TRAIN
 from distwatch.store import schema
 from distwatch.store.addresses import Address
+from distwatch.store.digests import steps_in
 from distwatch.store.documents import read_group
 from distwatch.store.finding import FoundRun
 from distwatch.store.locations import Location
@@ -81,12 +82,25 @@ def _listed(found: FoundRun) -> ListedRun:
         found.created,
         _ended(summaries) or _state(found.location),
         phase,
-        # Those of several starts or workers overlap.
-        chosen[0][1].steps if len(chosen) == 1 else StoredRun(found.address).steps,
+        _steps_of(found, chosen),
         sum(len(said.replicas) for said, _ in latest) or None,
         _pace(summaries),
         _last_values(summaries),
     )
+
+
+def _steps_of(found: FoundRun, segments: list[tuple[SegmentAttributes, SegmentSummary]]) -> int:
+    if len(segments) < 2:
+        return sum(summary.steps for _, summary in segments)
+    # Those of several starts or workers overlap: to count them, all tables are opened. So
+    # the number is kept, where that may be.
+    names = [schema.segment_name(said.info) for said, _ in segments]
+    steps = steps_in(found.location, segments[0][0].phase, names)
+    if steps is None:
+        stored = StoredRun(found.address)
+        steps = stored.steps
+        stored.keep_steps()
+    return steps
 
 
 def _segments_of(location: Location) -> Iterator[tuple[SegmentAttributes, SegmentSummary]]:

@@ -266,7 +266,12 @@ class StoredRun:
             found: the findings, as plain values.
         """
         if not self.damaged:
-            digests.keep(self._source, findings=(rules, found))
+            digests.keep(self._source, steps=self.steps, findings=(rules, found))
+
+    def keep_steps(self) -> None:
+        """Keep how many steps there are, where that may be; see `keep_findings`."""
+        if not self.damaged:
+            digests.keep(self._source, steps=self.steps)
 
     @property
     def _source(self) -> digests.Source:

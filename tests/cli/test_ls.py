@@ -20,7 +20,7 @@ import distwatch as dw
 from distwatch.errors import NotARunError
 from distwatch.records import Origin, RunInfo, Table
 from distwatch.signals import Signal
-from distwatch.store import StoreWriter, claim, claim_new, now, table_writer
+from distwatch.store import StoredRun, StoreWriter, claim, claim_new, now, table_writer
 from distwatch.store.folders import Folder
 from distwatch.store.schema import root_attributes
 from distwatch.testing.fake import fake_block, write_fake
@@ -155,6 +155,47 @@ def test_starts_that_overlap_are_counted_once(tmp_path):
     frame = dw.list_runs(path)
     assert frame.steps[0] == len(dw.open_run(path)) == 12
     assert frame.loss[0] == pytest.approx(weighted(0.0, 5, 2))
+
+
+@pytest.mark.parametrize("later", ["another start", "other rows", "damaged"])
+def test_steps_that_overlap_are_counted_once_and_kept(tmp_path, monkeypatch, later):
+    path, folder = tmp_path / "run.zarr", "worker-0000-start-0002"
+    second = replace(info_of(), origin=Origin(1, 5, 5))
+    write_fake(
+        path, (info_of(), blocks_of(info_of(), 9, 1.0)), (second, resumed(second, 5, 12))
+    )
+    assert dw.list_runs(path).steps[0] == 12
+    with monkeypatch.context() as patched:
+        # Tables are opened for the first list only.
+        patched.setattr("distwatch.store.listing.StoredRun", None)
+        assert dw.list_runs(path).steps[0] == 12
+    digest = path / "digest-train.json"
+    if later == "damaged":
+        digest.write_text("{")
+        assert dw.list_runs(path).steps[0] == 12
+        assert json.loads(digest.read_text())["steps"] == 12
+        return
+    third = replace(info_of(), origin=Origin(2, 8, 8))
+    writer = StoreWriter(path, third)
+    for block in resumed(third, 8, 16):
+        writer.append(block)
+    writer.close()
+    assert dw.list_runs(path).steps[0] == len(dw.open_run(path)) == 16
+    if later == "other rows":
+        document = path / folder / "table-00" / "zarr.json"
+        whole = json.loads(document.read_text())
+        # Another writer than this one may say it otherwise.
+        document.write_text(json.dumps(whole, indent=1))
+        opened = []
+        before = StoredRun.__init__
+        monkeypatch.setattr(StoredRun, "__init__", lambda *a: opened.append(a[1]) or before(*a))
+        assert dw.list_runs(path).steps[0] == 16
+        assert opened == [path]
+
+
+def resumed(info, begin, end):
+    for table, stride in zip(TABLES, (1, 7), strict=True):
+        yield fake_block(info, table, range(begin, end, stride), losses(info, 0.0))
 
 
 def test_what_takes_longer_is_asked_for(runs):

@@ -159,6 +159,7 @@ def test_what_is_said_of_a_damaged_run(fake, tmp_path):
     """The rest is read, and nothing is said of what was not."""
     before = dw.open_run(fake.path).findings()
     assert "sound" in [finding.kind for finding in before]
+    (fake.path / "digest-train.json").unlink()
     flip(fake.path / TABLE / "rows" / "c.1.0.0.0")
     with pytest.warns(DamagedRowsWarning, match="8 steps of"):
         run = dw.open_run(fake.path)
@@ -173,6 +174,20 @@ def test_what_is_said_of_a_damaged_run(fake, tmp_path):
     assert "8 steps cannot be read" in text
     with pytest.warns(DamagedRowsWarning, match="8 steps of"):
         assert "13 steps" in dw.open_run(fake.path)._repr_html_()
+
+
+def test_what_was_found_before_the_damage_is_kept_until_rows_are_read(fake):
+    """It is of the rows that were committed; who reads them, or verifies, sees the damage."""
+    before = dw.open_run(fake.path).findings()
+    flip(fake.path / TABLE / "rows" / "c.1.0.0.0")
+    run = dw.open_run(fake.path)
+    assert run.findings() == before
+    assert len(run.verify()) == 1
+    with pytest.warns(DamagedRowsWarning, match="8 steps of"):
+        run.to_xarray()
+    # From now on this run knows.
+    assert "damaged" in [each.kind for each in run.findings()]
+    assert "sound" not in [each.kind for each in run.findings()]
 
 
 def test_the_other_tables_keep_their_steps(tmp_path):
