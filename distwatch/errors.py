@@ -34,6 +34,7 @@
     ├── RowsReplacedWarning        a resumed training starts over and replaces all rows
     ├── RunInUseWarning            a run may still be written by a process: waiting for its end
     ├── DamagedRowsWarning         rows that cannot be read are left out
+    ├── DamagedDigestWarning       what is kept beside rows is damaged: the rows are read
     ├── UnwatchedWarning           some of what was asked for is not there to be watched
     ├── ActionFailedWarning        an action on a finding, or a user's rule, failed
     ├── EventFilesWarning          TensorBoard's files are incomplete, the store is not

@@ -9,7 +9,8 @@ group, `layout` has the arrays of a table.
   thread.
 - Reading: `reader` opens what was committed; `tables` reads one table, from `documents` and
   `checked_arrays`, and finds damage; `joining` combines several starts and workers, `parts`
-  gives some of their steps, or merges these.
+  gives some of their steps, or merges these. `digests` keep what is known of a phase, so that
+  its rows need not be read again; `finding` and `listing` are for folders of runs.
 - Before a training: `estimating` the size of a run; `claims` on a path, by `locking`, whose
   files are in `lock_files`; `resuming` tells what is there, and where a run is resumed, by
   rows and by the `tallies` that starts leave, which are `appended_files`.

@@ -108,6 +108,16 @@ def summary(store: Path) -> Case:
     return _run(store).summary
 
 
+def kept(ask: Callable[[Any], Any]) -> Callable[[Path], Case]:
+    """Opening the run and asking it, once its findings are kept beside the rows."""
+
+    def prepare(store: Path) -> Case:
+        _run(store).findings()
+        return lambda: ask(_run(store))
+
+    return prepare
+
+
 def diff(store: Path) -> Case:
     """Of the run and itself, so that all of it is read twice."""
     import distwatch as dw
@@ -145,10 +155,15 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "process_info": command("-c", "from distwatch.cli import main; main()", "info", "STORE"),
     "summary": summary,
     "diff": diff,
+    "kept_summary": kept(lambda run: run.summary()),
+    "kept_findings": kept(lambda run: run.findings()),
+    "kept_notebook": kept(lambda run: run._repr_html_()),
 }
 
 #: Reads everything: minutes on a run of a million steps.
 SLOW = ("summary", "diff")
+#: So does the first of these, before the clock starts.
+KEPT = tuple(case for case in CASES if case.startswith("kept"))
 
 
 def _run(store: Path) -> Any:
@@ -243,7 +258,7 @@ def main() -> None:
     parser.add_argument(
         "--store", type=Path, help="make the run here and keep it, or use the one that is here"
     )
-    usual = ",".join(case for case in CASES if case not in SLOW)
+    usual = ",".join(case for case in CASES if case not in (*SLOW, *KEPT))
     parser.add_argument("--cases", default=usual, help=f"some of {','.join(CASES)}")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     chosen = parser.parse_args()

@@ -323,6 +323,16 @@ def test_what_is_no_digest_is_ignored_and_said(content, tmp_path):
         assert dw.open_run(path).findings() == from_rows(path)
 
 
+def test_a_digest_that_was_changed_does_not_match_its_checksum(tmp_path):
+    path = tmp_path / "run.zarr"
+    one_start(path, "nan", 1)
+    want = dw.open_run(path).findings()
+    text = (path / DIGEST).read_text()
+    (path / DIGEST).write_text(text.replace('"severity": "warning"', '"severity": "note"'))
+    with pytest.warns(DamagedDigestWarning, match="does not match its checksum"):
+        assert dw.open_run(path).findings() == want
+
+
 def test_one_of_a_later_format_is_passed_over(tmp_path):
     path = tmp_path / "run.zarr"
     one_start(path, "healthy", 1)
