@@ -30,6 +30,7 @@ COMMANDS = (
     "diff",
     "verify",
     "estimate",
+    "overhead",
     "export",
     "config",
     "doctor",

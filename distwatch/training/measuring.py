@@ -64,24 +64,34 @@ class Trial:
     Args:
         schedules: all that can be adjusted.
         step: the next step.
+        length: steps of a stretch, at least; None for as many as the cadences need.
+        together: whether there is a stretch in which all of several look.
     """
 
-    def __init__(self, schedules: Sequence[Adjustable], step: int) -> None:
+    def __init__(
+        self,
+        schedules: Sequence[Adjustable],
+        step: int,
+        *,
+        length: int | None = None,
+        together: bool = True,
+    ) -> None:
         self.schedules = schedules
         self.first_step = self.step = step
         self.measured = [
             i for i, each in enumerate(schedules) if (each.asked or RAREST + 1) <= RAREST
         ]
         #: Steps of a stretch, at least.
-        self.length = _length([schedules[i].asked or 1 for i in self.measured])
+        self.length = length or stretch_length([schedules[i].asked for i in self.measured])
         self.rounds: list[list[_Stretch]] = []
+        self._kinds: list[tuple[int, ...]] = [(), *((unit,) for unit in self.measured)]
+        if together and len(self.measured) > 1:
+            self._kinds.append(tuple(self.measured))
         self._left: list[_Stretch] = []
         self._begin_round()
 
     def _begin_round(self) -> None:
-        alone = [(unit,) for unit in self.measured]
-        together = [tuple(self.measured)] if len(alone) > 1 else []
-        self._left = [_Stretch(units) for units in [(), *alone, *together]]
+        self._left = [_Stretch(units) for units in self._kinds]
         # Forwards and backwards by turns, so that a steady drift cancels.
         if len(self.rounds) % 2:
             self._left.reverse()
@@ -123,6 +133,12 @@ class Trial:
         """Begin more rounds: those up to here do not tell enough."""
         self._begin_round()
 
+    def drop_incomplete(self) -> None:
+        """Leave out the round that is under way."""
+        if self._left:
+            del self.rounds[-1]
+            self._left = []
+
     def end(self) -> None:
         """Let the schedules look again as they are meant to."""
         for schedule in self.schedules:
@@ -161,8 +177,12 @@ class Trial:
         return next(each for each in stretches if not each.units)
 
 
-def _length(cadences: Sequence[int]) -> int:
-    """Steps in which each cadence looks as often as it does on average, if they are few."""
+def stretch_length(asked: Sequence[int | None]) -> int:
+    """Steps in which each cadence looks as often as it does on average, if they are few.
+
+    Those that are too rare to be measured, and None, which is no cadence, do not count.
+    """
+    cadences = [k for k in asked if k is not None and k <= RAREST]
     least = max([_STEPS, *(_LOOKS * k for k in cadences)])
     period = math.lcm(*cadences)
     return -(-least // period) * period if period <= least else least

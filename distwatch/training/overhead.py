@@ -120,6 +120,12 @@ class Overhead:
         self._left: float | None = None
         self._pause = _Pause()
 
+    @property
+    def costs(self) -> dict[int, Estimate]:
+        """What looking as asked for costs, of each schedule by its place, in unobserved steps
+        a step; empty before it was measured."""
+        return {i: estimate_of(each) for (i, *more), each in self._costs.items() if not more}
+
     def interrupt(self) -> None:
         """Note that something else than a step is coming: a validation, a new epoch."""
         self._left = None

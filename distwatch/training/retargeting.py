@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from distwatch.errors import ConfigError
-from distwatch.signals import Pattern, names_matching
+from distwatch.signals import Measuring, Pattern, names_matching
 from distwatch.store import Change, Request
 from distwatch.training.device.ring import Unit
 from distwatch.training.overhead import Event, Overhead
@@ -36,6 +36,17 @@ class Adjusted(Protocol):
     def follow_schedules(self) -> None:
         """Take over changes of the schedules, from the next step on."""
         ...
+
+
+class UnitCost(NamedTuple):
+    """What looking at the signals of a unit costs, in unobserved steps a step."""
+
+    signals: tuple[str, ...]
+    #: At every how many steps it was asked for.
+    every: int
+    cost: float
+    low: float
+    high: float
 
 
 class Retargeting:
@@ -66,6 +77,18 @@ class Retargeting:
             schedules = [unit.schedule for unit in self._units]
             self._overhead = Overhead(most, schedules, lambda: recorder.steps)
 
+    @property
+    def cadences(self) -> list[int | None]:
+        """At every how many steps each unit was asked for; None if that is no cadence."""
+        return [unit.schedule.asked for unit in self._units]
+
+    @property
+    def costs(self) -> list[UnitCost]:
+        """What the budget measured of each unit; empty before it did."""
+        found = {} if self._overhead is None else self._overhead.costs
+        units = [(self._units[i], cost) for i, cost in found.items()]
+        return [UnitCost(unit.names, unit.schedule.asked or 1, *cost) for unit, cost in units]
+
     def check(self, asked: Request) -> list[Unit]:
         """The units that a request means.
 
@@ -87,6 +110,12 @@ class Retargeting:
     def ask(self, asked: Request, by: str) -> None:
         """Have a request, which was checked, take effect after the steps that are under way."""
         self._waiting.append((asked, by))
+
+    def look(self, looking: bool) -> None:
+        """Look as is asked for, or not at all, for a measurement that is not declared."""
+        for unit in self._units:
+            unit.schedule.measuring = None if looking else Measuring.OFF
+        self._recorder.follow_schedules()
 
     def interrupt(self) -> None:
         """Note that something else than a step is coming."""

@@ -12,7 +12,7 @@ import functools
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from distwatch.config import WatchConfig
@@ -37,6 +37,7 @@ from distwatch.training.epoch_logs import numbers_of
 from distwatch.training.phase import Phase, run_info, versions
 from distwatch.training.progress import Progress
 from distwatch.training.requested import Requested
+from distwatch.training.retargeting import Retargeting
 from distwatch.training.shutdown import termination_deferred
 from distwatch.training.sinks import Counts
 from distwatch.training.taps import TracedPlan
@@ -245,6 +246,14 @@ class Session:
             phase.note_epoch(epoch)
             self._progress.note_epoch(epoch)
 
+    def retargeting(self, phase: str) -> Retargeting | None:
+        """What adjusts the schedules of a phase; None before its first step was traced."""
+        return self._phases[phase].retargeting
+
+    def drains(self, phase: str) -> int:
+        """How often rows of a phase were read from the devices."""
+        return self._phases[phase].drains
+
     @property
     def stops(self) -> bool:
         """Whether a rule has the training stop."""
@@ -322,7 +331,7 @@ class Session:
     def status(self) -> Status:
         """The counts of all phases, and the error that ended the watching."""
         counts = sum((phase.counts for phase in self._phases.values()), Counts())
-        return Status(**asdict(counts), error=self.error)
+        return Status(**vars(counts), error=self.error)
 
     def sentences(self) -> list[str]:
         """What stands out in the run, phase by phase."""

@@ -9,7 +9,7 @@ import functools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 from distwatch.config import WatchConfig
@@ -48,7 +48,14 @@ class Counts:
     overwritten: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+        # Not by `dataclasses.astuple`, which copies deeply: this runs after each batch.
+        return Counts(
+            self.steps + other.steps,
+            self.committed + other.committed,
+            self.lost + other.lost,
+            self.thinned + other.thinned,
+            self.overwritten + other.overwritten,
+        )
 
 
 @dataclass(frozen=True)

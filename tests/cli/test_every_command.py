@@ -44,7 +44,7 @@ WELL = {
     ("doctor",): ["--quick"],
 }
 #: These train; their own tests look at how they print.
-SLOW = {("demo",), ("run",)}
+SLOW = {("demo",), ("run",), ("overhead",)}
 
 
 def takes_a_run(command):
@@ -130,7 +130,11 @@ def test_where_there_is_no_terminal_it_is_quiet(well, names):
     assert "\r" not in out
 
 
-JSON = [names for names, command in LEAVES.items() if "--json" in options_of(command)]
+JSON = [
+    names
+    for names, command in LEAVES.items()
+    if "--json" in options_of(command) and names not in SLOW
+]
 
 
 @pytest.mark.parametrize("names", JSON, ids=ids)

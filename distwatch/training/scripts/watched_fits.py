@@ -88,7 +88,7 @@ class WatchedFits:
         """What runs in place of a method of Keras, see `wrap_method`."""
         given = arguments.get("callbacks")
         if (watch := self._watch_for(method, model, given)) is not None:
-            arguments["callbacks"] = [*_listed(given), watch]
+            arguments["callbacks"] = [*callbacks_in(given), watch]
         return go()
 
     def closing_lines(self) -> Iterator[str]:
@@ -148,7 +148,7 @@ class WatchedFits:
         from distwatch.training.scripts.unobtrusive import UnobtrusiveWatch
         from distwatch.training.watch import Watch
 
-        if watches := [each for each in _listed(callbacks) if isinstance(each, Watch)]:
+        if watches := [each for each in callbacks_in(callbacks) if isinstance(each, Watch)]:
             # Either the script's own, or this one, on its second way through here.
             self._own += not any(isinstance(each, UnobtrusiveWatch) for each in watches)
             return None
@@ -203,7 +203,7 @@ def report(line: str) -> None:
         print(f"distwatch: {printable(line)}", file=sys.stderr, flush=True)
 
 
-def _listed(callbacks: Any) -> list[Any]:
+def callbacks_in(callbacks: Any) -> list[Any]:
     """Callbacks in the order in which Keras takes them, in a list that is ours."""
     if not callbacks:
         return []

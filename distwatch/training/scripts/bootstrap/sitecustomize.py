@@ -99,6 +99,10 @@ def _begin(settings: dict[str, Any]) -> Any:
     # Where the path has no distwatch, as when it was started from a checkout.
     sys.path.append(settings["home"])
     try:
+        if "measure" in settings:
+            from distwatch.training.scripts.measured_fit import MeasuredFit
+
+            return MeasuredFit(settings)
         from distwatch.training.scripts.watched_fits import watch_fits
 
         return watch_fits(settings)
