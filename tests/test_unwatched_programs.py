@@ -30,7 +30,7 @@ SOME = [
     ("vae", 1, "minimal"),
     ("vae", 2, "gradients"),
     ("wgan_gp", 1, "everything"),
-    ("wgan_gp", 2, "sampled"),
+    ("wgan_gp", 2, "every_10th_step"),
     ("siamese", 1, "production"),
     ("siamese", 2, "tensorboard"),
     ("ddim", 1, "gradients"),
@@ -38,7 +38,7 @@ SOME = [
     ("transformer", 1, "everything"),
     ("transformer", 2, "production"),
     ("gpt", 1, "tensorboard"),
-    ("gpt", 2, "sampled"),
+    ("gpt", 2, "every_10th_step"),
 ]
 
 #: Batches of each fit that a program calls.
@@ -52,7 +52,7 @@ STEPS = {
 }
 
 #: Files by which only every 10th step is recorded.
-SPARSE = ("production", "sampled")
+SPARSE = ("production", "every_10th_step")
 
 #: Some of what each file asks for, and each of these programs has.
 KINDS = {
@@ -60,7 +60,7 @@ KINDS = {
     "gradients": {"gradient", "gradient_local", "update", "weight", "input"},
     "minimal": {"activation"},
     "production": {"activation", "gradient", "gradient_local", "update"},
-    "sampled": {"activation"},
+    "every_10th_step": {"activation"},
     "tensorboard": {"activation", "update"},
 }
 

@@ -55,8 +55,8 @@ def init(
     use: Annotated[
         str,
         typer.Option(
-            help="minimal (each key, explained), gradients, everything, production, sampled "
-            "or tensorboard.",
+            help="minimal (each key, explained), gradients, everything, production, "
+            "every_10th_step or tensorboard.",
             autocompletion=_complete_use,
         ),
     ] = "minimal",

@@ -20,6 +20,8 @@ from distwatch.text import shortened
 _SHIPPED = Path(__file__).parent / "uses"
 _USES = _SHIPPED if _SHIPPED.is_dir() else Path(__file__).parents[2] / "configs"
 
+#: Files that had another name in earlier versions.
+_RENAMED = {"sampled": "every_10th_step"}
 
 #: Bytes of a file, and values in it where every alias is written out.
 MOST_BYTES = 2**17
@@ -163,7 +165,8 @@ def _text_of(path: str | Path) -> str | Mistake:
         raise ConfigError(f"{path} cannot be read: it is not text in UTF-8.") from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{shortened(str(path))} cannot be read: {why}.") from error
+        said = f"{shortened(str(path))} cannot be read: {why}.{_new_name(Path(path).stem)}"
+        raise ConfigError(said) from error
 
 
 def _expanded(node: Any, known: dict[int, float]) -> float:
@@ -242,8 +245,15 @@ def template(use: str) -> str:
     """
     known = templates()
     if use not in known:
-        raise ConfigError(f"there is no file for {use!r}; nearest: {nearest(use, known)}.")
+        said = _new_name(use) or f" nearest: {nearest(use, known)}."
+        raise ConfigError(f"there is no file for {use!r};{said}")
     return (_USES / f"{use}.yaml").read_text(encoding="utf-8")
+
+
+def _new_name(former: str) -> str:
+    """A sentence about a file that has another name by now; else ""."""
+    new = _RENAMED.get(former)
+    return f" The file {former} of earlier versions is called {new} now." if new else ""
 
 
 def _repeated_keys(root: Any) -> Iterator[Mistake]:

@@ -63,6 +63,7 @@ def test_init_replaces_nothing_unasked(call):
 
 def test_init_refuses_what_it_cannot_do(call):
     assert_refused(call("config", "init", "--use", "prodction"), "nearest: 'production'")
+    assert_refused(call("config", "init", "--use", "sampled"), "is called every_10th_step now")
     assert_refused(call("config", "init", "no/folder/watch.yaml"), "cannot be written")
 
 

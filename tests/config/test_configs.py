@@ -7,6 +7,7 @@ import pytest
 from trainings import fit, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
+from distwatch.errors import ConfigError
 from distwatch.signals import KINDS
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -29,7 +30,7 @@ def test_is_taken_and_nothing_is_created(path, tmp_path):
 
 
 def test_all_uses_are_there():
-    uses = {"everything", "gradients", "minimal", "production", "sampled"}
+    uses = {"everything", "every_10th_step", "gradients", "minimal", "production"}
     assert {path.stem for path in CONFIGS} >= uses
 
 
@@ -49,7 +50,7 @@ def test_gradients_chooses_five_kinds():
     assert signals == (dw.gradients(), dw.updates(), weights, dw.loss(), dw.inputs())
 
 
-def test_production_is_sampled_and_bounded():
+def test_production_is_sparse_and_bounded():
     watch = dw.Watch.from_config(FOLDER / "production.yaml")
     assert watch.schedule == dw.every(10)
     assert watch.config.max_bytes == 2_000_000_000
@@ -75,9 +76,20 @@ def test_everything_is_all_that_a_file_can_name_and_trains():
     assert found == prefixes - {"activation_input", "gradient_clipped"}
 
 
-def test_sampled_looks_at_every_tenth_step():
-    watch = dw.Watch.from_config(FOLDER / "sampled.yaml")
+def test_every_10th_step_looks_at_every_tenth_step():
+    watch = dw.Watch.from_config(FOLDER / "every_10th_step.yaml")
     assert [step for step in range(31) if watch.schedule(step)] == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("name", ["sampled", "sampled.yaml", "configs/sampled.yaml"])
+def test_a_file_by_its_former_name_is_answered_with_the_new_one(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"sampled.* is called every_10th_step"):
+        dw.Watch.from_config(name)
+    # A file of one's own may have that name.
+    (tmp_path / "configs").mkdir()
+    Path(name).write_text("schedule: {every: 5}")
+    assert dw.Watch.from_config(name).schedule == dw.every(5)
 
 
 def test_tensorboard_chooses_what_is_written_and_logged():
