@@ -73,6 +73,7 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/step_time.py
 	$(BIN)/python tests/benchmarks/first_step.py
+	$(BIN)/python tests/benchmarks/peers.py
 
 gpu-check: $(READY)
 	$(BIN)/python tests/gpu_check.py

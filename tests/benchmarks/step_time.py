@@ -137,27 +137,30 @@ def measure(
     x = rng.normal(0.5, 1.0, (batch * 8, *shape)).astype("float32")
     y = rng.integers(0, 10, batch * 8)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch).repeat()
-    pace = Pace(rounds, steps)
     store = folder / f"{name}-{replicas}-{signals.replace('/', '-')}.zarr"
     board = store.with_suffix(".logs") if signals == "tensorboard" else None
     watch = dw.Watch(store, signals=watched_by(signals, x), tensorboard=board)
     # One fit each, in step with one another: compiling and opening the store stay
     # outside the measured turns, drains and writing inside.
-    return pace.race(models, data, [[], [watch]])
+    unwatched, watched = Pace(rounds, steps).race(models, data, [[], [watch]])
+    ratios = [b / a for a, b in zip(unwatched, watched, strict=True)]
+    return statistics.median(ratios), 1e3 * statistics.median(unwatched)
 
 
 class Pace:
-    """Lets two trainings take turns of ``steps`` steps, each on a thread of its own."""
+    """Lets trainings take turns of ``steps`` steps, each on a thread of its own."""
 
     def __init__(self, rounds: int, steps: int) -> None:
         self.rounds, self.steps = rounds, steps
 
-    def race(self, models, data, callbacks) -> tuple[float, float]:
+    def race(self, models, data, callbacks) -> list[list[float]]:
+        """Seconds a step of each training, round by round."""
         import threading
 
-        turns = [threading.Semaphore(0), threading.Semaphore(0)]
+        everyone = range(len(models))
+        turns = [threading.Semaphore(0) for _ in everyone]
         done = threading.Semaphore(0)
-        seconds: list[list[float]] = [[], []]
+        seconds: list[list[float]] = [[] for _ in everyone]
 
         class Turn(keras.callbacks.Callback):
             def __init__(self, which: int) -> None:
@@ -183,17 +186,16 @@ class Pace:
                 callbacks=[*callbacks[which], Turn(which)],
             )
 
-        threads = [threading.Thread(target=train, args=(i,), daemon=True) for i in range(2)]
+        threads = [threading.Thread(target=train, args=(i,), daemon=True) for i in everyone]
         for thread in threads:
             thread.start()
         for round_ in range(self.rounds + 2):
-            for which in (0, 1) if round_ % 2 else (1, 0):
+            for which in everyone if round_ % 2 else reversed(everyone):
                 turns[which].release()
                 done.acquire()
         for thread in threads:
             thread.join()
-        ratios = [b / a for a, b in zip(*seconds, strict=True)][2:]
-        return statistics.median(ratios), 1e3 * statistics.median(seconds[0][2:]) / self.steps
+        return [[took / self.steps for took in each[2:]] for each in seconds]
 
 
 def main() -> None:
