@@ -230,3 +230,24 @@ def test_rounds_are_forwards_and_backwards():
         *[(), (0,), (1,), (0, 1)],
         *[(1,), (0,), ()],
     ]
+
+
+def test_a_measurement_may_leave_out_that_all_look_together():
+    trial = Trial([Adjustable(every(1)), Adjustable(every(1))], 0, length=3, together=False)
+    seconds = {(): 1.0, (0,): 1.5, (1,): 2.0}
+    for _ in itertools.repeat(None, 3 * 3 * ROUNDS - 2):
+        trial.add(1, seconds[trial._left[0].units])
+    assert trial.steps == 3 * 3 * ROUNDS - 2
+    # The last stretch is not whole, and its round does not count.
+    trial.drop_incomplete()
+    assert trial.costs() == {(0,): [0.5] * (ROUNDS - 1), (1,): [1.0] * (ROUNDS - 1)}
+
+
+def test_a_budget_tells_what_it_measured():
+    training = MadeUpTraining([0.5, 0.1]).train(5)
+    assert training.overhead.costs == {}
+    training.train(2_000)
+    assert {i: each.value for i, each in training.overhead.costs.items()} == {
+        0: pytest.approx(0.5),
+        1: pytest.approx(0.1),
+    }
