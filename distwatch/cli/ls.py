@@ -28,6 +28,9 @@ _HEADINGS = {
 }
 _HIDDEN = ("path", "phase")
 
+#: Columns that come after those of metrics.
+_LAST = ("bytes", "warnings", "path")
+
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -103,6 +106,8 @@ def ls(
     write = parquet and _parquet_writer(Path(parquet), overwrite=overwrite)
     rows = [as_row(run, size=size, warnings=warnings) for run in find_listed(where)]
     columns = list(dict.fromkeys(name for row in rows for name in row))
+    # The first run may have none of the metrics that a later one has.
+    columns.sort(key=lambda name: name in _LAST)
     for condition in conditions or ():
         test = _test_of(condition, columns)
         rows = [row for row in rows if test(row)]

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from distwatch.findings.batches import same_inputs, stuck_inputs
 from distwatch.findings.copies import copies_differ
@@ -183,7 +184,7 @@ def _frozen(table: TableDigest) -> Iterator[Oddity]:
             yield Oddity(int(replica), True, _given(name), np.inf, name)
 
 
-def _lasting(table: TableDigest, value: str) -> tuple[Floats, Floats]:
+def _lasting(table: TableDigest, value: str) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """How far each replica lies from the others on average, and whether that is certain.
 
     Neighbouring steps may be correlated, so the standard error is that between stretches (the
@@ -204,7 +205,7 @@ def _lasting(table: TableDigest, value: str) -> tuple[Floats, Floats]:
 
 def _batch_means(sums: Floats, steps: Floats) -> tuple[Floats, Floats, Floats]:
     """The mean over all stretches, how many there are, and the mean's standard error."""
-    total, stretches = steps.sum(axis=0), (steps > 0).sum(axis=0)
+    total, stretches = steps.sum(axis=0), (steps > 0).sum(axis=0, dtype=float)
     mean = sums.sum(axis=0) / total
     squares = ((sums - steps * mean) ** 2).sum(axis=0)
     return mean, stretches, np.sqrt(squares * stretches / np.maximum(stretches - 1, 1)) / total

@@ -283,6 +283,14 @@ def test_a_parquet_file_is_refused_before_anything_is_read(call, runs, tmp_path,
     assert ended[2].count("\n") == 1
 
 
+def test_metrics_stand_before_sizes_where_the_newest_run_has_none(call, tmp_path):
+    made(tmp_path / "older.zarr", 7, 3.0)
+    claim(tmp_path / "newest.zarr", root_attributes(info_of(), "2100-01-01T00:00:00+00:00"))
+    _, out, _ = call("ls", tmp_path, "--size", width=200)
+    headings = next(line.split() for line in out.splitlines() if line.strip())
+    assert headings[-2:] == ["loss", "size"]
+
+
 def test_refusals(call, runs, tmp_path):
     assert_refused(call("ls", tmp_path / "none"), "no such folder")
     assert_refused(call("ls", runs, "--sort", "lsos"), "no column 'lsos'", "loss")
