@@ -15,7 +15,7 @@ def kept(store: StoredRun) -> list[Finding] | None:
     A digest that cannot be understood is not used, and a `DamagedDigestWarning` says so.
     """
     try:
-        said = store.kept_findings(version())
+        said = store.kept_findings(version(store.epochs))
         return None if said is None else [*map(from_plain, said)]
     except DamagedStoreError as error:
         warnings.warn(f"{error} The rows are read instead.", DamagedDigestWarning, stacklevel=4)
@@ -26,7 +26,7 @@ def keep(store: StoredRun, digest: Digest, found: list[Finding]) -> None:
     """Keep what a digest finds, if it is of all rows of a run that is closed and ours."""
     every = sum(table.steps for table in store.every_table.values())
     if digest.info == store.info and digest.steps == every:
-        store.keep_findings(version(), [*map(as_plain, found)])
+        store.keep_findings(version(digest.epochs), [*map(as_plain, found)])
 
 
 def differing(kept: list[Finding], found: list[Finding]) -> list[str]:

@@ -530,7 +530,7 @@ class Run:
         """
         refuse_part(self._store, "findings are")
         try:
-            said = self._store.kept_findings(version())
+            said = self._store.kept_findings(version(self._store.epochs))
         except DamagedStoreError as error:
             return [f"{error} It is not used."]
         if said is None:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import distwatch
 from distwatch.findings.findings import Finding
+from distwatch.records import Epoch
 
 
-@functools.cache
-def version() -> str:
-    """What findings depend on besides rows: the code that makes them.
+def version(epochs: Iterable[Epoch] = ()) -> str:
+    """What findings depend on besides rows: the code that makes them, and what epochs came to.
 
     Kept findings of another version are not used, since it may find something else.
     """
+    known = [(e.number, e.step, sorted(e.metrics.items()), e.learning_rate) for e in epochs]
+    return f"{distwatch.__version__}-{_code():08x}-{zlib.crc32(repr(known).encode()):08x}"
+
+
+@functools.cache
+def _code() -> int:
+    """The checksum of all rules."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
-    crc32 = functools.reduce(lambda seed, file: zlib.crc32(file.read_bytes(), seed), sources, 0)
-    return f"{distwatch.__version__}-{crc32:08x}"
+    return functools.reduce(lambda seed, file: zlib.crc32(file.read_bytes(), seed), sources, 0)
 
 
 def as_plain(finding: Finding) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from distwatch.errors import StoreError
 from distwatch.store.documents import MOST_BYTES as MOST_DOCUMENT
 from distwatch.store.documents import path_of, understanding
-from distwatch.store.epochs import is_epochs_name
 from distwatch.store.locations import ROOT_DOCUMENT, Location
 from distwatch.store.locking import is_lock_name, is_renewed
 from distwatch.store.schema import ATTRIBUTE, FORMAT, MOST, Count, Name, Text
@@ -90,8 +89,7 @@ class KeptFindings(_Model):
     """What stands out in the rows.
 
     ``rules`` names the version of the rules: those of another one may find something else.
-    ``bytes`` are those of all files of the tables and of the epochs, which missing or shortened
-    chunks change.
+    ``bytes`` are those of all files of the tables, which missing or shortened chunks change.
     """
 
     rules: Name
@@ -146,10 +144,8 @@ class Source(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all files of the tables, and of what the epochs came to."""
-        epochs = filter(is_epochs_name, self.location.children())
-        rows = sum(map(self.location.size_below, self.counts))
-        return rows + sum(len(self.location.read(name) or b"") for name in epochs)
+        """Bytes of all files of the tables."""
+        return sum(map(self.location.size_below, self.counts))
 
 
 def read_digest(location: Location, phase: str) -> DigestDocument | None:

@@ -249,7 +249,7 @@ class StoreSink(_BackgroundSink):
         digest = self._context.digest
         if digest.steps != steps or digest.lost:
             return None
-        return version(), [*map(as_plain, digest.findings(lost=0, ended=ended))]
+        return version(digest.epochs), [*map(as_plain, digest.findings(lost=0, ended=ended))]
 
     def count_lost(self, table: str, steps: int) -> None:
         """Have the store say how many are missing."""

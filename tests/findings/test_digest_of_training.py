@@ -14,7 +14,7 @@ layers = keras.layers
 
 def assert_kept(run):
     """The training left its findings beside the rows: exactly those of the rows."""
-    assert run._store.kept_findings(version()) is not None
+    assert run._store.kept_findings(version(run._store.epochs)) is not None
     assert run.findings() == run.findings(run.digest())
     assert run.verify_findings() == []
 

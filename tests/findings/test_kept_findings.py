@@ -14,10 +14,11 @@ from made_runs import cut, healthy
 from typer.testing import CliRunner
 
 import distwatch as dw
+from distwatch.analysis.kept_findings import kept
 from distwatch.cli import app
 from distwatch.errors import DamagedDigestWarning, DamagedRowsWarning
 from distwatch.findings import Digest, Finding, as_plain, from_plain, version
-from distwatch.records import Origin
+from distwatch.records import Epoch, Origin
 from distwatch.store import Budget, StoredRun, StoreWriter, claim, digests, location_of, now
 from distwatch.store.folders import Folder
 from distwatch.store.schema import root_attributes
@@ -163,7 +164,7 @@ def test_what_stands_for_other_rows_is_not_used(change, tmp_path, monkeypatch):
     elif change == "a chunk is missing":
         next(path.rglob("merged/c.1.*")).unlink()
     else:
-        monkeypatch.setattr("distwatch.analysis.kept_findings.version", lambda: "0-00000000")
+        monkeypatch.setattr("distwatch.analysis.kept_findings.version", lambda _: "0-0-0")
     run = dw.open_run(path)
     assert run._store.kept_findings(version()) is None or change == "other rules"
     with warnings.catch_warnings():
@@ -171,6 +172,15 @@ def test_what_stands_for_other_rows_is_not_used(change, tmp_path, monkeypatch):
         now_ = run.findings()
         assert now_ == from_rows(path)
     assert (now_ == before) == (change == "other rules")
+
+
+def test_what_is_kept_is_of_the_epochs_that_were_known(tmp_path, monkeypatch):
+    path = tmp_path / "run.zarr"
+    one_start(path, "healthy", 2)
+    dw.open_run(path).findings()
+    assert StoredRun(path).kept_findings(version(StoredRun(path).epochs)) is not None
+    monkeypatch.setattr(StoredRun, "epochs", (Epoch(0, 120, {"loss": 1.0}),))
+    assert kept(StoredRun(path)) is None
 
 
 def test_nothing_is_kept_of_damaged_rows(tmp_path):
