@@ -75,6 +75,24 @@ RunArgument = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, for programs.")
 ]
+ScriptArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCRIPT",
+        help="The script, run by this Python as 'python SCRIPT ARGS' would; with -m, the name "
+        "of a module.",
+        show_default=False,
+    ),
+]
+ScriptsArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="ARGS", help="Everything after the script is the script's.", show_default=False
+    ),
+]
+ModuleOption = Annotated[
+    bool, typer.Option("-m", help="SCRIPT is the name of a module, as in python -m.")
+]
 PhaseOption = Annotated[
     str | None,
     typer.Option(

@@ -13,6 +13,9 @@ import typer
 
 from distwatch.cli.conventions import (
     JsonOption,
+    ModuleOption,
+    ScriptArgument,
+    ScriptsArguments,
     app,
     examples,
     listing,
@@ -49,26 +52,10 @@ _NAMED = 3
     ),
 )
 def overhead(
-    script: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCRIPT",
-            help="The script, as of 'distwatch run'; with -m, the name of a module.",
-            show_default=False,
-        ),
-    ],
-    args: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="ARGS",
-            help="Everything after the script is the script's.",
-            show_default=False,
-        ),
-    ] = None,
+    script: ScriptArgument,
+    args: ScriptsArguments = None,
     *,
-    is_module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module, as in python -m.")
-    ] = False,
+    is_module: ModuleOption = False,
     config: Annotated[
         Path | None,
         typer.Option(help="A YAML file with the arguments of a Watch.", show_default=False),

@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from distwatch.cli.conventions import app, examples
+from distwatch.cli.conventions import (
+    ModuleOption,
+    ScriptArgument,
+    ScriptsArguments,
+    app,
+    examples,
+)
 
 
 @app.command(
@@ -22,27 +28,10 @@ from distwatch.cli.conventions import app, examples
     ),
 )
 def run(
-    script: Annotated[
-        str,
-        typer.Argument(
-            metavar="SCRIPT",
-            help="The script, run by this Python as 'python SCRIPT ARGS' would; with -m, the "
-            "name of a module.",
-            show_default=False,
-        ),
-    ],
-    args: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="ARGS",
-            help="Everything after the script is the script's.",
-            show_default=False,
-        ),
-    ] = None,
+    script: ScriptArgument,
+    args: ScriptsArguments = None,
     *,
-    is_module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module, as in python -m.")
-    ] = False,
+    is_module: ModuleOption = False,
     config: Annotated[
         Path | None,
         typer.Option(help="A YAML file with the arguments of each Watch.", show_default=False),
