@@ -162,7 +162,7 @@ def test_where_nothing_is_watched_it_hands_the_value_on(tmp_path):
         ("rows", tf.ones(3), r"shape \(3,\), not one number"),
         ("text", object(), "of which TensorFlow makes no tensor"),
     ],
-    ids=str,
+    ids=["a space", "no text", "several", "no tensor"],
 )
 def test_what_cannot_be_a_number_is_refused_before_the_first_step(tmp_path, name, value, says):
     model = penalized(2)
