@@ -261,7 +261,7 @@ def test_tail_loads_no_tensorflow(tmp_path):
 # On a terminal.
 
 
-@pytest.mark.fast_cases("40")
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 90])
 def test_a_run_of_two_workers_is_followed_on_a_terminal_to_its_end(tmp_path, columns):
     import multiprocessing

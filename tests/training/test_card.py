@@ -54,6 +54,7 @@ def own(y, said):
     return keras.ops.mean(keras.ops.square(keras.ops.one_hot(y, 4) - said))
 
 
+@pytest.mark.fast_cases("how0-*")
 @pytest.mark.parametrize(
     "how, known",
     [
@@ -75,6 +76,7 @@ def test_losses_are_told_apart(tmp_path, how, known):
 SUM = keras.losses.SparseCategoricalCrossentropy(reduction="sum")
 
 
+@pytest.mark.fast_cases("sum")
 @pytest.mark.parametrize(
     "how", [{"loss": SUM}, {"loss_weights": [0.5]}], ids=["sum", "weights"]
 )
@@ -84,11 +86,13 @@ def test_a_loss_that_is_no_mean_is_not_compared(tmp_path, how):
     assert watched(tmp_path, model).info.card.further_terms
 
 
+@pytest.mark.slow
 def test_weights_of_examples_are_further_terms(tmp_path):
     run = watched(tmp_path, model_of(), sample_weight=np.linspace(0.5, 2, len(X)))
     assert run.info.card.further_terms
 
 
+@pytest.mark.fast_cases("2")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_the_data_are_those_of_the_batch(tmp_path, replicas):
     with strategy_over(replicas).scope():

@@ -40,6 +40,7 @@ def overwritten(path):
     return lambda: trained(dw.Watch(path, overwrite=True, signals="dense_1"), rows=64)
 
 
+@pytest.mark.fast_cases("moved")
 @pytest.mark.parametrize("happens", [moved, overwritten])
 def test_a_run_that_is_gone_ends_the_watching_with_one_warning(tmp_path, happens):
     path = tmp_path / "run.zarr"

@@ -282,6 +282,7 @@ def test_it_is_part_of_the_default_of_several_replicas(tmp_path):
         assert not [name for name in run.unwatched if "one replica" in run.unwatched[name]]
 
 
+@pytest.mark.slow
 def test_asked_for_where_there_is_nothing_to_compare(tmp_path):
     x, y = data()
     with pytest.warns(UnwatchedWarning, match="there is one replica, so there are no copies"):

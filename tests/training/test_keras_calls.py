@@ -110,6 +110,7 @@ def test_a_call_that_comes_by_no_wrapper_is_watched(tmp_path):
     assert len(dw.open_run(tmp_path / "test.zarr")) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:this fit did not come by:distwatch.errors.DistwatchWarning")
 def test_a_call_that_comes_by_no_wrapper_and_raises_leaves_no_taps(tmp_path):
     model, _ = small_model(strategy_over(1))

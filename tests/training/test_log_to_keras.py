@@ -176,6 +176,7 @@ def test_validation_has_no_part_in_it(tmp_path):
     assert history["activation/dense_0/count"] == [(118 - 16) * 16]
 
 
+@pytest.mark.fast_cases("dens_0*", "dense_0:spread*")
 @pytest.mark.parametrize(
     ("asked", "error", "says"),
     [
@@ -197,6 +198,7 @@ def test_what_names_no_signal_and_statistic_is_refused(asked):
         dw.Watch("run.zarr", log_to_keras=asked)
 
 
+@pytest.mark.slow
 def test_names_that_a_format_could_not_hold(tmp_path):
     """Keys are for ModelCheckpoint, too, where a dot means something."""
     keras.utils.clear_session()

@@ -43,6 +43,7 @@ def test_what_a_loss_is_made_of_says_how_often_it_is_divided(name):
         assert scaling.times_divided(make(divided, plain)) == times
 
 
+@pytest.mark.slow
 def test_deep_and_shared_sums_are_followed_or_unknown_at_once():
     """One that cannot be followed any further is no error of the step that it is in."""
     with tf.Graph().as_default() as graph:

@@ -71,6 +71,7 @@ class Closed(io.StringIO):
         raise ValueError("I/O operation on closed file")
 
 
+@pytest.mark.fast_cases("stream0")
 @pytest.mark.parametrize("stream", [Closed(), io.TextIOWrapper(io.BytesIO(), "ascii")])
 def test_the_last_sentences_cannot_be_printed(tmp_path, monkeypatch, stream):
     monkeypatch.setattr(Session, "sentences", lambda self: ["µ = 1", "two"])
@@ -220,6 +221,7 @@ def second_optimizer(strategy):
     return model
 
 
+@pytest.mark.slow
 def test_a_refusal_is_the_same_on_one_device_and_on_two(tmp_path):
     said = set()
     for replicas in (1, 2):

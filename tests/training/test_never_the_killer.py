@@ -124,7 +124,7 @@ def test_a_train_function_that_someone_replaces(tmp_path):
 
 
 def test_before_the_first_step_it_raises(tmp_path, monkeypatch):
-    def record(self, tensors, iteration):
+    def record(self, tensors, iteration, batch):
         raise ZeroDivisionError("planted")
 
     monkeypatch.setattr(Recorder, "record", record)

@@ -91,7 +91,7 @@ def test_a_training_that_ends_without_an_end_of_epoch(tmp_path):
     assert len(dw.open_run(tmp_path / "run.zarr")) == 3
 
 
-@pytest.mark.fast_cases("1")
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.parametrize("spe", [1, 2])
 def test_a_dataset_of_unknown_length_ends_without_a_step(tmp_path, spe):

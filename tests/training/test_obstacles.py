@@ -42,7 +42,7 @@ def optimized_by(**options):
     return model
 
 
-@pytest.mark.fast_cases("several_steps-*", "accumulating-*")
+@pytest.mark.fast_cases("several_steps-*")
 @pytest.mark.parametrize(
     ("make", "remedy"),
     [

@@ -84,6 +84,7 @@ WAYS = {
 }
 
 
+@pytest.mark.fast_cases("dict")
 @pytest.mark.parametrize("way", WAYS)
 def test_an_optimizer_is_found_where_it_is_kept(tmp_path, way):
     keras.utils.clear_session()

@@ -67,7 +67,7 @@ ODD = {
 }
 
 
-@pytest.mark.fast_cases("ragged-1", "sparse-2", "string-1")
+@pytest.mark.fast_cases("sparse-2")
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("name", ODD)
 def test_what_has_no_delta_is_refused_by_name_or_passed_over(tmp_path, name, replicas):
@@ -85,7 +85,7 @@ def test_what_has_no_delta_is_refused_by_name_or_passed_over(tmp_path, name, rep
     assert len(run) == 2
 
 
-@pytest.mark.fast_cases("2-uint8", "1-int64")
+@pytest.mark.fast_cases("2-uint8")
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_integers_are_watched_as_the_numbers_that_they_are(tmp_path, dtype, replicas):

@@ -204,6 +204,7 @@ def test_a_model_that_was_not_restored_is_said(tmp_path):
     np.testing.assert_array_equal(rows_of(path).step, np.arange(20))
 
 
+@pytest.mark.slow
 def test_without_a_run_one_is_begun(tmp_path):
     train(1, tmp_path / "run.zarr", epochs=1)
     assert len(dw.open_run(tmp_path / "run.zarr")) == 10
@@ -243,7 +244,7 @@ def test_a_loop_of_ones_own(tmp_path):
     assert [s.start for s in dw.open_run(path).segments] == [0, 1]
 
 
-@pytest.mark.fast_cases("1-change0-*", "2-change2-*")
+@pytest.mark.fast_cases("2-change2-*")
 @pytest.mark.parametrize(
     ("replicas", "change", "says"),
     [
@@ -259,6 +260,7 @@ def test_what_does_not_continue_a_run_is_refused(tmp_path, replicas, change, say
     assert len(dw.open_run(tmp_path / "run.zarr")) == 10
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_is_too_young_is_refused(tmp_path):
     model, _ = small_model(strategy_over(1))
     fit(model, X, Y)

@@ -79,6 +79,7 @@ def test_what_cannot_be_drained_any_more_is_counted(tmp_path, monkeypatch):
     assert watch.status.lost == 2
 
 
+@pytest.mark.fast_cases("taking")
 @pytest.mark.parametrize("place", ["reading", "taking"])
 def test_an_interrupt_in_a_drain(tmp_path, monkeypatch, place):
     """While rows are read from the devices, or while a full queue is waited for."""

@@ -38,6 +38,7 @@ class Slow(keras.callbacks.Callback):
             self.seen = await_rows(self._path, 4)
 
 
+@pytest.mark.fast_cases("1")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_slow_training_can_be_read_while_it_runs(tmp_path, replicas):
     path = tmp_path / "run.zarr"

@@ -54,6 +54,7 @@ BATCHES = [
 ]
 
 
+@pytest.mark.fast_cases("previous", "ema*")
 @pytest.mark.parametrize(
     "reference", ["none", "previous", "batch_mean", "first", "ema(0.9)", "neighbour"]
 )

@@ -45,6 +45,7 @@ def remembering(replicas):
     return model, memory
 
 
+@pytest.mark.fast_cases("2")
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_they_are_what_the_layer_holds_after_each_step(tmp_path, replicas):
     model, memory = remembering(replicas)

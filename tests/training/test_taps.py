@@ -18,7 +18,7 @@ def test_taps_say_in_which_phases_their_signals_exist():
     phases = {cls.kind: set(tap.phases) for cls, tap in TAPS.items()}
     assert all({"train", "train_on_batch"} <= found <= set(PHASES) for found in phases.values())
     of_inference = {kind for kind, found in phases.items() if "predict" in found}
-    assert of_inference == {"activations", "data", "tensors", "inputs", "states"}
+    assert of_inference == {"activations", "data", "tensors", "inputs", "logged", "states"}
     assert "test" in phases["loss"]
 
 

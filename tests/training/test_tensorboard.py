@@ -203,6 +203,7 @@ def test_a_resumed_run_goes_on_in_the_same_folder(tmp_path):
     np.testing.assert_array_equal(np.float32(values), merged.values.astype(np.float32))
 
 
+@pytest.mark.slow
 def test_options_in_a_mapping(tmp_path):
     train(
         tmp_path / "run.zarr",

@@ -43,7 +43,7 @@ def assert_rows_equal(got, deltas, size=0.0):
 
 
 # Uneven shards are a known fault, which a Watch says; here they are what is tried.
-@pytest.mark.fast_cases("1-7-none", "2-7-previous")
+@pytest.mark.fast_cases("2-7-previous")
 @pytest.mark.filterwarnings(
     "ignore:this training runs into known faults of Keras:distwatch.errors.KnownTrapWarning"
 )

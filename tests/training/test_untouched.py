@@ -51,7 +51,7 @@ class RaiseAt(keras.callbacks.Callback):
         raise self.error()
 
 
-@pytest.mark.fast_cases("on_train_begin-BoomError", "on_train_batch_end-BoomError")
+@pytest.mark.fast_cases("on_train_batch_end-BoomError")
 @pytest.mark.parametrize(
     ("event", "kind"),
     [
@@ -94,6 +94,7 @@ def test_rows_of_an_interrupted_fit_are_kept(tmp_path):
     np.testing.assert_array_equal(run.to_xarray(merged=True)["count"], counts)
 
 
+@pytest.mark.slow
 def test_a_training_that_breaks_inside_the_step_keeps_its_own_error(tmp_path):
     x, y = unlike_rows(64)
     y %= 3

@@ -118,6 +118,7 @@ def test_gradients_equal_a_tape(tmp_path, replicas, kind):
         assert losses == pytest.approx([loss for loss, _ in by_hand], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_applied_gradient_is_kept_once(tmp_path):
     _, run, _ = watched(tmp_path, 2, "plain", dw.gradients("dense_0/kernel"))
     counts = run.to_xarray()["count"].sel(signal="gradient/dense_0/kernel")
