@@ -57,7 +57,9 @@ def as_frame(rows: list[dict[str, Any]], *, size: bool, warnings: bool) -> pd.Da
     usual = [*ListedRun(Path(), "", "", "").to_dict()]
     further = ["bytes"] * size + ["warnings"] * warnings
     metrics = [name for row in rows for name in row if name not in (*usual, *further, "path")]
-    frame = pd.DataFrame(rows, columns=[*usual, *dict.fromkeys(metrics), *further, "path"])
+    # Texts stay as they are: names of files may have bytes that pandas's own texts cannot.
+    columns = [*usual, *dict.fromkeys(metrics), *further, "path"]
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
     frame["created"] = pd.to_datetime(frame["created"], utc=True, errors="coerce")
     for name in ("steps", "replicas", *further):
         frame[name] = frame[name].astype("Int64")

@@ -27,13 +27,23 @@ _WORSE = 0.05
 #: where it is not known how noisy validations are, and the most patient one.
 _VALIDATIONS, _PATIENT = 3, 8
 
+#: A loss below this part of the first one is that of a task that is solved.
+_SOLVED = 1e-3
+
 #: Over so many epochs he measures the progress of a training.
 _STRIP = 5
 
 _PRECHELT = 'L. Prechelt, "Early Stopping - But When?" (1998)'
 
 
-@rule("Overfitting", _PRECHELT, worse=_WORSE, validations=_VALIDATIONS, patient=_PATIENT)
+@rule(
+    "Overfitting",
+    _PRECHELT,
+    worse=_WORSE,
+    validations=_VALIDATIONS,
+    patient=_PATIENT,
+    solved=_SOLVED,
+)
 def overfitting(run: Recorded) -> Iterator[Finding]:
     """The validation loss has risen for several epochs while the training loss still fell."""
     trained, validated, numbers = _losses(run)
@@ -44,13 +54,18 @@ def overfitting(run: Recorded) -> Iterator[Finding]:
     lowest, last = float(validated[best]), float(validated[-1])
     if since < _VALIDATIONS or not lowest > 0 or not trained[-1] < trained[best]:
         return
-    if not (validated[-_VALIDATIONS:] > (1 + _WORSE) * lowest).all():
+    latest = validated[-_VALIDATIONS:]
+    if not (latest > (1 + _WORSE) * lowest).all() or last < latest[0]:
+        return
+    # Of a task that is solved it does not matter.
+    if last < _SOLVED * validated[0]:
         return
     long = since >= _PATIENT
     brief = (
-        f"the validation loss was lowest in epoch {numbers[best]}, at {lowest:.4g}, and ended "
-        f"at {last:.4g}, {counted(since, 'validation')} later, while the training loss went "
-        f"on from {trained[best]:.4g} to {trained[-1]:.4g}"
+        f"the validation loss was lowest in epoch {numbers[best]} (Keras prints "
+        f"{numbers[best] + 1}), at {lowest:.4g}, and ended at {last:.4g}, "
+        f"{counted(since, 'validation')} later, while the training loss went on from "
+        f"{trained[best]:.4g} to {trained[-1]:.4g}"
     )
     advice = (
         "Keep the weights of that epoch (keras.callbacks.EarlyStopping("
@@ -69,7 +84,10 @@ def overfitting(run: Recorded) -> Iterator[Finding]:
 @rule("StoppedEarly", f"{_PRECHELT}: the progress of a strip of epochs", falls=AT_REST)
 def stopped_early(run: Recorded) -> Iterator[Finding]:
     """Training and validation loss still fell in each of the last epochs."""
-    trained, validated, _ = _losses(run)
+    trained, validated, numbers = _losses(run)
+    # Of a training that goes on, or was not validated after each epoch, it cannot be told.
+    if run.ended is None or np.any(np.diff(numbers[-_STRIP - 1 :]) != 1):
+        return
     if len(validated) <= _STRIP:
         return
     strip = slice(-_STRIP - 1, None)

@@ -153,14 +153,14 @@ def _named_rows(found: BrokenRows, *, several: bool) -> str:
 
 
 def _unseen_before(broken: list[TableDigest], step: int) -> str:
-    """That they may have begun earlier, where no table looked at the steps before."""
+    """That they may have begun earlier, where no table with them looked at the steps before."""
     before = max(table.broken.before for table in broken)
     missing = step - 1 - before
     if before < 0 or missing <= 0:
         return ""
     return (
-        f" They may have begun earlier: the {counted(missing, 'step')} before it, after step "
-        f"{before}, {'is' if missing == 1 else 'are'} not recorded."
+        f" They may have begun earlier: of these signals the {counted(missing, 'step')} before "
+        f"it, after step {before}, {'is' if missing == 1 else 'are'} not recorded."
     )
 
 

@@ -33,8 +33,9 @@ _SURE = (16.0, 11.4, 9.3, 8.0, 7.2, 6.7, 6.3, 6.0)
 #: Steps without a change that are no chance.
 _STRETCHES = 12
 
-#: Signals of variables, of which each replica holds a copy or one of its own.
-_KEPT = ("weight/", "update/")
+#: Signals of variables, of which each replica holds a copy or one of its own, and numbers that
+#: a step names, of which nobody knows whether they are to be equal.
+_KEPT = ("weight/", "update/", "log/")
 
 #: From this modified z-score on one value is an outlier among others: B. Iglewicz & D. C.
 #: Hoaglin, "How to Detect and Handle Outliers" (1993), with the median absolute deviation.

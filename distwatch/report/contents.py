@@ -55,7 +55,7 @@ def _first(runs: list[ReadRun]) -> str:
         wanted, _ = ranked(Compared([run.overview for run in runs]), "size", 1)
     else:
         warned = [each for each in runs[0].findings if each.severity == WARNING]
-        links = (link_to(finding, runs[0], 0) for finding in warned)
+        links = (link_to(finding, runs[0], 0, names) for finding in warned)
         if found := next(filter(None, links), ""):
             return found
         wanted = [name for name in names if name == "loss"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from distwatch.findings import EXTENT, RULES, WARNING, Finding
@@ -46,16 +47,26 @@ class Diagnosis:
     looked_at: str
 
 
-def diagnosis(run: ReadRun, place: int) -> Diagnosis:
+def diagnosis(run: ReadRun, place: int, drawn: Collection[str]) -> Diagnosis:
     """The diagnosis of a run.
 
     Args:
         run: the run.
         place: which of the runs of the page it is.
+        drawn: the names of the signals that the page has charts of.
     """
+
+    def said(*, warns: bool) -> tuple[Said, ...]:
+        # How large the run is, ``looked_at`` says.
+        return tuple(
+            Said(printable(each.text), link_to(each, run, place, drawn))
+            for each in run.findings
+            if (each.severity == WARNING) == warns and each.kind != EXTENT
+        )
+
     return Diagnosis(
-        warnings=_said(run, place, warns=True),
-        notes=_said(run, place, warns=False),
+        warnings=said(warns=True),
+        notes=said(warns=False),
         # Of a run without rows nothing is known.
         all_clear="Nothing unusual."
         if run.described["committed_steps"]
@@ -69,10 +80,10 @@ def looked_for() -> list[str]:
     return [rule.says for rule in RULES if rule.says]
 
 
-def link_to(finding: Finding, run: ReadRun, place: int) -> str:
+def link_to(finding: Finding, run: ReadRun, place: int, drawn: Collection[str]) -> str:
     """The fragment of the page's address that opens the chart of a finding, or ""."""
     names = [signal.name for signal in run.overview.signals]
-    if finding.signal is None or finding.signal not in names:
+    if finding.signal is None or finding.signal not in names or finding.signal not in drawn:
         return ""
     history, _ = run.overview.find(finding.signal)
     shown_by = _SHOWN_BY.get(finding.kind)
@@ -85,15 +96,6 @@ def link_to(finding: Finding, run: ReadRun, place: int) -> str:
     }
     return "#" + "&".join(
         f"{name}={value}" for name, value in parts.items() if value is not None
-    )
-
-
-def _said(run: ReadRun, place: int, *, warns: bool) -> tuple[Said, ...]:
-    """What findings say, without how large the run is, which ``looked_at`` says."""
-    return tuple(
-        Said(printable(each.text), link_to(each, run, place))
-        for each in run.findings
-        if (each.severity == WARNING) == warns and each.kind != EXTENT
     )
 
 

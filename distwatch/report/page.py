@@ -183,11 +183,15 @@ def _shown(runs: list[ReadRun], place: int) -> dict[str, Any]:
     """A run as the template shows it."""
     run = runs[place]
     described = run.described
+    # Charts of several runs are of the signals that all of them have.
+    drawn = set.intersection(
+        *({signal.name for signal in each.overview.signals} for each in runs)
+    )
     return {
         "letter": LETTERS[place] if len(runs) > 1 else "",
         "name": _name_of(run),
         "facts": [(name, printable(text)) for name, text in facts_of(described)],
-        "diagnosis": diagnosis(run, place),
+        "diagnosis": diagnosis(run, place, drawn),
         "signals": [
             (
                 printable(signal["name"]),

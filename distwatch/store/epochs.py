@@ -33,6 +33,8 @@ class EpochLine:
         """As it is written. JSON has no NaN: what is not finite is null."""
         given = asdict(self.epoch)
         given["metrics"] = {name: _finite(value) for name, value in given["metrics"].items()}
+        rate = given["learning_rate"]
+        given["learning_rate"] = None if rate is None else _finite(rate)
         return json.dumps(given, allow_nan=False).encode() + b"\n"
 
 

@@ -31,6 +31,11 @@ def kept_name(replica: int) -> str:
     return f"kept-batch-{replica:04d}.npz"
 
 
+def is_kept_name(name: str) -> bool:
+    """Whether a file of a segment is a batch that was kept."""
+    return _NAME.fullmatch(name) is not None
+
+
 def encoded(kept: KeptBatch) -> bytes:
     """A batch as the content of its file."""
     held = io.BytesIO()

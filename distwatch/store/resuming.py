@@ -13,6 +13,7 @@ from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo, Table
 from distwatch.store import schema
 from distwatch.store.documents import read_document, read_group
 from distwatch.store.joining import ReadableTable, value_at
+from distwatch.store.kept_batches import is_kept_name
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
 from distwatch.store.reader import Segment, continued, groups_of, read_segments
 from distwatch.store.tallies import Note, noted_steps, start_noted_in
@@ -70,7 +71,8 @@ def sweep(path: str | Path) -> None:
     for segment, groups in groups_of(location).items():
         # An unfinished copy of a table that was being thinned out, or the table it replaced.
         for child in set(location.children(segment)) - {ROOT_DOCUMENT, *groups}:
-            location.delete(f"{segment}/{child}")
+            if not is_kept_name(child):
+                location.delete(f"{segment}/{child}")
 
 
 def origin_of(path: str | Path, info: RunInfo) -> Origin:

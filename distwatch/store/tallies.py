@@ -132,12 +132,13 @@ class Tally:
         file: Appended | None = None
         noted, goes_on = b"", True
         while goes_on:
+            given = None
             with contextlib.suppress(queue.Empty):
                 # A run that will be overwritten is there until rows of this one come.
                 given = self._waiting.get(timeout=_LOOK if noted else None)
                 goes_on = given is not None
-                noted += given.line() if given is not None else b""
             try:
+                noted += b"" if given is None else given.line()
                 if noted and self.error is None and self._claim.is_settled:
                     file = file or self._opened()
                     file.append(noted)

@@ -22,6 +22,7 @@ from distwatch.records import Amplification
 from distwatch.signals.schedules import is_whole
 from distwatch.store import StoredRun, delete_run
 from distwatch.training.strategies import copies_of, has_copies
+from distwatch.training.taps import of_model
 from distwatch.training.watch import Watch
 
 
@@ -45,8 +46,8 @@ def amplification(
         signals: as in `Watch`: give those of the runs that are to be compared.
 
     Raises:
-        ConfigError: the model is not built or not compiled, its inputs are whole numbers,
-            which have no rounding, or the training is not finite.
+        ConfigError: the model, or an optimizer of its own, is not built, it is not compiled,
+            its inputs are whole numbers, which have no rounding, or the training is not finite.
         SetupError: it cannot be trained, or what was chosen cannot be watched.
     """
     if not model.built or not model.compiled:
@@ -129,11 +130,19 @@ def _growth(plain: StoredRun, other: StoredRun, eps: float) -> dict[str, float]:
 @contextlib.contextmanager
 def _as_it_was(model: keras.Model) -> Iterator[None]:
     """Train a model inside; afterwards all that it knows is what it was before."""
-    optimizer = model.optimizer
-    if not optimizer.built:
+    optimizers = of_model(model).optimizers
+    if not model.optimizer.built:
         with model.distribute_strategy.scope():
-            optimizer.build(model.trainable_variables)
-    variables = {id(v): v for v in (*model.variables, *optimizer.variables)}
+            model.optimizer.build(model.trainable_variables)
+    if unbuilt := [each.name for each in optimizers if not each.built]:
+        raise ConfigError(
+            f"amplification: the optimizer {unbuilt[0]} has no variables yet, which could be "
+            "put back afterwards; call its build with the variables that it trains."
+        )
+    variables = {
+        id(v): v
+        for v in (*model.variables, *(v for each in optimizers for v in each.variables))
+    }
     kept = [(part, part.numpy()) for v in variables.values() for part in _parts_of(v.value)]
     names = ("history", "stop_training", "train_function")
     attributes = {name: vars(model)[name] for name in names if name in vars(model)}

@@ -304,7 +304,9 @@ class Watch(keras.callbacks.Callback):
         Each replica's number is a row, and their mean the merged one, at the steps of the
         Watch's schedule, or of ``distwatch.logged("d_*", every=10)`` among its signals. Where
         this Watch does not record the step, nothing happens. A further call with the same
-        name in a step is a signal of its own, ``log/d_loss#1``.
+        name in a step is a signal of its own, ``log/d_loss#1``. Each step is to give the same
+        names: one that is given at some steps only, under a Python condition of a step that
+        runs eagerly, ends the watching.
 
         Args:
             name: letters, digits, "_", "." and "-"; it may have parts, "generator/loss".

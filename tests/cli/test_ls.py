@@ -3,6 +3,7 @@
 import copy
 import datetime
 import json
+import os
 import shutil
 import sys
 import time
@@ -263,6 +264,18 @@ def test_all_of_it_as_one_parquet_file(call, runs, tmp_path):
     assert pq.read_table(chosen)["name"].to_pylist() == names(
         call, runs, "--where", "loss>0", "--sort", "loss"
     )
+
+
+def test_names_that_are_no_text_are_escaped_in_a_parquet_file(call, tmp_path):
+    try:
+        made(tmp_path / os.fsdecode(b"bad\xff.zarr"), 7, 3.0)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    file = tmp_path / "runs.parquet"
+    code, _, err = call("ls", tmp_path, "--parquet", file)
+    assert (code, err) == (0, "")
+    (name,) = pq.read_table(file)["name"].to_pylist()
+    assert name.startswith("bad") and name.endswith(".zarr")
 
 
 def test_a_parquet_file_is_refused_before_anything_is_read(call, runs, tmp_path, monkeypatch):

@@ -63,7 +63,8 @@ def test_of_one_replica_it_is_the_batch():
 
 def test_it_is_said_which_steps_before_were_not_looked_at():
     said = (
-        "They may have begun earlier: the 4 steps before it, after step 15, are not recorded."
+        "They may have begun earlier: of these signals the 4 steps before it, after step 15, "
+        "are not recorded."
     )
     assert said in text_of(every=5)
     assert "earlier" not in text_of(at=8)

@@ -113,7 +113,7 @@ def test_nothing_unusual_says_what_was_looked_at(tmp_path):
         names=["loss", "activation/a", "activation/b"],
     )
     (run,) = read_runs([path])
-    said = diagnosis(replace(run, findings=()), 0)
+    said = diagnosis(replace(run, findings=()), 0, ())
     assert (said.warnings, said.all_clear) == ((), "Nothing unusual.")
     assert said.looked_at == (
         "Looked at: 30 steps on 2 replicas, of the loss and 2 activations. "
@@ -126,13 +126,15 @@ def test_a_link_names_what_shows_the_finding(tmp_path):
     path = made_run(tmp_path / "run.zarr", ordinary(30, 2, 2))
     (run,) = read_runs([path])
     found = Finding("replicas_apart", WARNING, "", "activation/layer_1", np.int64(7), 1)
-    assert link_to(found, run, 2) == "#run=2&signal=1&statistic=mean&step=7&replica=1"
+    drawn = ["activation/layer_1"]
+    named = link_to(found, run, 2, drawn)
+    assert named == "#run=2&signal=1&statistic=mean&step=7&replica=1"
     # There are no units here, so no statistic of them.
-    assert (
-        link_to(replace(found, kind="dead", step=None), run, 0) == "#run=0&signal=1&replica=1"
-    )
-    assert link_to(replace(found, signal=None), run, 0) == ""
-    assert link_to(replace(found, signal="activation/elsewhere"), run, 0) == ""
+    of_units = replace(found, kind="dead", step=None)
+    assert link_to(of_units, run, 0, drawn) == "#run=0&signal=1&replica=1"
+    assert link_to(replace(found, signal=None), run, 0, drawn) == ""
+    assert link_to(replace(found, signal="activation/elsewhere"), run, 0, drawn) == ""
+    assert link_to(found, run, 2, ()) == "", "other runs do not have it, so it is not drawn"
 
 
 @pytest.mark.parametrize(("warned", "first"), [("activation/b", 2), (None, 1)])

@@ -35,6 +35,13 @@ def write(run, start, *lines, worker=0):
     (run / epochs_name(worker, start)).write_bytes(b"".join(lines))
 
 
+def test_what_is_not_finite_is_written_too(run):
+    write(run, 0, line(0, 4, np.nan, np.inf), line(1, 6, 2.0))
+    epochs = dw.open_run(run).epochs()
+    np.testing.assert_array_equal(epochs["value"].sel(metric="loss"), [np.nan, 2.0])
+    np.testing.assert_array_equal(epochs["learning_rate"], [np.nan, 0.1])
+
+
 def line(number, step, loss, rate=0.1):
     return EpochLine(Epoch(number, step, {"loss": loss}, rate)).line()
 

@@ -12,6 +12,7 @@ from distwatch.errors import DamagedStoreError
 from distwatch.records import BrokenRows, KeptBatch, Origin, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.store import Budget, StoredRun, StoreWriter, claim, now
+from distwatch.store.resuming import sweep
 from distwatch.store.schema import ATTRIBUTE, TableAttributes, root_attributes, table_attributes
 from distwatch.testing.fake import fake_block, write_fake
 
@@ -50,6 +51,14 @@ def test_a_batch_comes_back_bit_by_bit(tmp_path):
         kept = first.parts[name]
         assert (kept.dtype, kept.shape) == (array.dtype, array.shape)
         assert kept.tobytes() == array.tobytes()
+
+
+def test_resuming_leaves_it_where_it_is(tmp_path):
+    segment = written(tmp_path / "run.zarr", KeptBatch(1, 2, PARTS))
+    (segment / "left-by-a-crash").mkdir()
+    sweep(tmp_path / "run.zarr")
+    assert not (segment / "left-by-a-crash").exists()
+    assert [each.step for each in dw.open_run(tmp_path / "run.zarr").kept_batches()] == [2]
 
 
 def test_any_numpy_reads_it(tmp_path):

@@ -5,6 +5,7 @@ import random
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from trainings import fit, same_weights, strategy_over, unlike_rows
 
 import distwatch as dw
@@ -66,6 +67,34 @@ def test_it_leaves_no_trace():
     fit(model, X, Y, batch=BATCH)
     fit(other, X, Y, batch=BATCH)
     assert same_weights(model, other)
+
+
+class TwoOptimizers(keras.Model):
+    """One that is compiled, and never applied, and one of its own."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean((self(x, training=True) - y) ** 2)
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.own.apply(gradients, self.trainable_variables)
+        return {"loss": loss}
+
+
+@pytest.mark.slow
+def test_optimizers_of_its_own_are_left_as_they_were():
+    x = keras.Input((12,))
+    model = TwoOptimizers(x, layers.Dense(2, name="c")(x))
+    model.compile("sgd")
+    model.own = keras.optimizers.Adam()
+    with pytest.raises(ConfigError, match=r"the optimizer adam.* has no variables yet"):
+        measured(model)
+    model.own.build(model.trainable_variables)
+    fit(model, X[:32], Y[:32], batch=BATCH)
+    before = [np.array(v) for v in model.own.variables]
+    assert measured(model).factors["activation/c"] < 100
+    for was, variable in zip(before, model.own.variables, strict=True):
+        np.testing.assert_array_equal(was, np.array(variable))
 
 
 @pytest.mark.slow

@@ -82,6 +82,22 @@ def test_a_batch_that_is_too_large_is_not_kept_and_it_is_said(tmp_path):
     assert finding_of(run).step == BAD
 
 
+def test_parts_that_come_later_are_left_out_and_it_is_said(tmp_path):
+    """A later trace has weights of examples, and another dtype of targets."""
+    model, path = model_over(1), tmp_path / "run.zarr"
+    watch = dw.Watch(path, phases=["train_on_batch"], keep_batch=True)
+    x, y = BROKEN[BAD * BATCH :][:BATCH], X[:BATCH, :2]
+    with watch.attached(model):
+        model.train_on_batch(X[:BATCH], y)
+        model.train_on_batch(x, y.astype("int32"), sample_weight=np.ones(BATCH))
+        model.train_on_batch(x, y)
+    run = dw.open_run(path, phase="train_on_batch")
+    assert len(run) == 3
+    (kept,) = run.kept_batches()
+    assert (kept.step, [*kept.parts]) == (1, ["x"])
+    assert kept.left_out == "y and sample_weight: not as in the first step."
+
+
 def test_steps_that_run_eagerly(tmp_path):
     run = trained(tmp_path / "run.zarr", BROKEN, model_over(1, eager=True))
     (kept,) = run.kept_batches()

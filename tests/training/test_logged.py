@@ -1,5 +1,7 @@
 """Numbers that a step names by ``watch.log`` are signals on each replica."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,12 @@ from keras import ops
 from trainings import fit, same_weights, strategy_over, unlike_rows
 
 import distwatch as dw
-from distwatch.errors import ConfigError, NothingToWatchError, UnknownSignalError
+from distwatch.errors import (
+    ConfigError,
+    NothingToWatchError,
+    UnknownSignalError,
+    WatcherDisabledWarning,
+)
 
 BATCH, STEPS = 16, 6
 
@@ -195,6 +202,22 @@ def test_what_is_logged_inside_a_condition_is_listed_with_the_reason(tmp_path):
     run = trained(model, watch)
     assert "log/distance" in run
     assert "watch.log inside a condition" in run.unwatched["inside"]
+
+
+def test_a_name_that_is_given_at_some_steps_only_is_named(tmp_path):
+    model = penalized(1)
+    model.compile("adam", run_eagerly=True)
+    watch = dw.Watch(tmp_path / "run.zarr")
+    steps = itertools.count()
+
+    def tell(distance, penalty):
+        watch.log("distance", distance)
+        if next(steps) % 2:
+            watch.log("penalty", penalty)
+
+    model.tell = tell
+    with pytest.warns(WatcherDisabledWarning, match=r"watch\.log was not given the same names"):
+        trained(model, watch)
 
 
 def test_a_loop_of_ones_own_logs_too(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,7 @@ class _Comparison:
         """Compare all rows."""
         looked = [(pair, self._looked_at(pair, progress)) for pair in self._pairs]
         doubtful = _settle(looked) if self._rounding.growing else []
+        _drop_carried_updates(looked)
         found = [
             self._of_signal(pair, partings, place)
             for pair, partings in looked
@@ -322,6 +323,23 @@ def _settle(looked: list[tuple[TablePair, Partings]]) -> list[str]:
         unbelieved = (first.some & ~believed & ~events.some).any(axis=0)
         doubtful += [pair.signals[place].name for place in np.flatnonzero(unbelieved)]
     return doubtful
+
+
+def _drop_carried_updates(looked: list[tuple[TablePair, Partings]]) -> None:
+    """Let go of updates that carry on what one step's gradient had; see `partings`."""
+    of_one_step: dict[str, set[int]] = defaultdict(set)
+    for pair, partings in looked:
+        for place, steps in partings.unconfirmed.items():
+            kind, _, path = pair.signals[place].name.partition("/")
+            if kind != "update":
+                of_one_step[path] |= steps
+    for pair, partings in looked:
+        for place, signal in enumerate(pair.signals):
+            kind, _, path = signal.name.partition("/")
+            if kind == "update" and path in of_one_step:
+                events = partings.events
+                carried = np.isin(events.step[:, place], [*of_one_step[path]])
+                events.step[carried, place] = NEVER
 
 
 def _rank(each: SignalDifference, order: dict[str, Any]) -> tuple[Any, ...]:

@@ -17,12 +17,13 @@ difference is
    fast, are allowed more. A signal that differed by its whole size cannot part any more.
 
 Signals of the backward pass need a second witness. The gate of a single ReLU that rounding
-opens changes the gradients of one step, and of a gradient that cancels out nothing is left
-but rounding, from which Adam makes updates of full size; neither changes what the model
-computes. So they part only if the difference is still there at the next step that was
-looked at. If they differ at the first step already, where there is no past, most signals of
-their kind have to differ, or an activation or the loss has to part before it is looked at
-once more without a difference.
+opens changes the gradients of one step, and of a gradient that cancels out nothing is left but
+rounding, from which Adam makes updates of full size; neither changes what the model computes.
+So they part only if the difference is still there at the next step that was looked at. An
+update, into which an optimizer's momentum carries such a gradient for many steps, does not
+part at a step at which its gradient differed for that step alone. If they differ at the first
+step already, where there is no past, most signals of their kind have to differ, or an
+activation or the loss has to part before it is looked at once more without a difference.
 """
 
 from __future__ import annotations
@@ -122,6 +123,8 @@ class Partings:
         #: Those that count; those that differ from the first step on; those that need to be
         #: seen once more.
         self.events, self.from_first, self._pending = (Events(shape) for _ in range(3))
+        #: By the place of a signal: steps at which it differed for that step alone.
+        self.unconfirmed: dict[int, set[int]] = {}
         #: Logarithms: the largest difference before, and the largest rise above it of any.
         self._most, self._rise = np.full(shape, -np.inf), 0.0
         self._last = np.full(shape, -1)
@@ -184,6 +187,9 @@ class Partings:
         self.events.take(waiting & beyond, self._pending)
         passed = waiting & ~beyond
         self._most[passed] = np.log(self._pending.difference[passed])
+        for series, place in np.argwhere(passed):
+            steps = self.unconfirmed.setdefault(int(place), set())
+            steps.add(int(self._pending.step[series, place]))
         self._pending.drop(waiting)
         self._pending.put(beyond & ~waiting, step, d, explained, self._last)
 

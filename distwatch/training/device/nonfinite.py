@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from distwatch.records import MOST_ROWS_NAMED, BrokenRows, Ints, KeptBatch
+from distwatch.text import listed
 from distwatch.training.device.branches import called_only_when_taken
 from distwatch.training.device.deltas import Flattening
 from distwatch.training.strategies import PerReplica, host_of, on_device
@@ -151,14 +152,47 @@ class _Keeper:
     """The variables that keep a batch of one replica."""
 
     def __init__(self, batch: StepBatch, device: str) -> None:
-        self.left_out = batch.left_out
         host = host_of(device)
-        #: The step, and how many bytes the batch has; -1 before there is one.
-        self.about = on_device(host, lambda: _variable([2], tf.int64, -1))
+        #: The step, how many bytes the batch has, and which of ``forms`` it has; -1 before
+        #: there is one.
+        self.about = on_device(host, lambda: _variable([3], tf.int64, -1))
         self.parts = {
             name: on_device(host, lambda x=x: _variable([0] * x.shape.rank, x.dtype))  # type: ignore[misc]
             for name, x in batch.parts.items()
         }
+        #: Of each trace of the step: the names that are kept, and why others are not.
+        self.forms: list[tuple[list[str], str]] = []
+
+    def fitting(self, batch: StepBatch) -> dict[str, Tensor]:
+        """The parts that the variables can keep: a later trace may be given others."""
+        return {
+            name: x
+            for name, x in batch.parts.items()
+            if (own := self.parts.get(name)) is not None
+            and (own.dtype, own.shape.rank) == (x.dtype, x.shape.rank)
+        }
+
+    def add_form(self, batch: StepBatch, kept: dict[str, Tensor]) -> int:
+        """Note what a trace of the step keeps; returns its place."""
+        others = [name for name in batch.parts if name not in kept]
+        why = f"{listed(others)}: not as in the first step." if others else ""
+        self.forms.append((list(kept), " ".join(filter(None, [batch.left_out, why]))))
+        return len(self.forms) - 1
+
+    def read(self, replica: int, most: int) -> KeptBatch | None:
+        """The batch of this replica, if one is kept and has at most so many bytes."""
+        step, nbytes, form = self.about.numpy().tolist()
+        if step < 0:
+            return None
+        if nbytes > most:
+            why = (
+                f"it has {nbytes:,} bytes, and keep_batch keeps up to {most:,} of a replica; "
+                f'give it more: keep_batch="{-(-nbytes // 2**20)}MiB".'
+            )
+            return KeptBatch(replica, step, left_out=why)
+        names, left_out = self.forms[form]
+        parts = {name: _stored(self.parts[name].numpy()) for name in names}
+        return KeptBatch(replica, step, parts, left_out)
 
 
 def _variable(shape: Sequence[int], dtype: tf.DType, value: int = 0) -> Any:
@@ -188,44 +222,37 @@ class KeptBatches:
         """
         keeper = self._keepers.get(lambda device: _Keeper(batch, device))
         first = tf.logical_and(broken, keeper.about.read_value()[0] < 0)
+        parts = keeper.fitting(batch)
+        form = keeper.add_form(batch, parts)
 
         @called_only_when_taken
         def keep() -> None:
-            sizes = [tf.size(x, tf.int64) * x.dtype.size for x in batch.parts.values()]
+            sizes = [tf.size(x, tf.int64) * x.dtype.size for x in parts.values()]
             nbytes = tf.add_n(sizes) if sizes else tf.constant(0, tf.int64)
 
             @called_only_when_taken
             def assign() -> Tensor:
-                for name, x in batch.parts.items():
+                for name, x in parts.items():
                     keeper.parts[name].assign(x, read_value=False)
                 return nbytes
 
             tf.cond(nbytes <= self._most, assign, lambda: nbytes)
-            keeper.about.assign(tf.stack([batch.step, nbytes]), read_value=False)
+            about = tf.stack([batch.step, nbytes, tf.constant(form, tf.int64)])
+            keeper.about.assign(about, read_value=False)
 
         tf.cond(first, keep, lambda: None)
 
     def take(self, replicas: Sequence[int]) -> tuple[KeptBatch, ...]:
         """The batches that were kept and not taken yet, of these replicas."""
-        made = {number: self._keepers.made.get(number) for number in replicas}
         found = []
-        for number, keeper in made.items():
+        for number in replicas:
+            keeper = self._keepers.made.get(number)
             if keeper is not None and number not in self._taken:
-                step, nbytes = keeper.about.numpy().tolist()
-                if step >= 0:
+                batch = keeper.read(number, self._most)
+                if batch is not None:
                     self._taken.add(number)
-                    found.append(self._read(keeper, number, step, nbytes))
+                    found.append(batch)
         return tuple(found)
-
-    def _read(self, keeper: _Keeper, replica: int, step: int, nbytes: int) -> KeptBatch:
-        if nbytes > self._most:
-            why = (
-                f"it has {nbytes:,} bytes, and keep_batch keeps up to {self._most:,} of a "
-                f'replica; give it more: keep_batch="{-(-nbytes // 2**20)}MiB".'
-            )
-            return KeptBatch(replica, step, left_out=why)
-        parts = {name: _stored(each.numpy()) for name, each in keeper.parts.items()}
-        return KeptBatch(replica, step, parts, keeper.left_out)
 
 
 def _stored(value: Any) -> Any:

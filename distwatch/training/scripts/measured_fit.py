@@ -149,17 +149,23 @@ class UnwatchedFit(keras.callbacks.Callback):
         super().__init__()
         self._channel = channel
         self._first = FirstSteps()
+        self._done, self._last = 0, -1
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Batches are counted from zero again."""
+        self._last = -1
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Count an execution."""
+        """Count an execution, and the steps in it."""
+        self._done, self._last = self._done + batch - self._last, batch
         self._first.after_execution()
-        self._channel.progress(self._first.executions)
+        self._channel.progress(self._done)
         if self._first.executions == _WARM_UP:
             self._channel.end(self._first.result)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Refuse a fit that is over already."""
-        self._channel.refuse(too_short(self._first.executions))
+        self._channel.refuse(too_short(self._done, self._channel.steps))
 
 
 class _MeasuringWatch(UnobtrusiveWatch):
@@ -273,7 +279,7 @@ class WatchedFit(_MeasuringWatch):
     def on_train_end(self, logs: Any = None) -> None:
         """End with what there is: the fit is over before the measurement is."""
         if self._trial is None:
-            self._channel.refuse(too_short(self._done))
+            self._channel.refuse(too_short(self._done, self._channel.steps))
         else:
             self._end_with(self._trial)
 
@@ -313,7 +319,7 @@ class WatchedFit(_MeasuringWatch):
     def _end_with(self, trial: Trial) -> None:
         trial.drop_incomplete()
         if not trial.rounds:
-            self._channel.refuse(too_short(self._done))
+            self._channel.refuse(too_short(self._done, self._channel.steps))
         # The usual one: the first is compiled, and takes long.
         ends = self._epoch_ends
         at_ends = len(ends) * statistics.median(ends) / self._done if ends else 0.0
@@ -374,9 +380,19 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def too_short(executions: int) -> str:
-    """Why a fit cannot be measured that is over after so many executions."""
+def too_short(done: int, most: int) -> str:
+    """Why nothing could be measured in a fit.
+
+    Args:
+        done: the steps that were done.
+        most: those that could be.
+    """
+    if done >= most:
+        return (
+            f"--steps {most} are too few to measure its first fit; give more of them, or "
+            "another schedule"
+        )
     return (
-        f"its first fit is over after {executions} steps, too few to measure; let it train "
-        "for more epochs, or on more data"
+        f"its first fit is over after {done} steps, too few to measure; let it train for more "
+        "epochs, or on more data"
     )

@@ -118,6 +118,12 @@ class Steps:
         elif plan.names != self._plan.names or plan.tensor_indices != self._plan.tensor_indices:
             changed = set(plan.names) ^ set(self._plan.names)
             names = ", ".join(sorted(changed)) or "shared tensors"
+            if changed and all(name.startswith("log/") for name in changed):
+                raise WatcherError(
+                    f"watch.log was not given the same names as in the first step ({names} "
+                    "differ); only a fixed set of signals can be kept, so give it the same "
+                    "ones in each trace of the step, and where it runs eagerly, in each step."
+                )
             raise WatcherError(
                 "the model called other layers in a later trace of its train step than "
                 f"in the first ({names} differ); only a fixed set of signals can be kept."
