@@ -194,6 +194,8 @@ def with_picture(made: Figure, svg: str) -> Figure:
         made._repr_mimebundle_ = lambda *args, **more: {
             **plain(*args, **more),
             "image/svg+xml": svg,
+            # Not plotly's own, which is all of its data.
+            "text/plain": "<a figure of distwatch>",
         }
     return made
 
