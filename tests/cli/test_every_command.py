@@ -186,6 +186,7 @@ def test_bash_completes(line, words):
     assert completed("bash", line).split() == list(words)
 
 
+@pytest.mark.slow
 def test_zsh_completes_and_explains():
     told = completed("zsh", "distwatch d")
     assert told.startswith("_arguments")

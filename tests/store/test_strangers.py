@@ -83,7 +83,7 @@ def test_no_more_is_made_of_it(outcomes, name, ask):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # Of NumPy, for huge numbers.
 # What is left out for this is named; here it is the one row chunk that there is.
 @pytest.mark.filterwarnings("ignore:4 steps of:distwatch.errors.DamagedRowsWarning")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     values=npst.arrays(np.float64, (4, 2, 1, 11), elements=st.floats(width=64)),
     counts=st.lists(st.floats(0, 2.0**60), min_size=5, max_size=5),

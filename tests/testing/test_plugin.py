@@ -122,6 +122,7 @@ def test_ini(noting, pytester):
     noting().assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_the_option_wins_over_the_ini(noting, pytester):
     pytester.makepyprojecttoml("[tool.pytest.ini_options]\ndistwatch_replicas = 3")
     noting("--replicas=2").assert_outcomes(passed=2)

@@ -141,6 +141,7 @@ def test_it_decides_what_parts(tmp_path):
     assert "tolerances by signal, as they were measured" in str(rounding)
 
 
+@pytest.mark.slow
 def test_a_signal_that_was_not_measured_has_the_root_of_the_precision(tmp_path):
     a, b = trained(tmp_path / "a.zarr"), trained(tmp_path / "b.zarr", X * np.float32(1 + 4e-5))
     only = Amplification({"activation/a": 5.0}, 2.0**-23, 8)

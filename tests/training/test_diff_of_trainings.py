@@ -99,6 +99,7 @@ def built(training):
     return model
 
 
+@pytest.mark.slow
 def test_the_same_training_twice_is_identical(train, tmp_path):
     found = dw.diff(train(), watched(Training(), tmp_path / "again.zarr"))
     assert found.verdict == "identical"

@@ -77,4 +77,7 @@ def test_live_and_afterwards_say_the_same(tmp_path):
     every = dw.open_run(tmp_path / "run.zarr").findings()
     (after,) = (each for each in every if each.rule == "Overfitting")
     assert [each.text for each in found] == [after.text]
-    assert "lowest in epoch 1, at 1, and ended at 1.9, 9 validations later" in after.text
+    assert (
+        "lowest in epoch 1 (Keras prints 2), at 1, and ended at 1.9, 9 validations later"
+        in after.text
+    )

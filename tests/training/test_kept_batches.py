@@ -113,6 +113,7 @@ def test_an_overflow_that_a_loss_scale_skips_keeps_nothing(tmp_path):
     assert run.kept_batches() == []
 
 
+@pytest.mark.slow
 def test_of_a_loop_by_hand(tmp_path):
     model = model_over(1)
     optimizer = keras.optimizers.SGD(0.01)
