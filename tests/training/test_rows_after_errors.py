@@ -232,6 +232,8 @@ def test_more_steps_in_one_call_than_the_devices_keep(tmp_path):
 
     with pytest.warns(RowsLostWarning) as told:
         status = train(tmp_path / "short.zarr")
+    # On Python 3.13 AutoGraph itself is warned of what will change in Python.
+    told = [each for each in told if each.category is RowsLostWarning]
     assert len(told) == 1
     assert "18 steps are missing" in str(told[0].message)
     assert "50 were recorded between two looks at the devices, which keep 32" in str(

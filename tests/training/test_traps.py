@@ -116,18 +116,19 @@ def test_a_watch_says_each_once_and_before_the_first_step(tmp_path):
 
     class First(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
-            said.append(len(warned))
+            # On Python 3.13 AutoGraph itself is warned of what will change in Python.
+            said.append(sum(each.category is KnownTrapWarning for each in warned))
 
     said = []
     with pytest.warns(KnownTrapWarning) as warned:
         fit(model, *unlike_rows(32), First(), dw.Watch(tmp_path / "run.zarr"), epochs=2)
     assert said == [1] * 4
-    assert len(warned) == 1
-    text = str(warned[0].message)
+    (known,) = [each for each in warned if each.category is KnownTrapWarning]
+    text = str(known.message)
     assert "- the moving statistics of BatchNormalization (batch_norm" in text
     assert "pass synchronized=True" in text
     assert "- every replica draws the same random numbers (dropout" in text
-    assert warned[0].filename.endswith("trainings.py")  # whose fit() calls model.fit
+    assert known.filename.endswith("trainings.py")  # whose fit() calls model.fit
 
 
 # Keras's own words on the batches that it has lost.
