@@ -107,6 +107,7 @@ def test_of_two_replicas():
     assert same_weights(model, other)
 
 
+@pytest.mark.slow
 def test_it_grows_as_the_model_amplifies():
     """The closer two numbers are, the more of their difference is rounding."""
 
@@ -128,6 +129,7 @@ def test_it_grows_as_the_model_amplifies():
     assert 30 < large / small < 300
 
 
+@pytest.mark.slow
 def test_it_decides_what_parts(tmp_path):
     exact = trained(tmp_path / "exact.zarr")
     moved = trained(tmp_path / "moved.zarr", X * np.float32(1 + 4e-5))

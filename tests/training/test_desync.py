@@ -314,6 +314,7 @@ def test_training_comes_out_the_same(tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on(tmp_path):
     model = model_over(2)
     trained(tmp_path, model, epochs=1)

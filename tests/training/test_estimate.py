@@ -108,6 +108,7 @@ def told_by(*arguments):
     return json.loads(ended.output)["bytes"]
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_it_without_a_model(tmp_path):
     model, _ = small_model(strategy_over(2))
     watch = dw.Watch(tmp_path / "run.zarr")

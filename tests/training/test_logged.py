@@ -107,7 +107,7 @@ def test_each_replica_has_its_own_and_the_merged_one_is_their_mean(
         np.testing.assert_allclose(merged, wanted[..., number].mean(axis=1), rtol=1e-5)
 
 
-@pytest.mark.fast_cases("2")
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_training_comes_out_the_same(tmp_path, replicas):
     alone, model = penalized(replicas), penalized(replicas)

@@ -150,6 +150,7 @@ def test_data_that_is_lost_or_split_unevenly(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_batches_by_hand_go_to_every_replica(tmp_path):
     watch = dw.Watch(tmp_path / "run.zarr", phases=["train_on_batch"])
     model = built(2)
