@@ -16,14 +16,14 @@ from distwatch.analysis.detail import bucket_counts, find, quantiles, raw_tensor
 from distwatch.analysis.divergence import divergence_of
 from distwatch.analysis.epochs import dataset_of_epochs
 from distwatch.analysis.frames import frame_of
-from distwatch.analysis.kept_findings import differing, keep, kept
+from distwatch.analysis.kept_findings import differing, keep, kept, read
 from distwatch.analysis.notebook import as_html, digest_of_end, part_as_html
 from distwatch.analysis.parts import refuse_part, resample, resampled, select, steps_before
 from distwatch.analysis.plots import Plots
 from distwatch.analysis.signal_view import SignalView
 from distwatch.analysis.store_findings import kept_of, unseen
 from distwatch.errors import ConfigError, DamagedStoreError, UnknownSignalError
-from distwatch.findings import Digest, Finding, from_plain, ordered, sentences, version
+from distwatch.findings import Digest, Finding, ordered, sentences
 from distwatch.records import TRAIN, KeptBatch, RunInfo
 from distwatch.store.addresses import Address
 from distwatch.store.reader import StoredRun
@@ -200,10 +200,10 @@ class Run:
         """What Jupyter shows: the summary, of the last steps only if there are many."""
         if self.part:
             return part_as_html(self._store)
-        if kept(self._store) is not None:
-            return as_html(self._store, self.findings(), None)
-        digest, read = digest_of_end(self._store)
-        return as_html(self._store, self.findings(digest), read)
+        if (known := kept(self._store)) is not None:
+            return as_html(self._store, self._with_what_is_known(known), None)
+        digest, rows = digest_of_end(self._store)
+        return as_html(self._store, self.findings(digest), rows)
 
     @functools.cached_property
     def plot(self) -> Plots:
@@ -428,7 +428,10 @@ class Run:
         refuse_part(self._store, "findings are")
         rules = tuple(rules)
         known = None if digest or rules else kept(self._store)
-        found = self._found(digest, rules) if known is None else known
+        return self._with_what_is_known(self._found(digest, rules) if known is None else known)
+
+    def _with_what_is_known(self, found: list[Finding]) -> list[Finding]:
+        """What the rows say, and what the store says besides."""
         unknown = unseen(self._store)
         if unknown:
             # What was not read may hold anything.
@@ -530,13 +533,13 @@ class Run:
         """
         refuse_part(self._store, "findings are")
         try:
-            said = self._store.kept_findings(version(self._store.epochs))
+            said = read(self._store)
         except DamagedStoreError as error:
             return [f"{error} It is not used."]
         if said is None:
             return []
         found = self.digest().findings(lost=self.lost, ended=self.ended)
-        return differing([*map(from_plain, said)], found)
+        return differing(said, found)
 
     def digest(self) -> Digest:
         """The whole run, merged over its steps: what findings are derived from.

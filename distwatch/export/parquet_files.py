@@ -9,7 +9,6 @@ from distwatch.errors import ConfigError
 from distwatch.export.rows import WHOLE, Progress, Wanted, statistics_of, tidy_rows
 from distwatch.store import StoredRun
 from distwatch.store.schema import COORDINATES
-from distwatch.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,15 +73,19 @@ def write_list(runs: pd.DataFrame, path: Path) -> None:
     schema = pa.schema(
         [(name, kinds.get(kind.kind, pa.string())) for name, kind in runs.dtypes.items()]
     )
-    # Names of files may have bytes that no text has.
     texts = {
-        name: runs[name].map(printable, na_action="ignore")
+        name: runs[name].map(_as_utf8, na_action="ignore")
         for name, kind in zip(schema.names, schema.types, strict=True)
         if kind == pa.string()
     }
     table = pa.Table.from_pandas(runs.assign(**texts), schema, preserve_index=False)
     # What pandas says of itself in a file is of no use to others.
     pa.parquet.write_table(table.replace_schema_metadata(), path, compression="zstd")
+
+
+def _as_utf8(text: str) -> str:
+    """The same text; of names of files, bytes that no text has are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def check_pyarrow() -> Any:

@@ -184,9 +184,7 @@ def _shown(runs: list[ReadRun], place: int) -> dict[str, Any]:
     run = runs[place]
     described = run.described
     # Charts of several runs are of the signals that all of them have.
-    drawn = set.intersection(
-        *({signal.name for signal in each.overview.signals} for each in runs)
-    )
+    drawn = Compared([each.overview for each in runs]).common
     return {
         "letter": LETTERS[place] if len(runs) > 1 else "",
         "name": _name_of(run),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
@@ -107,10 +108,16 @@ class BackgroundWriter:
         #: Counts what was written, to tell slow from stuck.
         self._progress = 0
         self._finished = False
-        self._thread = threading.Thread(
-            target=self._work, args=(make_writer,), name="distwatch-writer", daemon=True
+        self._work_all = functools.partial(self._work, make_writer)
+        self._thread: threading.Thread | None = threading.Thread(
+            target=self._work_all, name="distwatch-writer", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # Python 3.12.0 to 3.12.2 start no thread any more when a process exits. What comes
+            # now is written by `close`.
+            self._thread = None
 
     @property
     def lost(self) -> int:
@@ -172,10 +179,13 @@ class BackgroundWriter:
             if not self._closing:
                 self._ended, self._closing = ended, True
             self._changed.notify_all()
+        if self._thread is None and not self._finished:
+            self._work_all()
+        with self._changed:
             self.stuck = False
             while not self._finished and not self.stuck:
                 self.stuck = not self._goes_on(patience)
-        if self._finished:
+        if self._finished and self._thread is not None:
             self._thread.join()
 
     def _goes_on(self, patience: float | None) -> bool:

@@ -11,7 +11,7 @@ from distwatch.errors import StoreError
 from distwatch.records import PHASES, TRAIN
 from distwatch.store import schema
 from distwatch.store.addresses import Address
-from distwatch.store.digests import steps_in
+from distwatch.store.digests import keep, steps_in
 from distwatch.store.documents import read_group
 from distwatch.store.finding import FoundRun
 from distwatch.store.locations import Location
@@ -99,7 +99,8 @@ def _steps_of(found: FoundRun, segments: list[tuple[SegmentAttributes, SegmentSu
     if steps is None:
         stored = StoredRun(found.address)
         steps = stored.steps
-        stored.keep_steps()
+        if not stored.damaged:
+            keep(stored.source, steps=steps)
     return steps
 
 

@@ -19,9 +19,10 @@ from distwatch.errors import (
     DamagedStoreError,
 )
 from distwatch.records import PHASES, TRAIN, Block, Epoch, KeptBatch, RunInfo
-from distwatch.store import digests, schema
+from distwatch.store import schema
 from distwatch.store.addresses import Address, inside
 from distwatch.store.changes import Change, changes_of
+from distwatch.store.digests import Source
 from distwatch.store.documents import read_group
 from distwatch.store.epochs import epochs_of
 from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable, blocks
@@ -243,45 +244,16 @@ class StoredRun:
         )
         return True
 
-    def kept_findings(self, rules: str) -> list[dict[str, Any]] | None:
-        """The findings that lie beside the rows, as plain values: those of these very rows.
-
-        Args:
-            rules: the version of the rules.
-
-        Returns:
-            None where there are none, or where they stand for other rows or other rules.
-
-        Raises:
-            DamagedStoreError: they cannot be understood.
-        """
-        found = digests.findings_in(self._source, rules)
-        return None if found is None else [each.model_dump() for each in found]
-
-    def keep_findings(self, rules: str, found: list[dict[str, Any]]) -> None:
-        """Keep findings of all rows beside them, where the run is closed, writable and ours.
-
-        Args:
-            rules: the version of the rules.
-            found: the findings, as plain values.
-        """
-        if not self.damaged:
-            digests.keep(self._source, steps=self.steps, findings=(rules, found))
-
-    def keep_steps(self) -> None:
-        """Keep how many steps there are, where that may be; see `keep_findings`."""
-        if not self.damaged:
-            digests.keep(self._source, steps=self.steps)
-
     @property
-    def _source(self) -> digests.Source:
+    def source(self) -> Source:
+        """What a digest of this phase is made of: the phase as it was committed when opened."""
         counts = {
             table.path: (table.steps, table.lost, table.thinned, table.ended)
             for segment in self.segments
             for table in segment.stored
         }
         names = [segment.name for segment in self.segments]
-        return digests.Source(self._location, self.info.phase, names, counts)
+        return Source(self._location, self.info.phase, names, counts)
 
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
         """Read every chunk of every phase: how many bytes each has, and its damage.

@@ -14,7 +14,7 @@ from made_runs import cut, healthy
 from typer.testing import CliRunner
 
 import distwatch as dw
-from distwatch.analysis.kept_findings import kept
+from distwatch.analysis.kept_findings import kept, read
 from distwatch.cli import app
 from distwatch.errors import DamagedDigestWarning, DamagedRowsWarning
 from distwatch.findings import Digest, Finding, as_plain, from_plain, version
@@ -119,7 +119,7 @@ def test_what_is_kept_is_what_the_rows_say(shape, plant, tmp_path):
         assert run.findings() == want
         assert run.summary() == "\n".join(each.text for each in want)
     assert not [file for file in opened if file.startswith(("rows", "merged"))]
-    assert run._store.kept_findings(version()) is not None
+    assert read(run._store) is not None
 
 
 @pytest.mark.parametrize("plant", PLANTED)
@@ -141,22 +141,28 @@ def test_a_writer_keeps_what_a_reader_would_find(plant, ended, tmp_path):
             digest.observe(piece)
             writer.append(piece)
     writer.close(ended)
-    assert dw.open_run(path)._store.kept_findings(version()) is not None
+    assert read(dw.open_run(path)._store) is not None
     kept = dw.open_run(path).findings()
     assert kept == from_rows(path)
+
+
+def half_written(path, rows):
+    """A run whose tables have so many rows up to now, and all blocks of it."""
+    info, blocks = healthy(4)
+    claim(path, root_attributes(info, now()))
+    writer = StoreWriter(path, info)
+    for block in blocks:
+        writer.append(block[:rows])
+    return writer, blocks
 
 
 @pytest.mark.parametrize("change", ["further rows", "a chunk is missing", "other rules"])
 def test_what_stands_for_other_rows_is_not_used(change, tmp_path, monkeypatch):
     path = tmp_path / "run.zarr"
-    info, blocks = healthy(1)
-    claim(path, root_attributes(info, now()))
-    writer = StoreWriter(path, info)
-    for block in blocks:
-        writer.append(block[:100])
+    writer, blocks = half_written(path, 100)
     writer.commit_tail()
     before = dw.open_run(path).findings()
-    assert StoredRun(path).kept_findings(version()) is not None
+    assert read(StoredRun(path)) is not None
     if change == "further rows":
         for block in blocks:
             writer.append(block[100:])
@@ -166,7 +172,7 @@ def test_what_stands_for_other_rows_is_not_used(change, tmp_path, monkeypatch):
     else:
         monkeypatch.setattr("distwatch.analysis.kept_findings.version", lambda _: "0-0-0")
     run = dw.open_run(path)
-    assert run._store.kept_findings(version()) is None or change == "other rules"
+    assert read(run._store) is None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamagedRowsWarning)
         now_ = run.findings()
@@ -178,7 +184,7 @@ def test_what_is_kept_is_of_the_epochs_that_were_known(tmp_path, monkeypatch):
     path = tmp_path / "run.zarr"
     one_start(path, "healthy", 2)
     dw.open_run(path).findings()
-    assert StoredRun(path).kept_findings(version(StoredRun(path).epochs)) is not None
+    assert read(StoredRun(path)) is not None
     monkeypatch.setattr(StoredRun, "epochs", (Epoch(0, 120, {"loss": 1.0}),))
     assert kept(StoredRun(path)) is None
 
@@ -196,17 +202,13 @@ def test_nothing_is_kept_of_damaged_rows(tmp_path):
 def test_an_opened_run_is_not_given_what_was_found_later(tmp_path):
     """It is as it was committed when it was opened."""
     path = tmp_path / "run.zarr"
-    info, blocks = healthy(4)
-    claim(path, root_attributes(info, now()))
-    writer = StoreWriter(path, info)
-    for block in blocks:
-        writer.append(block[:64])
+    writer, blocks = half_written(path, 64)
     opened = dw.open_run(path)
     for block in blocks:
         writer.append(block[64:])
     writer.close()
     later = dw.open_run(path).findings()
-    assert StoredRun(path).kept_findings(version()) is not None
+    assert read(StoredRun(path)) is not None
     assert opened.findings() != later
     # Nor does it replace what is kept.
     assert dw.open_run(path).findings() == later

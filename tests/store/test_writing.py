@@ -185,6 +185,24 @@ def test_background_keeps_order_and_closes():
     assert not [t for t in threading.enumerate() if t.name == "distwatch-writer"]
 
 
+def test_background_writes_at_its_end_where_no_thread_starts_any_more(monkeypatch):
+    """As when a process exits, on some versions of Python."""
+
+    def start(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    slow = SlowWriter(0.0)
+    background = BackgroundWriter(lambda: slow)
+    info = info_of()
+    assert all(background.submit(block_of(info, step, 4)) for step in (0, 4))
+    assert slow.blocks == []
+    background.close()
+    background.close()
+    assert [int(block.step[0]) for block in slow.blocks] == [0, 4]
+    assert (slow.closed, background.committed, background.lost) == (True, 8, 0)
+
+
 def test_background_drops_whole_blocks_when_full_and_counts_them():
     slow = SlowWriter(0.2)
     info = info_of()

@@ -2,7 +2,7 @@
 
     python tests/training/beside_a_logger.py mlflow|wandb first|last|unwatched
 
-The tool is told of before the Watch is made, or after. Says, as JSON, what the tool was given
+The tool is set up before the Watch is made, or after. Prints, as JSON, what the tool was given
 at the end of the last epoch, what the run has of it, and a checksum of the weights.
 """
 

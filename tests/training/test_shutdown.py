@@ -9,11 +9,6 @@ import pytest
 
 import distwatch as dw
 
-threads_at_exit = pytest.mark.skipif(
-    (3, 12) <= sys.version_info < (3, 12, 3),
-    reason="Python 3.12.0 to 3.12.2 start no thread any more when a process exits",
-)
-
 TRAIN = """
 import atexit, os, signal, sys, time
 import numpy as np
@@ -161,13 +156,15 @@ def output_of(program, *arguments):
     return done.stdout
 
 
-@threads_at_exit
+@pytest.mark.skipif(
+    (3, 12) <= sys.version_info < (3, 12, 3),
+    reason="Python 3.12.0 to 3.12.2 start no thread any more when a process exits",
+)
 def test_at_exit_runs_are_closed_while_threads_still_take_work():
     """Zarr reads on a pool of threads, which is shut down before atexit's functions."""
     assert output_of(POOL) == "written\n"
 
 
-@threads_at_exit
 @pytest.mark.slow
 def test_a_loop_that_is_never_closed(tmp_path):
     path = tmp_path / "run.zarr"

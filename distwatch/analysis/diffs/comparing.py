@@ -331,7 +331,7 @@ def _drop_carried_updates(looked: list[tuple[TablePair, Partings]]) -> None:
     for pair, partings in looked:
         for place, steps in partings.unconfirmed.items():
             kind, _, path = pair.signals[place].name.partition("/")
-            if kind != "update":
+            if kind.startswith("gradient"):
                 of_one_step[path] |= steps
     for pair, partings in looked:
         for place, signal in enumerate(pair.signals):
