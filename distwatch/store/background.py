@@ -7,7 +7,7 @@ import functools
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from distwatch.records import Block
@@ -130,6 +130,10 @@ class BackgroundWriter:
             if not self._await_room(block.nbytes) or self.error:
                 self._dropped += len(block)
                 self._uncounted[block.table] += len(block) + block.lost
+                if block.kept and self.error is None:
+                    # The batches that came with it come only once.
+                    self._queue.append(replace(block[:0], kept=block.kept))
+                    self._changed.notify_all()
                 return False
             self._queue.append(block)
             self._bytes += block.nbytes

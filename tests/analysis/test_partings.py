@@ -78,17 +78,22 @@ def test_a_gradient_has_to_differ_at_two_looks(made, steps, parts):
 
 
 @pytest.mark.parametrize(
-    "steps, first",
-    [([50], None), (range(50, 90), "gradient/a/kernel"), ([], "update/a/kernel")],
-    ids=["a gate", "another gradient", "another rate"],
+    "name, steps, first",
+    [
+        ("gradient/a/kernel", [50], None),
+        ("gradient/a/kernel", range(50, 90), "gradient/a/kernel"),
+        ("gradient/a/kernel", [], "update/a/kernel"),
+        ("weight/a/kernel", [50], "update/a/kernel"),
+    ],
+    ids=["a gate", "another gradient", "another rate", "a weight"],
 )
-def test_an_update_may_carry_on_what_a_gradient_had_once(made, steps, first):
+def test_an_update_may_carry_on_what_a_gradient_had_once(made, name, steps, first):
     """Momentum carries what a single gate opened into many updates."""
     deltas = values(signals=3)
     changed = rounded_otherwise(deltas, np.full(STEPS, 1e-7))
     changed[list(steps), :, 1] *= 1.5
     changed[50:, :, 2] *= 1.5
-    names = ["activation/a", "gradient/a/kernel", "update/a/kernel"]
+    names = ["activation/a", name, "update/a/kernel"]
     found = made(deltas, changed, names=names)
     assert (found.first and (found.first.signal, found.first.step)) == (first and (first, 50))
 

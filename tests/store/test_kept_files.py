@@ -53,6 +53,16 @@ def test_a_batch_comes_back_bit_by_bit(tmp_path):
         assert kept.tobytes() == array.tobytes()
 
 
+def test_it_may_come_without_rows(tmp_path):
+    """Those of its block were dropped, since the disk was too slow."""
+    path = tmp_path / "run.zarr"
+    rows = block(range(2))
+    write_fake(path, (INFO, [rows, replace(rows[:0], kept=(KeptBatch(1, 2, PARTS),))]))
+    run = dw.open_run(path)
+    assert len(run) == 2
+    assert [each.step for each in run.kept_batches()] == [2]
+
+
 def test_resuming_leaves_it_where_it_is(tmp_path):
     segment = written(tmp_path / "run.zarr", KeptBatch(1, 2, PARTS))
     (segment / "left-by-a-crash").mkdir()

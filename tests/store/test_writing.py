@@ -2,13 +2,14 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import zarr
 
 from distwatch.errors import DamagedStoreError, NotARunError, StateShapeError, StoreError
-from distwatch.records import Block, RunInfo, Table
+from distwatch.records import Block, KeptBatch, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
 from distwatch.store import BackgroundWriter, StoredRun, StoreWriter, claim
@@ -214,6 +215,19 @@ def test_background_drops_whole_blocks_when_full_and_counts_them():
     assert taken.count(False) >= 5
     assert background.lost == slow.lost == 4 * taken.count(False)
     assert background.committed == 4 * taken.count(True)
+
+
+def test_background_writes_the_batches_of_a_block_that_it_drops():
+    slow = SlowWriter(0.2)
+    info = info_of()
+    block = block_of(info, 0, 4)
+    background = BackgroundWriter(lambda: slow, max_bytes=block.nbytes, max_wait=0.01)
+    assert background.submit(block)
+    kept = (KeptBatch(0, 5),)
+    assert not background.submit(replace(block_of(info, 4, 4), kept=kept))
+    background.close()
+    assert [(len(each), each.kept) for each in slow.blocks] == [(4, ()), (0, kept)]
+    assert (background.committed, background.lost) == (4, 4)
 
 
 def test_background_waits_for_room_before_it_drops():
