@@ -13,13 +13,14 @@ from distwatch.text import counted, listed, printable
 #: What shows best what a finding says, where that is not the size.
 _SHOWN_BY = {"dead": "zero_units", "replicas_apart": "mean", "update_ratio": "ratio"}
 
-#: Signals that stand for a kind, and what several of them are called.
+#: What one signal of a kind is called, and what several are, where these have a word.
 _KINDS = {
-    "activation": "activations",
-    "gradient": "gradients",
-    "gradient_local": "gradients of single replicas",
-    "update": "updates",
-    "weight": "weights",
+    "activation": ("the activation", "activations"),
+    "gradient": ("the gradient", "gradients"),
+    "gradient_local": ("the gradient of single replicas", "gradients of single replicas"),
+    "log": ("the logged number", "logged numbers"),
+    "update": ("the update", "updates"),
+    "weight": ("the weight", "weights"),
 }
 
 #: What is said to be missing where it is.
@@ -102,12 +103,12 @@ def link_to(finding: Finding, run: ReadRun, place: int, drawn: Collection[str]) 
 def _looked_at(run: ReadRun) -> str:
     described, overview = run.described, run.overview
     kinds = Counter(signal.name.partition("/")[0] for signal in overview.signals)
-    watched = [
-        f"{number} {_KINDS.get(kind, f'{kind} signals')}" if number > 1 else f"the {kind}"
-        for kind, number in kinds.items()
-    ]
+    watched = []
+    for kind, number in kinds.items():
+        one, several = _KINDS.get(kind, (f"the {kind}", f"{kind} signals"))
+        watched.append(one if number == 1 else f"{number} {several}")
     steps = counted(described["committed_steps"], "step")
     on = counted(len(described["replicas"]), "replica")
     looked = f"Looked at: {steps} on {on}" + (f", of {listed(watched)}." if watched else ".")
-    missing = [_KINDS[kind] for kind in _MAIN if kind not in kinds]
+    missing = [_KINDS[kind][1] for kind in _MAIN if kind not in kinds]
     return f"{looked} Not watched: {listed(missing)}." if watched and missing else looked

@@ -109,14 +109,14 @@ def test_the_diagnosis_comes_first_and_is_said_once(fake, made):
 def test_nothing_unusual_says_what_was_looked_at(tmp_path):
     path = made_run(
         tmp_path / "run.zarr",
-        ordinary(30, 2, 3) - 2.0,
-        names=["loss", "activation/a", "activation/b"],
+        ordinary(30, 2, 4) - 2.0,
+        names=["loss", "activation/a", "activation/b", "log/rate"],
     )
     (run,) = read_runs([path])
     said = diagnosis(replace(run, findings=()), 0, ())
     assert (said.warnings, said.all_clear) == ((), "Nothing unusual.")
     assert said.looked_at == (
-        "Looked at: 30 steps on 2 replicas, of the loss and 2 activations. "
+        "Looked at: 30 steps on 2 replicas, of the loss, 2 activations and the logged number. "
         "Not watched: gradients, updates and weights."
     )
     assert [rule.says for rule in RULES] == looked_for()
