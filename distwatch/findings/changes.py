@@ -89,6 +89,11 @@ def largest_change(run: Recorded) -> list[Finding]:
     return [Finding("largest_change", NOTE, text, most.signal, most.step)]
 
 
+#: What is seen at every tenth step only is not known around a step; a schedule may jump, and of
+#: a number that the step names nobody knows whether it may.
+_MAY_JUMP = ("data/", "learning_rate", "log/")
+
+
 @rule(
     "Spike",
     "the largest of n values with an exponential tail is ln(n) times their mean by chance",
@@ -105,9 +110,7 @@ def spikes(run: Recorded) -> list[Finding]:
         spike
         for table in run.tables
         for spike in _spikes(table)
-        # What is seen at every tenth step is not known around a step, and of a number that
-        # the step names nobody knows whether it may jump.
-        if not spike.signal.startswith(("data/", "log/"))
+        if not spike.signal.startswith(_MAY_JUMP)
     ]
     if not found:
         return []

@@ -13,6 +13,7 @@ _KINDS = (
     ("loss", "log"),
     ("gradient_local",),
     ("gradient", "gradient_clipped"),
+    ("learning_rate",),
     ("update",),
     ("weight",),
     ("probe",),

@@ -29,6 +29,7 @@ __all__ = [
     "Desync",
     "Gradients",
     "Inputs",
+    "LearningRate",
     "Logged",
     "Loss",
     "Probe",
@@ -44,6 +45,7 @@ __all__ = [
     "gradients",
     "histogram",
     "inputs",
+    "learning_rate",
     "logged",
     "loss",
     "probe",
@@ -300,6 +302,23 @@ class Loss(Selector, kind="loss", prefixes=("loss",)):
 
 
 @validated
+class LearningRate(Selector, kind="learning_rate", prefixes=("learning_rate",)):
+    """The learning rate of each step, as the optimizer is applied: ``learning_rate``.
+
+    So a schedule, or a callback that lowers it, is seen at the step where it changes. Where
+    optimizers are applied several times in a step, the second is ``learning_rate#1``.
+
+    Args:
+        reference, statistics, every: as in `activations`; the value itself by default.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+    patterns: Patterns = field(default=None, init=False)
+
+
+@validated
 class Logged(Selector, kind="logged", prefixes=("log",)):
     """The numbers that a step of one's own names by ``watch.log``: ``log/NAME``.
 
@@ -382,6 +401,7 @@ gradients = Gradients
 weights = Weights
 updates = Updates
 inputs = Inputs
+learning_rate = LearningRate
 logged = Logged
 loss = Loss
 probe = Probe

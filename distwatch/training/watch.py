@@ -35,7 +35,7 @@ from distwatch.training.taps import (
     Steps,
     Taps,
     WatchedFunction,
-    learning_rate_of,
+    current_number,
     list_of,
     moved_to_front,
     of_model,
@@ -480,7 +480,7 @@ class Watch(keras.callbacks.Callback):
         if self._asked:
             self._current.end_epoch()
             optimizer = self.model.optimizer
-            self._current.note_epoch(epoch, logs or {}, lambda: learning_rate_of(optimizer))
+            self._current.note_epoch(epoch, logs or {}, lambda: current_number(optimizer))
             self._stop_if_asked()
             if logs is not None:
                 logs.update(self._current.epoch_logs)

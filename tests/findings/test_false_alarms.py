@@ -131,6 +131,15 @@ def test_what_is_zero_at_most_steps_has_no_spikes():
     assert not warnings_of(table_of(0, values, {"loss": "none"}))
 
 
+@pytest.mark.parametrize("signal", ["learning_rate", "learning_rate#1", "log/beta"])
+def test_what_a_schedule_says_may_jump(signal):
+    """Such as a restart of a cosine schedule."""
+    values = np.full((300, 1, 1, 1), 1e-4)
+    values[200:203] = 0.1
+    assert not warnings_of(table_of(0, values, {signal: "none"}))
+    assert warnings_of(table_of(0, values, {"gradient_local/hidden": "none"}))
+
+
 def stopping(of, at, loss=None, names=("a/kernel", "a/bias"), still=(0, 1)):
     """Gradients or updates of some variables that are zero from a step on."""
     values = noise(STEPS, 1, 6, len(names))

@@ -24,7 +24,7 @@ def test_taps_say_in_which_phases_their_signals_exist():
 
 def test_the_optimizer_is_observed_only_for_what_it_does():
     observing = {cls.kind for cls, tap in TAPS.items() if tap.observes_optimizer}
-    assert observing == {"gradients", "updates"}
+    assert observing == {"gradients", "learning_rate", "updates"}
 
 
 class Bend(keras.layers.Layer):

@@ -23,6 +23,7 @@ import tensorflow as tf
 from distwatch.training.strategies import replica_count
 from distwatch.training.taps.instance_patches import InstancePatch, InstancePatches
 from distwatch.training.taps.layer_paths import Place
+from distwatch.training.taps.learning_rates import current_rate
 from distwatch.training.taps.loss_scaling import DIVIDING, LossScaling, all_terms_divide
 from distwatch.training.taps.step_capture import (
     LOSS,
@@ -188,7 +189,8 @@ class StepCapturer:
         capture.handed += [part for gradient in grads for part in components(gradient)]
         local = self._local_gradients(capture, optimizer, grads)
         before = [value_of(variable) for variable in variables]
-        return Applied(optimizer, variables, local, before, after=[], reduced={})
+        rate = current_rate(optimizer)
+        return Applied(optimizer, rate, variables, local, before, after=[], reduced={})
 
     def _local_gradients(
         self, capture: StepCapture, optimizer: Any, grads: list[Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from distwatch.records import Card, Layer
 from distwatch.training.taps.layer_paths import STAND_FOR_INNER, Place, path_of_model
+from distwatch.training.taps.learning_rates import current_number, innermost, is_scheduled
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.subject import Subject
 
@@ -37,13 +37,13 @@ def card_of(subject: Subject, found: list[Place], capture: StepCapture) -> Card:
     called = [place for place in plain if place.path in capture.calls]
     called.sort(key=lambda place: list(capture.calls).index(place.path))
     given = None if subject.by_hand else getattr(model, "loss", None)
-    optimizer = _inner(subject.optimizers[0]) if len(subject.optimizers) == 1 else None
+    optimizer = innermost(subject.optimizers[0]) if len(subject.optimizers) == 1 else None
     return Card(
         layers=tuple(_described(place.layer, place.path, capture) for place in called),
         last=_last(called, capture, path_of_model(found)),
         **_loss(given),
         optimizer=None if optimizer is None else type(optimizer).__name__,
-        learning_rate=None if optimizer is None else _rate(optimizer),
+        learning_rate=_fixed_rate(optimizer),
         further_terms=_is_weighted(capture)
         or _is_no_mean(model, given)
         or any(_adds_a_term(place.layer) for place in plain),
@@ -120,26 +120,10 @@ def _name_of(function: Any) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-def _inner(optimizer: Any) -> Any:
-    """The optimizer that a loss scale or such holds."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def _rate(optimizer: Any) -> float | None:
-    schedules = keras.optimizers.schedules.LearningRateSchedule
-    if isinstance(getattr(optimizer, "_learning_rate", None), schedules):
+def _fixed_rate(optimizer: Any) -> float | None:
+    if optimizer is None or is_scheduled(optimizer):
         return None
-    return learning_rate_of(optimizer)
-
-
-def learning_rate_of(optimizer: Any) -> float | None:
-    """The learning rate as it stands, also by a schedule; None where there is none."""
-    optimizer = _inner(optimizer)
-    try:
-        with tf.init_scope():
-            return float(tf.convert_to_tensor(optimizer.learning_rate))
-    except (TypeError, ValueError, AttributeError):
-        return None  # an optimizer of the user's own need not have one
+    return current_number(optimizer)
 
 
 def _is_weighted(capture: StepCapture) -> bool:

@@ -225,6 +225,18 @@ class GradientTap(OptimizerTap, selector=signals.Gradients):
                 yield PickedSignal(f"{prefix}/{path}", _on_first_replica(reduced))
 
 
+class LearningRateTap(OptimizerTap, selector=signals.LearningRate):
+    """The learning rate, as the optimizer is applied."""
+
+    def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
+        rates = [applied.learning_rate for applied in self.steps(capture)]
+        if None in rates:
+            self.absent = _OWN_RATE
+        known = [rate for rate in rates if rate is not None]
+        for name, rate in leaves("learning_rate", known):
+            yield PickedSignal(name, rate, copied=True)
+
+
 class InputTap(Tap, selector=signals.Inputs):
     """The batch."""
 
@@ -311,6 +323,10 @@ _HIDDEN = (
     "under {} Keras adds up the replicas' gradients inside a condition, where they cannot be "
     "seen; the local ones, distwatch.gradients(applied=False), can, and their mean over "
     "replicas is what is applied"
+)
+_OWN_RATE = (
+    "the optimizer has no learning rate, or gets it from a function, which is not called once "
+    "more to look; a keras.optimizers.schedules.LearningRateSchedule can be watched"
 )
 _NO_DATA = "the step is not given a batch as Keras's own is: x, (x, y) or (x, y, weight)"
 _NO_LOSS = (

@@ -32,6 +32,8 @@ class Applied(NamedTuple):
     """One call of an optimizer's ``apply``."""
 
     optimizer: Any
+    #: Its learning rate as it was then; None where it is not known without side effects.
+    learning_rate: Tensor | None
     #: Keras variables, and one entry each in the other lists.
     variables: list[Any]
     #: Gradients of this replica's own loss, or None.

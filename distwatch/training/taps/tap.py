@@ -309,8 +309,8 @@ class OptimizerTap(WeightTap):
             self.hopeless = True
             self.request.give_up("the model has no optimizer")
 
-    def applied(self, capture: StepCapture) -> Iterator[tuple[str, Applied, int]]:
-        """The variables that the optimizer was given: path, what it did, position.
+    def steps(self, capture: StepCapture) -> list[Applied]:
+        """What optimizers did in the step, in that order.
 
         Raises:
             UnwatchableError: something was named, and no known optimizer was applied.
@@ -319,10 +319,17 @@ class OptimizerTap(WeightTap):
             where = capture.elsewhere.get(OPTIMIZER)
             self.absent = _APPLIED_ELSEWHERE.format(where) if where else _NOT_APPLIED
             self.request.give_up(self.absent)
-            return
+        return capture.applied
+
+    def applied(self, capture: StepCapture) -> Iterator[tuple[str, Applied, int]]:
+        """The variables that the optimizer was given: path, what it did, position.
+
+        Raises:
+            UnwatchableError: something was named, and no known optimizer was applied.
+        """
         path_of = {id(variable): path for path, variable in self.chosen_weights().items()}
         times: Counter[int] = Counter()
-        for applied in capture.applied:
+        for applied in self.steps(capture):
             for i, variable in enumerate(applied.variables):
                 if id(variable) in path_of:
                     number = times[id(variable)]

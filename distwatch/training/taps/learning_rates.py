@@ -1,0 +1,43 @@
+"""The learning rate that an optimizer would apply now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+Tensor = Any
+
+
+def innermost(optimizer: Any) -> Any:
+    """The optimizer that a loss scale or such holds; itself where it holds none."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def is_scheduled(optimizer: Any) -> bool:
+    """Whether a schedule of Keras says the rate of each step."""
+    return isinstance(
+        getattr(innermost(optimizer), "_learning_rate", None),
+        keras.optimizers.schedules.LearningRateSchedule,
+    )
+
+
+def current_rate(optimizer: Any) -> Tensor | None:
+    """The rate as a tensor, also by a schedule.
+
+    None where an optimizer has none, or where a function of the user's own gives it: one call
+    more might change what the next one gives.
+    """
+    optimizer = innermost(optimizer)
+    kept = getattr(optimizer, "_learning_rate", None)
+    if kept is None or (callable(kept) and not is_scheduled(optimizer)):
+        return None
+    return tf.convert_to_tensor(optimizer.learning_rate)
+
+
+def current_number(optimizer: Any) -> float | None:
+    """The same as a number, outside of any graph."""
+    with tf.init_scope():
+        rate = current_rate(optimizer)
+        return None if rate is None else float(rate)
