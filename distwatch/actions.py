@@ -73,7 +73,8 @@ def stop() -> Action:
     """Stop the training at the end of a batch, by Keras's ``model.stop_training``.
 
     The model keeps the weights of that batch. In a loop of your own, or one of
-    ``train_on_batch``, ask for ``watch.stop_training``. Not on several workers.
+    ``train_on_batch``, ask for ``watch.stop_training``. Several workers stop together, some
+    dozens of batches after one of them asked for it.
     """
     return Action(STOP)
 

@@ -29,7 +29,7 @@ TRAINING_FLOORS = (
     {"strategies", "sinks", "acting", "overhead"},
     {"device", "multiworker"},
     {"taps", "traps"},
-    {"retargeting"},
+    {"retargeting", "agreement"},
     {"phase"},
     {"progress", "requested"},
     {"claiming", "estimate"},

@@ -14,7 +14,8 @@ group, `layout` has the arrays of a table.
 - Before a training: `estimating` the size of a run; `claims` on a path, by `locking`, whose
   files are in `lock_files`; `resuming` tells what is there, and where a run is resumed, by
   rows and by the `tallies` that starts leave, which are `appended_files`.
-- During a training: `requests` from outside of it, and the `changes` that were made.
+- During a training: `requests` from outside of it, the `changes` that were made, and the
+  `plans` of several workers.
 """
 
 from distwatch.store.background import MAX_WAIT, BackgroundWriter

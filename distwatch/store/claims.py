@@ -16,6 +16,7 @@ from distwatch.store.documents import group_document
 from distwatch.store.epochs import is_epochs_name
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
 from distwatch.store.locking import RunLock, holder_of, is_lock_name, lock_name
+from distwatch.store.plans import is_plans_name
 from distwatch.store.resuming import is_run, next_start, run_name, sweep
 from distwatch.store.tallies import start_noted_in
 
@@ -248,7 +249,8 @@ def claim_with(
 
 def _is_beside_rows(name: str) -> bool:
     """Whether a file tells of rows, and is worth nothing without them."""
-    known = start_noted_in(name) is not None or is_changes_name(name) or is_epochs_name(name)
+    named = (is_changes_name, is_epochs_name, is_plans_name)
+    known = start_noted_in(name) is not None or any(is_name(name) for is_name in named)
     return known or name == requests.NAME
 
 

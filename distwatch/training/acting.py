@@ -88,6 +88,8 @@ class Acting:
         self.rules = [_guarded(rule, self._failed) for rule in own_rules(self._choices)]
         #: Whether the training is to stop.
         self.stops = False
+        #: Asks all workers to stop, where there are several; they set ``stops`` together.
+        self.ask_all_to_stop: Callable[[str], None] | None = None
         #: Whether an interrupt or an error ends it: then there is no time to save a model.
         self.leaves = False
         #: Stores what is done; None before and after the training.
@@ -158,18 +160,22 @@ class Acting:
 
     def _act(self, action: Action, met: Met, whole: bool) -> None:
         finding = met.finding
+        why = f"{action}, as {finding.rule} says: {finding.text}"
         if self.leaves and action.what in (STOP, CHECKPOINT):
             return
         if action.what == STOP:
             if whole:
                 return  # there is nothing left to stop
+            if self.ask_all_to_stop is not None:
+                self.ask_all_to_stop(why[:_LONGEST])
+                return
             self.stops = True
         elif action.what == CHECKPOINT:
             if not self._checkpoint(action, met):
                 return
         else:
             self._thread_of(action).submit(met)
-        self._store(action.what, f"{action}, as {finding.rule} says: {finding.text}")
+        self._store(action.what, why)
 
     def _thread_of(self, action: Action) -> _Beside:
         """One for each function and each file, in however many choices it is."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from distwatch.actions import CHECKPOINT, STOP
+from distwatch.actions import CHECKPOINT
 from distwatch.config import WatchConfig
 from distwatch.errors import ConfigError, NotWritableError, RunExistsError, RunInUseError
 from distwatch.event_files.folders import files_in_the_way
@@ -242,11 +242,11 @@ class Claiming:
                 "then could not be merged; choose a schedule such as distwatch.every(10)."
             )
         asked = {action.what for choice in self.config.rules for action in choice.do}
-        if asked & {STOP, CHECKPOINT}:
+        if CHECKPOINT in asked:
             raise ConfigError(
-                "rules with stop or checkpoint on several workers: each knows the rows of its "
-                "own replicas only, so that one would stop, or save, and leave the others "
-                "waiting; call and log_json work on each of them."
+                "rules with checkpoint on several workers: each knows the rows of its own "
+                "replicas only, so that one would save and leave the others waiting; stop, "
+                "call and log_json work on several."
             )
         if self.config.log_to_keras:
             raise ConfigError(

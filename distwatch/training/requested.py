@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from distwatch.errors import DistwatchError
 from distwatch.store import Change, Claim, Request, Requests, Tally, changes_name, location_of
+from distwatch.training.agreement import Agreement
 from distwatch.training.phase import Phase
 from distwatch.training.retargeting import Retargeting
 from distwatch.training.strategies import StrategyFacts
-
-_SEVERAL_WORKERS = (
-    "schedules are not changed while several workers train: each would do it at another step, "
-    "and the rows of those in between could not be merged."
-)
 
 
 class Requested:
@@ -21,12 +17,22 @@ class Requested:
         claim: on the run.
         facts: about the strategy.
         synced: whether what is stored waits until the disk itself has it.
+        agreement: of several workers, which change their schedules at the same step.
     """
 
-    def __init__(self, claim: Claim, facts: StrategyFacts, *, synced: bool) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        facts: StrategyFacts,
+        *,
+        synced: bool,
+        agreement: Agreement | None = None,
+    ) -> None:
         location = location_of(claim.address, synced=synced)
         self._claim = claim
-        self._workers = facts.workers
+        self._agreement = agreement
+        #: Of what all workers do alike, the first one says so in the run.
+        self._is_first = facts.worker == 0
         name = changes_name(facts.worker, claim.start)
         self._file = Tally(location, claim, facts.worker, name)
         # What stands in the run of an earlier start was asked of that one.
@@ -42,7 +48,8 @@ class Requested:
         Raises:
             DistwatchError: it could not be written.
         """
-        self._file.note(change.model_copy(update={"start": self._claim.start}))
+        if change.what != "set" or self._is_first:
+            self._file.note(change.model_copy(update={"start": self._claim.start}))
 
     def add(self, phase: Phase) -> None:
         """Hand requests to a phase whose first step was traced, also those made before."""
@@ -54,23 +61,30 @@ class Requested:
                 phase.retargeting.ask(asked, by)
 
     def ask(self, asked: Request, by: str = "call") -> str:
-        """Have the phases do what is asked, after the steps that are under way.
+        """Have the phases do what is asked: of one worker, after the steps that are under way.
+
+        Of several, the first one plans it for all, whichever of them are asked as well.
 
         Returns:
             Why it is refused, if it is: no phase has all of these signals.
         """
-        if self._workers > 1:
-            return _SEVERAL_WORKERS
         if not self._phases:
             return "no step was traced yet, so it is not known which signals there are."
-        refusals = [(each, _refusal(each, asked)) for _, each in self._phases]
-        for each, why in refusals:
-            if not why:
-                each.ask(asked, by)
-        if all(why for _, why in refusals):
-            return refusals[0][1]
-        self._taken.append((asked, by))
+        refusals = [_refusal(each, asked) for _, each in self._phases]
+        if all(refusals):
+            return refusals[0]
+        if self._agreement is None:
+            self.follow(asked, by)
+        elif self._is_first:
+            self._agreement.change(asked, by)
         return ""
+
+    def follow(self, asked: Request, by: str) -> None:
+        """Have the phases do, with the next steps, what was not refused."""
+        for _, each in self._phases:
+            if not _refusal(each, asked):
+                each.ask(asked, by)
+        self._taken.append((asked, by))
 
     def leave(self, phase: Phase) -> None:
         """After each execution: look for requests at drains, and take up what was found.
@@ -80,7 +94,7 @@ class Requested:
         """
         drains = sum(each.drains for each, _ in self._phases)
         drained, self._drains = drains > self._drains, drains
-        if drained and self._claim.is_settled:
+        if drained and self._is_first and self._claim.is_settled:
             self._requests.look()
         for asked in self._requests.take():
             given = asked if isinstance(asked, Request) else None

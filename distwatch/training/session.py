@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from distwatch.actions import STOP
 from distwatch.config import WatchConfig
 from distwatch.errors import (
     ConfigError,
@@ -26,11 +27,12 @@ from distwatch.errors import (
     WatcherError,
 )
 from distwatch.event_files.folders import delete
-from distwatch.records import CLOSED, TRAIN, Epoch
-from distwatch.store import Budget, Claim, request
+from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Epoch
+from distwatch.store import Budget, Change, Claim, request
 from distwatch.store.addresses import Address
 from distwatch.training import shutdown, sinks, strategies
 from distwatch.training.acting import Acting
+from distwatch.training.agreement import Agreement
 from distwatch.training.claiming import Begun, Claiming
 from distwatch.training.device.ring import Recorder
 from distwatch.training.epoch_logs import numbers_of
@@ -109,6 +111,7 @@ class Session:
         self._iterations = iterations
         self._progress: Progress | None = None
         self._requested: Requested | None = None
+        self._agreement: Agreement | None = None
         self._finished = False
         self._config = config
         self._strategy = strategy
@@ -147,14 +150,15 @@ class Session:
         for phase in self._phases.values():
             phase.place(self._config)
         self._budget = self._claiming.budget(self._claim)
+        synced = self._config.durability == "power"
         self._progress = Progress(
-            self._claim,
-            self._facts.worker,
-            self._iterations,
-            synced=self._config.durability == "power",
+            self._claim, self._facts.worker, self._iterations, synced=synced
         )
+        if self._facts.workers > 1:
+            self._agreement = Agreement(self._claim, self._facts, synced=synced)
+            self._acting.ask_all_to_stop = self._agreement.stop
         self._requested = Requested(
-            self._claim, self._facts, synced=self._config.durability == "power"
+            self._claim, self._facts, synced=synced, agreement=self._agreement
         )
         self._acting.declare = self._requested.declare
         shutdown.register(self.abandon)
@@ -196,9 +200,15 @@ class Session:
             phase.epoch = epoch
         self._interrupt()
 
-    @_disables_on_error
     def after_steps(self, steps: int, phase: str = TRAIN) -> None:
         """Count steps that were done, and drain the rings whose window is full."""
+        self._after_steps(steps, phase)
+        if self._agreement is not None and phase in (TRAIN, TRAIN_ON_BATCH):
+            # Also where the watching has ended: the others may count on what was agreed.
+            self._keep_agreements(self._agreement, self._phases[phase])
+
+    @_disables_on_error
+    def _after_steps(self, steps: int, phase: str) -> None:
         if self._done == 0:
             self._phases[phase].try_once()
             delete(self._claiming.old_events)
@@ -212,6 +222,25 @@ class Session:
         self._drain_if_due()
         if self._requested is not None:
             self._requested.leave(self._phases[phase])
+
+    def _keep_agreements(self, agreement: Agreement, phase: Phase) -> None:
+        try:
+            for plan in agreement.after_execution(goes_on=self.error is None):
+                if plan.stop is not None:
+                    self._stop_as_agreed(phase, plan.stop)
+                elif plan.request is not None and self._requested is not None:
+                    self._requested.follow(plan.request, plan.by)
+        except Exception as error:
+            if self.error is None:
+                self.fail(error)
+
+    def _stop_as_agreed(self, phase: Phase, why: str) -> None:
+        self._acting.stops = True
+        # The first worker says it for all.
+        if self._requested is not None and self.error is None and self._facts.worker == 0:
+            self._requested.declare(
+                Change(phase=phase.name, step=phase.steps_done, by="rule", what=STOP, why=why)
+            )
 
     @_disables_on_error
     def end_round(self, phase: str) -> None:
@@ -410,6 +439,8 @@ class Session:
         finally:
             if self._requested is not None:
                 self._requested.close()
+            if self._agreement is not None:
+                self._agreement.close()
             if self._progress is not None:
                 self._progress.close([*self._phases.values()], counted=self.error is None)
 

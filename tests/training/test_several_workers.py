@@ -188,6 +188,27 @@ def test_the_first_workers_names_reach_the_other(tmp_path):
         assert (len(run), run.replicas, run.lost) == (STEPS // 2, [0, 1], 0)
 
 
+def test_both_change_their_schedules_and_stop_after_the_same_step(tmp_path):
+    codes, logs, told = train_together("stopped", tmp_path)
+    assert codes == [0, 0], logs
+    assert [each["stopped"] for each in told] == [True, True]
+    done = told[0]["batches"]
+    assert told[1]["batches"] == done
+    # Of 300 steps: worker 1 asks after 20 or more, and looks are 16 executions apart.
+    assert (done % 16, 68 < done < 300) == (0, True)
+    run = dw.open_run(tmp_path / "run.zarr")
+    assert (len(run), run.lost) == (done, 0)
+    looked_at = run["input"].per_replica("count").dropna("step", how="all")
+    (change, stop) = run.changes
+    assert (change["what"], change["by"], change["signals"]) == ("set", "call", ["input"])
+    assert (stop["what"], stop["step"], "Twenty batches" in stop["why"]) == ("stop", done, True)
+    assert 5 < change["step"] < stop["step"]
+    before = [*range(change["step"])]
+    after = [step for step in range(change["step"], done) if step % 7 == 0]
+    assert [*looked_at.step.values] == before + after
+    assert not looked_at.isnull().any()
+
+
 def test_a_refusal_reaches_both_workers(tmp_path):
     (tmp_path / "run.zarr").mkdir()
     (tmp_path / "run.zarr" / "thesis.txt").write_text("not a run")

@@ -3,8 +3,9 @@
     TF_CONFIG=... python worker.py HOW FOLDER
 
 HOW is ``loop`` (a strategy.run loop), ``fit`` (the fixed fit), ``unfixed`` (fit as it is),
-``killed`` (the loop, in which worker 1 is killed at step KILLED_AT) or ``again`` (two fits,
-in a folder of runs). What the worker saw is left in FOLDER.
+``killed`` (the loop, in which worker 1 is killed at step KILLED_AT), ``again`` (two fits,
+in a folder of runs) or ``stopped`` (a long fit, whose schedules change, and which a rule of
+worker 1 stops). What the worker saw is left in FOLDER.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from trainings import Ear, unlike_rows
 
 import distwatch as dw
 from distwatch.compat import multiworker_fit
+from distwatch.findings import WARNING, Finding
 
 layers = keras.layers
 
@@ -105,6 +107,37 @@ def twice(strategy, store, how):
     return model, ear, {"paths": paths}
 
 
+def twenty_batches_on_the_second(run):
+    """What worker 1 alone finds."""
+    if number() == 1 and run.tables[0].steps >= 20:
+        yield Finding("twenty", WARNING, "Twenty batches.", "loss", 19)
+
+
+class Rarely(keras.callbacks.Callback):
+    """Has the inputs looked at at every 7th step, from batch 5 on; counts batches."""
+
+    def __init__(self, watch):
+        super().__init__()
+        self.watch, self.batches = watch, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+        if self.batches == 5:
+            self.watch.set("input", every=7)
+
+
+def stopped(strategy, store, how):
+    """A long fit, whose schedules change, and which a rule stops."""
+    model, ear = make_model(strategy)
+    stops = dw.actions.on(twenty_batches_on_the_second, do=dw.actions.stop())
+    watched = {"signals": [dw.loss(), dw.inputs(every=1)], "drain_every": 1e-3}
+    watch = dw.Watch(store, rules=stops, window=WINDOW, **watched)
+    rarely = Rarely(watch)
+    with multiworker_fit():
+        model.fit(make_data(), epochs=50, shuffle=False, verbose=0, callbacks=[rarely, watch])
+    return model, ear, {"batches": rarely.batches, "stopped": watch.stop_training}
+
+
 def by_loop(strategy, store, how):
     model, ear = make_model(strategy)
     optimizer = model.optimizer
@@ -147,7 +180,8 @@ def by_loop(strategy, store, how):
 
 def main(how: str, folder: Path) -> None:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    train = {"fit": by_fit, "unfixed": by_fit, "again": twice}.get(how, by_loop)
+    ways = {"fit": by_fit, "unfixed": by_fit, "again": twice, "stopped": stopped}
+    train = ways.get(how, by_loop)
     told = folder / f"worker-{number()}.json"
     try:
         model, ear, said = train(strategy, folder / "run.zarr", how)
