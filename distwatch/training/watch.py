@@ -29,7 +29,8 @@ from distwatch.store.new_runs import USUAL, FolderOfRuns
 from distwatch.text import printable
 from distwatch.training.claiming import Begun
 from distwatch.training.estimate import estimate
-from distwatch.training.session import Session, Status, say
+from distwatch.training.printing import print_sentences
+from distwatch.training.session import Session, Status
 from distwatch.training.strategies import facts_of
 from distwatch.training.taps import (
     Steps,
@@ -573,7 +574,7 @@ class Watch(keras.callbacks.Callback):
         self._current.finish()
         self._release()
         if self.params.get("verbose", 1):
-            say(self._lines)
+            print_sentences(self._lines)
 
     def _lines(self) -> list[str]:
         """What is printed at the end: with the path, where it was made here."""
