@@ -188,7 +188,11 @@ def noted_steps(location: Location, info: RunInfo, starts: set[int]) -> Note | N
         notes += said
     now = info.origin.iteration
     own = [each for each in notes if each.phase == info.phase and each.iteration <= now]
-    return own[-1] if own and own[-1].steps is not None else None
+    if own:
+        return own[-1] if own[-1].steps is not None else None
+    # What earlier starts had of the phase, later ones took back, and nothing else is unknown.
+    every = tallies.keys() == set(range(info.origin.start))
+    return Note(info.phase, now, 0) if every else None
 
 
 def _tallies(location: Location, info: RunInfo) -> dict[int, list[Note] | None]:

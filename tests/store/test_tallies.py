@@ -57,6 +57,17 @@ def test_a_start_takes_back_what_came_after_it(address):
     assert noted(address, 20, start=1) == 10
 
 
+def test_where_all_was_taken_back_a_phase_begins_at_its_first_step(address):
+    """A kill in the first validation, and one in the training before it comes again."""
+    for notes in ([("train", 0, 0), ("test", 10, 0)], [("train", 0, 0)]):
+        start = claim_new(address, ATTRIBUTES) if len(notes) == 2 else claim_again(address)
+        write(start, *notes).close()
+        start.release()
+    assert noted(address, 10, start=2, starts=(0,)) == 0
+    # Another start left no tally, so what it had is not known.
+    assert noted(address, 10, start=3, starts=(0,)) is None
+
+
 def test_from_where_on_steps_were_not_counted_nothing_is_known(address):
     claimed = claim_new(address, ATTRIBUTES)
     write(claimed, ("test", 6, 5), ("test", 8, None)).close()

@@ -13,6 +13,7 @@ again: the same moments, as far as the machine allows.
 from __future__ import annotations
 
 import collections
+import faulthandler
 import hashlib
 import os
 import random
@@ -129,6 +130,8 @@ def selectors_of(setup):
 def train(setup, folder, told):
     """Train from the last checkpoint on, until the end or a kill."""
     warnings.simplefilter("ignore")
+    # Of a process that ends by itself, stderr says where it was.
+    faulthandler.enable()
     virtual_devices(2)
     keras.utils.set_random_seed(3)
     rng = np.random.default_rng(5)
@@ -163,6 +166,8 @@ class Start:
     """One process of a chain, and what it said last."""
 
     where: str = "before the training"
+    #: The process's exit code.
+    code: int | None = None
     committed: int = 0
     weights: str | None = None
     said: list[str] = field(default_factory=list)
@@ -195,6 +200,7 @@ def started(context, setup, folder, kill=None):
         process.kill()
     start.listen(here)
     process.join()
+    start.code = process.exitcode
     return start
 
 
@@ -216,7 +222,8 @@ def chain(context, setup, folder, whole, *, rng, met):
             break
     last = start if start.weights is not None else started(context, setup, folder)
     if last.weights != whole[1]:
-        faults.append(f"ended with {last.weights}, expected {whole[1]} (after {last.where})")
+        how = f"(exit code {last.code}, after {last.where})"
+        faults.append(f"ended with {last.weights}, expected {whole[1]} {how}")
     phases = ["train", "test"] if setup.validation else ["train"]
     for phase in phases:
         faults += what_is_wrong(folder / "run.zarr", whole[0] / "run.zarr", phase)
@@ -238,7 +245,10 @@ def harness(count, seed, first=0, minutes=None):
             if setup not in wholes:
                 path = Path(folder) / f"whole-{len(wholes)}"
                 path.mkdir()
-                wholes[setup] = path, started(context, setup, path).weights
+                ended = started(context, setup, path)
+                if ended.weights is None:
+                    wrong.append(f"never killed, ended with exit code {ended.code}: {setup}")
+                wholes[setup] = path, ended.weights
             path = Path(folder) / f"chain-{number}"
             path.mkdir()
             faults = chain(context, setup, path, wholes[setup], rng=rng, met=met)
