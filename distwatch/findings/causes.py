@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from distwatch.findings.findings import WARNING, Finding
+from distwatch.findings.reasons import UNRELATED
 
 #: Whether the first finding explains the second.
 Explains = Callable[[Finding, Finding], bool]
@@ -58,6 +59,12 @@ def _path(name: str) -> str:
     return rest if kind in kinds else name
 
 
+def _nothing_passes(cause: Finding, other: Finding) -> bool:
+    """All units of a layer are zero, and there is no other reason why nothing is learnt."""
+    whole = cause.share is not None and cause.share >= _WHOLE and "dead_relu" in cause.faults
+    return whole and other.kind == "not_learning" and other.faults[:1] == UNRELATED.faults
+
+
 def _stuck(cause: Finding, other: Finding) -> bool:
     """Of one batch again and again little changes, and more when another one comes."""
     return _later(cause, other) if other.step is not None else _of_replica(cause, other)
@@ -73,7 +80,9 @@ _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
     *((kind, _OF_TRAINING, lambda cause, other: True) for kind in _OF_SETUP),
     ("not_finite", _OF_LEARNING, lambda cause, other: True),
     ("constant_output", ("flat_loss", "dead"), lambda cause, other: True),
-    ("not_learning", ("dead", "spike", "no_gradient"), lambda cause, other: True),
+    ("dead", ("not_learning",), _nothing_passes),
+    ("not_learning", ("dead",), lambda cause, other: not _nothing_passes(other, cause)),
+    ("not_learning", ("spike", "no_gradient"), lambda cause, other: True),
     ("underfitting", ("dead",), lambda cause, other: True),
     ("not_finite", _OF_VALUES, _later),
     ("without_gradient", ("no_gradient", "update_ratio"), _same_variables),

@@ -10,9 +10,10 @@ import numpy as np
 
 from distwatch.findings.findings import NOTE, WARNING, Finding
 from distwatch.findings.origins import kind_of, origin
+from distwatch.findings.reasons import rate_too_high
 from distwatch.findings.rules import rule
 from distwatch.findings.tables import Recorded, TableDigest
-from distwatch.records import Floats
+from distwatch.records import Card, Floats
 from distwatch.text import counted
 
 #: A step is a spike where it is this many times its typical size around that step, and more
@@ -124,12 +125,16 @@ def spikes(run: Recorded) -> list[Finding]:
     )
     if others:
         brief += f"; {counted(len(others), 'more signal')} jumped, at that step or at others"
-    text = f"{brief}. Inspect the batch of that step, or clip gradients."
+    advice = "Inspect the batch of that step, or clip gradients."
+    faults: tuple[str, ...] = ()
     # A single hard batch has a large loss, and nothing is wrong with the training.
-    alone = kind_of(first.signal) == "loss" and not others
-    severity = NOTE if alone else WARNING
+    severity = NOTE if kind_of(first.signal) == "loss" and not others else WARNING
+    if (rate := rate_too_high(run.info.card or Card())) is not None:
+        brief, advice, faults = f"{brief}; {rate.seen}", rate.advice, rate.faults
+        severity = WARNING
+    text = f"{brief}. {advice}"
     spike = Finding("spike", severity, text, first.signal, first.step, None, others, brief)
-    return [replace(spike, value=first.times, threshold=_SPIKE)]
+    return [replace(spike, value=first.times, threshold=_SPIKE, advice=advice, faults=faults)]
 
 
 def _spikes(table: TableDigest) -> Iterator[Peak]:

@@ -47,8 +47,13 @@ class Level(NamedTuple):
     @property
     def two_valued(self) -> bool:
         """Whether all values are 0 or the largest: their variance follows from their mean."""
-        return self.min == 0 < self.max and math.isclose(
-            self.std**2, self.mean * (self.max - self.mean), rel_tol=1e-6
+        return self.min == 0 < self.max and self.of_two
+
+    @property
+    def of_two(self) -> bool:
+        """Whether all values are the smallest or the largest, as labels of two classes are."""
+        return self.min < self.max and math.isclose(
+            self.std**2, (self.mean - self.min) * (self.max - self.mean), rel_tol=1e-6
         )
 
     @property
@@ -174,14 +179,21 @@ def constant_loss(card: Card, target: Level | None) -> float | None:
     if card.loss == "mean_squared_error":
         return target.std**2
     if card.loss == "mean_absolute_error":
-        # The mean absolute deviation is at most the standard deviation.
-        return target.std
+        return _least_deviation(target)
     if card.loss == "binary_crossentropy" and 0 < target.mean < 1 and target.max <= 1:
         p = target.mean
         return -p * math.log(p) - (1 - p) * math.log(1 - p)
     if card.loss in ("categorical_crossentropy", "sparse_categorical_crossentropy"):
         return math.log(units) if units and units > 1 else None
     return None
+
+
+def _least_deviation(target: Level) -> float:
+    """The mean absolute deviation from the best constant, at most."""
+    if target.of_two:
+        # The best is the more frequent of the two.
+        return min(target.mean - target.min, target.max - target.mean)
+    return target.std
 
 
 def _levels(table: TableDigest) -> list[Level]:

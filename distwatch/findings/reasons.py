@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from distwatch.findings.course import Course
 from distwatch.findings.setup import loss_of_classes
+from distwatch.records import Card
 from distwatch.text import counted
 
 #: Inputs should have a mean near zero and a spread near one (Y. LeCun et al., "Efficient
@@ -182,7 +183,11 @@ def low_rate(course: Course) -> Reason | None:
 
 def high_rate(course: Course) -> Reason | None:
     """A learning rate far above the usual."""
-    card = course.card
+    return rate_too_high(course.card)
+
+
+def rate_too_high(card: Card) -> Reason | None:
+    """What `high_rate` says, by the training's card alone."""
     rate, usual = card.learning_rate, _USUAL_RATES.get(card.optimizer or "")
     if rate is None or usual is None or rate < _TIMES * usual:
         return None
@@ -348,11 +353,11 @@ def wild_start(course: Course) -> Reason | None:
     of_classes = (course.card.loss or "").endswith("crossentropy")
     if loss is None or constant is None or not of_classes or loss.first < _WILD * constant:
         return None
-    if high_rate(course):
-        return None  # a single step of it would do
+    if high_rate(course) or unscaled_inputs(course):
+        return None  # a single step of it would do, and so would they
     return Reason(
-        f"it begins at {loss.first:.4g}, so the first weights or inputs are too large",
-        "Initialise with smaller weights (Keras's defaults), and scale the inputs.",
+        f"it begins at {loss.first:.4g}, so the first weights are too large",
+        "Initialise with smaller weights (Keras's defaults).",
         ("initialisation",),
     )
 

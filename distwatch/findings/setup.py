@@ -123,6 +123,7 @@ def _softmax_of_several(course: Course, layer: Layer) -> tuple[str, str] | None:
 def loss_function(course: Course) -> Iterator[Finding]:
     """The loss does not fit the targets."""
     yield from _loss_of_one_unit(course)
+    yield from _targets_are_equal(course)
     yield from _targets_are_no_probabilities(course)
     yield from _targets_are_scaled(course)
     yield from _one_class_of_several(course)
@@ -167,6 +168,24 @@ def _loss_of_one_unit(course: Course) -> Iterator[Finding]:
     yield _wrong("loss_function", brief, advice, _signal(layer), faults)
 
 
+def _targets_are_equal(course: Course) -> Iterator[Finding]:
+    """Such as rows of nothing but zeros, which labels become that are not understood."""
+    if (target := _equal_targets(course)) is not None:
+        brief = f"all targets are {target.min:.4g}, so there is nothing to tell apart"
+        yield _wrong(
+            "loss_function", brief, "Look at how they are read and encoded.", "data/target",
+            ("wrong_labels_or_encoding",), target=target.min,
+        )  # fmt: skip
+
+
+def _equal_targets(course: Course) -> Level | None:
+    """The targets, if all are equal, and it is they that the loss is about."""
+    card, target = course.card, course.target
+    if target is None or card.loss is None or card.own_loss or card.further_terms:
+        return None
+    return target if target.min == target.max else None
+
+
 def _targets_are_no_probabilities(course: Course) -> Iterator[Finding]:
     card, target = course.card, course.target
     if target is None or card.loss not in _PROBABILITIES:
@@ -184,7 +203,10 @@ def _targets_are_no_probabilities(course: Course) -> Iterator[Finding]:
     )
     faults: tuple[str, ...] = ("wrong_loss", "output_range")
     advice = "For numbers use mean_squared_error and no last activation."
-    if target.whole and target.min >= 0:
+    if target.whole and target.of_two:
+        faults = ("wrong_labels_or_encoding",)
+        advice = "Number the two classes 0 and 1."
+    elif target.whole and target.min >= 0:
         classes = int(target.max) + 1
         faults = ("wrong_loss", "wrong_last_activation", "wrong_labels_or_encoding")
         advice = (
@@ -278,6 +300,7 @@ def _margin_of_probabilities(course: Course) -> Iterator[Finding]:
 def _always_zero(course: Course) -> Iterator[Finding]:
     loss, layer = course.loss, course.card.last_layer
     told = layer is not None and layer.units == 1 and course.card.loss in _CATEGORICAL
+    told |= _equal_targets(course) is not None
     if loss is not None and not told and not loss.means.any():
         brief = "the loss is exactly zero from the first step on, so nothing can be learnt"
         yield _wrong(

@@ -44,6 +44,10 @@ _OF_ZERO = (
     "they may be dead. A lower learning rate, or an activation that lets some gradient through "
     "below zero, may help."
 )
+_OF_WHOLE = (
+    "nothing passes through it any more. A lower learning rate, smaller first weights, or an "
+    "activation that lets some gradient through below zero, may help."
+)
 _OF_EQUAL = (
     "they may be saturated, or the examples equal. A lower learning rate, or inputs and "
     "weights of smaller size, may help."
@@ -137,7 +141,8 @@ def _by_units(table: TableDigest, i: int) -> _Dead | None:
     signal, units = table.table.signals[i], round(units / steps)
     all_zero = zero >= 0.5 * same
     if all_zero:
-        what, advice = "were zero for the whole batch", _OF_ZERO
+        what = "were zero for the whole batch"
+        advice = _OF_WHOLE if number == units else _OF_ZERO
     else:
         what = "were the same for every example"
         advice = _OF_ONE if units == 1 else _OF_EQUAL

@@ -177,6 +177,26 @@ FAULTY = {
         falling(0.7, 0.02), {"targets": BINARY / 255, "said": 0.01 + 0 * BINARY},
         "LossFunction", "wrong_labels_or_encoding", "not 0 and 1",
     ),
+    "labels of two classes from 1 on": (
+        card_of(dense("out", 1, "sigmoid"), loss="binary_crossentropy"),
+        -falling(1, 90), {"targets": BINARY + 1, "said": np.ones_like(BINARY)},
+        "LossFunction", "wrong_labels_or_encoding", "Number the two classes 0 and 1",
+    ),
+    "labels of two classes around 0": (
+        card_of(dense("out", 1, "sigmoid"), loss="binary_crossentropy"),
+        -falling(1, 90), {"targets": 2 * BINARY - 1, "said": np.ones_like(BINARY)},
+        "LossFunction", "wrong_labels_or_encoding", "Number the two classes 0 and 1",
+    ),
+    "targets that never vary": (
+        card_of(*CLASSES, loss="categorical_crossentropy"),
+        np.zeros(STEPS), {"targets": 0 * BINARY, "said": probabilities(4)},
+        "LossFunction", "wrong_labels_or_encoding", "All targets are 0",
+    ),
+    "classes by a mean absolute error": (
+        card_of(*CLASSES, loss="mean_absolute_error"), np.full(STEPS, 0.2),
+        {"targets": one_of(4), "said": 0.01 * probabilities(4)},
+        "Underfitting", "wrong_loss", "the targets are classes",
+    ),
     "a percentage of zero": (
         card_of(*REGRESSION, loss="mean_absolute_percentage_error"),
         falling(1e8, 1e5), {"targets": BINARY},
@@ -284,6 +304,36 @@ def test_a_fault_is_told_by_its_rule(name):
     assert len(named) <= 4
 
 
+@pytest.mark.parametrize(
+    "known", [{"own_loss": True}, {"further_terms": True}, {"loss": None}], ids=str
+)
+def test_targets_that_the_loss_may_not_be_about_need_not_vary(known):
+    """Such as those of a model that adds its own loss."""
+    card = card_of(*REGRESSION, **{"loss": "mean_squared_error", **known})
+    assert warned(findings_of(card, falling(2.0, 0.1), targets=0 * RANDOM, said=RANDOM)) == {}
+
+
+def test_inputs_that_are_not_scaled_are_why_a_loss_begins_high():
+    card = card_of(*CLASSES, loss="categorical_crossentropy")
+    data = {"targets": one_of(4), "said": probabilities(4)}
+    (found,) = warned(findings_of(card, 9 * AT_REST, **data)).values()
+    assert "initialisation" in found.faults
+    (found,) = warned(findings_of(card, 9 * AT_REST, inputs=(0, 255), **data)).values()
+    assert found.faults[0] == "missing_normalisation"
+    assert "initialisation" not in found.faults
+
+
+@pytest.mark.parametrize(("rate", "severity"), [(0.001, "note"), (0.5, "warning")])
+def test_a_jump_of_the_loss_alone_is_a_fault_where_the_rate_is_far_too_high(rate, severity):
+    loss = falling(2.0, 0.1)
+    loss[100] *= 80
+    found = findings_of(card_of(*REGRESSION, rate=rate), loss)
+    (spike,) = [each for each in found if each.rule == "Spike"]
+    assert spike.severity == severity
+    assert spike.faults == (("learning_rate_too_high",) if rate == 0.5 else ())
+    assert ("Lower the learning rate" in spike.text) == (rate == 0.5)
+
+
 def test_parts_that_do_not_fit_explain_that_nothing_is_learnt():
     card, _, data, rule, *_ = FAULTY["targets beyond a sigmoid"]
     found = warned(findings_of(card, 5 * AT_REST, **data))
@@ -349,12 +399,14 @@ def test_nan_in_the_data_is_told_as_that():
     assert "look at what the model is given" in found["NonFinite"].advice
 
 
-def test_of_what_nothing_is_learnt_dead_layers_are_told_as_a_part():
+@pytest.mark.parametrize("scaled", [False, True])
+def test_of_what_nothing_is_learnt_dead_layers_are_told(scaled):
+    """As a part of it; as the reason, where there is no other."""
     card, *_ = FAULTY["inputs that are not scaled"]
     hidden = np.zeros((STEPS, 2, 16, 1))
     units = np.broadcast_to(np.array([8.0, 8.0, 8.0]), (STEPS, 2, 1, 3))
     loss = np.full((STEPS, 2, 1, 1), 1.02)
-    given = np.random.default_rng(8).uniform(0, 255, (STEPS, 2, 16, 1))
+    given = np.random.default_rng(8).uniform(0, 2 if scaled else 255, (STEPS, 2, 16, 1))
     targets = RANDOM[..., None]
     info, blocks = run_of(
         table_of(0, hidden, {"activation/hidden": "none"}, units=units),
@@ -368,9 +420,16 @@ def test_of_what_nothing_is_learnt_dead_layers_are_told_as_a_part():
     for block in blocks:
         digest.observe(block)
     found = warned(digest.findings())
-    assert list(found) == ["NotLearning"]
-    assert set(found["NotLearning"].faults) == {"missing_normalisation", "dead_relu"}
-    assert "8 of 8 units of activation/hidden were zero" in found["NotLearning"].text
+    (rule, finding) = next(iter(found.items()))
+    assert len(found) == 1
+    assert "8 of 8 units of activation/hidden were zero" in finding.text
+    assert "no better than" in finding.text
+    if scaled:
+        assert (rule, finding.faults) == ("DeadUnits", ("dead_relu",))
+        assert "nothing passes through it any more" in finding.text
+    else:
+        assert rule == "NotLearning"
+        assert set(finding.faults) == {"missing_normalisation", "dead_relu"}
 
 
 def test_every_rule_says_what_it_looks_for():
