@@ -27,6 +27,7 @@ from distwatch.records import (
     Card,
     Layer,
     Origin,
+    Provenance,
     RunInfo,
     Table,
     TensorLayout,
@@ -119,6 +120,7 @@ Name = Annotated[str, AfterValidator(_name)]
 Values = Annotated[dict[Any, Any], AfterValidator(_values)]
 Moments = Annotated[list[Any], Field(max_length=2), AfterValidator(_moments)]
 GroupName = Annotated[str, AfterValidator(_group_name)]
+Commit = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 
 #: A list stops at its first wrong item, since a document may hold millions.
 _FIRST = Field(fail_fast=True)
@@ -178,6 +180,14 @@ class CardEntry(_Model):
         return Card(**{**self.model_dump(), "layers": layers})
 
 
+class ProvenanceEntry(_Model):
+    """When and how a start was begun, and of which code."""
+
+    began: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    command: Text | None = None
+    commit: Commit | None = None
+
+
 class SegmentSummary(_Model):
     """What a list of runs says of a segment that was closed: as its tables say it.
 
@@ -215,6 +225,7 @@ class SegmentAttributes(_Model):
     unwatched: Texts
     # Runs from before it was recorded have none.
     card: CardEntry | None = None
+    provenance: ProvenanceEntry | None = None
     summary: SegmentSummary | None = None
 
     @model_validator(mode="after")
@@ -254,6 +265,7 @@ class SegmentAttributes(_Model):
             workers=self.workers,
             origin=Origin(self.start, self.first_step, self.first_iteration, self.counted),
             card=None if self.card is None else self.card.card,
+            provenance=self.provenance and Provenance(**self.provenance.model_dump()),
         )
 
 
@@ -409,6 +421,7 @@ def segment_attributes(
             "versions": info.versions,
             "unwatched": info.unwatched,
             "card": info.card and _card_document(info.card),
+            "provenance": info.provenance and asdict(info.provenance),
             "summary": summary,
         }
     )

@@ -19,9 +19,10 @@ from long_runs import LongTable, long_run
 from made_up import made_up
 
 import distwatch as dw
+from distwatch.analysis.facts import describe, facts_of
 from distwatch.errors import NotWritableError, RunExistsError, SetupError
 from distwatch.findings import NOTE, RULES, WARNING, Finding
-from distwatch.records import Card, Layer
+from distwatch.records import Card, Layer, Origin, Provenance
 from distwatch.report import page as page_module
 from distwatch.report import read_runs, write_page
 from distwatch.report.cards import cards
@@ -29,6 +30,7 @@ from distwatch.report.contents import as_script, contents, drawn_replicas, packe
 from distwatch.report.diagnosis import diagnosis, link_to, looked_for
 from distwatch.report.images import file_name
 from distwatch.report.page import SCRIPTS, page
+from distwatch.store import StoredRun
 from distwatch.testing.fake import fake_run, write_fake
 
 
@@ -280,6 +282,42 @@ def test_a_run_says_what_was_trained(tmp_path):
     assert said["layers"].startswith("conv: Conv2D(16, relu, frozen); drop: Dropout(0.5); ")
     assert said["layers"].endswith("dense_9: Dense(3); and 2 more layers")
     assert "optimizer" not in said and "learning rate" not in said
+
+
+def begun(path, *provenances):
+    """A run of some starts, begun so."""
+    made = made_up(steps=range(6))
+    write_fake(
+        path,
+        *(
+            (replace(made.info, provenance=each, origin=Origin(start, 6 * start)), blocks)
+            for start, each in enumerate(provenances)
+            for blocks in [made.blocks if not start else made_up(steps=range(6, 9)).blocks]
+        ),
+    )
+    return path
+
+
+def test_runs_say_of_which_commit_and_by_which_command_they_were_begun(tmp_path):
+    one = begun(tmp_path / "a.zarr", Provenance(1.8e9, "train.py --lr '<1>'", "a" * 40))
+    other = begun(tmp_path / "b.zarr", Provenance(1.8e9, "train.py --lr 2", "a" * 40))
+    older = begun(tmp_path / "c.zarr", None)
+    rows = {row.name: row.texts for row in cards(read_runs([one, other, older]))}
+    assert rows["command"] == ("train.py --lr '<1>'", "train.py --lr 2", "unknown")
+    assert rows["git commit"] == ("a" * 40, "a" * 40, "unknown")
+    assert "train.py --lr '<1>'" in " ".join(Elements(page(read_runs([one]))).text)
+    assert "command" not in dict(facts_of(describe(StoredRun(older))))
+    assert dw.diff(one, other).differences == (
+        "Command: train.py --lr '<1>' in A, train.py --lr 2 in B.",
+    )
+    assert dw.diff(one, older).differences == ()
+
+
+def test_a_later_start_with_other_code_is_named(tmp_path):
+    starts = [Provenance(1.8e9 + i, "train.py", letter * 40) for i, letter in enumerate("ab")]
+    facts = dict(facts_of(describe(StoredRun(begun(tmp_path / "run.zarr", *starts)))))
+    assert facts["git commit"] == f"{'a' * 40}, and in a later start {'b' * 40}"
+    assert facts["command"] == "train.py"
 
 
 def test_what_differs_most_is_shown_first(tmp_path):
