@@ -269,7 +269,7 @@ class SegmentAttributes(_Model):
             workers=self.workers,
             origin=Origin(self.start, self.first_step, self.first_iteration, self.counted),
             card=None if self.card is None else self.card.card,
-            provenance=began and Provenance(**began.model_dump()),
+            provenance=None if began is None else Provenance(**began.model_dump()),
         )
 
 
