@@ -156,7 +156,7 @@ def commit_of(folder: Path) -> str | None:
     branch = head.removeprefix("ref:").strip()
     if branch == head:
         return _as_commit(head)
-    if ".." in branch.split("/"):
+    if not branch.startswith("refs/") or ".." in branch.split("/"):
         return None
     common = git / (_read(git / "commondir") or "")
     own = _read(git / branch) or _read(common / branch)

@@ -61,7 +61,8 @@ def test_the_commit_of_a_worktree(tmp_path):
     "head", ["", "ref: refs/heads/.invalid", "ref: refs/heads/../../secret", "\xff" * 40]
 )
 def test_what_names_no_commit_is_none(tmp_path, head):
-    written(tmp_path, HEAD=head, secret=COMMIT)
+    # So that a path through the folder of branches leads somewhere.
+    written(tmp_path, HEAD=head, secret=COMMIT, refs__heads__main=OTHER)
     assert commit_of(tmp_path) is None
 
 
