@@ -23,10 +23,6 @@ Ints = npt.NDArray[np.int64]
 #: The phases that a run may have. Each has steps and references of its own.
 TRAIN, TEST, PREDICT, TRAIN_ON_BATCH = PHASES = ("train", "test", "predict", "train_on_batch")
 
-#: Why a weight that an optimizer is given is unwatched; see `RunInfo.unwatched`.
-NO_GRADIENT = "no gradient of the loss reaches it"
-
-
 #: What ended the writing of a run that was closed in order; otherwise it is an error.
 CLOSED = "closed"
 
@@ -117,6 +113,20 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """When and how a start of a training was begun, and of which code.
+
+    ``began`` is in seconds since 1970. ``command`` is the command line, without what looks like
+    a password, ``commit`` the git commit that was checked out where the script is; None where
+    there is none, or it is not to be recorded.
+    """
+
+    began: float
+    command: str | None = None
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
 class Layer:
     """What is known of one layer of a model that is trained."""
 
@@ -199,6 +209,8 @@ class RunInfo:
     origin: Origin = Origin()
     #: What is trained; None in runs from before it was recorded.
     card: Card | None = None
+    #: How this start was begun; None in runs from before it was recorded.
+    provenance: Provenance | None = None
 
     @property
     def signals(self) -> tuple[Signal, ...]:

@@ -25,7 +25,7 @@ FLOORS = (
 )
 #: The same inside the training wing.
 TRAINING_FLOORS = (
-    {"gradient_registry", "shutdown", "epoch_logs", "measuring", "printing"},
+    {"gradient_registry", "shutdown", "epoch_logs", "measuring", "printing", "provenance"},
     {"strategies", "sinks", "acting", "overhead"},
     {"device", "multiworker"},
     {"taps", "traps"},

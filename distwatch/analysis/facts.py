@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
+from distwatch.records import Provenance
 from distwatch.store import StoredRun
 from distwatch.store.joining import ReadableTable
 from distwatch.store.schema import CLOSED, FORMAT
@@ -46,12 +49,19 @@ def describe(stored: StoredRun) -> dict[str, Any]:
                 "start": segment.info.origin.start,
                 "first_step": segment.info.origin.step,
                 "committed_steps": segment.steps,
+                **_how_begun(segment.info.provenance),
             }
             for segment in stored.segments
         ],
         "bytes": stored.nbytes,
         "versions": about.versions,
     }
+
+
+def _how_begun(provenance: Provenance | None) -> dict[str, Any]:
+    if provenance is None:
+        return {"began": None, "command": None, "commit": None}
+    return asdict(provenance)
 
 
 def _describe_table(stored: ReadableTable) -> dict[str, Any]:
@@ -96,9 +106,28 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         *([("thinned out", thinned)] if described["thinned_steps"] else []),
         *[("copies", _copies(table)) for table in described["copies"]],
         ("written", _written(described)),
+        *provenance_of(described),
         ("size", format_bytes(described["bytes"])),
         ("versions", f"{versions}; store format {described['format']}"),
     ]
+
+
+def provenance_of(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The command line and the git commit of `describe`, as far as they were recorded.
+
+    Of several starts each other one is named, the first start's first.
+    """
+    first = min((each["worker"] for each in described["segments"]), default=0)
+    for name, key in (("command", "command"), ("git commit", "commit")):
+        starts = [each for each in described["segments"] if each["worker"] == first]
+        said = [each[key] or "not recorded" for each in sorted(starts, key=_start)]
+        different = [text for i, text in enumerate(said) if i == 0 or text != said[i - 1]]
+        if any(each[key] for each in starts):
+            yield name, ", and in a later start ".join(different)
+
+
+def _start(segment: dict[str, Any]) -> int:
+    return int(segment["start"])
 
 
 def changes_in(described: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -6,10 +6,11 @@ from distwatch.analysis.figures import (
     RUN_FIGURES,
     curves,
     heatmap,
-    require_plotly,
+    heatmap_picture,
     ridgeline,
+    ridgeline_picture,
 )
-from distwatch.analysis.figures.style import Figure, with_picture
+from distwatch.analysis.figures.style import Figure, Picture, figure_or_picture
 from distwatch.analysis.overview import (
     Overview,
     quantity_named,
@@ -28,6 +29,9 @@ class Plots:
     ``curves`` and ``ridgeline`` read their own signal only. The others read the whole run,
     once: on a run of a million steps that takes minutes; it is kept for the next figure.
 
+    A notebook that cannot show plotly's figures shows each as a small picture, and where plotly
+    is not installed such a `Picture` is all that there is.
+
     Args:
         stored: the opened run.
     """
@@ -42,12 +46,12 @@ class Plots:
             ".ridgeline(signal), .update_ratios()>"
         )
 
-    def curves(self, signal: str, statistic: str = "size") -> Figure:
+    def curves(self, signal: str, statistic: str = "size") -> Figure | Picture:
         """One signal over the steps: a curve for each replica, and one for all together.
 
         A line is the mean over the steps of a bin, and its band reaches from the smallest
         step to the largest; a run of at most a thousand steps is shown step by step. A
-        notebook that cannot show plotly's figures shows a picture of all replicas together.
+        picture is of all replicas together.
 
         Args:
             signal: its name, or a short one that is unique.
@@ -57,16 +61,14 @@ class Plots:
         Raises:
             UnknownSignalError: the run has no such signal.
             ConfigError: it has no such statistic.
-            SetupError: plotly is not installed.
         """
-        require_plotly()
         quantity_named(statistic)
         name = name_of(signal, self._stored.info.names, self._stored.path)
         read = self._whole or read_overview(self._stored, signals=[name])
         history = read.history(name, statistic)
-        return with_picture(curves(history), picture(history))
+        return figure_or_picture(lambda: curves(history), lambda: picture(history))
 
-    def heatmap(self, statistic: str = "size", replica: int | None = None) -> Figure:
+    def heatmap(self, statistic: str = "size", replica: int | None = None) -> Figure | Picture:
         """All signals over all steps, each relative to its own median.
 
         Args:
@@ -75,20 +77,16 @@ class Plots:
 
         Raises:
             ConfigError: there is no such statistic or replica.
-            SetupError: plotly is not installed.
         """
         quantity_named(statistic)
-        return heatmap(self._overview(), statistic, replica)
+        asked = self._overview(), statistic, replica
+        return figure_or_picture(lambda: heatmap(*asked), lambda: heatmap_picture(*asked))
 
-    def divergence(self) -> Figure:
-        """In which signals the replicas differ most, and which replica.
-
-        Raises:
-            SetupError: plotly is not installed.
-        """
+    def divergence(self) -> Figure | Picture:
+        """In which signals the replicas differ most, and which replica."""
         return self.figure("divergence")
 
-    def ridgeline(self, signal: str) -> Figure:
+    def ridgeline(self, signal: str) -> Figure | Picture:
         """How the distribution of a signal moves over the run.
 
         Args:
@@ -97,22 +95,20 @@ class Plots:
         Raises:
             UnknownSignalError: the run has no such signal.
             ConfigError: it was watched without a histogram.
-            SetupError: plotly is not installed.
         """
-        require_plotly()
         name = name_of(signal, self._stored.info.names, self._stored.path)
-        return ridgeline(read_distribution(self._stored, name))
+        read = read_distribution(self._stored, name)
+        return figure_or_picture(lambda: ridgeline(read), lambda: ridgeline_picture(read))
 
-    def update_ratios(self) -> Figure:
+    def update_ratios(self) -> Figure | Picture:
         """The update-to-weight ratios of what was watched with ``distwatch.updates()``.
 
         Raises:
             ConfigError: no updates were watched.
-            SetupError: plotly is not installed.
         """
         return self.figure("update-ratios")
 
-    def figure(self, name: str) -> Figure:
+    def figure(self, name: str) -> Figure | Picture:
         """A figure of the whole run, by the name that reports give it.
 
         Args:
@@ -120,15 +116,16 @@ class Plots:
 
         Raises:
             ConfigError: there is no such figure, or the run does not have what it shows.
-            SetupError: plotly is not installed.
         """
         known = {each.name: each for each in RUN_FIGURES}
         if name not in known:
             raise ConfigError(f"unknown figure {name!r}; nearest: {nearest(name, [*known])}.")
-        return known[name].draw(self._overview())
+        chosen, overview = known[name], self._overview()
+        return figure_or_picture(
+            lambda: chosen.draw(overview), lambda: chosen.picture(overview)
+        )
 
     def _overview(self) -> Overview:
-        require_plotly()
         if self._whole is None:
             self._whole = read_overview(self._stored)
         return self._whole

@@ -83,7 +83,8 @@ def report(
     ratios. Of two to eight runs it shows what differs. The file stays below 10 MB however long
     the runs are, and no spike of a single step is lost.
     """
-    from distwatch.analysis.figures import LETTERS, require_plotly
+    from distwatch.analysis.figures import LETTERS
+    from distwatch.analysis.figures.style import require_plotly
     from distwatch.report import (
         check_page,
         check_patterns,

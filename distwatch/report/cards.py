@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from distwatch.analysis.facts import provenance_of
 from distwatch.records import Card, Layer
 from distwatch.report.reading import ReadRun
 from distwatch.text import counted, printable
@@ -43,6 +44,7 @@ def _facts(run: ReadRun) -> Iterator[tuple[str, str]]:
     described = run.described
     if card := run.overview.info.card:
         yield from _trained(card)
+    yield from provenance_of(described)
     yield "strategy", described["strategy"]
     yield "replicas", str(len(described["replicas"]))
     yield "steps", str(described["committed_steps"])

@@ -12,9 +12,9 @@ const GRID = "rgba(128,140,152,0.45)";
 const MOST_MARKS = 60;
 const MOST_TICKS = 10;
 
-// The axis ("step" or "epoch"), the range of steps (null: all), how many points a line is the mean
-// of, and what the open finding marks: a step and a replica.
-const view = { axis: "step", range: null, window: 1, step: null, replica: null };
+// The axis ("step", "epoch" or "time"), the range on it (null: all), how many points a line is the
+// mean of, and what the open finding marks: a step of a run, and a replica.
+const view = { axis: "step", range: null, window: 1, step: null, run: 0, replica: null };
 
 const at = (id) => document.getElementById(id);
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -30,7 +30,7 @@ const labelOf = ([wide, small]) => escaped(narrow() ? small : wide);
 const rounded = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "none");
 
 const onSteps = (figure) => figure.layout.xaxis.title && ["step", "epoch"].includes(figure.layout.xaxis.title.text);
-const upright = (step, line) => ({ type: "line", x0: step, x1: step, yref: "paper", y0: 0, y1: 1, line, layer: "below" });
+const upright = (place, line) => ({ type: "line", x0: place, x1: place, yref: "paper", y0: 0, y1: 1, line, layer: "below" });
 
 // What every chart over the steps has: the range, epochs, and the marked step.
 function overSteps(figure, layout) {
@@ -38,23 +38,35 @@ function overSteps(figure, layout) {
   const isMap = figure.data[0] && figure.data[0].type === "heatmap";
   const shapes = [
     ...(layout.shapes || []),
-    ...(isMap ? [] : marks.map(({ step }) => upright(step, { color: GRID, width: 1, dash: "dot" }))),
+    ...(isMap ? [] : marks.map(({ place }) => upright(place, { color: GRID, width: 1, dash: "dot" }))),
   ];
   const annotations = [...(layout.annotations || [])];
   if (view.step !== null) {
-    shapes.push({ ...upright(view.step, { color: BROKEN, width: 1.6, dash: "dash" }), layer: "above" });
-    annotations.push({ x: view.step, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false,
+    const place = placeOf(view.run, view.step);
+    shapes.push({ ...upright(place, { color: BROKEN, width: 1.6, dash: "dash" }), layer: "above" });
+    annotations.push({ x: place, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false,
       text: `step ${view.step}`, font: { color: css("--warn"), size: 12 } });
   }
   const ticks = epochsWithin(view.range, MOST_TICKS);
   const named = view.axis === "epoch" && ticks.length
-    ? { tickvals: ticks.map(({ step }) => step), ticktext: ticks.map(({ name }) => name), title: { ...layout.xaxis.title, text: "epoch" } }
+    ? { tickvals: ticks.map(({ place }) => place), ticktext: ticks.map(({ name }) => name) }
     : {};
+  const title = { ...layout.xaxis.title, text: axisTitle() };
   const range = view.range ? { range: [...view.range], autorange: false } : {};
   // Dragging selects steps; what is left to see of the values follows from them.
-  return { ...layout, shapes, annotations, xaxis: { ...layout.xaxis, ...named, ...range },
+  return { ...layout, shapes, annotations, xaxis: { ...layout.xaxis, title, ...named, ...range },
     yaxis: { ...layout.yaxis, fixedrange: true } };
 }
+
+// A trace over the time says so; what was drawn by Python is moved there.
+function overAxis(figure, trace) {
+  if (view.axis !== "time" || !onSteps(figure)) return {};
+  const hovertemplate = (trace.hovertemplate || "").replace(/step %\{x\}/g, `%{x:.4g} ${duration.short}`);
+  return { hovertemplate, ...(figure.run === undefined ? {} : { x: placesOf(figure.run, plainly(trace.x)) }) };
+}
+// Numbers of a figure, which plotly may have written as base64.
+const KINDS = { f8: Float64Array, f4: Float32Array, i4: Int32Array, i2: Int16Array, i1: Int8Array, u4: Uint32Array, u2: Uint16Array, u1: Uint8Array };
+const plainly = (values) => (values && values.bdata !== undefined ? numbers(values.bdata, KINDS[values.dtype]) : values || []);
 
 const drawn = new Map();
 function draw(id, figure) {
@@ -63,8 +75,8 @@ function draw(id, figure) {
   const isNew = !drawn.has(id);
   drawn.set(id, figure);
   const ink = printing ? "#000" : css("--ink");
-  const data = figure.data.map((trace) => (trace.meta && trace.meta.ink && trace.meta.part === "line"
-    ? { ...trace, line: { ...trace.line, color: ink } } : trace));
+  const data = figure.data.map((trace) => ({ ...trace, ...overAxis(figure, trace),
+    ...(trace.meta && trace.meta.ink && trace.meta.part === "line" ? { line: { ...trace.line, color: ink } } : {}) }));
   let layout = { ...figure.layout, width: place.clientWidth || 340, autosize: false };
   if (printing) layout.width = Math.min(layout.width, 690);
   layout.font = { ...layout.font, color: ink };

@@ -56,7 +56,7 @@ def _first(runs: list[ReadRun]) -> str:
     else:
         warned = [each for each in runs[0].findings if each.severity == WARNING]
         links = (link_to(finding, runs[0], 0, names) for finding in warned)
-        if found := next(filter(None, links), ""):
+        if found := next((each for each in links if "signal=" in each), ""):
             return found
         wanted = [name for name in names if name == "loss"]
     return f"#run=0&signal={names.index(wanted[0])}" if wanted else ""
@@ -91,6 +91,7 @@ def _run(run: ReadRun) -> dict[str, Any]:
     return {
         "replicas": [overview.info.replicas[place] for place in drawn],
         "epochs": [overview.epochs.step.tolist(), overview.epochs.number.tolist()],
+        "times": vars(run.times) if run.times.commits else None,
         "tables": [_table(history, drawn) for history in overview.histories],
         "signals": [
             {

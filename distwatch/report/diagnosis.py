@@ -7,11 +7,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from distwatch.findings import EXTENT, RULES, WARNING, Finding
+from distwatch.report.epochs import has_epochs
 from distwatch.report.reading import ReadRun
 from distwatch.text import counted, listed, printable
 
 #: What shows best what a finding says, where that is not the size.
 _SHOWN_BY = {"dead": "zero_units", "replicas_apart": "mean", "update_ratio": "ratio"}
+
+#: Findings that the metrics of epochs show, and the heading of these on the page.
+_OF_EPOCHS = ("overfitting", "stopped_early")
+EPOCHS = "epochs-heading"
 
 #: What one signal of a kind is called, and what several are, where these have a word.
 _KINDS = {
@@ -83,6 +88,8 @@ def looked_for() -> list[str]:
 
 def link_to(finding: Finding, run: ReadRun, place: int, drawn: Collection[str]) -> str:
     """The fragment of the page's address that opens the chart of a finding, or ""."""
+    if finding.kind in _OF_EPOCHS:
+        return f"#{EPOCHS}" if has_epochs(run) else ""
     names = [signal.name for signal in run.overview.signals]
     if finding.signal is None or finding.signal not in names or finding.signal not in drawn:
         return ""

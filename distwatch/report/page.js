@@ -31,9 +31,9 @@ function seriesAt(meta) {
   return meta.series === last ? -1 : meta.series;
 }
 function wholeRange() {
-  const ends = page.runs.flatMap((run) => run.tables.flatMap((table) => {
+  const ends = page.runs.flatMap((run, i) => run.tables.flatMap((table) => {
     const steps = centres(table);
-    return [steps[0], steps[steps.length - 1]];
+    return [placeOf(i, steps[0]), placeOf(i, steps[steps.length - 1])];
   }));
   return [Math.min(...ends), Math.max(...ends)];
 }
@@ -104,12 +104,12 @@ function heat(run) {
   const scale = scaleOf(z);
   const names = shown.map((s) => s.name);
   const [values, covering] = figure.data;
-  const axes = { x: columns, y: shown.map((_, i) => i) };
+  const along = { x: placesOf(run, columns), y: shown.map((_, i) => i) };
   const data = [
-    { ...values, ...axes, z, customdata: rows, zmin: scale.low, zmax: scale.high,
+    { ...values, ...along, z, customdata: rows, zmin: scale.low, zmax: scale.high,
       meta: { ...values.meta, statistic, series, names },
       colorbar: { ...values.colorbar, tickvals: scale.marks, ticktext: scale.texts, len: narrow() ? 200 : 260 } },
-    { ...covering, ...axes, z: broken, meta: { ...covering.meta, names } },
+    { ...covering, ...along, z: broken, meta: { ...covering.meta, names } },
   ];
   const row = Math.max(4, Math.min(22, 900 / Math.max(1, shown.length)));
   const named = shown.map((s, i) => [s, i]).filter((_, i) => i % Math.ceil(11 / row) === 0);
@@ -207,15 +207,16 @@ function curve() {
   const choice = choices.get(at("curve-statistic").value);
   const { traces, ofRun } = curveTraces(signal, choice);
   const data = traces.map((trace) => {
-    if (trace.meta.part !== "broken") return trace;
-    const points = crossesOf(ofRun(trace.meta.run || 0));
-    return { ...trace, ...points, showlegend: points.x.length > 0 };
+    const run = trace.meta.run || 0;
+    if (trace.meta.part !== "broken") return { ...trace, x: placesOf(run, trace.x) };
+    const points = crossesOf(ofRun(run));
+    return { ...trace, ...points, x: placesOf(run, points.x), showlegend: points.x.length > 0 };
   });
   const shapes = page.runs.flatMap((_, run) => {
     const histories = ofRun(run);
     const steps = centres(histories[0].table);
     return brokenIn(histories).filter(([first, last]) => last > first).map(([first, last]) => ({
-      type: "rect", x0: steps[first], x1: steps[last], yref: "paper", y0: 0, y1: 1,
+      type: "rect", x0: placeOf(run, steps[first]), x1: placeOf(run, steps[last]), yref: "paper", y0: 0, y1: 1,
       fillcolor: BROKEN, opacity: 0.14, line: { width: 0 }, layer: "below",
     }));
   });
@@ -270,7 +271,7 @@ function follow(fragment) {
   chooseSignal();
   const wanted = asked.get("statistic") || "size";
   if ([...at("curve-statistic").options].some((option) => option.value === wanted)) at("curve-statistic").value = wanted;
-  look({ step: number("step"), replica: number("replica") });
+  look({ run: number("run") || 0, step: number("step"), replica: number("replica") });
   return true;
 }
 // Open a signal's curves; from the reader's own choice the address names it, too.
@@ -290,6 +291,7 @@ function opened() {
 function look(change) {
   Object.assign(view, change);
   if (at("view-whole")) at("view-whole").hidden = view.range === null;
+  if (at("view-said")) at("view-said").textContent = timesSaid();
   again();
 }
 function again() {
@@ -299,8 +301,9 @@ function again() {
 }
 function startView() {
   if (!at("view-axis")) return;
-  if (!epochs.length) at("view-axis").closest("label").remove();
-  else at("view-axis").addEventListener("change", () => look({ axis: at("view-axis").value }));
+  fill(at("view-axis"), axes());
+  if (axes().length < 2) at("view-axis").closest("label").remove();
+  else at("view-axis").addEventListener("change", () => look({ range: rangeOn(at("view-axis").value), axis: at("view-axis").value }));
   at("view-window").addEventListener("input", () => {
     const points = WINDOWS[Number(at("view-window").value)];
     at("view-window-said").textContent = points === 1 ? "off" : `over ${points} points`;
@@ -354,7 +357,7 @@ function startAll() {
   startCurves();
   startSignals();
   for (const [name, figures] of Object.entries(page.figures.whole)) {
-    figures.forEach((figure, run) => draw(`${name}-${run}`, figure && { ...figure, said: titled(`${name}-${run}`) }));
+    figures.forEach((figure, run) => draw(`${name}-${run}`, figure && { ...figure, run, said: titled(`${name}-${run}`) }));
   }
   startRidges();
   if (window.location.hash) opened();

@@ -29,11 +29,12 @@ from distwatch.errors import NotWritableError, RunExistsError, SetupError
 from distwatch.report.cards import cards
 from distwatch.report.contents import as_script, contents, drawn_replicas
 from distwatch.report.diagnosis import diagnosis, looked_for
+from distwatch.report.epochs import epoch_charts
 from distwatch.report.reading import ReadRun
 from distwatch.text import listed, printable
 
 #: The parts of the page's script, in order.
-SCRIPTS = ("series.js", "charts.js", "small.js", "page.js")
+SCRIPTS = ("series.js", "charts.js", "times.js", "small.js", "page.js")
 
 
 def write_page(runs: list[ReadRun], path: Path, *, title: str | None = None) -> int:
@@ -91,6 +92,7 @@ def page(runs: list[ReadRun], title: str | None = None) -> str:
         looked_for=looked_for(),
         has=_sections(runs),
         run_figures=_run_figures(runs),
+        epoch_charts=epoch_charts(runs),
         style=_part("page.css"),
         data=data,
         policy=_policy(list(scripts.values())),

@@ -17,8 +17,9 @@ from distwatch.analysis.overview import (
     read_overview,
 )
 from distwatch.findings import Finding
+from distwatch.records import Epoch
 from distwatch.signals.patterns import names_matching
-from distwatch.store import StoredRun
+from distwatch.store import StoredRun, Times, times_of
 
 #: Bytes of a page without plotly itself, so that all of it stays below 10 MB. Base64 takes
 #: a third more than what it encodes.
@@ -49,6 +50,10 @@ class ReadRun:
     findings: tuple[Finding, ...]
     #: Which run it is, wherever it is moved.
     identity: str
+    #: When its steps were done, as far as it says.
+    times: Times
+    #: What its epochs came to.
+    epochs: tuple[Epoch, ...]
 
 
 def read_runs(
@@ -126,4 +131,6 @@ def _read(stored: StoredRun, budget: int, more: Callable[[int], None]) -> ReadRu
         left_out=len(names) - len(shown),
         findings=tuple(Run(stored).findings(overview.digest)),
         identity=identity_of(stored),
+        times=times_of(stored),
+        epochs=stored.epochs,
     )

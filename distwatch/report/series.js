@@ -138,9 +138,11 @@ const epochs = (() => {
   const alike = page.runs.every(({ epochs: [own] }) => own.every((step, i) => i >= steps.length || step === steps[i]));
   return alike && steps.length > 1 ? steps.map((step, i) => ({ step, name: String(named[i]) })) : [];
 })();
-// Those within a range of steps, at most so many, evenly.
+// Those within a range of the axis, at most so many, evenly. Over the time, runs begin them apart.
 function epochsWithin(range, most) {
-  const inside = epochs.filter(({ step }) => !range || (step >= range[0] && step <= range[1]));
+  if (view.axis === "time" && page.runs.length > 1) return [];
+  const placed = epochs.map((epoch) => ({ ...epoch, place: placeOf(0, epoch.step) }));
+  const inside = placed.filter(({ place }) => !range || (place >= range[0] && place <= range[1]));
   const each = Math.ceil(inside.length / most) || 1;
   return inside.filter((_, i) => i % each === 0);
 }

@@ -36,20 +36,20 @@ function pathsOf(history) {
   const hasBand = view.window < 2 && !history.table.exact;
   return { values, low: hasBand ? history.low : values, high: hasBand ? history.high : values, hasBand };
 }
-const within = (step) => !view.range || (step >= view.range[0] && step <= view.range[1]);
+const within = (place) => !view.range || (place >= view.range[0] && place <= view.range[1]);
 
 // At most so many points of each stretch: where, the mean, the least and the largest of some bins.
-function pointsOf(history) {
-  const steps = centres(history.table);
+function pointsOf(history, run) {
+  const places = placesOf(run, centres(history.table));
   const { values, low, high, hasBand } = pathsOf(history);
   const stretches = stretchesOf(history.table, values).map((stretch) => {
-    const seen = stretch.filter((i) => within(steps[i]));
+    const seen = stretch.filter((i) => within(places[i]));
     const each = Math.ceil(seen.length / SMALL.points) || 1;
     const points = [];
     for (let i = 0; i < seen.length; i += each) {
       const some = seen.slice(i, i + each);
       points.push({
-        step: steps[some[some.length >> 1]],
+        place: places[some[some.length >> 1]],
         mean: some.reduce((sum, j) => sum + values[j], 0) / some.length,
         low: Math.min(...some.map((j) => low[j])),
         high: Math.max(...some.map((j) => high[j])),
@@ -65,43 +65,43 @@ const joined = (points) => points.map(([a, b]) => `${a.toFixed(1)} ${b.toFixed(1
 // largest of several steps, so that nothing is lost.
 function smallPaths({ stretches, hasBand }, x, y) {
   const line = stretches.map((points) => {
-    const through = points.flatMap(({ step, mean, low, high }) => (hasBand || low === high
-      ? [[x(step), y(hasBand ? mean : low)]] : [[x(step), y(low)], [x(step), y(high)]]));
+    const through = points.flatMap(({ place, mean, low, high }) => (hasBand || low === high
+      ? [[x(place), y(hasBand ? mean : low)]] : [[x(place), y(low)], [x(place), y(high)]]));
     return `M${joined(through)}${through.length === 1 ? "h1" : ""}`;
   }).join("");
   const band = hasBand ? stretches.map((points) => `M${joined([
-    ...points.map(({ step, high }) => [x(step), y(high)]),
-    ...[...points].reverse().map(({ step, low }) => [x(step), y(low)]),
+    ...points.map(({ place, high }) => [x(place), y(high)]),
+    ...[...points].reverse().map(({ place, low }) => [x(place), y(low)]),
   ])}Z`).join("") : "";
   return { line, band };
 }
 
 function smallChart(signal, statistic) {
-  const lines = smallLines(signal, statistic).map((each) => ({ ...each, seen: pointsOf(each.history) }));
+  const lines = smallLines(signal, statistic).map((each) => ({ ...each, seen: pointsOf(each.history, each.run) }));
   const choice = choices.get(statistic);
   const all = lines.flatMap(({ seen }) => seen.stretches.flat());
   const low = all.reduce((least, point) => Math.min(least, point.low), Infinity);
   const high = all.reduce((largest, point) => Math.max(largest, point.high), -Infinity);
   const [from, to] = view.range || wholeRange();
-  const x = (step) => ((step - from) / (to - from || 1)) * SMALL.width;
+  const x = (place) => ((place - from) / (to - from || 1)) * SMALL.width;
   // What differs by rounding alone is flat.
   const span = Math.max(high - low, 1e-3 * Math.max(Math.abs(low), Math.abs(high))) || 1;
   const y = (value) => SMALL.height / 2 - ((value - (low + high) / 2) / span) * (SMALL.height - 8);
   const drawing = svg("svg", { viewBox: `0 0 ${SMALL.width} ${SMALL.height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
-  for (const { step } of epochsWithin(view.range, 12)) drawing.append(svg("path", { d: `M${x(step)} 0V${SMALL.height}`, class: "epoch" }));
+  for (const { place } of epochsWithin(view.range, 12)) drawing.append(svg("path", { d: `M${x(place)} 0V${SMALL.height}`, class: "epoch" }));
   for (const each of lines) {
     const colour = each.ink ? "currentColor" : each.line.color;
     const { line, band } = smallPaths(each.seen, x, y);
     if (band) drawing.append(svg("path", { d: band, style: `fill:${colour}`, class: "band" }));
     drawing.append(svg("path", { d: line || "M0 0", style: `stroke:${colour};stroke-width:${each.ink ? 1.6 : 1.1}`, class: "line" }));
   }
-  for (const { history } of lines) {
-    const steps = centres(history.table);
+  for (const { history, run } of lines) {
+    const places = placesOf(run, centres(history.table));
     for (const [first, last] of brokenIn([history])) {
-      drawing.append(svg("path", { d: `M${x(steps[first]) - 1} ${SMALL.height - 2}H${x(steps[last]) + 1}`, class: "broken" }));
+      drawing.append(svg("path", { d: `M${x(places[first]) - 1} ${SMALL.height - 2}H${x(places[last]) + 1}`, class: "broken" }));
     }
   }
-  if (view.step !== null) drawing.append(svg("path", { d: `M${x(view.step)} 0V${SMALL.height}`, class: "mark" }));
+  if (view.step !== null) drawing.append(svg("path", { d: `M${x(placeOf(view.run, view.step))} 0V${SMALL.height}`, class: "mark" }));
   const label = signal.ofValue ? choice.value : choice.change;
   const extent = all.length ? `${rounded(low)} to ${rounded(high)}` : "no finite value";
   const made = element("button", "small-chart");

@@ -9,8 +9,9 @@ group, `layout` has the arrays of a table.
   thread.
 - Reading: `reader` opens what was committed; `tables` reads one table, from `documents` and
   `checked_arrays`, and finds damage; `joining` combines several starts and workers, `parts`
-  gives some of their steps, or merges these. `digests` keep what is known of a phase, so that
-  its rows need not be read again; `finding` and `listing` are for folders of runs.
+  gives some of their steps, or merges these; `times` tells when steps were done. `digests`
+  keep what is known of a phase, so that its rows need not be read again; `finding` and
+  `listing` are for folders of runs.
 - Before a training: `estimating` the size of a run; `claims` on a path, by `locking`, whose
   files are in `lock_files`; `resuming` tells what is there, and where a run is resumed, by
   rows and by the `tallies` that starts leave, which are `appended_files`.
@@ -36,6 +37,7 @@ from distwatch.store.resuming import (
     sweep,
 )
 from distwatch.store.tallies import Note, Tally
+from distwatch.store.times import Times, times_of
 from distwatch.store.writer import Budget, StoreWriter
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "StoreWriter",
     "StoredRun",
     "Tally",
+    "Times",
     "ask",
     "changes_name",
     "claim",
@@ -71,4 +74,5 @@ __all__ = [
     "run_name",
     "steps_of",
     "sweep",
+    "times_of",
 ]

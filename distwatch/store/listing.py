@@ -152,7 +152,7 @@ def _pace(segments: list[SegmentSummary]) -> float | None:
     reached = max((each.reached for each in segments), key=lambda r: r[-1:], default=[])
     if len(reached) < 2:
         return None
-    (first, began), (last, ended) = reached
+    (first, began), *_, (last, ended) = reached
     return (last - first) / (ended - began) if ended - began >= _LEAST_SECONDS else None
 
 

@@ -27,6 +27,7 @@ from distwatch.records import (
     Card,
     Layer,
     Origin,
+    Provenance,
     RunInfo,
     Table,
     TensorLayout,
@@ -49,6 +50,9 @@ COORDINATES = ("step", "epoch", "iteration")
 
 #: Replicas of one run; statistics such as ``checksum`` cannot add up more.
 MOST_REPLICAS = 8192
+
+#: Commits of a table whose times are noted.
+MOST_MOMENTS = 64
 
 #: No number of steps, workers or starts is larger.
 MOST = 2**53
@@ -117,8 +121,9 @@ Text = Annotated[str, AfterValidator(_text)]
 Texts = Annotated[dict[Any, Any], AfterValidator(_texts)]
 Name = Annotated[str, AfterValidator(_name)]
 Values = Annotated[dict[Any, Any], AfterValidator(_values)]
-Moments = Annotated[list[Any], Field(max_length=2), AfterValidator(_moments)]
+Moments = Annotated[list[Any], Field(max_length=MOST_MOMENTS), AfterValidator(_moments)]
 GroupName = Annotated[str, AfterValidator(_group_name)]
+Commit = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 
 #: A list stops at its first wrong item, since a document may hold millions.
 _FIRST = Field(fail_fast=True)
@@ -178,6 +183,14 @@ class CardEntry(_Model):
         return Card(**{**self.model_dump(), "layers": layers})
 
 
+class ProvenanceEntry(_Model):
+    """When and how a start was begun, and of which code."""
+
+    began: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    command: Text | None = None
+    commit: Commit | None = None
+
+
 class SegmentSummary(_Model):
     """What a list of runs says of a segment that was closed: as its tables say it.
 
@@ -215,6 +228,7 @@ class SegmentAttributes(_Model):
     unwatched: Texts
     # Runs from before it was recorded have none.
     card: CardEntry | None = None
+    provenance: ProvenanceEntry | None = None
     summary: SegmentSummary | None = None
 
     @model_validator(mode="after")
@@ -243,6 +257,7 @@ class SegmentAttributes(_Model):
     @property
     def info(self) -> RunInfo:
         """The segment's description, without its tables."""
+        began = self.provenance
         return RunInfo(
             tables=(),
             replicas=tuple(self.replicas),
@@ -254,6 +269,7 @@ class SegmentAttributes(_Model):
             workers=self.workers,
             origin=Origin(self.start, self.first_step, self.first_iteration, self.counted),
             card=None if self.card is None else self.card.card,
+            provenance=None if began is None else Provenance(**began.model_dump()),
         )
 
 
@@ -299,9 +315,9 @@ class TableAttributes(_Model):
     table is written (or if its writer was killed), `CLOSED`, or the error that ended it.
     ``last`` are the values at the last step of each signal that is one number, such as the
     loss: how many there were on this worker, and their mean. ``reached`` has, for the first
-    rows of this start that came and for the last ones, how many steps the phase had done, and
-    the time in seconds since 1970. ``first_broken`` says in which rows of the batch signals had
-    NaN or Inf first, where they have a row for each of the batch's.
+    commit of this start that had rows, for the last one and some between, how many steps the
+    phase had done, and the time in seconds since 1970. ``first_broken`` says in which rows of
+    the batch signals had NaN or Inf first, where they have a row for each of the batch's.
     """
 
     format: int = FORMAT
@@ -409,6 +425,7 @@ def segment_attributes(
             "versions": info.versions,
             "unwatched": info.unwatched,
             "card": info.card and _card_document(info.card),
+            "provenance": info.provenance and asdict(info.provenance),
             "summary": summary,
         }
     )

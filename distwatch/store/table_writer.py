@@ -114,7 +114,7 @@ class TableWriter:
             # JSON has no infinity, which a mean of large numbers may be.
             if signal.is_one_number and row[i, n] > 0 and math.isfinite(row[i, mean])
         }
-        self.reached = [*self.reached[:1], [steps, time.time()]]
+        self.reached = _noted(self.reached, [steps, time.time()])
 
     def _append(self, block: Block) -> None:
         # A tail of no steps is no reason to copy a block.
@@ -207,3 +207,13 @@ class TableWriter:
                 f"a block of shape {block.rows.shape} (merged {block.merged.shape}) came "
                 f"for a table of shape {wanted}; every replica must watch the same signals."
             )
+
+
+def _noted(moments: list[list[float]], last: list[float]) -> list[list[float]]:
+    """The moments of commits with one more: the first, the last and some between."""
+    added = [*moments, last]
+    if len(added) > schema.MOST_MOMENTS:
+        # The one that is missed least, so that those that stay lie evenly over the steps.
+        inner = range(1, len(added) - 1)
+        del added[min(inner, key=lambda i: added[i + 1][0] - added[i - 1][0])]
+    return added

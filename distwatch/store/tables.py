@@ -109,6 +109,8 @@ class StoredTable(ReadableTable):
         said, arrays = read_group(location, self.path, TableAttributes)
         #: How the writing ended; None while it goes on, or if the writer was killed.
         self.ended = said.ended
+        #: How many steps were done at some of its commits, and when: see `TableAttributes`.
+        self.reached: list[tuple[float, float]] = said.reached
         with understanding(self._where):
             table = said.table(name)
             found = _layouts(info, table, said.committed, arrays)

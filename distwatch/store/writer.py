@@ -249,7 +249,7 @@ class StoreWriter:
             "ended": ended,
             "steps": max(table.committed for table in tables),
             "last": {name: value for table in tables for name, value in table.last.items()},
-            "reached": longest.reached,
+            "reached": [*longest.reached[:1], *longest.reached[1:][-1:]],
         }
 
     def _writer_of(self, table: Table, group: str | None = None) -> TableWriter:

@@ -20,7 +20,16 @@ from distwatch.errors import (
     WatcherError,
 )
 from distwatch.findings import Finding, Rule
-from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Block, Epoch, Origin, RunInfo
+from distwatch.records import (
+    CLOSED,
+    TRAIN,
+    TRAIN_ON_BATCH,
+    Block,
+    Epoch,
+    Origin,
+    Provenance,
+    RunInfo,
+)
 from distwatch.store import Budget, Change, Claim, origin_of, steps_of
 from distwatch.training.device.copies import CopiesRecorder
 from distwatch.training.device.ring import Recorder, TableRecorder
@@ -368,7 +377,12 @@ class Phase:
             sink.count_lost(name, lost)
 
 
-def run_info(facts: StrategyFacts, versions: dict[str, str], phase: str) -> RunInfo:
+def run_info(
+    facts: StrategyFacts,
+    versions: dict[str, str],
+    phase: str,
+    provenance: Provenance | None = None,
+) -> RunInfo:
     """What is known of a phase before its first step."""
     return RunInfo(
         tables=(),
@@ -378,6 +392,7 @@ def run_info(facts: StrategyFacts, versions: dict[str, str], phase: str) -> RunI
         phase=phase,
         worker=facts.worker,
         workers=facts.workers,
+        provenance=provenance,
     )
 
 

@@ -38,6 +38,7 @@ from distwatch.training.device.ring import Recorder
 from distwatch.training.epoch_logs import numbers_of
 from distwatch.training.phase import Phase, run_info, versions
 from distwatch.training.progress import Progress
+from distwatch.training.provenance import provenance
 from distwatch.training.requested import Requested
 from distwatch.training.retargeting import Retargeting
 from distwatch.training.shutdown import termination_deferred
@@ -125,10 +126,11 @@ class Session:
         self._due: float | None = None
         self._budget: Budget | None = None
         self._salvaged = self._closed = False
+        began = provenance()
         self._phases = {
             phase: Phase(
                 config,
-                run_info(facts, versions(), phase),
+                run_info(facts, versions(), phase, began),
                 strategy,
                 steps_per_execution=steps_per_execution,
                 iterations=iterations,

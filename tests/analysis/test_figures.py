@@ -274,10 +274,13 @@ def test_plots_are_of_what_was_committed_when_the_run_was_refreshed(run):
     assert "curves(signal)" in repr(run.plot)
 
 
-def test_without_plotly_the_remedy_is_said(run, monkeypatch):
+def test_without_plotly_there_are_pictures_and_the_remedy_is_said(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    shown = run.plot.curves(LAYER)
+    assert "<polyline" in shown._repr_svg_()
+    assert 'pip install "distwatch[report]"' in repr(shown)
     with pytest.raises(SetupError, match=r'pip install "distwatch\[report\]"'):
-        run.plot.curves(LAYER)
+        curves(read_overview(StoredRun(run.path)).history(LAYER))
 
 
 def test_two_runs_are_compared_on_what_both_have(tmp_path):

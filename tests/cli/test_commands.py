@@ -103,6 +103,9 @@ def test_info_json_is_for_programs(call, tmp_path):
                 "start": 0,
                 "first_step": 0,
                 "committed_steps": 21,
+                "began": None,
+                "command": None,
+                "commit": None,
             }
         ],
         "bytes": on_disk,

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from long_runs import LongTable, long_run
 
 from distwatch.analysis.figures import curves, heatmap
 from distwatch.analysis.figures.heatmap import scale_of
+from distwatch.findings import WARNING, Finding
+from distwatch.records import Epoch
 from distwatch.report import read_runs, write_page
 from distwatch.report.browsers import browser
+from distwatch.store import Times
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +35,12 @@ FLAGS = [
 STEPS, SPIKE = 1600, 1234
 
 READY = "html[data-ready='yes']"
+
+#: Epochs whose validation loss rises while that of the training falls.
+OVERFITTED = tuple(
+    Epoch(i, 10 * i + 10, {"loss": 1.0 / (1 + i), "val_loss": 1.0 + 0.1 * abs(i - 1)})
+    for i in range(12)
+)
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +320,89 @@ def test_the_axis_is_of_steps_or_epochs(page):
     page.assert_quiet()
 
 
+@pytest.fixture(scope="module")
+def timed(chromium, tmp_path_factory):
+    """Two runs whose commits have times, those of A others than those of B; and A alone."""
+    folder = tmp_path_factory.mktemp("timed")
+    deltas = ordinary(80, 2, 2)
+    deltas[60, 0, 0, 0] = np.nan
+    paths = [made_run(folder / f"{name}.zarr", deltas, ratio=True) for name in "ab"]
+    runs = [
+        replace(
+            run,
+            times=Times((0, 40, 80), (0, first, 600), 2),
+            epochs=OVERFITTED,
+            findings=(Finding("overfitting", WARNING, "It overfits."),),
+        )
+        for run, first in zip(read_runs(paths), (60, 300), strict=True)
+    ]
+    write_page(runs, folder / "both.html")
+    write_page(runs[:1], folder / "one.html")
+    return [Page(chromium, folder / name) for name in ("both.html", "one.html")]
+
+
+def minutes(steps, first):
+    """When steps were done, in minutes."""
+    return np.interp(np.asarray(steps) + 1, [0, 40, 80], np.array([0, first, 600]) / 60)
+
+
+def test_all_charts_are_over_the_time_that_commits_tell(timed):
+    for opened, firsts in zip(timed, ((60, 300), (60,)), strict=True):
+        opened.page.select_option("#view-axis", "time")
+        said = opened.page.locator("#view-said").text_content()
+        assert "between two commits, steps are spread evenly" in said
+        lines = [t for t in opened.chart("curves") if t["meta"]["part"] == "line"]
+        for line in lines:
+            first = firsts[line["meta"].get("run", 0)]
+            np.testing.assert_allclose(line["x"], minutes(range(80), first), rtol=1e-12)
+        for run, first in enumerate(firsts):
+            edges = np.arange(-0.5, 80)
+            here = opened.chart(f"heat-{run}")[0]["x"]
+            np.testing.assert_allclose(here, minutes(edges, first), rtol=1e-12)
+            ratios = opened.chart(f"update-ratios-{run}")
+            np.testing.assert_allclose(ratios[0]["x"], minutes(range(80), first), rtol=1e-12)
+            title = opened.page.evaluate(
+                "id => document.getElementById(id).layout.xaxis.title.text", f"heat-{run}"
+            )
+            assert title == "time since the training began, minutes"
+        # The smaller charts end where the last step was done.
+        ends = opened.page.locator(".small-chart .line").first.get_attribute("d")
+        assert ends.rpartition("L")[2].split()[0] == "240.0"
+        opened.page.select_option("#view-axis", "step")
+        assert opened.page.locator("#view-said").text_content() == ""
+        assert opened.chart("curves")[1]["x"] == list(range(80))
+        opened.assert_quiet()
+
+
+def test_zoom_stays_where_it_is_on_another_axis(timed):
+    opened = timed[1]
+    opened.page.select_option("#view-axis", "time")
+    opened.page.evaluate("look({ range: [timeOf(0, 20), timeOf(0, 60)] })")
+    opened.page.select_option("#view-axis", "step")
+    for name in ("curves", "heat-0", "update-ratios-0"):
+        range_ = opened.page.evaluate(
+            "name => document.getElementById(name).layout.xaxis.range", name
+        )
+        assert range_ == pytest.approx([20, 60])
+    opened.page.evaluate("look({ range: null })")
+    opened.assert_quiet()
+
+
+def test_only_what_all_runs_have_can_be_the_axis(timed, page):
+    options = "#view-axis option"
+    assert timed[0].page.locator(options).all_text_contents() == ["steps", "epochs", "time"]
+    assert page.page.locator(options).all_text_contents() == ["steps", "epochs"]
+
+
+def test_a_finding_of_epochs_opens_their_charts(timed):
+    opened = timed[1]
+    opened.page.locator(".findings a[href='#epochs-heading']").click()
+    opened.page.wait_for_selector("#epochs-heading:focus, #epochs-heading:target")
+    assert opened.page.locator("#epochs-section figure").count() == 1
+    assert opened.page.locator("#epochs-section .line").count() == 4
+    opened.assert_quiet()
+
+
 def test_lines_are_smoothed(page, written):
     overview = written[1]
     page.page.fill("#view-window", "2")
@@ -353,8 +446,11 @@ def test_axe_finds_nothing(chromium, tmp_path, scheme, runs):
         made_run(tmp_path / f"{i}.zarr", deltas, histogram=True, ratio=True)
         for i in range(runs)
     ]
-    write_page(read_runs(paths), tmp_path / "report.html")
+    timed = Times((0, 6, 12), (0, 5, 9), 2)
+    read = [replace(run, epochs=OVERFITTED, times=timed) for run in read_runs(paths)]
+    write_page(read, tmp_path / "report.html")
     page = Page(chromium, tmp_path / "report.html", color_scheme=scheme)
+    page.page.select_option("#view-axis", "time")
     page.page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
     found = Axe().run(page.page).response
     assert len(found["passes"]) > 20

@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import json
+import math
 import re
 import subprocess
 import sys
@@ -19,17 +20,32 @@ from long_runs import LongTable, long_run
 from made_up import made_up
 
 import distwatch as dw
+from distwatch.analysis.facts import describe, facts_of
 from distwatch.errors import NotWritableError, RunExistsError, SetupError
 from distwatch.findings import NOTE, RULES, WARNING, Finding
-from distwatch.records import Card, Layer
+from distwatch.records import Card, Epoch, Layer, Origin, Provenance
 from distwatch.report import page as page_module
 from distwatch.report import read_runs, write_page
 from distwatch.report.cards import cards
 from distwatch.report.contents import as_script, contents, drawn_replicas, packed
 from distwatch.report.diagnosis import diagnosis, link_to, looked_for
+from distwatch.report.epochs import epoch_charts
 from distwatch.report.images import file_name
 from distwatch.report.page import SCRIPTS, page
+from distwatch.store import EpochLine, StoredRun, Times, epochs_name
 from distwatch.testing.fake import fake_run, write_fake
+
+
+def with_epochs(path, *metrics, rates=None):
+    """A run whose epochs came to these metrics."""
+    made = made_up(steps=range(6))
+    write_fake(path, (made.info, made.blocks))
+    lines = [
+        EpochLine(Epoch(i, i + 1, each, rates[i] if rates else None)).line()
+        for i, each in enumerate(metrics)
+    ]
+    (path / epochs_name(0, 0)).write_bytes(b"".join(lines))
+    return read_runs([path])[0]
 
 
 class Elements(HTMLParser):
@@ -280,6 +296,105 @@ def test_a_run_says_what_was_trained(tmp_path):
     assert said["layers"].startswith("conv: Conv2D(16, relu, frozen); drop: Dropout(0.5); ")
     assert said["layers"].endswith("dense_9: Dense(3); and 2 more layers")
     assert "optimizer" not in said and "learning rate" not in said
+
+
+def begun(path, *provenances):
+    """A run of some starts, begun so."""
+    made = made_up(steps=range(6))
+    write_fake(
+        path,
+        *(
+            (replace(made.info, provenance=each, origin=Origin(start, 6 * start)), blocks)
+            for start, each in enumerate(provenances)
+            for blocks in [made.blocks if not start else made_up(steps=range(6, 9)).blocks]
+        ),
+    )
+    return path
+
+
+def test_runs_say_of_which_commit_and_by_which_command_they_were_begun(tmp_path):
+    one = begun(tmp_path / "a.zarr", Provenance(1.8e9, "train.py --lr '<1>'", "a" * 40))
+    other = begun(tmp_path / "b.zarr", Provenance(1.8e9, "train.py --lr 2", "a" * 40))
+    older = begun(tmp_path / "c.zarr", None)
+    rows = {row.name: row.texts for row in cards(read_runs([one, other, older]))}
+    assert rows["command"] == ("train.py --lr '<1>'", "train.py --lr 2", "unknown")
+    assert rows["git commit"] == ("a" * 40, "a" * 40, "unknown")
+    assert "train.py --lr '<1>'" in " ".join(Elements(page(read_runs([one]))).text)
+    assert "command" not in dict(facts_of(describe(StoredRun(older))))
+    assert dw.diff(one, other).differences == (
+        "Command: train.py --lr '<1>' in A, train.py --lr 2 in B.",
+    )
+    assert dw.diff(one, older).differences == ()
+
+
+def test_a_later_start_with_other_code_is_named(tmp_path):
+    starts = [Provenance(1.8e9 + i, "train.py", letter * 40) for i, letter in enumerate("ab")]
+    facts = dict(facts_of(describe(StoredRun(begun(tmp_path / "run.zarr", *starts)))))
+    assert facts["git commit"] == f"{'a' * 40}, and in a later start {'b' * 40}"
+    assert facts["command"] == "train.py"
+
+
+def test_metrics_of_epochs_are_charts_of_training_and_validation(tmp_path):
+    run = with_epochs(
+        tmp_path / "run.zarr",
+        {"acc": 0.5, "loss": 4.0, "val_loss": 3.0, "val_acc": 0.5, "val_far_loss": 9.0},
+        {"acc": 0.6, "loss": 2.0},
+        {"acc": 0.7, "loss": 1.0, "val_loss": 2.0, "val_acc": 0.5, "val_far_loss": 9.0},
+        {"acc": 0.8, "loss": math.nan, "val_loss": 2.5, "val_acc": 0.5},
+        rates=[0.1, 0.1, 0.01, 0.01],
+    )
+    loss, acc, rate = epoch_charts([run])
+    assert [loss.name, acc.name, rate.name] == ["loss", "acc", "learning rate"]
+    assert [line.of for line in loss.lines] == ["training", "validation", "far"]
+    assert [line.style for line in loss.lines] == [0, 1, 2]
+    assert [line.said for line in loss.lines] == [
+        "4 to 1", "3 to 2.5, lowest 2 in epoch 2", "9",
+    ]  # fmt: skip
+    # A line goes on over epochs that were not validated, and ends where there is no number.
+    points = [line.path.removeprefix("M").split("L") for line in loss.lines]
+    assert [len(each) for each in points] == [3, 3, 2]
+    assert (loss.top, loss.bottom, loss.first, loss.last) == ("9", "1", "0", "3")
+    assert points[2][0] == "6.0 6.0" and points[0][-1].endswith(" 104.0")
+    assert rate.said == "learning rate, epochs 0 to 3: 0.1 to 0.01."
+
+
+def test_metrics_of_epochs_of_several_runs_are_over_each_other(tmp_path):
+    one = with_epochs(tmp_path / "a.zarr", {"loss": 4.0}, {"loss": 2.0})
+    other = with_epochs(tmp_path / "b.zarr", *({"loss": 3.0 - i} for i in range(3)))
+    older = with_epochs(tmp_path / "c.zarr")
+    (chart,) = epoch_charts([one, other, older])
+    assert [(line.letter, line.said) for line in chart.lines] == [
+        ("A", "4 to 2"), ("B", "3 to 1"),
+    ]  # fmt: skip
+    # The second epoch of three is in the middle.
+    assert chart.lines[0].path.split("L")[1].startswith("150.0 ")
+    assert 'id="epochs-section"' in page([one, other, older])
+    assert 'id="epochs-section"' not in page([older])
+
+
+def test_a_spike_among_many_epochs_keeps_its_height(tmp_path):
+    metrics = [{"loss": 100.0 if i == 1234 else 1.0} for i in range(3000)]
+    (chart,) = epoch_charts([with_epochs(tmp_path / "run.zarr", *metrics)])
+    heights = [float(point.split()[1]) for point in chart.lines[0].path[1:].split("L")]
+    assert len(heights) <= 600 and heights.count(6.0) == 1
+
+
+def test_findings_of_epochs_link_to_them(tmp_path):
+    metrics = [{"loss": 1.0 / (1 + i), "val_loss": 1.0 + 0.1 * abs(i - 1)} for i in range(12)]
+    run = with_epochs(tmp_path / "run.zarr", *metrics)
+    assert {f.kind: link_to(f, run, 0, []) for f in run.findings}["overfitting"] == (
+        "#epochs-heading"
+    )
+    assert 'id="epochs-heading"' in page([run])
+    # It is no signal that curves could show at first.
+    assert contents([run])["first"] == "" or "signal=" in contents([run])["first"]
+
+
+def test_a_page_says_when_steps_were_done_only_where_commits_do(tmp_path):
+    run = read_runs([made_run(tmp_path / "run.zarr", ordinary(20, 2, 1))])[0]
+    assert contents([run])["runs"][0]["times"] is None
+    timed = replace(run, times=Times((0.0, 10.0, 20.0), (0.0, 5.0, 30.0), 2))
+    assert contents([timed])["runs"][0]["times"]["seconds"] == (0.0, 5.0, 30.0)
 
 
 def test_what_differs_most_is_shown_first(tmp_path):

@@ -336,6 +336,8 @@ REFUSED = {
         "description is damaged",
     ),
     "lost": (says(TABLE, lost=2**80), "lost="),
+    "began": (says(SEGMENT, provenance={"began": "now"}), "began='now'"),
+    "commit": (says(SEGMENT, provenance={"began": 1.0, "commit": "main"}), "commit='main'"),
     "first-step": (says(SEGMENT, first_step=1e309), "Infinity is no JSON"),
     "worker": (says(SEGMENT, worker=[]), "worker=[]: expected a whole number"),
     "phase": (says(SEGMENT, phase="../train"), "expected 'train', 'test'"),

@@ -8,10 +8,10 @@ from dataclasses import fields
 from distwatch.analysis.diffs.precision import Precision
 from distwatch.analysis.matching import Matched
 from distwatch.analysis.store_findings import kept_of, unseen
-from distwatch.records import Card, RunInfo, Table
+from distwatch.records import Card, Provenance, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.store import StoredRun
-from distwatch.text import counted, listed
+from distwatch.text import counted, listed, printable
 
 #: How many names a sentence has.
 _NAMED = 5
@@ -35,6 +35,7 @@ def differences(
             "their values show."
         )
     yield from _cards(one.card, other.card)
+    yield from _provenances(one.provenance, other.provenance)
     yield from _versions(one, other)
     for letter, names in zip("AB", matched.only, strict=True):
         if names:
@@ -76,6 +77,18 @@ def _cards(a: Card | None, b: Card | None) -> Iterator[str]:
     for letter, more in (("A", one.keys() - other), ("B", other.keys() - one)):
         if more:
             yield f"Layers only in {letter}: {_named(sorted(more))}."
+
+
+def _provenances(a: Provenance | None, b: Provenance | None) -> Iterator[str]:
+    """Other code or another command line, where both say it."""
+    if a is None or b is None:
+        return
+    for what, one, other in (
+        ("command", a.command, b.command),
+        ("git commit", a.commit, b.commit),
+    ):
+        if one and other:
+            yield from _either(what, printable(one), printable(other))
 
 
 def _said(value: object) -> str:

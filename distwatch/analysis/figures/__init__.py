@@ -15,10 +15,10 @@ from distwatch.analysis.figures.comparison import (
 )
 from distwatch.analysis.figures.curves import curves
 from distwatch.analysis.figures.divergence import DIVERGENCE
-from distwatch.analysis.figures.heatmap import edges_of, heatmap
+from distwatch.analysis.figures.heatmap import edges_of, heatmap, heatmap_picture
 from distwatch.analysis.figures.ratios import UPDATE_RATIOS
-from distwatch.analysis.figures.ridgeline import ridgeline
-from distwatch.analysis.figures.style import RunFigure, require_plotly, shown
+from distwatch.analysis.figures.ridgeline import ridgeline, ridgeline_picture
+from distwatch.analysis.figures.style import RunFigure, shown
 
 #: Figures of a whole run that take no arguments, in the order of reports.
 RUN_FIGURES: tuple[RunFigure, ...] = (DIVERGENCE, UPDATE_RATIOS)
@@ -32,9 +32,10 @@ __all__ = [
     "curves",
     "edges_of",
     "heatmap",
+    "heatmap_picture",
     "ranked",
-    "require_plotly",
     "ridgeline",
+    "ridgeline_picture",
     "shown",
     "side_by_side",
 ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import numpy as np
 
+from distwatch.analysis.figures import svg
 from distwatch.analysis.figures.style import (
     Figure,
     RunFigure,
@@ -19,6 +23,9 @@ from distwatch.analysis.overview.binning import Floats
 MOST = 20
 
 _ROW = 24
+
+#: Replicas that a picture names.
+_NAMED = 6
 
 #: Those of the replicas, in turn.
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
@@ -52,6 +59,42 @@ def divergence(overview: Overview, most: int = MOST) -> Figure:
         )  # fmt: skip
     made.update_xaxes(zeroline=True, zerolinecolor="rgba(128,140,152,0.6)")
     return made
+
+
+def divergence_picture(overview: Overview) -> str:
+    """The same as a small picture."""
+    names, apart, offset = ranked(overview, MOST)
+    replicas = overview.info.replicas
+    every = np.concatenate([[0.0], apart, offset.ravel()])
+    low, high = (f(every[np.isfinite(every)]) for f in (np.min, np.max))
+
+    def x(value: Any) -> Any:
+        return svg.within(value, low, high, svg.NAMES, svg.WIDTH - 10)
+
+    y = svg.MARGIN + svg.ROW * (np.arange(len(names)) + 0.5)
+    bars = [
+        f'<rect x="{x(0.0):.1f}" y="{at - 5:.1f}" width="{x(far) - x(0.0):.1f}" height="10" '
+        'fill="#d5dade"/>'
+        for far, at in zip(apart, y, strict=True)
+    ]
+    dots = [
+        f'<circle cx="{x(value):.1f}" cy="{y[row]:.1f}" r="4" fill="{colour_of(place)}"/>'
+        for (place, row), value in np.ndenumerate(offset)
+        if np.isfinite(value)
+    ]
+    below = svg.MARGIN + svg.ROW * max(1, len(names)) + 12
+    said = "standard deviations" if names else "there is no difference"
+    axis = svg.ends(f"{low:.3g}", f"{high:.3g}", said, below)
+    parts = [*svg.names_of_rows(names), *bars, *dots, *_key(replicas), *axis]
+    return svg.drawing("Where replicas differ", below + 6, parts)
+
+
+def _key(replicas: Sequence[int]) -> Iterator[str]:
+    """Which replica has which colour, as far as there is room."""
+    for place, number in enumerate(replicas[:_NAMED]):
+        at = svg.NAMES + 66 * place
+        yield f'<circle cx="{at + 4}" cy="9" r="4" fill="{colour_of(place)}"/>'
+        yield svg.text(at + 11, 12.5, f"replica {number}")
 
 
 def ranked(overview: Overview, most: int) -> tuple[list[str], Floats, Floats]:
@@ -112,5 +155,6 @@ DIVERGENCE = RunFigure(
         "side is given other data, or computes something else."
     ),
     draw=divergence,
+    picture=divergence_picture,
     applies=lambda overview: len(overview.info.replicas) > 1,
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from distwatch.analysis.figures import svg
 from distwatch.analysis.figures.labels import labels
 from distwatch.analysis.figures.style import (
     BROKEN,
@@ -39,6 +42,9 @@ _FINE_MARKS = (math.log2(0.8), 0.0, math.log2(1.25))
 _ROW, _ALL_ROWS, _LEAST_ROW = 22, 900, 4
 _LABEL_HEIGHT = 11
 
+#: Of a picture: columns, and colours.
+_COLUMNS, _SHADES = 130, 24
+
 #: NaN of a single step is drawn at least this part of the width.
 _VISIBLE = 1 / 300
 
@@ -60,13 +66,7 @@ def heatmap(overview: Overview, statistic: str = "size", replica: int | None = N
         SetupError: plotly is not installed.
     """
     series = _series(overview, replica)
-    rows = [each for each in overview.histories if statistic in each.kept]
-    _check(overview, statistic, bool(rows))
-    # The ends of the columns: those of the table that has most bins.
-    steps = edges_of(max((history.bins for history in rows), key=len))
-    names = [signal.name for history in rows for signal in history.signals]
-    values = np.concatenate([_values_on(steps, h, statistic, series) for h in rows], axis=1).T
-    broken = np.concatenate([_on(steps, h.bins, h.broken[:, series]) for h in rows], axis=1).T
+    steps, names, values, broken = _rows(overview, statistic, series)
     height, named = rows_of(len(names))
     made = figure(
         [_trace(steps, values, statistic, series), _broken(steps, broken)],
@@ -83,6 +83,78 @@ def heatmap(overview: Overview, statistic: str = "size", replica: int | None = N
         ticksuffix=" ",
     )
     return made
+
+
+def heatmap_picture(
+    overview: Overview, statistic: str = "size", replica: int | None = None
+) -> str:
+    """The same as a small picture, of as many signals as it has room for.
+
+    Raises:
+        ConfigError: see `heatmap`.
+    """
+    steps, names, values, broken = _rows(overview, statistic, _series(overview, replica))
+    found = relative(values)
+    scale, _ = scale_of(found)
+    low, high = scale["zmin"], scale["zmax"]
+    shown_rows = min(len(names), svg.MOST_ROWS)
+    cells = [
+        cell
+        for row in range(shown_rows)
+        for cell in _cells(row, (found[row] - low) / (high - low), widened(broken)[row])
+    ]
+    below = svg.MARGIN + svg.ROW * shown_rows + 12
+    left_out = len(names) - shown_rows
+    said = f"step; {left_out} more signals are left out" if left_out else "step"
+    first, last = f"{steps[0] + 0.5:g}", f"{steps[-1] - 0.5:g}"
+    scale_said = f"from {2.0**low:.3g}{TIMES} (dark) to {2.0**high:.3g}{TIMES} its median"
+    parts = [
+        *svg.names_of_rows(names[:shown_rows]),
+        *cells,
+        svg.text(svg.NAMES, 12, scale_said),
+        *svg.ends(first, last, said, below),
+    ]
+    return svg.drawing("All signals over all steps", below + 6, parts)
+
+
+def _cells(row: int, shares: Floats, broken: Any) -> Iterator[str]:
+    """The rectangles of a row: neighbours of one colour are one."""
+    parts = np.array_split(np.arange(len(shares)), min(_COLUMNS, len(shares)))
+    colours = [_colour(shares[part], broken[part]) for part in parts]
+    width = (svg.WIDTH - 4 - svg.NAMES) / len(parts)
+    place = 0
+    for colour, same in itertools.groupby(colours):
+        number = len(list(same))
+        if colour:
+            yield (
+                f'<rect x="{svg.NAMES + place * width:.1f}" y="{svg.MARGIN + svg.ROW * row}" '
+                f'width="{number * width + 0.2:.1f}" height="{svg.ROW - 1}" fill="{colour}" '
+                'shape-rendering="crispEdges"/>'
+            )
+        place += number
+
+
+def _colour(shares: Floats, broken: Any) -> str:
+    """That of the largest of some values; "" where none is known."""
+    if np.any(broken):
+        return BROKEN
+    known = shares[~np.isnan(shares)]
+    # Few colours, so that many neighbours are alike.
+    return svg.viridis(round(float(known.max()) * _SHADES) / _SHADES) if len(known) else ""
+
+
+def _rows(
+    overview: Overview, statistic: str, series: int
+) -> tuple[Floats, list[str], Floats, Flags]:
+    """The ends of the columns, the names, and the values and flags: shape (signal, column)."""
+    rows = [each for each in overview.histories if statistic in each.kept]
+    _check(overview, statistic, bool(rows))
+    # The ends of the columns: those of the table that has most bins.
+    steps = edges_of(max((history.bins for history in rows), key=len))
+    names = [signal.name for history in rows for signal in history.signals]
+    values = np.concatenate([_values_on(steps, h, statistic, series) for h in rows], axis=1).T
+    broken = np.concatenate([_on(steps, h.bins, h.broken[:, series]) for h in rows], axis=1).T
+    return steps, names, values, broken
 
 
 def rows_of(signals: int) -> tuple[float, int]:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from distwatch.analysis.figures.style import Figure, Trace, figure, require_plotly, shown
+from distwatch.analysis.figures import svg
+from distwatch.analysis.figures.labels import shortened
+from distwatch.analysis.figures.style import (
+    LONGEST,
+    Figure,
+    Trace,
+    figure,
+    require_plotly,
+    shown,
+)
 from distwatch.analysis.overview import Distribution
 from distwatch.analysis.overview.binning import Floats
 
@@ -46,6 +55,32 @@ def ridgeline(distribution: Distribution) -> Figure:
         ticksuffix=" ",
     )
     return made
+
+
+def ridgeline_picture(distribution: Distribution) -> str:
+    """The same as a small picture."""
+    drawn = heights(distribution.density)
+    edges = distribution.edges
+    middles = (edges[:-1] + edges[1:]) / 2.0
+    x = svg.within(middles, middles[0], middles[-1], svg.NAMES, svg.WIDTH - 10)
+    top = svg.MARGIN + _OVERLAP * svg.ROW
+    ridges = []
+    for part, height in enumerate(drawn):
+        base = top + svg.ROW * part
+        colour = svg.viridis(0.12 + 0.78 * part / max(1, len(drawn) - 1))
+        points = " ".join(
+            f"{a:.1f},{b:.1f}" for a, b in zip(x, base - height * svg.ROW, strict=True)
+        )
+        ridges += [
+            f'<polygon points="{x[0]:.1f},{base:.1f} {points} {x[-1]:.1f},{base:.1f}" '
+            f'fill="{colour}" fill-opacity="0.55" stroke="{colour}"/>',
+            svg.text(svg.NAMES - 6, base + 3, f"steps {_steps(distribution, part)}", "end"),
+        ]
+    below = top + svg.ROW * len(drawn)
+    what = "value" if distribution.reference == "none" else "change"
+    axis = svg.ends(f"{middles[0]:.3g}", f"{middles[-1]:.3g}", what, below + 4)
+    name = svg.text(4, 12, shortened(distribution.name, LONGEST))
+    return svg.drawing(distribution.name, below + 10, [name, *ridges, *axis])
 
 
 def heights(density: Floats) -> Floats:

@@ -31,6 +31,7 @@ __all__ = [
     "SCALE",
     "TIMES",
     "Figure",
+    "Picture",
     "RunFigure",
     "Trace",
     "both_labels",
@@ -38,6 +39,7 @@ __all__ = [
     "dash_of",
     "faint",
     "figure",
+    "figure_or_picture",
     "name_rows",
     "require_plotly",
     "shown",
@@ -102,6 +104,7 @@ class RunFigure:
         title: the section's heading.
         caption: what the section says about how to read it.
         draw: draws it.
+        picture: draws the same as a small picture, SVG, without plotly.
         applies: whether a run has what it shows; where it has not, it is left out.
     """
 
@@ -109,6 +112,7 @@ class RunFigure:
     title: str
     caption: str
     draw: Callable[[Overview], Figure]
+    picture: Callable[[Overview], str]
     applies: Callable[[Overview], bool]
 
 
@@ -175,7 +179,46 @@ def figure(traces: Sequence[Trace], *, height: int, title: str = "", **layout: A
     return made
 
 
-def with_picture(made: Figure, svg: str) -> Figure:
+@dataclass(frozen=True)
+class Picture:
+    """A small picture of a figure, which notebooks show.
+
+    Args:
+        svg: the picture.
+    """
+
+    svg: str
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def __repr__(self) -> str:
+        return (
+            "<a picture of distwatch, in .svg; for a figure to zoom into: "
+            'pip install "distwatch[report]">'
+        )
+
+
+def figure_or_picture(
+    draw: Callable[[], Figure], picture: Callable[[], str]
+) -> Figure | Picture:
+    """A figure that a notebook shows as a picture where it cannot show plotly's.
+
+    Args:
+        draw: makes the figure, with plotly.
+        picture: makes the picture, as SVG.
+
+    Returns:
+        The figure; the picture alone where plotly is not installed.
+    """
+    try:
+        require_plotly()
+    except SetupError:
+        return Picture(picture())
+    return with_picture(draw(), picture)
+
+
+def with_picture(made: Figure, picture: Callable[[], str]) -> Figure:
     """A figure that a notebook shows as a picture where it cannot show plotly's.
 
     Saved notebooks are also read where nothing runs: on a web page, or in a review. Where
@@ -183,12 +226,12 @@ def with_picture(made: Figure, svg: str) -> Figure:
 
     Args:
         made: the figure.
-        svg: the picture.
+        picture: makes the picture, as SVG.
     """
     import plotly.io
 
     if plotly.io.renderers.default == "plotly_mimetype":
-        plain = made._repr_mimebundle_
+        plain, svg = made._repr_mimebundle_, picture()
         # The one would leave the picture out, the other would load plotly from a network.
         made._ipython_display_ = made._repr_html_ = None
         made._repr_mimebundle_ = lambda *args, **more: {
