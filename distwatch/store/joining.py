@@ -76,6 +76,10 @@ class ReadableTable(abc.ABC):
             UnreachableError: the run's location does not answer.
         """
 
+    def value_at(self, coordinate: str, place: int) -> int:
+        """A coordinate of the step at one place. Raises as `read` does."""
+        return int(self.read(coordinate, slice(place, place + 1))[0])
+
     def tensors(self, steps: slice = ALL) -> Tensors | None:
         """Raw deltas; None where the table keeps none. Raises as `read` does."""
         if not self.has_tensors:
@@ -255,9 +259,9 @@ def missing_of(part: ReadableTable, kept: int, begin: int, end: int | None) -> i
         return part.lost
     if not kept:
         return _due(part, begin, end)
-    first, last = (value_at(part, "step", place) for place in (0, kept - 1))
+    first, last = (part.value_at("step", place) for place in (0, kept - 1))
     # Where the schedule was changed, rows are further apart than it says.
-    if kept > 1 and last - value_at(part, "step", kept - 2) != interval:
+    if kept > 1 and last - part.value_at("step", kept - 2) != interval:
         return part.lost
     due = (end - 1 - first) // interval + 1
     after_last = max(0, (end - 1 - last) // interval)
@@ -268,12 +272,7 @@ def place_of(part: ReadableTable, step: int | None) -> int:
     """The place of the first step that is not below ``step``; that after the last for None."""
     if step is None:
         return part.steps
-    return bisect.bisect_left(range(part.steps), step, key=lambda i: value_at(part, "step", i))
-
-
-def value_at(table: ReadableTable, coordinate: str, place: int) -> int:
-    """A coordinate of the step at ``place``. Raises as `ReadableTable.read` does."""
-    return int(table.read(coordinate, slice(place, place + 1))[0])
+    return bisect.bisect_left(range(part.steps), step, key=lambda i: part.value_at("step", i))
 
 
 class DerivedTable(ReadableTable):
