@@ -217,7 +217,8 @@ def test_refusals_escape_markup(call, tmp_path):
 
 #: What takes long to import, and no command needs that reads a run and prints text.
 HEAVY = (
-    "dask", "jinja2", "keras", "pandas", "plotly", "pyarrow", "tensorboard", "tensorflow", "xarray",
+    "dask", "jinja2", "keras", "pandas", "plotly", "pyarrow", "tensorboard", "tensorflow",
+    "xarray",
 )  # fmt: skip
 
 
