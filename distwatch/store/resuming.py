@@ -15,7 +15,7 @@ from distwatch.store.documents import read_document, read_group
 from distwatch.store.joining import ReadableTable
 from distwatch.store.kept_batches import is_kept_name
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
-from distwatch.store.reader import Segment, continued, groups_of, read_segments
+from distwatch.store.segments import Segment, continued, groups_of, read_segments
 from distwatch.store.tallies import Note, noted_steps, start_noted_in
 
 #: Phases that move the optimizer's count.
