@@ -13,8 +13,9 @@ from distwatch.errors import ConfigError, DamagedRowsWarning, DamagedStoreError
 from distwatch.records import Floats, replica_spread
 from distwatch.signals.schedules import is_whole
 from distwatch.statistics import SPREAD, automatic, with_row
-from distwatch.store.joining import ReadableTable, aligned
+from distwatch.store.joining import aligned
 from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor
+from distwatch.store.readable_tables import ReadableTable
 from distwatch.store.reader import StoredRun
 from distwatch.store.schema import COORDINATES
 from distwatch.text import listed

@@ -10,7 +10,7 @@ from distwatch.errors import ConfigError
 from distwatch.signals import name_of
 from distwatch.statistics import ROW, LogHistogram, merge_axis
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable
+from distwatch.store.readable_tables import ReadableTable
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable
+from distwatch.store.readable_tables import ReadableTable
 from distwatch.store.schema import CLOSED, FORMAT
 from distwatch.text import counted, format_bytes
 

@@ -15,7 +15,7 @@ from distwatch.errors import ConfigError
 from distwatch.findings.origins import GIVEN, kind_of
 from distwatch.signals import Signal
 from distwatch.statistics import SPREAD, finite
-from distwatch.store.joining import ReadableTable
+from distwatch.store.readable_tables import ReadableTable
 from distwatch.store.reader import StoredRun
 from distwatch.text import counted
 

@@ -20,7 +20,7 @@ from distwatch.records import Block, replica_spread
 from distwatch.signals import names_matching
 from distwatch.statistics import ROW, SPREAD, VALUES
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable, blocks
+from distwatch.store.readable_tables import ReadableTable, blocks
 
 #: The ``replica`` of merged rows.
 MERGED = "merged"

@@ -7,11 +7,12 @@ group, `layout` has the arrays of a table.
 - Writing: `writer` passes blocks to the `table_writer` of each table, whose chunks `encoding`
   encodes; within a budget, `thinning` takes old steps out; `background` does all this on a
   thread.
-- Reading: `reader` opens what was committed, in `segments`, one a worker and start; `tables`
-  reads one table, from `documents` and `checked_arrays`, and finds damage; `joining` combines
-  several starts and workers, `parts` gives some of their steps, or merges these. `digests` keep
-  what is known of a phase, so that its rows need not be read again; `finding` and `listing` are
-  for folders of runs.
+- Reading: `reader` opens what was committed, in `segments`, one a worker and start;
+  `readable_tables` says what can be read of a table. `tables` reads one on disk, from
+  `documents` and `checked_arrays`, and finds damage; `joining` combines several starts and
+  workers, `parts` gives some of their steps, or merges these. `digests` keep what is known of a
+  phase, so that its rows need not be read again; `finding` and `listing` are for folders of
+  runs.
 - Before a training: `estimating` the size of a run; `claims` on a path, by `locking`, whose
   files are in `lock_files`; `resuming` tells what is there, and where a run is resumed, by
   rows and by the `tallies` that starts leave, which are `appended_files`.

@@ -21,10 +21,10 @@ from distwatch.store.changes import Change, changes_of
 from distwatch.store.digests import Source
 from distwatch.store.documents import read_group
 from distwatch.store.epochs import epochs_of
-from distwatch.store.joining import ReadableTable, blocks
 from distwatch.store.kept_batches import kept_in
 from distwatch.store.locations import location_of
 from distwatch.store.parts import View
+from distwatch.store.readable_tables import ReadableTable, blocks
 from distwatch.store.salvage import without_damage
 from distwatch.store.schema import RootAttributes
 from distwatch.store.segments import continued, ended_of, joined, lost_documents, read_segments

@@ -12,9 +12,9 @@ from distwatch.errors import ConfigError, StoreError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo, Table
 from distwatch.store import schema
 from distwatch.store.documents import read_document, read_group
-from distwatch.store.joining import ReadableTable
 from distwatch.store.kept_batches import is_kept_name
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
+from distwatch.store.readable_tables import ReadableTable
 from distwatch.store.segments import Segment, continued, groups_of, read_segments
 from distwatch.store.tallies import Note, noted_steps, start_noted_in
 

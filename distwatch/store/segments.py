@@ -12,8 +12,9 @@ from distwatch.errors import DamagedStoreError
 from distwatch.records import RunInfo
 from distwatch.store import schema
 from distwatch.store.documents import read_group
-from distwatch.store.joining import ContinuedTable, JoinedTable, ReadableTable
+from distwatch.store.joining import ContinuedTable, JoinedTable
 from distwatch.store.locations import ROOT_DOCUMENT, Location
+from distwatch.store.readable_tables import ReadableTable
 from distwatch.store.salvage import WholeRows
 from distwatch.store.schema import SegmentAttributes
 from distwatch.store.tables import StoredTable

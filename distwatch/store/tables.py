@@ -23,9 +23,9 @@ from distwatch.store.checked_arrays import (
     open_array,
 )
 from distwatch.store.documents import path_of, read_group, understanding
-from distwatch.store.joining import ALL, Array, ReadableTable, check_rises
 from distwatch.store.layout import ArrayLayout
 from distwatch.store.locations import Location
+from distwatch.store.readable_tables import ALL, Array, ReadableTable, check_rises
 from distwatch.store.schema import SegmentAttributes, TableAttributes
 from distwatch.text import shortened
 
