@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distwatch.errors import ConfigError, DamagedRowsWarning, DamagedStoreError
-from distwatch.records import Floats, replica_spread
+from distwatch.records import Floats
 from distwatch.signals.schedules import is_whole
-from distwatch.statistics import SPREAD, automatic, with_row
+from distwatch.statistics import SPREAD, automatic, replica_spread, with_row
 from distwatch.store.joining import aligned
 from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor
 from distwatch.store.readable_tables import ReadableTable

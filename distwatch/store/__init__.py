@@ -1,7 +1,7 @@
 """Runs on disk: the only package that uses Zarr. ``FORMAT.md`` is the specification.
 
-What is stored is declared: `schema` has a model for the attributes of each group, `entries`
-those of single things in them, of `value_types` with bounds; `layout` has the arrays of a table.
+What is stored is declared: `schema` has a model for the attributes of each group, and `entries`
+for single things in them, made of `value_types`; `layout` has the arrays of a table.
 
 - Where: `locations` (memory and buckets, and `folders`), `addresses`.
 - Writing: `writer` passes blocks to the `table_writer` of each table, whose chunks `encoding`
