@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from distwatch.errors import ConfigError
 from distwatch.signals import Canary, Desync, Signal
-from distwatch.statistics import ROW, Row, spread
+from distwatch.statistics import ROW, Row
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -407,15 +407,3 @@ def padded(values: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
         return values
     widths = [(0, missing) if axis == 2 else (0, 0) for axis in range(values.ndim)]
     return np.pad(values, widths, constant_values=np.nan)
-
-
-_N, _MEAN = ROW.fields.index("n"), ROW.fields.index("mean")
-
-
-def replica_spread(rows: Any) -> Any:
-    """How far the replicas' means lie apart: the largest minus the smallest.
-
-    Shapes: rows (step, replica, signal, field) -> (step, signal); NaN where no replica
-    has a mean.
-    """
-    return spread(np.where(rows[..., _N] > 0, rows[..., _MEAN], np.nan), axis=1)

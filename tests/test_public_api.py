@@ -9,6 +9,7 @@ import pytest
 import distwatch as dw
 from distwatch import errors
 from distwatch.signals import KINDS
+from distwatch.testing.fake import fake_run
 
 
 def imported_by(code: str, *modules: str) -> list[str]:
@@ -32,6 +33,14 @@ def test_reading_and_the_command_line_never_load_tensorflow():
     assert imported_by("import distwatch.testing", "tensorflow", "keras", "zarr") == []
     # Watching does load it, so the question can be answered both ways.
     assert imported_by("import distwatch; distwatch.Watch", "tensorflow") == ["tensorflow"]
+
+
+def test_a_summary_needs_no_xarray(tmp_path):
+    path = fake_run(tmp_path / "run.zarr").path
+    heavy = ("xarray", "pandas", "dask", "plotly", "pyarrow")
+    opened = f"import distwatch; run = distwatch.open_run({str(path)!r}); run.summary()"
+    assert imported_by(opened, *heavy) == []
+    assert "xarray" in imported_by(f"{opened}; run.to_xarray()", *heavy)
 
 
 def test_exported_names():

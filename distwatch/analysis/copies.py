@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import xarray as xr
 
 from distwatch.analysis.datasets import statistics_of
 from distwatch.store.joining import aligned
 from distwatch.store.reader import StoredRun
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 #: What a dataset of copies has of the statistics of a row.
 _NAMES = ("checksum", "differing", "largest")
@@ -21,6 +25,8 @@ def dataset_of_copies(stored: StoredRun, dim: str, *, of_canary: bool) -> xr.Dat
         dim: what the last dim is called.
         of_canary: of what replicas computed, not of what they hold.
     """
+    import xarray as xr
+
     tables = aligned(
         [each for each in stored.copies.values() if each.table.of_canary == of_canary]
     )

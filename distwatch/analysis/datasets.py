@@ -5,20 +5,23 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from distwatch.errors import ConfigError, DamagedRowsWarning, DamagedStoreError
-from distwatch.records import Floats, replica_spread
+from distwatch.records import Floats
 from distwatch.signals.schedules import is_whole
-from distwatch.statistics import SPREAD, automatic, with_row
-from distwatch.store.joining import ReadableTable, aligned
+from distwatch.statistics import SPREAD, automatic, replica_spread, with_row
+from distwatch.store.joining import aligned
 from distwatch.store.layout import SIGNALS_PER_CHUNK, divisor
+from distwatch.store.readable_tables import ReadableTable
 from distwatch.store.reader import StoredRun
 from distwatch.store.schema import COORDINATES
 from distwatch.text import listed
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 #: A lazy chunk is about this large: small enough that a range of steps reads little else,
 #: large enough that dask has few chunks to schedule.
@@ -57,6 +60,8 @@ def dataset_of(stored: ReadableTable, *, merged: bool) -> xr.Dataset:
 
 def statistics_of(stored: ReadableTable, signals: slice, *, merged: bool) -> xr.Dataset:
     """The statistics of some signals, on each replica or merged, read now."""
+    import xarray as xr
+
     states = stored.read("merged", _ALL, signals) if merged else _rows(stored, _ALL, signals)
     variables = {name: (_dims(merged), v) for name, v in stored.table.read(states).items()}
     return xr.Dataset(variables, _coordinates_of(stored, signals, merged))
@@ -64,6 +69,8 @@ def statistics_of(stored: ReadableTable, signals: slice, *, merged: bool) -> xr.
 
 def spread_of(stored: ReadableTable, signals: slice) -> xr.DataArray:
     """How far apart the means of some signals lie on the replicas, read now."""
+    import xarray as xr
+
     apart = replica_spread(_rows(stored, _ALL, signals))
     return xr.DataArray(apart, _coordinates_of(stored, signals, True), _dims(True), SPREAD.name)
 
@@ -74,6 +81,8 @@ def lazy_dataset_of(stored: ReadableTable, *, merged: bool, in_chunk: int) -> xr
     Raises:
         ConfigError: dask is not installed.
     """
+    import xarray as xr
+
     da = _dask_array()
     rows = _lazy(da, stored, in_chunk, merged=False)
     states = _lazy(da, stored, in_chunk, merged=True) if merged else rows
@@ -98,6 +107,8 @@ def lazy_dataset_of(stored: ReadableTable, *, merged: bool, in_chunk: int) -> xr
 
 def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
     """The dataset of a run without rows."""
+    import xarray as xr
+
     steps = dict.fromkeys(COORDINATES, np.zeros(0, np.int64))
     coordinates = _coordinates(steps, (), None if merged else replicas)
     shape = (0, 0) if merged else (0, len(replicas), 0)
@@ -109,6 +120,8 @@ def no_dataset(replicas: list[int], *, merged: bool) -> xr.Dataset:
 
 def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
     """Datasets of several tables, on the same steps, as one."""
+    import xarray as xr
+
     found = xr.concat(
         datasets,
         "signal",

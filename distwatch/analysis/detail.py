@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from distwatch.errors import ConfigError
 from distwatch.signals import name_of
 from distwatch.statistics import ROW, LogHistogram, merge_axis
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable
+from distwatch.store.readable_tables import ReadableTable
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def find(stored: StoredRun, signal: str) -> tuple[ReadableTable, int]:
@@ -33,6 +35,8 @@ def quantiles(
     stored: ReadableTable, position: int, q: Any, *, per_step: bool, per_replica: bool
 ) -> Any:
     """See `distwatch.Run.quantile`."""
+    import xarray as xr
+
     histogram = histogram_of(stored, position)
     probabilities = np.asarray(q, np.float64)
     if probabilities.ndim > 1 or not ((probabilities >= 0) & (probabilities <= 1)).all():
@@ -51,6 +55,8 @@ def quantiles(
 
 def bucket_counts(stored: ReadableTable, position: int, *, merged: bool) -> xr.DataArray:
     """See `distwatch.Run.histogram`."""
+    import xarray as xr
+
     histogram = histogram_of(stored, position)
     counts, _ = _states(stored, position, merged=merged)
     axes = _axes(stored, merged=merged) | {"bucket": histogram.centres}
@@ -59,6 +65,8 @@ def bucket_counts(stored: ReadableTable, position: int, *, merged: bool) -> xr.D
 
 def raw_tensor(stored: ReadableTable, signal: str) -> xr.DataArray:
     """See `distwatch.Run.tensor`."""
+    import xarray as xr
+
     layout = stored.table.tensor
     if layout is None:
         raise ConfigError(

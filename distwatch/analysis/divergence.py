@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from distwatch.analysis.signal_view import SignalView
 from distwatch.findings import Digest
@@ -17,6 +16,9 @@ from distwatch.findings.origins import GIVEN, kind_of
 from distwatch.findings.replicas import SKEW, TO_SIGMA, WIDER
 from distwatch.records import Floats
 from distwatch.store.reader import StoredRun
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 #: A change of level is certain if its cumulative sum is this many times the noise: of
 #: independent values it stays below 4.2 in 999 of 1,000 series.
@@ -44,6 +46,8 @@ class _Apart(NamedTuple):
 
 def divergence_of(stored: StoredRun, digest: Digest) -> xr.Dataset:
     """See `distwatch.Run.divergence`."""
+    import xarray as xr
+
     replicas = list(stored.info.replicas)
     compared = [
         signal.name

@@ -8,7 +8,7 @@ from typing import Any
 
 from distwatch.records import Provenance
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable
+from distwatch.store.readable_tables import ReadableTable
 from distwatch.store.schema import CLOSED, FORMAT
 from distwatch.text import counted, format_bytes
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
 from distwatch.statistics import VALUES
 from distwatch.store.schema import COORDINATES
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 _WHOLE = {value.name for value in VALUES if value.whole}
 

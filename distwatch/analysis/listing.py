@@ -52,7 +52,7 @@ def list_runs(
 
 def as_frame(rows: list[dict[str, Any]], *, size: bool, warnings: bool) -> pd.DataFrame:
     """Rows of `as_row` as the frame that `list_runs` gives."""
-    import pandas as pd  # which xarray needs
+    import pandas as pd
 
     usual = [*ListedRun(Path(), "", "", "").to_dict()]
     further = ["bytes"] * size + ["warnings"] * warnings

@@ -10,8 +10,8 @@ from distwatch.analysis.overview import Extent, read_overview
 from distwatch.analysis.parts import last_steps
 from distwatch.analysis.pictures import WIDTH, picture
 from distwatch.findings import WARNING, Digest, Finding
-from distwatch.store.joining import blocks
 from distwatch.store.layout import SIGNALS_PER_CHUNK
+from distwatch.store.readable_tables import blocks
 from distwatch.store.reader import StoredRun
 from distwatch.text import printable
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import xarray as xr
-
 from distwatch.analysis.copies import dataset_of_copies
 from distwatch.analysis.datasets import Chunks, dataset_of_run
 from distwatch.analysis.detail import bucket_counts, find, quantiles, raw_tensor
@@ -32,6 +30,7 @@ from distwatch.text import counted, printable
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 #: How many signals `repr` names.
 _NAMED = 4

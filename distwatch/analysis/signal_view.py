@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-import xarray as xr
-
 from distwatch.analysis.datasets import spread_of, statistics_of
 from distwatch.analysis.detail import find
 from distwatch.analysis.frames import frame_of
@@ -17,16 +15,17 @@ from distwatch.errors import ConfigError
 from distwatch.findings.origins import GIVEN, kind_of
 from distwatch.signals import Signal
 from distwatch.statistics import SPREAD, finite
-from distwatch.store.joining import ReadableTable
+from distwatch.store.readable_tables import ReadableTable
 from distwatch.store.reader import StoredRun
 from distwatch.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
     from distwatch.analysis.figures.style import Figure
 
-Values = TypeVar("Values", xr.Dataset, xr.DataArray)
+    Values = TypeVar("Values", xr.Dataset, xr.DataArray)
 
 #: The mean absolute value of the finite elements: what figures show, too.
 _SIZE = "size"

@@ -27,13 +27,8 @@ from distwatch.records import PHASES, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.patterns import Pattern
 from distwatch.signals.references import Reference
 from distwatch.signals.schedules import WrittenSchedule, every
-from distwatch.signals.selectors import (
-    KINDS,
-    Selector,
-    join_patterns,
-    list_signals,
-    read_selector,
-)
+from distwatch.signals.selectors import KINDS, Selector
+from distwatch.signals.signal_lists import join_patterns, list_signals, read_selector
 from distwatch.signals.validation import describe_all
 from distwatch.store.addresses import Address, scheme_of
 from distwatch.store.new_runs import USUAL, FolderOfRuns, place_of

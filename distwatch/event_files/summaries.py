@@ -10,8 +10,8 @@ import numpy as np
 from tensorboard.compat.proto import summary_pb2
 
 from distwatch.event_files.options import EventOptions
-from distwatch.records import Block, Floats, Table, replica_spread
-from distwatch.statistics import ROW, SPREAD, LogHistogram
+from distwatch.records import Block, Floats, Table
+from distwatch.statistics import ROW, SPREAD, LogHistogram, replica_spread
 from distwatch.text import printable
 
 

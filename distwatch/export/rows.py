@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from distwatch.errors import ConfigError, nearest
 from distwatch.event_files.thinning import Thinning
-from distwatch.records import Block, replica_spread
+from distwatch.records import Block
 from distwatch.signals import names_matching
-from distwatch.statistics import ROW, SPREAD, VALUES
+from distwatch.statistics import ROW, SPREAD, VALUES, replica_spread
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable, blocks
+from distwatch.store.readable_tables import ReadableTable, blocks
 
 #: The ``replica`` of merged rows.
 MERGED = "merged"

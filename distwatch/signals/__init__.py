@@ -10,7 +10,8 @@ A selector says what kind of signal, which of them (glob or regular expression o
 paths), against what reference, by which further statistics and at which steps.
 ``selectors`` has one class per kind, ``patterns``, ``references`` and ``schedules`` what
 they are made of, ``adjustable`` what becomes of schedules while training runs, ``signal``
-what they find, ``validation`` how arguments are checked.
+what they find, ``signal_lists`` what a Watch may be given as ``signals``, ``validation`` how
+arguments are checked.
 """
 
 from distwatch.signals import selectors
@@ -28,6 +29,7 @@ from distwatch.signals.patterns import (
     written,
 )
 from distwatch.signals.references import REFERENCES, check_reference, ema
+from distwatch.signals.selector import histogram
 from distwatch.signals.selectors import *  # noqa: F403 - so that a kind is named there alone
 from distwatch.signals.signal import Signal
 
@@ -41,6 +43,7 @@ __all__ = [
     "Signal",
     "check_reference",
     "ema",
+    "histogram",
     "is_name",
     "matches",
     "matching",

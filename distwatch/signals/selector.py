@@ -14,7 +14,7 @@ from distwatch.signals.patterns import Pattern, Patterns, written
 from distwatch.signals.references import OF_BATCHES, UNBATCHED_FORM, Reference
 from distwatch.signals.schedules import Schedule, When
 from distwatch.signals.validation import argument_names, validated
-from distwatch.statistics import REQUESTABLE, requested
+from distwatch.statistics import REQUESTABLE, LogHistogram, requested
 
 _STATISTICS_FORM = {
     "type": "array",
@@ -47,6 +47,23 @@ Statistics = TypeAliasType(
     "Statistics",
     Annotated[Sequence[Any], PlainValidator(requested), WithJsonSchema(_STATISTICS_FORM)],
 )
+
+
+def histogram(
+    *, accuracy: float = 0.05, smallest: float = 1e-12, largest: float = 1e9
+) -> LogHistogram:
+    """A further statistic: a histogram whose quantiles have a declared accuracy.
+
+    Args:
+        accuracy: the largest relative error of a quantile, from 0.0001 to 1.
+        smallest: absolute values below this count as zero.
+        largest: absolute values above this are counted together.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+    return LogHistogram(accuracy=accuracy, smallest=smallest, largest=largest)
+
 
 #: The kinds that a file can name.
 KINDS: dict[str, type[Selector]] = {}

@@ -33,7 +33,7 @@ from distwatch.statistics.registered import (
     from_spec,
     requested,
 )
-from distwatch.statistics.row import ROW, Product, Row, with_row
+from distwatch.statistics.row import ROW, Product, Row, replica_spread, with_row
 from distwatch.statistics.signal_counts import SignalCounts, SignalCountsState
 from distwatch.statistics.units import Units
 from distwatch.statistics.usual import (
@@ -83,6 +83,7 @@ __all__ = [
     "merge_axis",
     "observe",
     "per_element",
+    "replica_spread",
     "requested",
     "special_elements",
     "spread",

@@ -12,7 +12,15 @@ import numpy as np
 from distwatch.statistics.arrays import namespace
 from distwatch.statistics.base import Observation, Quantity, Reductions, Statistic, Value
 from distwatch.statistics.log_histogram import LogHistogram
-from distwatch.statistics.usual import BasicSums, Counts, Extrema, Moments, Norms, Summed
+from distwatch.statistics.usual import (
+    BasicSums,
+    Counts,
+    Extrema,
+    Moments,
+    Norms,
+    Summed,
+    spread,
+)
 
 States = tuple[Any, ...]
 
@@ -179,3 +187,15 @@ ROW = Row()
 def with_row(further: tuple[Statistic[Any], ...]) -> Row:
     """The usual statistics with further ones."""
     return Row(further) if further else ROW
+
+
+_N, _MEAN = ROW.fields.index("n"), ROW.fields.index("mean")
+
+
+def replica_spread(rows: Any) -> Any:
+    """How far the replicas' means lie apart: the largest minus the smallest.
+
+    Shapes: rows (step, replica, signal, field) -> (step, signal); NaN where no replica
+    has a mean.
+    """
+    return spread(np.where(rows[..., _N] > 0, rows[..., _MEAN], np.nan), axis=1)

@@ -1,17 +1,18 @@
 """Runs on disk: the only package that uses Zarr. ``FORMAT.md`` is the specification.
 
-What is stored is declared in two modules: `schema` has a model for the attributes of each
-group, `layout` has the arrays of a table.
+What is stored is declared: `schema` has a model for the attributes of each group, and `entries`
+for single things in them, made of `value_types`; `layout` has the arrays of a table.
 
 - Where: `locations` (memory and buckets, and `folders`), `addresses`.
 - Writing: `writer` passes blocks to the `table_writer` of each table, whose chunks `encoding`
   encodes; within a budget, `thinning` takes old steps out; `background` does all this on a
   thread.
-- Reading: `reader` opens what was committed; `tables` reads one table, from `documents` and
-  `checked_arrays`, and finds damage; `joining` combines several starts and workers, `parts`
-  gives some of their steps, or merges these; `times` tells when steps were done. `digests`
-  keep what is known of a phase, so that its rows need not be read again; `finding` and
-  `listing` are for folders of runs.
+- Reading: `reader` opens what was committed, in `segments`, one a worker and start;
+  `readable_tables` says what can be read of a table. `tables` reads one on disk, from
+  `documents` and `checked_arrays`, and finds damage; `joining` combines several starts and
+  workers, `parts` gives some of their steps, or merges these; `times` tells when steps were
+  done. `digests` keep what is known of a phase, so that its rows need not be read again;
+  `finding` and `listing` are for folders of runs.
 - Before a training: `estimating` the size of a run; `claims` on a path, by `locking`, whose
   files are in `lock_files`; `resuming` tells what is there, and where a run is resumed, by
   rows and by the `tallies` that starts leave, which are `appended_files`.

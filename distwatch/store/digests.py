@@ -25,7 +25,8 @@ from distwatch.store.documents import MOST_BYTES as MOST_DOCUMENT
 from distwatch.store.documents import path_of, understanding
 from distwatch.store.locations import ROOT_DOCUMENT, Location
 from distwatch.store.locking import is_lock_name, is_renewed
-from distwatch.store.schema import ATTRIBUTE, FORMAT, MOST, Count, Name, Text
+from distwatch.store.schema import ATTRIBUTE, FORMAT
+from distwatch.store.value_types import MOST, Count, Name, Text
 
 #: Bytes of a digest, whatever the number of steps.
 MOST_BYTES = 2**20

@@ -18,7 +18,7 @@ from distwatch.store import schema
 from distwatch.store.documents import group_document, read_group
 from distwatch.store.joining import interval_of, missing_of, place_of
 from distwatch.store.locations import ROOT_DOCUMENT, Location
-from distwatch.store.reader import Segment, read_segments
+from distwatch.store.segments import Segment, read_segments
 from distwatch.store.table_writer import Files, TableWriter
 from distwatch.store.tables import StoredTable
 from distwatch.store.thinning import PACE, copy_of

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distwatch.records import Epoch
 from distwatch.store.locations import Location
-from distwatch.store.schema import LONGEST_NAME, MOST
+from distwatch.store.value_types import LONGEST_NAME, MOST
 
 #: Bytes of such a file that are read.
 _MOST_BYTES = 16 * 2**20

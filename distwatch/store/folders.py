@@ -24,6 +24,9 @@ from distwatch.store.locking import is_lock_name
 #: How the names of folders begin and end whose content is being deleted.
 _DOOMED = ".", ".deleted"
 
+#: How often a folder is made once more whose parent another process removes.
+_TRIES = 10
+
 
 class Folder:
     """A folder on a disk of this machine, or on one that is mounted.
@@ -43,6 +46,8 @@ class Folder:
         self._path = path
         self._text = os.fspath(path)
         self._synced = synced
+        #: Folders that `make` made, those that others lie in first.
+        self._made: list[Path] = []
         #: Folders that were found to lie in the run.
         self._within: set[str] = set()
         #: Where an absolute path leads to; a relative one depends on the current folder.
@@ -72,17 +77,40 @@ class Folder:
             OSError: it cannot be made.
         """
         # Through a link to where no folder is yet, the folder is made.
-        path = Path(os.path.realpath(self._path))
-        missing = [each for each in (path, *path.parents) if not each.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        self._sync({each.parent for each in missing})
-        return bool(missing)
+        path, before = Path(os.path.realpath(self._path)), len(self._made)
+        try:
+            self._make_with_parents(path)
+        except OSError:
+            self.unmake()
+            raise
+        self._sync({each.parent for each in self._made[before:]})
+        return path in self._made[before:]
+
+    def _make_with_parents(self, path: Path) -> None:
+        # One by one, so that of several processes each knows what it made itself.
+        for left in reversed(range(_TRIES)):
+            try:
+                path.mkdir()
+            except OSError as error:
+                if path.is_dir():
+                    return
+                # Another process may have removed it, or its parent, just now.
+                if not left or path == path.parent or os.path.lexists(path):
+                    raise
+                if isinstance(error, FileNotFoundError):
+                    self._make_with_parents(path.parent)
+                elif not isinstance(error, FileExistsError):
+                    raise
+            else:
+                self._made.append(path)
+                return
 
     def unmake(self) -> None:
-        """Remove the folder if nothing is in it."""
-        # Something may have been put there, or it is a link, or where a disk is mounted.
-        with contextlib.suppress(OSError):
-            self._path.rmdir()
+        """Remove the folders that `make` made, but for those that something is in."""
+        while self._made:
+            # The system removes empty folders only, whoever puts something there meanwhile.
+            with contextlib.suppress(OSError):
+                self._made.pop().rmdir()
 
     def renew(self, document: tuple[str, bytes], keep: Iterable[str]) -> None:
         """Put a document in the place of another one, and delete all else.

@@ -19,7 +19,7 @@ from distwatch.errors import DamagedStoreError
 from distwatch.records import KeptBatch
 from distwatch.store.addresses import inside
 from distwatch.store.locations import Location
-from distwatch.store.schema import LONGEST_NAME, LONGEST_TEXT, MOST
+from distwatch.store.value_types import LONGEST_NAME, LONGEST_TEXT, MOST
 
 _NAME = re.compile(r"kept-batch-([0-9]{4,16})\.npz")
 

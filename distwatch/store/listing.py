@@ -16,8 +16,9 @@ from distwatch.store.documents import read_group
 from distwatch.store.finding import FoundRun
 from distwatch.store.locations import Location
 from distwatch.store.locking import STALE, holder_of, lock_name
-from distwatch.store.reader import StoredRun, ended_of
+from distwatch.store.reader import StoredRun
 from distwatch.store.schema import SegmentAttributes, SegmentSummary, TableAttributes
+from distwatch.store.segments import ended_of
 
 #: How a run without an end is called: one that is written now, and one that nobody closed.
 RUNNING = "running"

@@ -11,7 +11,6 @@ several processes would have to lock.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import itertools
 import os
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distwatch.store.addresses import Address, absolute, address_of, inside
-from distwatch.store.locations import location_of
+from distwatch.store.locations import Location, location_of
 
 #: Where runs go if nobody says.
 USUAL = "runs/"
@@ -88,19 +87,15 @@ def dated_names(folder: Address, title: str, suffix: str = SUFFIX) -> Iterator[s
         yield f"{minute}-{_fit_for_a_name(title)}{numbered}{suffix}"
 
 
-def new_folder(folder: Address, title: str) -> str:
-    """Make a folder with a dated name in a folder of runs, and return its name.
+def new_folder(folder: Address, title: str) -> Location:
+    """Make a folder with a dated name in a folder of runs; its `unmake` takes that back.
 
     Raises:
         OSError: it cannot be made.
     """
-    for name in dated_names(folder, title, suffix=""):
-        if not isinstance(folder, Path):
-            return name
-        with contextlib.suppress(FileExistsError):
-            (folder / name).mkdir(parents=True)
-            return name
-    raise AssertionError("there is always a further number")
+    places = (location_of(inside(folder, name)) for name in dated_names(folder, title, ""))
+    # In a bucket there are no folders, and any name will do.
+    return next(place for place in places if place.make() or not isinstance(folder, Path))
 
 
 def order_of(name: str) -> tuple[str, int]:

@@ -11,7 +11,13 @@ from distwatch.errors import ConfigError
 from distwatch.records import Ints
 from distwatch.statistics import merge_axis, with_row
 from distwatch.store import schema
-from distwatch.store.joining import ALL, Array, DerivedTable, ReadableTable, of_one_length
+from distwatch.store.readable_tables import (
+    ALL,
+    Array,
+    DerivedTable,
+    ReadableTable,
+    of_one_length,
+)
 
 #: Rows that are merged over steps are read in pieces of about this many.
 _ROWS_AT_ONCE = 4096

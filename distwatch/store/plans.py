@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distwatch.store.locations import Location
 from distwatch.store.requests import Request
-from distwatch.store.schema import LONGEST_TEXT, MOST
+from distwatch.store.value_types import LONGEST_TEXT, MOST
 
 #: Bytes of such a file that are read.
 _MOST_BYTES = 2**20

@@ -12,10 +12,10 @@ from distwatch.errors import ConfigError, StoreError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, Origin, RunInfo, Table
 from distwatch.store import schema
 from distwatch.store.documents import read_document, read_group
-from distwatch.store.joining import ReadableTable, value_at
 from distwatch.store.kept_batches import is_kept_name
 from distwatch.store.locations import ROOT_DOCUMENT, location_of
-from distwatch.store.reader import Segment, continued, groups_of, read_segments
+from distwatch.store.readable_tables import ReadableTable
+from distwatch.store.segments import Segment, continued, groups_of, read_segments
 from distwatch.store.tallies import Note, noted_steps, start_noted_in
 
 #: Phases that move the optimizer's count.
@@ -137,10 +137,10 @@ def _step_after(table: ReadableTable, first: Origin, iteration: int, info: RunIn
         place = table.steps
     else:
         place = bisect.bisect_right(
-            range(table.steps), iteration, key=lambda i: value_at(table, "iteration", i)
+            range(table.steps), iteration, key=lambda i: table.value_at("iteration", i)
         )
     if place:
-        step, reached = (value_at(table, each, place - 1) for each in ("step", "iteration"))
+        step, reached = (table.value_at(each, place - 1) for each in ("step", "iteration"))
     else:
         step, reached = first.step - 1, first.iteration
     unseen = iteration - reached if info.phase in _TRAINING else 0

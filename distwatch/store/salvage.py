@@ -8,7 +8,7 @@ import numpy as np
 
 from distwatch.errors import DamagedStoreError
 from distwatch.records import Ints
-from distwatch.store.joining import ALL, Array, DerivedTable
+from distwatch.store.readable_tables import ALL, Array, DerivedTable
 from distwatch.store.schema import COORDINATES
 from distwatch.store.tables import Damage, StoredTable
 

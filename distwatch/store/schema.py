@@ -1,8 +1,9 @@
 """What the groups of a run say of it: one model for each, by which they are written and read.
 
 A document may come from anybody, so each value must be of its type and within bounds before
-it is used; a key that a model does not have is ignored. Lists cannot be longer than the
-document that holds them; numbers have bounds here.
+it is used (see `value_types`); a key that a model does not have is ignored. Lists cannot be
+longer than the document that holds them. What stands in lists and below the groups' own keys is
+in `entries`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,7 @@ import re
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distwatch import records
 from distwatch.records import (
@@ -25,7 +20,6 @@ from distwatch.records import (
     TRAIN,
     BrokenRows,
     Card,
-    Layer,
     Origin,
     Provenance,
     RunInfo,
@@ -35,6 +29,26 @@ from distwatch.records import (
 )
 from distwatch.signals import Signal
 from distwatch.statistics import from_spec
+from distwatch.store.entries import (
+    BrokenEntry,
+    CardEntry,
+    ProvenanceEntry,
+    SignalEntry,
+    TensorEntry,
+)
+from distwatch.store.value_types import (
+    FIRST,
+    MOST,
+    Count,
+    GroupName,
+    Moments,
+    Positive,
+    Replica,
+    Text,
+    Texts,
+    Values,
+    is_group_name,
+)
 from distwatch.text import shortened
 
 FORMAT = 1
@@ -51,82 +65,10 @@ COORDINATES = ("step", "epoch", "iteration")
 #: Replicas of one run; statistics such as ``checksum`` cannot add up more.
 MOST_REPLICAS = 8192
 
-#: Commits of a table whose times are noted.
-MOST_MOMENTS = 64
-
-#: No number of steps, workers or starts is larger.
-MOST = 2**53
-
-#: Characters of a name.
-LONGEST_NAME = 4096
-
-#: Characters of other texts; the rest is cut off. An error message may be long.
-LONGEST_TEXT = 65_536
-
-#: Names of groups are names of folders, on any system.
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
 #: Names of segments; a folder of another name is none, whatever it begins with.
 _SEGMENT = re.compile(
     rf"worker-[0-9]{{4,16}}-start-([0-9]{{4,16}})(?:-(?:{'|'.join(PHASES)}))?"
 )
-
-
-def _text(value: str) -> str:
-    return value[:LONGEST_TEXT]
-
-
-# Not bounds of pydantic's, which refuse half of a surrogate pair.
-def _name(value: str) -> str:
-    if not 0 < len(value) <= LONGEST_NAME:
-        raise ValueError(f"expected a name of 1 to {LONGEST_NAME} characters")
-    return value
-
-
-def _values(value: dict[Any, Any]) -> dict[str, tuple[float, float]]:
-    """Name -> how many values, and their mean."""
-    for name, pair in value.items():
-        numbers = isinstance(pair, list) and len(pair) == 2
-        if not (numbers and all(type(x) in (int, float) for x in pair) and pair[0] > 0):
-            raise ValueError(f"{shortened(name)}: expected a number of values and their mean")
-    return {_name(name): (float(n), float(mean)) for name, (n, mean) in value.items()}
-
-
-def _moments(value: list[Any]) -> list[tuple[int, float]]:
-    for moment in value:
-        if not (isinstance(moment, list) and [type(x) for x in moment] == [int, float]):
-            raise ValueError("expected steps and seconds")
-        if not 0 <= moment[0] <= MOST:
-            raise ValueError("expected a number of steps")
-    return [(steps, seconds) for steps, seconds in value]
-
-
-def _group_name(value: str) -> str:
-    if not _GROUP.fullmatch(value):
-        raise ValueError("this is no name of a group")
-    return value
-
-
-def _texts(value: dict[Any, Any]) -> dict[str, str]:
-    # Not dict[str, str]: pydantic would list every wrong entry of a large document.
-    if not all(isinstance(text, str) for pair in value.items() for text in pair):
-        raise ValueError("expected names and texts")
-    return {key[:LONGEST_NAME]: _text(text) for key, text in value.items()}
-
-
-Count = Annotated[int, Field(ge=0, le=MOST)]
-Positive = Annotated[int, Field(ge=1, le=MOST)]
-Replica = Annotated[int, Field(ge=0, lt=2**31)]
-Text = Annotated[str, AfterValidator(_text)]
-Texts = Annotated[dict[Any, Any], AfterValidator(_texts)]
-Name = Annotated[str, AfterValidator(_name)]
-Values = Annotated[dict[Any, Any], AfterValidator(_values)]
-Moments = Annotated[list[Any], Field(max_length=MOST_MOMENTS), AfterValidator(_moments)]
-GroupName = Annotated[str, AfterValidator(_group_name)]
-Commit = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
-
-#: A list stops at its first wrong item, since a document may hold millions.
-_FIRST = Field(fail_fast=True)
 
 
 class _Model(BaseModel):
@@ -152,45 +94,6 @@ class RootAttributes(_Model):
         return RunInfo((), (), self.strategy, self.versions, workers=self.workers, phase=TRAIN)
 
 
-class LayerEntry(_Model):
-    """A layer of the model that is trained."""
-
-    path: Name
-    kind: Text
-    activation: Text | None = None
-    units: Count | None = None
-    initializer: Text | None = None
-    trained: bool | None = None
-    dropout: Annotated[float | None, Field(ge=0, le=1)] = None
-
-
-class CardEntry(_Model):
-    """What is trained, and how."""
-
-    layers: Annotated[list[LayerEntry], _FIRST] = []
-    last: Text | None = None
-    loss: Text | None = None
-    own_loss: bool = False
-    from_logits: bool = False
-    optimizer: Text | None = None
-    learning_rate: Annotated[float | None, Field(allow_inf_nan=False)] = None
-    further_terms: bool = False
-
-    @property
-    def card(self) -> Card:
-        """The same as other rooms know it."""
-        layers = tuple(Layer(**layer.model_dump()) for layer in self.layers)
-        return Card(**{**self.model_dump(), "layers": layers})
-
-
-class ProvenanceEntry(_Model):
-    """When and how a start was begun, and of which code."""
-
-    began: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    command: Text | None = None
-    commit: Commit | None = None
-
-
 class SegmentSummary(_Model):
     """What a list of runs says of a segment that was closed: as its tables say it.
 
@@ -211,7 +114,7 @@ class SegmentAttributes(_Model):
     """
 
     format: int = FORMAT
-    tables: Annotated[list[GroupName], _FIRST]
+    tables: Annotated[list[GroupName], FIRST]
     # Runs from before tables could be thinned out have no groups.
     groups: Annotated[dict[Any, Any], Field()] = {}
     phase: Literal["train", "test", "predict", "train_on_batch"]
@@ -222,7 +125,7 @@ class SegmentAttributes(_Model):
     first_iteration: Annotated[int, Field(ge=-1, le=MOST)]
     # Runs from before steps were noted do not have this.
     counted: bool = False
-    replicas: Annotated[list[Replica], _FIRST]
+    replicas: Annotated[list[Replica], FIRST]
     strategy: Text
     versions: Texts
     unwatched: Texts
@@ -240,7 +143,7 @@ class SegmentAttributes(_Model):
                 "different numbers"
             )
         for group in self.table_groups.values():
-            if not isinstance(group, str) or not _GROUP.fullmatch(group):
+            if not is_group_name(group):
                 raise ValueError(f"groups: {shortened(group)} is no name of a group")
         if len(set(self.table_groups.values())) < len(self.tables):
             raise ValueError(
@@ -273,41 +176,6 @@ class SegmentAttributes(_Model):
         )
 
 
-class SignalEntry(_Model):
-    """A signal of a table."""
-
-    name: Name
-    reference: Name
-    after: Name | None = None
-    recomputed: Count = 0
-    # Runs from before this was known have none.
-    scaled: Text | None = None
-    # Runs from before these were recorded do not have them.
-    order: Count | None = None
-    copied: bool | None = None
-    trained: bool | None = None
-
-
-class TensorEntry(_Model):
-    """How a table keeps raw deltas."""
-
-    # NumPy 1 has no more than 32 dims.
-    features: Annotated[list[Count], Field(max_length=30, fail_fast=True)]
-    reduce: Literal["mean", "sum"] | None
-    dtype: Literal["float32", "float16"]
-
-
-class BrokenEntry(_Model):
-    """In which rows of a replica's batch a signal had NaN or Inf first."""
-
-    signal: Name
-    replica: Replica
-    step: Count
-    rows: Count
-    broken: Count
-    first: Annotated[list[Count], Field(max_length=records.MOST_ROWS_NAMED, fail_fast=True)]
-
-
 class TableAttributes(_Model):
     """What a table's group says; replacing it commits ``committed`` steps.
 
@@ -329,12 +197,12 @@ class TableAttributes(_Model):
     last: Values = {}
     reached: Moments = []
     # Runs from before it was recorded have none.
-    first_broken: Annotated[list[BrokenEntry], _FIRST] = []
+    first_broken: Annotated[list[BrokenEntry], FIRST] = []
     window: Positive
     schedule: Text
-    signals: Annotated[list[SignalEntry], _FIRST]
-    fields: Annotated[list[str], _FIRST]
-    statistics: Annotated[list[dict[str, Any]], _FIRST]
+    signals: Annotated[list[SignalEntry], FIRST]
+    fields: Annotated[list[str], FIRST]
+    statistics: Annotated[list[dict[str, Any]], FIRST]
     tensor: TensorEntry | None
 
     @property

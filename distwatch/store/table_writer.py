@@ -24,6 +24,7 @@ from distwatch.store import layout, schema
 from distwatch.store.documents import group_document
 from distwatch.store.encoding import ChunkEncoder, encode_labels
 from distwatch.store.locations import ROOT_DOCUMENT
+from distwatch.store.value_types import MOST_MOMENTS
 
 Files = Iterable[tuple[str, bytes]]
 
@@ -212,7 +213,7 @@ class TableWriter:
 def _noted(moments: list[list[float]], last: list[float]) -> list[list[float]]:
     """The moments of commits with one more: the first, the last and some between."""
     added = [*moments, last]
-    if len(added) > schema.MOST_MOMENTS:
+    if len(added) > MOST_MOMENTS:
         # The one that is missed least, so that those that stay lie evenly over the steps.
         inner = range(1, len(added) - 1)
         del added[min(inner, key=lambda i: added[i + 1][0] - added[i - 1][0])]

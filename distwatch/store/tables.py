@@ -23,9 +23,9 @@ from distwatch.store.checked_arrays import (
     open_array,
 )
 from distwatch.store.documents import path_of, read_group, understanding
-from distwatch.store.joining import ALL, Array, ReadableTable, check_rises
 from distwatch.store.layout import ArrayLayout
 from distwatch.store.locations import Location
+from distwatch.store.readable_tables import ALL, Array, ReadableTable, check_rises
 from distwatch.store.schema import SegmentAttributes, TableAttributes
 from distwatch.text import shortened
 
@@ -117,6 +117,8 @@ class StoredTable(ReadableTable):
             for layout in found:
                 check_layout(layout, arrays.get(layout.name), self._where)
         self._layouts = {layout.name: layout for layout in found}
+        #: A coordinate and the number of its chunk, and that chunk: see `value_at`.
+        self._latest: tuple[tuple[str, int], Array] | None = None
         super().__init__(
             table,
             info.replicas,
@@ -145,6 +147,16 @@ class StoredTable(ReadableTable):
         if name == "step":
             check_rises(values, self._where)
         return values
+
+    def value_at(self, coordinate: str, place: int) -> int:
+        """See `ReadableTable.value_at`; the chunk that it is in is kept until the next one."""
+        size = self._layouts[coordinate].shard[0]
+        chunk, latest = (coordinate, place // size), self._latest
+        if latest is None or latest[0] != chunk:
+            first = place // size * size
+            latest = chunk, self.read(coordinate, slice(first, first + size))
+            self._latest = latest
+        return int(latest[1][place % size])
 
     def verify(self) -> Iterator[tuple[int, Damage | None]]:
         """Read every chunk: how many bytes each has, and its damage.

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from distwatch.errors import DistwatchError, StoreError, WriteFailedError
 from distwatch.records import PHASES, RunInfo
-from distwatch.store.schema import MOST
+from distwatch.store.value_types import MOST
 
 if TYPE_CHECKING:
     from distwatch.store.claims import Claim

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distwatch.store.joining import ReadableTable
+from distwatch.store.readable_tables import ReadableTable
 from distwatch.store.table_writer import TableWriter
 
 #: Windows that are copied for each block that comes.

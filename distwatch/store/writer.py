@@ -21,6 +21,7 @@ from distwatch.store.documents import group_document
 from distwatch.store.earlier_starts import EarlierStarts
 from distwatch.store.kept_batches import encoded, kept_name
 from distwatch.store.locations import ROOT_DOCUMENT, Location, location_of
+from distwatch.store.reader import StoredRun
 from distwatch.store.table_writer import TableWriter
 from distwatch.store.tables import StoredTable
 from distwatch.store.thinning import Distances, TableCopy, copy_of, halving
@@ -221,6 +222,7 @@ class StoreWriter:
         self._remove_replaced(at_once=True)
         self._write_groups(self._summary(ended))
         self._keep_findings(ended)
+        self._keep_steps()
 
     def _keep_findings(self, ended: str) -> None:
         """Keep what stands out beside the rows, where these are all rows of the phase."""
@@ -237,9 +239,23 @@ class StoreWriter:
         # The run is complete: if this fails, whoever reads it finds the same in its rows.
         with contextlib.suppress(Exception):
             found = self._findings(self.committed, ended)
-            file = found and file_with(source, findings=found)
-            if file and self._budget.has_room(len(file[1])):
-                self._write([file])
+            self._write_digest(found and file_with(source, findings=found))
+
+    def _keep_steps(self) -> None:
+        """Keep how many steps the phase has, where those of several starts or workers overlap.
+
+        So a list of runs need not open their tables. Of workers, the one that ends last does.
+        """
+        if not self._info.origin.start and self._info.workers < 2:
+            return
+        with contextlib.suppress(Exception):
+            stored = StoredRun(self._location.address, self._info.phase)
+            if stored.ended is not None:
+                self._write_digest(file_with(stored.source, steps=stored.steps))
+
+    def _write_digest(self, file: tuple[str, bytes] | None) -> None:
+        if file and self._budget.has_room(len(file[1])):
+            self._write([file])
 
     def _summary(self, ended: str) -> dict[str, object]:
         """What a list of runs says of this segment, so that it need not read the tables."""

@@ -3,8 +3,9 @@
 Made-up runs, each with five tables of eight signals as a default Watch has them, copied as
 often as asked for (1,000 and 10,000 unless said), all closed; then as many that were killed,
 which have no summary. Of the copies the arrays are left out, which no list opens. Then a tenth
-as many that were resumed, twice: the first list counts their steps and keeps the numbers. Times
-are of a process that has everything imported.
+as many that were resumed and closed, which say how many steps they have; and as many that do
+not, as after a kill, twice: the first list counts their steps and keeps the numbers. Times are
+of a process that has everything imported.
 """
 
 from __future__ import annotations
@@ -91,6 +92,9 @@ def main(numbers: list[int]) -> None:
         for number in sorted(max(1, number // 10) for number in numbers):
             copied(Path(folder) / "resumed.zarr", runs, number)
             listed(runs, number, "resumed")
+            for digest in runs.glob("*/digest-*.json"):
+                digest.unlink()
+            listed(runs, number, "uncounted resumed")
             listed(runs, number, "resumed (again)")
 
 

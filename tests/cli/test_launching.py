@@ -207,6 +207,25 @@ def test_fits_of_one_start_are_beside_each_other(tmp_path, monkeypatch):
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_the_folder_of_a_start_without_runs_is_removed(tmp_path, used):
+    settings = {
+        "arguments": {},
+        "store": str(tmp_path / "runs"),
+        "shown": "runs",
+        "title": "train",
+    }
+    WatchedFits(settings).clean_up()
+    fits = WatchedFits(settings)
+    key = fits._make_watch("fit", refused=False).config.store.key
+    assert (tmp_path / "runs" / key).parent.is_dir()
+    if used:
+        (tmp_path / "runs" / key).mkdir()
+    fits.clean_up()
+    assert (tmp_path / "runs" / key).exists() == used
+    assert bool(list(tmp_path.iterdir())) == used
+
+
 @pytest.mark.parametrize(
     "numbers, said",
     [

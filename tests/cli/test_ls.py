@@ -165,12 +165,14 @@ def test_steps_that_overlap_are_counted_once_and_kept(tmp_path, monkeypatch, lat
     write_fake(
         path, (info_of(), blocks_of(info_of(), 9, 1.0)), (second, resumed(second, 5, 12))
     )
+    digest = path / "digest-train.json"
+    # As after a kill, or of an older distwatch.
+    digest.unlink()
     assert dw.list_runs(path).steps[0] == 12
     with monkeypatch.context() as patched:
         # Tables are opened for the first list only.
         patched.setattr("distwatch.store.listing.StoredRun", None)
         assert dw.list_runs(path).steps[0] == 12
-    digest = path / "digest-train.json"
     if later == "damaged":
         digest.write_text("{")
         assert dw.list_runs(path).steps[0] == 12
@@ -192,6 +194,33 @@ def test_steps_that_overlap_are_counted_once_and_kept(tmp_path, monkeypatch, lat
         monkeypatch.setattr(StoredRun, "__init__", lambda *a: opened.append(a[1]) or before(*a))
         assert dw.list_runs(path).steps[0] == 16
         assert opened == [path]
+
+
+def test_the_last_writer_keeps_how_many_steps_overlap(tmp_path, monkeypatch):
+    second = replace(info_of(), origin=Origin(1, 5, 5))
+    parts = (info_of(), blocks_of(info_of(), 9, 1.0)), (second, resumed(second, 5, 12))
+    write_fake(tmp_path / "resumed.zarr", *parts)
+    made(tmp_path / "workers.zarr", 7, 3.0, workers=2)
+    made(tmp_path / "one.zarr", 7, 3.0)
+    monkeypatch.setattr("distwatch.store.listing.StoredRun", None)
+    steps = dw.list_runs(tmp_path).set_index("name").steps
+    assert dict(steps) == {"resumed.zarr": 12, "workers.zarr": 7, "one.zarr": 7}
+    # Of one start and worker, the segment says it.
+    assert not (tmp_path / "one.zarr" / "digest-train.json").exists()
+
+
+def test_a_worker_that_ends_before_the_others_keeps_no_steps(tmp_path):
+    path = tmp_path / "run.zarr"
+    infos = [info_of(worker, 2) for worker in (0, 1)]
+    claim(path, root_attributes(infos[0], now()))
+    writers = [StoreWriter(path, info) for info in infos]
+    for writer, info in zip(writers, infos, strict=True):
+        for block in blocks_of(info, 8, 1.0):
+            writer.append(block)
+    writers[0].close()
+    assert not (path / "digest-train.json").exists()
+    writers[1].close()
+    assert (path / "digest-train.json").exists()
 
 
 def resumed(info, begin, end):

@@ -156,6 +156,33 @@ def test_a_fit_that_cannot_be_watched_goes_on(tmp_path):
     assert said[-1].startswith("distwatch: 4 of 7 fits were not watched: fit-001: Unknown")
 
 
+NEVER_WATCHED = """
+import sys, keras, numpy as np
+model = keras.Sequential([keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+data = np.ones((8, 2), "float32"), np.ones((8, 1), "float32")
+if sys.argv[1] == "refused":
+    model.fit(*data, verbose=0)
+else:
+    model.fit(data[0], np.ones((3, 1), "float32"), verbose=0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "options"),
+    [("refused", []), ("raises", ["--quiet"]), ("refused", ["--store", "out/deep"])],
+)
+def test_a_script_without_a_watched_step_leaves_no_folder(tmp_path, how, options):
+    (tmp_path / "known.yaml").write_text("signals: [nothing_is_called_so]\n")
+    (tmp_path / "script.py").write_text(NEVER_WATCHED)
+    given = ["--config", tmp_path / "known.yaml"] if how == "refused" else []
+    command = [tmp_path / "script.py", how]
+    alone, watched = both(tmp_path, *command, options=[*given, *options])
+    assert watched.code == alone.code == (how == "raises")
+    assert list((tmp_path / "watched").iterdir()) == []
+
+
 def quick(tmp_path, text, *arguments, options=(), **environment):
     """A script that does not reach TensorFlow, by Python alone and by distwatch."""
     (tmp_path / "script.py").write_text(text)

@@ -111,7 +111,7 @@ def test_what_is_kept_is_what_the_rows_say(shape, plant, tmp_path):
     path = tmp_path / "run.zarr"
     shape(path, plant, len(plant))
     want = from_rows(path)
-    assert not (path / DIGEST).exists()
+    assert read(StoredRun(path)) is None
     assert dw.open_run(path).findings() == want
     assert (path / DIGEST).stat().st_size < 2**20
     run = dw.open_run(path)

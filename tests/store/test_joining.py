@@ -20,6 +20,7 @@ from distwatch.store import (
     location_of,
     origin_of,
 )
+from distwatch.store import tables as tables_of_runs
 from distwatch.store.schema import root_attributes
 
 STATISTIC = with_row((LogHistogram(),))
@@ -90,6 +91,22 @@ def whole(tmp_path):
 
 
 READS = ("rows", "merged", "histogram", "histogram_merged")
+
+
+def test_opening_a_resumed_run_reads_a_chunk_of_steps_once(tmp_path, monkeypatch):
+    path = tmp_path / "run.zarr"
+    write(path, (0, ALL.replicas, range(40)), tables=(TABLE,))
+    later = replace(ALL, tables=(TABLE,), origin=Origin(1, 24, 24))
+    writer = StoreWriter(path, later)
+    writer.append(block(TABLE, ALL.replicas, range(24, 50)))
+    writer.close()
+    opened = []
+    before = tables_of_runs.open_array
+    monkeypatch.setattr(
+        tables_of_runs, "open_array", lambda *a: opened.append(a[1]) or before(*a)
+    )
+    assert StoredRun(path).steps == 50
+    assert opened == ["worker-0000-start-0000/table-00/step"]
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -24,7 +24,7 @@ from distwatch.records import Amplification, Ints
 from distwatch.signals import Signal
 from distwatch.statistics import ROW
 from distwatch.store import StoredRun
-from distwatch.store.joining import Array
+from distwatch.store.readable_tables import Array
 from distwatch.text import counted, listed
 
 _COUNT = ROW.fields.index("count")

@@ -12,7 +12,7 @@ from distwatch.records import Floats, Ints, padded
 from distwatch.signals import Signal
 from distwatch.statistics import ROW
 from distwatch.store import StoredRun
-from distwatch.store.joining import Array, ReadableTable
+from distwatch.store.readable_tables import Array, ReadableTable
 
 
 class RowPair(NamedTuple):

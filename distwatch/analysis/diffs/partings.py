@@ -38,7 +38,7 @@ import numpy as np
 from distwatch.findings.origins import BACKWARDS, kind_of
 from distwatch.records import Floats, Ints
 from distwatch.signals import Signal
-from distwatch.store.joining import Array
+from distwatch.store.readable_tables import Array
 
 #: An order of magnitude.
 _ORDER = float(np.log(10.0))

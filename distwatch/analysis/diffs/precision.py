@@ -11,7 +11,7 @@ from distwatch.findings.origins import kind_of
 from distwatch.records import Floats
 from distwatch.statistics import ROW
 from distwatch.store import StoredRun
-from distwatch.store.joining import Array
+from distwatch.store.readable_tables import Array
 
 _FIELD = {name: i for i, name in enumerate(ROW.fields)}
 

@@ -12,7 +12,7 @@ from distwatch.analysis.overview.binning import Floats, Ints, bins_of
 from distwatch.errors import ConfigError
 from distwatch.statistics import LogHistogram
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable
+from distwatch.store.readable_tables import ReadableTable
 
 #: Into how many parts a run is divided, and into how many slices the value axis.
 PARTS = 14

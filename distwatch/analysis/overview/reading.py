@@ -16,7 +16,7 @@ from distwatch.findings import Digest
 from distwatch.records import Block
 from distwatch.statistics import QUANTITIES, Quantity, special_elements
 from distwatch.store import StoredRun
-from distwatch.store.joining import ReadableTable, blocks
+from distwatch.store.readable_tables import ReadableTable, blocks
 
 #: As many bins as a screen has room for.
 MOST_BINS = 1000

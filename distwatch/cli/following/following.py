@@ -20,7 +20,7 @@ from distwatch.records import PHASES
 from distwatch.signals import names_matching
 from distwatch.store import StoredRun
 from distwatch.store.locations import location_of
-from distwatch.store.reader import Worker
+from distwatch.store.segments import Worker
 
 _T = TypeVar("_T")
 

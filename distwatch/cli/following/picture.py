@@ -17,8 +17,8 @@ from rich.text import Text
 from distwatch.cli.following.following import Look
 from distwatch.cli.following.signals import SignalLook
 from distwatch.cli.following.sparkline import ASCII, UNICODE, Glyphs, sparkline
-from distwatch.store.reader import Worker
 from distwatch.store.schema import CLOSED
+from distwatch.store.segments import Worker
 from distwatch.text import counted, format_bytes, printable
 
 #: Seconds without anything new that are worth mentioning.

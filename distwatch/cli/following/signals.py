@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from distwatch.errors import ConfigError, nearest
-from distwatch.records import Floats, Table, replica_spread
-from distwatch.statistics import ROW, SPREAD, special_elements
-from distwatch.store.joining import ReadableTable
+from distwatch.records import Floats, Table
+from distwatch.statistics import ROW, SPREAD, replica_spread, special_elements
+from distwatch.store.readable_tables import ReadableTable
 
 #: A worker that is more than this many windows behind is not waited for.
 _PATIENCE = 2

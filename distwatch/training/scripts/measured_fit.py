@@ -83,6 +83,9 @@ class MeasuredFit:
         arguments["callbacks"] = [*given, self._callback]
         return go()
 
+    def clean_up(self) -> None:
+        """Do nothing: the process that reads the measurement removes its files."""
+
     def closing_lines(self) -> Iterator[str]:
         """Why nothing was measured, where the script comes to its end."""
         if self._callback is None:

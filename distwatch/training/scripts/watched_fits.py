@@ -25,7 +25,8 @@ from distwatch.errors import DistwatchWarning, UnsupportedTrainingError
 from distwatch.keras_calls import wrap_method
 from distwatch.records import PREDICT, TEST, TRAIN
 from distwatch.store.addresses import Address, address_of, inside
-from distwatch.store.new_runs import FolderOfRuns, new_folder
+from distwatch.store.locations import Location
+from distwatch.store.new_runs import FolderOfRuns, name_of, new_folder
 from distwatch.text import listed, printable
 
 #: Method -> the phases for whose sake it is watched.
@@ -66,7 +67,7 @@ class WatchedFits:
         self._title: str | None = settings.get("title")
         self._is_further_worker = bool(settings.get("is_further_worker"))
         #: The folder of this start, where each start has one of its own.
-        self._start = ""
+        self._start: Location | None = None
         self._lock = threading.Lock()
         self._numbers: Counter[str] = Counter()
         self._outcomes: list[Any] = []
@@ -90,6 +91,11 @@ class WatchedFits:
         if (watch := self._watch_for(method, model, given)) is not None:
             arguments["callbacks"] = [*callbacks_in(given), watch]
         return go()
+
+    def clean_up(self) -> None:
+        """Remove the folder of this start, once runs are closed, if no run is in it."""
+        if self._start is not None:
+            self._start.unmake()
 
     def closing_lines(self) -> Iterator[str]:
         """What was written, what to do next, and what was not watched."""
@@ -188,7 +194,8 @@ class WatchedFits:
             return FolderOfRuns(self._store)
         with self._lock:
             self._start = self._start or new_folder(self._store, self._title)
-        return FolderOfRuns(self._store, f"{self._start}/{name}")
+            start = name_of(self._start.address)
+        return FolderOfRuns(self._store, f"{start}/{name}")
 
 
 def _below(board: Any, name: str) -> dict[str, Any]:

@@ -69,7 +69,11 @@ class _AfterKeras:
 
     def close(self) -> None:
         """Say on stderr, when the process ends, what was watched."""
-        if self._settings["quiet"] or os.getpid() != self._process:
+        if os.getpid() != self._process:
+            return
+        if self._fits is not None:
+            self._fits.clean_up()
+        if self._settings["quiet"]:
             return
         try:
             for line in self._lines():
