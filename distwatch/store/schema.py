@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from distwatch import records
+from distwatch.phases import IN_FILES, checked, in_files
 from distwatch.records import (
-    PHASES,
     TRAIN,
     BrokenRows,
     Card,
@@ -63,9 +63,7 @@ LONGEST_TEXT = 65_536
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 #: Names of segments; a folder of another name is none, whatever it begins with.
-_SEGMENT = re.compile(
-    rf"worker-[0-9]{{4,16}}-start-([0-9]{{4,16}})(?:-(?:{'|'.join(PHASES)}))?"
-)
+_SEGMENT = re.compile(rf"worker-[0-9]{{4,16}}-start-([0-9]{{4,16}})(?:-(?:{IN_FILES}))?")
 
 
 def _text(value: str) -> str:
@@ -201,7 +199,7 @@ class SegmentAttributes(_Model):
     tables: Annotated[list[GroupName], _FIRST]
     # Runs from before tables could be thinned out have no groups.
     groups: Annotated[dict[Any, Any], Field()] = {}
-    phase: Literal["train", "test", "predict", "train_on_batch"]
+    phase: Annotated[str, AfterValidator(checked)]
     worker: Count
     workers: Positive
     start: Count
@@ -455,7 +453,7 @@ def table_attributes(
 def segment_name(info: RunInfo) -> str:
     """The group of one worker's rows of one phase since one start."""
     name = f"worker-{info.worker:04d}-start-{info.origin.start:04d}"
-    return name if info.phase == TRAIN else f"{name}-{info.phase}"
+    return name if info.phase == TRAIN else f"{name}-{in_files(info.phase)}"
 
 
 def start_of(segment: str) -> int | None:
