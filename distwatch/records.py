@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,13 @@ class Epoch:
     step: int
     metrics: Mapping[str, float]
     learning_rate: float | None = None
+
+
+def with_epoch(epochs: Sequence[Epoch], epoch: Epoch) -> list[Epoch]:
+    """Epochs with one more, in place of the last if that is the same one, noted before."""
+    last = [(each.number, each.step) for each in epochs[-1:]]
+    kept = epochs[:-1] if last == [(epoch.number, epoch.step)] else epochs
+    return [*kept, epoch]
 
 
 @dataclass(frozen=True)

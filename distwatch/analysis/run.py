@@ -117,7 +117,7 @@ class Run:
 
     @property
     def phase(self) -> str:
-        """What the model was doing: "train", "test", "predict" or "train_on_batch"."""
+        """What the model was doing: "train", "test", ..., or a validation set's name."""
         return self.info.phase
 
     @property
@@ -449,7 +449,8 @@ class Run:
         """What the epochs of ``fit`` came to, as Keras logged it at the end of each.
 
         Dims are (epoch, metric): ``value`` is "loss" and the other metrics, "val_loss" and so
-        on, NaN where an epoch ended without a validation; ``learning_rate``, of dims (epoch,),
+        on, and "hard_loss" of a validation set with a name (see ``Watch.validate``), NaN
+        where an epoch ended without; ``learning_rate``, of dims (epoch,),
         is the optimizer's at the end, also with a schedule. The coordinate ``step`` is how
         many steps were done then. Empty in older runs, and of loops written by hand.
         """
@@ -562,8 +563,9 @@ def open_run(path: str | Path, *, phase: str | None = None) -> Run:
 
     Args:
         path: what was given to Watch.
-        phase: "train", "test", "predict" or "train_on_batch"; None for "train", or for
-            the only phase that was recorded. Phases are never mixed.
+        phase: "train", "test", "predict", "train_on_batch", or the name of a validation set
+            (see ``Watch.validate``); None for "train", or for the only phase that was
+            recorded. Phases are never mixed.
 
     Raises:
         NotARunError: there is no run.

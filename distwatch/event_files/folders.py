@@ -14,6 +14,7 @@ from pathlib import Path
 
 from distwatch.errors import NotWritableError, RunExistsError
 from distwatch.event_files.options import EventOptions
+from distwatch.phases import in_files
 from distwatch.records import PHASES, TRAIN
 
 #: How the names of event files begin, and how those end that are ours to delete.
@@ -27,7 +28,7 @@ REPLICA = "replica-"
 
 def phase_folder(folder: Path, phase: str) -> Path:
     """The folder of a phase's runs."""
-    return folder if phase == TRAIN else folder / phase
+    return folder if phase == TRAIN else folder / in_files(phase)
 
 
 def make_room(options: EventOptions, *, overwrite: bool) -> None:
@@ -93,5 +94,6 @@ def _refusal(folder: Path, found: Path, foreign: bool) -> str:
 def _event_files(folder: Path) -> list[Path]:
     """The event files where those of a run go."""
     phases = [phase_folder(folder, phase) for phase in PHASES]
+    phases += sorted(folder.glob(f"{in_files('*')}"))  # of validation sets
     runs = [run for phase in phases for run in (phase / MERGED, *phase.glob(f"{REPLICA}*"))]
     return [path for run in runs for path in sorted(run.glob(f"{EVENTS}*"))]

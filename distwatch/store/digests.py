@@ -18,9 +18,17 @@ import math
 import zlib
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 
 from distwatch.errors import StoreError
+from distwatch.phases import checked, in_files
 from distwatch.store.documents import MOST_BYTES as MOST_DOCUMENT
 from distwatch.store.documents import path_of, understanding
 from distwatch.store.locations import ROOT_DOCUMENT, Location
@@ -41,7 +49,7 @@ Counts = tuple[int, int, int, str | None]
 
 def digest_name(phase: str) -> str:
     """The key of a phase's digest within its run."""
-    return f"digest-{phase}.json"
+    return f"digest-{in_files(phase)}.json"
 
 
 def _number(value: Any) -> Any:
@@ -125,7 +133,7 @@ class DigestDocument(_Model):
     """
 
     format: int = FORMAT
-    phase: Literal["train", "test", "predict", "train_on_batch"]
+    phase: Annotated[str, AfterValidator(checked)]
     segments: dict[Name, Checksum]
     tables: dict[Name, Commit]
     steps: Count | None = None

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from distwatch.records import Epoch
+from distwatch.records import Epoch, with_epoch
 from distwatch.store.locations import Location
 from distwatch.store.value_types import LONGEST_NAME, MOST
 
@@ -86,7 +86,8 @@ def epochs_of(location: Location, starts: dict[int, int]) -> tuple[Epoch, ...]:
             lines = (_read(line) for line in content.split(b"\n"))
             # An epoch that ends where the start begins was done before.
             found = [each for each in found if each.step <= begin]
-            found += [each for each in lines if each is not None]
+            for each in lines:
+                found = found if each is None else with_epoch(found, each)
     return tuple(found)
 
 

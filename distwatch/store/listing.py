@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distwatch.errors import StoreError
-from distwatch.records import PHASES, TRAIN
+from distwatch.phases import in_order
+from distwatch.records import TRAIN
 from distwatch.store import schema
 from distwatch.store.addresses import Address
 from distwatch.store.digests import keep, steps_in
@@ -72,7 +73,7 @@ def listed(found: FoundRun) -> ListedRun:
 def _listed(found: FoundRun) -> ListedRun:
     segments = list(_segments_of(found.location))
     phases = {segment.phase for segment, _ in segments}
-    phase = next((each for each in PHASES if each in phases), TRAIN)
+    phase = next(iter(in_order(phases)), TRAIN)
     chosen = [(said, summary) for said, summary in segments if said.phase == phase]
     start = max((said.start for said, _ in chosen), default=0)
     latest = [(said, summary) for said, summary in chosen if said.start == start]

@@ -14,7 +14,8 @@ from typing import TypeVar
 import numpy as np
 
 from distwatch.errors import ConfigError, DamagedRowsWarning, DamagedStoreError
-from distwatch.records import PHASES, TRAIN, Block, Epoch, KeptBatch, RunInfo
+from distwatch.phases import in_order
+from distwatch.records import TRAIN, Block, Epoch, KeptBatch, RunInfo
 from distwatch.store import schema
 from distwatch.store.addresses import Address, inside
 from distwatch.store.changes import Change, changes_of
@@ -60,7 +61,7 @@ class StoredRun:
         self.created = root.created
         found = read_segments(self._location)
         #: The phases that have rows.
-        self.phases = [phase for phase in PHASES if any(s.info.phase == phase for s in found)]
+        self.phases = in_order(segment.info.phase for segment in found)
         chosen = self._choose(phase)
         #: What was written of this phase: by each worker, since each start.
         self.segments = [segment for segment in found if segment.info.phase == chosen]

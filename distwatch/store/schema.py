@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distwatch import records
+from distwatch.phases import IN_FILES, in_files
 from distwatch.records import (
-    PHASES,
     TRAIN,
     BrokenRows,
     Card,
@@ -42,6 +42,7 @@ from distwatch.store.value_types import (
     Count,
     GroupName,
     Moments,
+    PhaseName,
     Positive,
     Replica,
     Text,
@@ -66,9 +67,7 @@ COORDINATES = ("step", "epoch", "iteration")
 MOST_REPLICAS = 8192
 
 #: Names of segments; a folder of another name is none, whatever it begins with.
-_SEGMENT = re.compile(
-    rf"worker-[0-9]{{4,16}}-start-([0-9]{{4,16}})(?:-(?:{'|'.join(PHASES)}))?"
-)
+_SEGMENT = re.compile(rf"worker-[0-9]{{4,16}}-start-([0-9]{{4,16}})(?:-(?:{IN_FILES}))?")
 
 
 class _Model(BaseModel):
@@ -117,7 +116,7 @@ class SegmentAttributes(_Model):
     tables: Annotated[list[GroupName], FIRST]
     # Runs from before tables could be thinned out have no groups.
     groups: Annotated[dict[Any, Any], Field()] = {}
-    phase: Literal["train", "test", "predict", "train_on_batch"]
+    phase: PhaseName
     worker: Count
     workers: Positive
     start: Count
@@ -340,7 +339,7 @@ def table_attributes(
 def segment_name(info: RunInfo) -> str:
     """The group of one worker's rows of one phase since one start."""
     name = f"worker-{info.worker:04d}-start-{info.origin.start:04d}"
-    return name if info.phase == TRAIN else f"{name}-{info.phase}"
+    return name if info.phase == TRAIN else f"{name}-{in_files(info.phase)}"
 
 
 def start_of(segment: str) -> int | None:

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from distwatch.errors import DistwatchError, StoreError, WriteFailedError
-from distwatch.records import PHASES, RunInfo
+from distwatch.phases import is_phase
+from distwatch.records import RunInfo
 from distwatch.store.value_types import MOST
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def _notes_in(content: bytes) -> Iterator[Note]:
     # After the last line's end may be the half of one more.
     for line in content.split(b"\n")[:-1]:
         phase, iteration, steps = json.loads(line)
-        if phase not in PHASES or not _is_number(iteration, least=-1):
+        if not is_phase(phase) or not _is_number(iteration, least=-1):
             raise ValueError("this is no note")
         if steps is not None and not _is_number(steps):
             raise ValueError("this is no number of steps")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distwatch.store.reader import Segment, StoredRun
+from distwatch.store.reader import StoredRun
+from distwatch.store.segments import Segment
 
 #: Commits within so many seconds are one.
 _AT_ONCE = 1.0

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from distwatch.phases import checked
 from distwatch.text import shortened
 
 #: No number of steps, workers or starts is larger.
@@ -83,6 +84,7 @@ Texts = Annotated[dict[Any, Any], AfterValidator(_texts)]
 Name = Annotated[str, AfterValidator(_name)]
 Values = Annotated[dict[Any, Any], AfterValidator(_values)]
 Moments = Annotated[list[Any], Field(max_length=MOST_MOMENTS), AfterValidator(_moments)]
+PhaseName = Annotated[str, AfterValidator(checked)]
 GroupName = Annotated[str, AfterValidator(_group_name)]
 Commit = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 

@@ -201,12 +201,16 @@ class Phase:
 
     def end_epoch(self) -> None:
         """Drain the epoch's last rows, and let the sinks end it."""
+        self.drain_pending()
+        for sink in self._sinks:
+            sink.end_epoch()
+
+    def drain_pending(self) -> None:
+        """Drain what was done since the last drain, so that it has the label of this epoch."""
         self.check()
         for table in self._started():
             if self._pending[table.table.name]:
                 self._drain(table, together=True)
-        for sink in self._sinks:
-            sink.end_epoch()
 
     def note_epoch(self, epoch: Epoch) -> None:
         """Hand the sinks what an epoch of ``fit`` came to."""

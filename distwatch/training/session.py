@@ -126,18 +126,24 @@ class Session:
         self._due: float | None = None
         self._budget: Budget | None = None
         self._salvaged = self._closed = False
-        began = provenance()
-        self._phases = {
-            phase: Phase(
-                config,
-                run_info(facts, versions(), phase, began),
-                strategy,
-                steps_per_execution=steps_per_execution,
-                iterations=iterations,
-                rules=self._acting.rules,
-            )
-            for phase in phases
-        }
+        self._make_phase = functools.partial(
+            Phase,
+            strategy=strategy,
+            steps_per_execution=steps_per_execution,
+            iterations=iterations,
+            rules=self._acting.rules,
+        )
+        self._provenance = provenance()
+        self._phases: dict[str, Phase] = {}
+        for phase in phases:
+            self.add_phase(phase)
+
+    def add_phase(self, name: str) -> None:
+        """Have one more phase: a validation set's comes when it is first evaluated."""
+        info = run_info(self._facts, versions(), name, self._provenance)
+        made = self._make_phase(self._config, info)
+        made.epoch = max((phase.epoch for phase in self._phases.values()), default=0)
+        self._phases[name] = made
 
     def begin(self) -> None:
         """Claim the store before the first step.
@@ -199,6 +205,8 @@ class Session:
     def begin_epoch(self, epoch: int) -> None:
         """Label the rows from here on with this epoch."""
         for phase in self._phases.values():
+            # A validation set may come when the end of its epoch was noted.
+            phase.drain_pending()
             phase.epoch = epoch
         self._interrupt()
 

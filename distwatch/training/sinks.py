@@ -23,7 +23,7 @@ from distwatch.errors import (
 from distwatch.event_files.live import start_live_writer
 from distwatch.event_files.options import EventOptions
 from distwatch.findings import Digest, Finding, Rule, as_plain, version
-from distwatch.records import TRAIN, Block, Epoch, RunInfo
+from distwatch.records import TRAIN, Block, Epoch, RunInfo, with_epoch
 from distwatch.signals import names_matching, written
 from distwatch.store import MAX_WAIT, BackgroundWriter, Budget, Claim, StoreWriter
 from distwatch.training.epoch_logs import EpochLogs
@@ -167,7 +167,7 @@ class FindingsSink(Sink):
 
     def note_epoch(self, epoch: Epoch) -> None:
         """Add it to the digest."""
-        self._digest.epochs.append(epoch)
+        self._digest.epochs[:] = with_epoch(self._digest.epochs, epoch)
 
     def count_lost(self, table: str, steps: int) -> None:
         """Count them in what the findings say."""

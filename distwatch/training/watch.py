@@ -6,7 +6,7 @@ import contextlib
 import functools
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from distwatch.training.taps import (
     of_model,
 )
 from distwatch.training.traps import check_backend, check_fit, check_train_on_batch, explain
+from distwatch.training.validations import Validations, evaluate_unrecorded
 
 _REPLACED = (
     "the model's train function was replaced during the fit (by compile or "
@@ -51,7 +52,8 @@ _REPLACED = (
 
 _NOT_VALIDATION = (
     "model.evaluate is called within this fit on its own; its batches are no validation, so "
-    "they are not recorded among it. To record them, give each such evaluate a "
+    "they are not recorded among it. To record them, give them a name in place of "
+    'model.evaluate: watch.validate("NAME", data); or give each such evaluate a '
     'Watch(..., phases=["test"]) of its own.'
 )
 _UNOBSERVED = (
@@ -212,6 +214,8 @@ class Watch(keras.callbacks.Callback):
         self.config: WatchConfig = state["config"]
         self._begun: Begun = state["_begun"]
         self._session: Session | None = None
+        #: Those of the fit that is under way.
+        self._validations: Validations | None = None
         #: The watched functions now in place, in the order in which they were installed.
         self._functions: list[WatchedFunction] = []
         self._method = "fit"
@@ -321,6 +325,38 @@ class Watch(keras.callbacks.Callback):
         for function in self._functions:
             function.log(name, value)
         return value
+
+    def validate(self, name: str, *data: Any, **options: Any) -> dict[str, Any]:
+        """Evaluate a further validation set in a callback of ``fit``, under a name of its own.
+
+        In ``on_epoch_end`` of a callback, in place of ``model.evaluate(hard_set)``::
+
+            watch.validate("hard", hard_set, verbose=0)
+
+        Where ``phases`` has "test", the set's steps are recorded as a phase with this name:
+        ``open_run(path, phase="hard")``. Its metrics are those of the epoch, "hard_loss" and
+        so on, in ``run.epochs()``; of several calls in one epoch, the last one's. What cannot
+        be recorded is warned of and evaluated all the same: an error would end the training.
+
+        Args:
+            name: up to 40 of a-z, 0-9 and "_", a letter first; no usual phase's name.
+            data: what ``model.evaluate`` is given: a dataset, or x and y.
+            options: its other arguments.
+
+        Returns:
+            What ``model.evaluate(..., return_dict=True)`` returns.
+
+        Raises:
+            ConfigError: this Watch was in no fit.
+        """
+        if self._validations is not None:
+            return self._validations.validate(name, *data, **options)
+        if self._session is None:
+            raise ConfigError(
+                "watch.validate evaluates the model of a fit: pass the Watch in "
+                "model.fit(callbacks=[watch, ...]), and call it in a further callback."
+            )
+        return evaluate_unrecorded(self.model, *data, **options)
 
     def estimate(self, model: keras.Model, batch: Any, *, steps: int) -> int:
         """How many bytes the run of a training will take, before it starts.
@@ -433,9 +469,7 @@ class Watch(keras.callbacks.Callback):
             for phase in self._asked
         }
         for phase in self._asked:
-            recorder = functools.partial(session.make_recorder, phase=phase)
-            failed = functools.partial(session.fail, phase=phase)
-            steps = Steps(taps[phase], recorder, failed, session.training_goes_on)
+            steps = _steps(session, taps[phase], phase)
             # Keras calls no callback for train_on_batch.
             done = functools.partial(session.after_steps, 1, phase)
             by_hand = phase == TRAIN_ON_BATCH
@@ -445,6 +479,23 @@ class Watch(keras.callbacks.Callback):
             )
             function.install()
             self._functions.append(function)
+        self._validations = Validations(
+            model,
+            session,
+            recorded=TEST in self._asked,
+            watched=self._watch_validation,
+            workers=facts.workers,
+        )
+
+    def _watch_validation(self, name: str, expected: Callable[[], bool]) -> None:
+        """Have the batches of a validation set recorded by themselves."""
+        facts = facts_of(self.model.distribute_strategy)
+        taps = Taps(of_model(self.model), self.config, facts, TEST, lenient=True)
+        steps = _steps(self._current, taps, name)
+        function = WatchedFunction(self.model, TEST, steps, expected=expected)
+        function.install()
+        function.begun = True
+        self._functions.append(function)
 
     def _go_on_unobserved(
         self, model: keras.Model, method: str, arguments: dict[str, Any]
@@ -471,6 +522,8 @@ class Watch(keras.callbacks.Callback):
         self._last.pop(TRAIN, None)
         if self._asked:
             self._current.begin_epoch(epoch)
+        if self._validations is not None:
+            self._validations.begin_epoch()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the steps of ``fit`` up to this batch, and drain full rings."""
@@ -481,7 +534,9 @@ class Watch(keras.callbacks.Callback):
         if self._asked:
             self._current.end_epoch()
             optimizer = self.model.optimizer
-            self._current.note_epoch(epoch, logs or {}, lambda: current_number(optimizer))
+            if self._validations is not None:
+                rate = functools.partial(current_number, optimizer)
+                self._validations.end_epoch(epoch, logs or {}, rate)
             self._stop_if_asked()
             if logs is not None:
                 logs.update(self._current.epoch_logs)
@@ -586,14 +641,21 @@ class Watch(keras.callbacks.Callback):
         """Whether a batch belongs to this call: a callback may evaluate other data in it."""
         if phase != TEST or self._announced:
             return True
-        if not self._told:
+        if not self._told and not (self._validations and self._validations.is_told):
             self._told = True
             warnings.warn(_NOT_VALIDATION, UnwatchedWarning, stacklevel=2)
         return False
 
     def _release(self) -> None:
+        self._validations = None
         while self._functions:
             self._functions.pop().remove()
+
+
+def _steps(session: Session, taps: Taps, phase: str) -> Steps:
+    recorder = functools.partial(session.make_recorder, phase=phase)
+    failed = functools.partial(session.fail, phase=phase)
+    return Steps(taps, recorder, failed, session.training_goes_on)
 
 
 def _save(model: keras.Model, path: str) -> None:

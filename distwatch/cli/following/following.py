@@ -16,7 +16,7 @@ from distwatch.errors import (
     NotARunError,
     SetupError,
 )
-from distwatch.records import PHASES
+from distwatch.phases import is_phase
 from distwatch.signals import names_matching
 from distwatch.store import StoredRun
 from distwatch.store.locations import location_of
@@ -162,7 +162,7 @@ class Follower:
         try:
             StoredRun(self.path, self._phase)
         except ConfigError:
-            if self._phase not in PHASES or StoredRun(self.path).ended is not None:
+            if not is_phase(self._phase) or StoredRun(self.path).ended is not None:
                 raise
             return False
         return True
