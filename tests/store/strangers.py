@@ -340,7 +340,7 @@ REFUSED = {
     "commit": (says(SEGMENT, provenance={"began": 1.0, "commit": "main"}), "commit='main'"),
     "first-step": (says(SEGMENT, first_step=1e309), "Infinity is no JSON"),
     "worker": (says(SEGMENT, worker=[]), "worker=[]: expected a whole number"),
-    "phase": (says(SEGMENT, phase="../train"), "expected 'train', 'test'"),
+    "phase": (says(SEGMENT, phase="../train"), "expected one of train, test"),
     "ended": (says(TABLE, ended={"a": 1}), "expected a string"),
     "created": (says("", created=["a"]), "expected a string"),
     "unwatched": (says(SEGMENT, unwatched={"a": {}}), "expected names and texts"),

@@ -8,7 +8,8 @@ from made_up import ACTIVATIONS, made_up
 
 from distwatch.records import Origin, Provenance
 from distwatch.store import StoredRun, StoreWriter, Times, claim, table_writer, times_of
-from distwatch.store.schema import MOST_MOMENTS, root_attributes
+from distwatch.store.schema import root_attributes
+from distwatch.store.value_types import MOST_MOMENTS
 
 CREATED = "2027-01-15T08:00:00+00:00"  # 1,800,000,000 seconds since 1970
 BEGAN = 1.8e9

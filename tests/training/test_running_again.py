@@ -164,7 +164,7 @@ def test_a_refused_fit_takes_no_name(tmp_path, model):
     watch = watch_of("runs/")
     with pytest.raises(KeyboardInterrupt), watch.attached(model):
         raise KeyboardInterrupt
-    assert names_in(tmp_path / "runs") == []
+    assert not (tmp_path / "runs").exists()
 
 
 def test_runs_in_memory_and_a_loop_of_ones_own(tmp_path, model):
