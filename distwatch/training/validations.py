@@ -150,10 +150,17 @@ class Validations:
                 "where several workers train; a Watch on one worker records them."
             )
             return False
-        if name not in self._known:
-            self._known.add(name)
+        return name in self._known or self._prepare(name)
+
+    def _prepare(self, name: str) -> bool:
+        """Have a set's steps recorded; what goes wrong ends the watching, not the training."""
+        try:
             self._session.add_phase(name)
             self._watched(name, functools.partial(self._takes, name))
+        except Exception as error:
+            self._session.fail(error)
+            return False
+        self._known.add(name)
         return True
 
     def _tell(self, message: str) -> None:

@@ -14,7 +14,7 @@ from trainings import (
 )
 
 import distwatch as dw
-from distwatch.errors import ConfigError, UnwatchedWarning
+from distwatch.errors import ConfigError, UnwatchedWarning, WatcherDisabledWarning
 
 #: 4 training batches; sets of 3 and 2 batches, the last ones short.
 TRAINED, HARD, EASY = 64, 40, 25
@@ -93,6 +93,7 @@ def test_each_set_is_a_phase_with_exact_rows_and_training_is_untouched(tmp_path,
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+@pytest.mark.fast_cases("False")
 @pytest.mark.parametrize("first", [True, False])
 def test_metrics_are_those_of_the_epoch_wherever_the_callback_stands(tmp_path, first):
     watch = watched(tmp_path / "run.zarr")
@@ -133,6 +134,7 @@ def test_without_the_phase_test_only_metrics_are_kept(tmp_path):
     assert len(run.epochs().value.sel(metric="hard_loss")) == 2
 
 
+@pytest.mark.fast_cases("Hard", "../x")
 @pytest.mark.parametrize("name", ["test", "val", "Hard", "a-b", "", "1st", "x" * 41, "../x"])
 def test_a_wrong_name_is_warned_of_and_evaluated(tmp_path, name):
     watch = watched(tmp_path / "run.zarr")
@@ -169,6 +171,19 @@ def test_an_evaluate_without_a_name_within_a_set_is_not_mixed_in(tmp_path):
     assert len(run) == 3
     counts = run["loss"].per_replica("count").values
     np.testing.assert_array_equal(counts.sum(axis=1), [1, 1, 1])
+
+
+def test_what_goes_wrong_with_a_set_ends_the_watching_alone(tmp_path, monkeypatch):
+    def broken(watch, name, expected):
+        raise RuntimeError("no room for a phase")
+
+    watch = watched(tmp_path / "run.zarr")
+    monkeypatch.setattr(type(watch), "_watch_validation", broken)
+    hard = AtEpochEnd(validated(watch, "hard", rows_of(HARD)))
+    with pytest.warns(WatcherDisabledWarning, match="no room for a phase"):
+        trained(watch, hard, epochs=2)
+    assert [set(each) for each in hard.found] == [{"loss"}] * 2
+    assert str(watch.status.error) == "no room for a phase"
 
 
 def test_outside_a_fit(tmp_path):
