@@ -143,6 +143,9 @@ class Layer:
     trained: bool | None = None
     #: Which part of its inputs a layer such as Dropout leaves out; None for others.
     dropout: float | None = None
+    #: How many times as wide as Glorot's the first weights of its kernel are spread, where its
+    #: initializer says that whatever the layer's size; None elsewhere.
+    spread: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _OF_VALUES = ("dead", "no_gradient", "update_ratio", "spike")
 
 
 #: Parts of a training that do not fit, and what comes of that.
-_OF_SETUP = ("last_activation", "loss_function", "output_range")
+_OF_SETUP = ("last_activation", "loss_function", "output_range", "first_weights")
 _OF_LEARNING = ("not_learning", "underfitting", "flat_loss", "constant_output")
 _OF_TRAINING = (*_OF_LEARNING, "dead", "no_gradient", "update_ratio", "spike")
 

@@ -135,14 +135,21 @@ class Course:
         return self.prediction.per_step / layer.units
 
     @property
+    def comparable_constant(self) -> float | None:
+        """A constant's loss, where that of the model can be compared with it."""
+        constant = self.constant
+        known = constant is not None and constant > 0 and not self.card.further_terms
+        return constant if known else None
+
+    @property
     def skill(self) -> float | None:
         """Which part of a constant's loss the model does without at the end; 1 is perfect.
 
         None where the loss has further terms, or is of a kind for which it is not known what
         a constant would reach.
         """
-        constant = self.constant
-        if self.loss is None or constant is None or self.card.further_terms or not constant > 0:
+        constant = self.comparable_constant
+        if self.loss is None or constant is None:
             return None
         return 1.0 - self.loss.last / constant
 

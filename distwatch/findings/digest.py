@@ -18,9 +18,14 @@ from distwatch.findings.changes import largest_change, spikes
 from distwatch.findings.copy_digest import CopyDigest
 from distwatch.findings.course import Course, course_of
 from distwatch.findings.desync import canary, desync
-from distwatch.findings.epochs import overfitting, stopped_early
+from distwatch.findings.epochs import (
+    learnt_by_heart,
+    overfitting,
+    stopped_early,
+    whole_set_at_once,
+)
 from distwatch.findings.extent import extent, losses, sound, unclosed
-from distwatch.findings.findings import NOTE, Finding, ordered, sentences
+from distwatch.findings.findings import NOTE, WARNING, Finding, ordered, sentences
 from distwatch.findings.gradients import no_gradient, update_ratios, without_gradient
 from distwatch.findings.learning import (
     constant_output,
@@ -33,9 +38,10 @@ from distwatch.findings.learning import (
 )
 from distwatch.findings.nonfinite import not_finite
 from distwatch.findings.origins import GIVEN, kind_of
+from distwatch.findings.reasons import high_rate
 from distwatch.findings.replicas import apart, different_copies, equal_inputs, odd_replicas
 from distwatch.findings.rules import Rule, as_rule
-from distwatch.findings.setup import last_activation, loss_function, output_range
+from distwatch.findings.setup import first_weights, last_activation, loss_function, output_range
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.findings.units import dead
 from distwatch.records import CLOSED, Block, Epoch, RunInfo, concatenate
@@ -50,6 +56,7 @@ RULES: tuple[Rule, ...] = (
     last_activation,
     loss_function,
     output_range,
+    first_weights,
     not_learning,
     underfitting,
     constant_output,
@@ -67,6 +74,8 @@ RULES: tuple[Rule, ...] = (
     largest_change,
     still_learning,
     overfitting,
+    learnt_by_heart,
+    whole_set_at_once,
     stopped_early,
     apart,
     unclosed,
@@ -203,11 +212,23 @@ def _in_data(finding: Finding) -> bool:
     return any(kind_of(name) in GIVEN for name in (finding.signal, *finding.others) if name)
 
 
+def _of_what_works(dead: Finding, course: Course) -> Finding:
+    """Units that are dead in a training that works: a note, unless too high a rate did that."""
+    rate = high_rate(course)
+    if rate is None or dead.severity != WARNING:
+        text = f"{dead.brief}; the training works all the same."
+        return replace(dead, severity=NOTE, text=text, faults=())
+    brief = f"{dead.brief}; {rate.seen}"
+    return replace(
+        dead, text=f"{brief}. {rate.advice}", brief=brief, advice=rate.advice,
+        faults=(*dead.faults, *rate.faults),
+    )  # fmt: skip
+
+
 def _tempered(finding: Finding, course: Course) -> Finding:
     """A finding in the light of the training as a whole."""
-    # Units that are dead in a training that works are worth a note.
     if finding.kind == "dead" and works(course):
-        return replace(finding, severity=NOTE, faults=())
+        return _of_what_works(finding, course)
     if finding.kind == "not_finite" and _in_data(finding):
         advice = "The data themselves have NaN or Inf: look at what the model is given."
         return replace(

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from distwatch.findings.course import AT_REST
+from distwatch.findings.course import AT_REST, course_of
 from distwatch.findings.findings import LIKELY, NOTE, WARNING, Finding
+from distwatch.findings.learning import WORKS
 from distwatch.findings.rules import rule
 from distwatch.findings.tables import Recorded
 from distwatch.records import Floats
-from distwatch.text import counted
+from distwatch.text import capitalized, counted
 
 #: The generalization loss above which Prechelt stops, in his least strict choice: 5 %.
 _WORSE = 0.05
@@ -32,6 +33,10 @@ _SOLVED = 1e-3
 
 #: Over so many epochs he measures the progress of a training.
 _STRIP = 5
+
+#: The training loss is so many times smaller than that of validation, and this part of a
+#: constant's loss is left of the latter.
+_TIMES, _LEFT = 10.0, 0.1
 
 _PRECHELT = 'L. Prechelt, "Early Stopping - But When?" (1998)'
 
@@ -78,6 +83,61 @@ def overfitting(run: Recorded) -> Iterator[Finding]:
             "validation_loss": last, "lowest_validation_loss": lowest,
             "training_loss": float(trained[-1]), "epoch": float(numbers[best]),
         },
+    )  # fmt: skip
+
+
+@rule(
+    "LearntByHeart",
+    "as Overfitting; an order of magnitude between the losses",
+    times=_TIMES,
+    left=_LEFT,
+)
+def learnt_by_heart(run: Recorded) -> Iterator[Finding]:
+    """The training loss is next to nothing, that of validation large, and it falls no more."""
+    trained, validated, numbers = _losses(run)
+    constant = course_of(run).comparable_constant
+    if constant is None or len(validated) <= _STRIP or any(overfitting(run)):
+        return
+    last, before = float(validated[-1]), float(validated[-_STRIP - 1])
+    if not 0 < _TIMES * trained[-1] < last or last < _LEFT * constant:
+        return
+    if last < (1 - AT_REST) * before:
+        return
+    brief = (
+        f"the training loss ends at {trained[-1]:.4g} and that of validation at {last:.4g}, "
+        f"{100 * last / constant:.2g}% of that of a model that always says the same, and falls "
+        "no more"
+    )
+    advice = "Take more data, regularization or a smaller model."
+    yield Finding(
+        "overfitting", WARNING, f"{capitalized(brief)}. {advice}", brief=brief, advice=advice,
+        faults=("overfitting",), value=last / float(trained[-1]), threshold=_TIMES,
+        confidence=LIKELY, evidence={
+            "validation_loss": last, "training_loss": float(trained[-1]),
+            "constant_loss": constant, "epoch": float(numbers[-1]),
+        },
+    )  # fmt: skip
+
+
+@rule("WholeSetAtOnce", "as NotLearning", epochs=_STRIP, works=WORKS)
+def whole_set_at_once(run: Recorded) -> Iterator[Finding]:
+    """Each epoch has one step, so that a training of many epochs has hardly any."""
+    course, epochs = course_of(run), len(run.epochs)
+    steps = course.loss.steps if course.loss is not None else None
+    if run.ended is None or epochs <= _STRIP or steps != epochs or course.skill is None:
+        return
+    assert course.loss is not None
+    if course.skill >= WORKS or not course.loss.falls or course.loss.rests:
+        return
+    brief = (
+        f"each of the {epochs} epochs has one step, so a batch is the whole set, and the loss "
+        f"still falls, at {course.loss.last:.4g}"
+    )
+    advice = "Use batches of 16 to 256 examples, or train for more epochs."
+    yield Finding(
+        "whole_set", WARNING, f"{capitalized(brief)}. {advice}", "loss", brief=brief,
+        advice=advice, faults=("batch_size", "too_few_epochs"), value=course.skill,
+        threshold=WORKS, confidence=LIKELY,
     )  # fmt: skip
 
 

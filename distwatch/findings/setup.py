@@ -22,6 +22,14 @@ _SOURCES = "DeepLocalize (2021), UMLAUT (2021), DeepDiagnosis (2022), TheDeepChe
 _CATEGORICAL = ("categorical_crossentropy", "sparse_categorical_crossentropy")
 _PROBABILITIES = (*_CATEGORICAL, "binary_crossentropy", "binary_focal_crossentropy",
                   "categorical_focal_crossentropy", "kl_divergence")  # fmt: skip
+#: Activations that are flat on both sides.
+_SATURATING = ("sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign")
+#: First weights that are so many times as wide as Glorot's saturate them.
+_WIDE = 10.0
+#: A training that does without so much of a constant's loss has got over it.
+_SOLVED = 0.9
+#: Activations that put out probabilities.
+_OF_PROBABILITIES = ("sigmoid", "softmax")
 #: Losses that divide by the target, or take its logarithm.
 _RELATIVE = ("mean_absolute_percentage_error",)
 #: Losses that take -1 and 1 for the two classes.
@@ -64,6 +72,8 @@ def last_activation(course: Course) -> Iterator[Finding]:
         return
     for find in (
         _softmax_of_one,
+        _probabilities_as_logits,
+        _probabilities_of_probabilities,
         _no_probabilities,
         _sigmoids_of_one_class,
         _softmax_of_several,
@@ -81,6 +91,32 @@ def _softmax_of_one(course: Course, layer: Layer) -> tuple[str, str] | None:
     return (
         f"the softmax of {layer.path} is over one unit, so it always says 1",
         "Use a sigmoid, or as many units as there are classes.",
+    )
+
+
+def _probabilities_as_logits(course: Course, layer: Layer) -> tuple[str, str] | None:
+    card = course.card
+    if not card.from_logits or layer.activation not in _OF_PROBABILITIES:
+        return None
+    return (
+        f"the loss {card.loss} takes logits (from_logits=True), and the {layer.activation} of "
+        f"{layer.path} puts out probabilities",
+        "Leave out the last activation, or from_logits=True.",
+    )
+
+
+def _probabilities_of_probabilities(course: Course, layer: Layer) -> tuple[str, str] | None:
+    before = course.card.layers[-2:-1]
+    twice = layer.kind in ("Activation", "Softmax") and layer == course.card.layers[-1]
+    if not twice or not before or layer.activation not in _OF_PROBABILITIES:
+        return None
+    if before[0].activation not in _OF_PROBABILITIES:
+        return None
+    return (
+        f"the {layer.activation} of {layer.path} is taken of probabilities, which the "
+        f"{before[0].activation} of {before[0].path} puts out: of numbers from 0 to 1 it "
+        "hardly tells one from the other",
+        "Leave out one of the two.",
     )
 
 
@@ -130,6 +166,34 @@ def loss_function(course: Course) -> Iterator[Finding]:
     yield from _relative_to_zero(course)
     yield from _margin_of_probabilities(course)
     yield from _always_zero(course)
+
+
+@course_rule(
+    "FirstWeights",
+    'X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward '
+    'neural networks" (2010); TheDeepChecker (2023)',
+    wide=_WIDE, solved=_SOLVED,
+)  # fmt: skip
+def first_weights(course: Course) -> Iterator[Finding]:
+    """Hidden layers that saturate begin with weights far wider than Glorot's."""
+    if course.skill is not None and course.skill > _SOLVED:
+        return
+    wide = [
+        layer for layer in course.card.layers[:-1]
+        if layer.activation in _SATURATING and (layer.spread or 0.0) >= _WIDE
+    ]  # fmt: skip
+    if wide:
+        first = wide[0]
+        brief = (
+            f"the first weights of {first.path} are spread {first.spread:.3g} times as wide as "
+            f"Glorot's, so its {first.activation} begins saturated"
+        )
+        if len(wide) > 1:
+            brief += f" (so do {counted(len(wide) - 1, 'more layer')})"
+        yield _wrong(
+            "first_weights", brief, "Initialise kernels by glorot_uniform.", _signal(first),
+            ("initialisation", "saturated"), spread=first.spread or 0.0,
+        )  # fmt: skip
 
 
 @course_rule("OutputRange", _SOURCES, outside=_OUTSIDE, asked=AFTER_EPOCH)

@@ -25,6 +25,8 @@ class LayerEntry(_Model):
     initializer: Text | None = None
     trained: bool | None = None
     dropout: Annotated[float | None, Field(ge=0, le=1)] = None
+    # Runs from before this was recorded have none.
+    spread: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
 
 
 class CardEntry(_Model):

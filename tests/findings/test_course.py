@@ -104,6 +104,25 @@ SOUND = {
         falling(2.0, 0.5),
         {},
     ),
+    "first weights that a training has got over": (
+        card_of(dense("hidden", 8, "sigmoid", spread=40.0), REGRESSION[-1]),
+        falling(2.0, 0.05),
+        {},
+    ),
+    "wide first weights of what does not saturate": (
+        card_of(dense("hidden", 8, "relu", spread=40.0), REGRESSION[-1]),
+        falling(2.0, 0.3),
+        {},
+    ),
+    "a softmax after another activation": (
+        card_of(
+            dense("out", 4, "relu"),
+            Layer("said", "Softmax", "softmax", 4),
+            loss="categorical_crossentropy",
+        ),
+        falling(1.4, 0.2),
+        {"targets": one_of(4), "said": probabilities(4)},
+    ),
     "a large first loss": (card_of(*REGRESSION), falling(900.0, 0.1), {}),
 }
 
@@ -196,6 +215,22 @@ FAULTY = {
         card_of(*CLASSES, loss="mean_absolute_error"), np.full(STEPS, 0.2),
         {"targets": one_of(4), "said": 0.01 * probabilities(4)},
         "Underfitting", "wrong_loss", "the targets are classes",
+    ),
+    "probabilities for a loss of logits": (
+        card_of(*CLASSES, loss="categorical_crossentropy", from_logits=True),
+        falling(1.4, 1.0), {"targets": one_of(4), "said": probabilities(4)},
+        "LastActivation", "wrong_last_activation", "takes logits",
+    ),
+    "a softmax of a softmax": (
+        card_of(*CLASSES, Layer("again", "Softmax", "softmax", 4),
+                loss="categorical_crossentropy"),
+        falling(1.4, 1.0), {"targets": one_of(4), "said": probabilities(4)},
+        "LastActivation", "wrong_last_activation", "Leave out one of the two",
+    ),
+    "first weights that saturate": (
+        card_of(dense("hidden", 8, "sigmoid", spread=40.0), REGRESSION[-1]),
+        falling(2.0, 0.7), {},
+        "FirstWeights", "initialisation", "40 times as wide",
     ),
     "a percentage of zero": (
         card_of(*REGRESSION, loss="mean_absolute_percentage_error"),
@@ -332,6 +367,32 @@ def test_a_jump_of_the_loss_alone_is_a_fault_where_the_rate_is_far_too_high(rate
     assert spike.severity == severity
     assert spike.faults == (("learning_rate_too_high",) if rate == 0.5 else ())
     assert ("Lower the learning rate" in spike.text) == (rate == 0.5)
+
+
+@pytest.mark.parametrize(("rate", "severity"), [(0.001, "note"), (0.5, "warning")])
+def test_dead_units_of_a_training_that_works_matter_where_the_rate_is_far_too_high(
+    rate, severity
+):
+    units = np.broadcast_to(np.array([8.0, 5.0, 5.0]), (STEPS, 2, 1, 3))
+    hidden = np.random.default_rng(9).normal(size=(STEPS, 2, 16, 1))
+    info, blocks = made_training(card_of(*REGRESSION, rate=rate), falling(2.0, 0.1))
+    info, added = run_of(
+        *[(table, block) for table, block in zip(info.tables, blocks, strict=True)],
+        table_of(4, hidden, {"activation/hidden": "none"}, units=units),
+        card=info.card,
+    )
+    digest = Digest(info)
+    for block in added:
+        digest.observe(block)
+    (dead,) = [each for each in digest.findings() if each.rule == "DeadUnits"]
+    assert dead.severity == severity
+    assert "5 of 8 units of activation/hidden were zero" in dead.text
+    if severity == "note":
+        assert dead.text.endswith("the training works all the same.")
+        assert dead.faults == ()
+    else:
+        assert dead.faults == ("dead_relu", "learning_rate_too_high")
+        assert dead.text.endswith("Lower the learning rate.")
 
 
 def test_parts_that_do_not_fit_explain_that_nothing_is_learnt():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from made_runs import healthy
+from test_course import CLASSES, card_of, falling, made_training, one_of, probabilities
 
 from distwatch.findings import NOTE, WARNING, Digest
 from distwatch.records import CLOSED, Epoch
@@ -81,3 +82,66 @@ def test_it_could_go_on():
     assert not found(FALLING, 1.0 - 0.001 * np.arange(20))
     assert not found(FALLING[:5], FALLING[:5])
     assert not found(FALLING, [*FALLING[:-2], FALLING[-1], FALLING[-2]])
+
+
+def of_classes(loss, trained, validated, *, steps_an_epoch=1, ended=CLOSED, **known):
+    """What is said of a training of four classes, whose constant loss is 1.39."""
+    card = card_of(*CLASSES, loss="categorical_crossentropy", **known)
+    data = {"targets": one_of(4), "said": probabilities(4)}
+    info, blocks = made_training(card, loss, **data)
+    losses = enumerate(zip(trained, validated, strict=True), 1)
+    digest = Digest(
+        info,
+        [Epoch(i, i * steps_an_epoch, {"loss": a, "val_loss": b}) for i, (a, b) in losses],
+    )
+    for block in blocks:
+        digest.observe(block)
+    return {each.rule: each for each in digest.findings(ended=ended)}
+
+
+AT_REST = [1.4, 1.0, *[0.7] * 8]
+
+
+def test_a_training_loss_of_next_to_nothing_beside_a_large_one_is_learnt_by_heart():
+    trained = np.geomspace(1.4, 0.05, 10)
+    each = of_classes(falling(1.4, 0.05), trained, AT_REST, steps_an_epoch=12)["LearntByHeart"]
+    assert (each.severity, each.faults) == (WARNING, ("overfitting",))
+    assert each.value == pytest.approx(14.0)
+    assert "50% of that of a model that always says the same" in each.text
+
+
+@pytest.mark.parametrize(
+    ("trained", "validated", "known"),
+    [
+        (0.05, 0.04 + 0 * np.array(AT_REST), {}),  # no worse
+        (0.1, AT_REST, {}),  # not by an order of magnitude
+        (0.005, np.array(AT_REST) / 7, {}),  # which is little, whatever that of training
+        (0.05, np.geomspace(1.4, 0.7, 10), {}),  # it still falls
+        (0.05, AT_REST[:5], {}),  # too few to tell
+        (0.05, AT_REST, {"further_terms": True}),  # it has terms that validation has not
+        (0.05, AT_REST, {"own_loss": True}),
+    ],
+)
+def test_what_is_not_learnt_by_heart(trained, validated, known):
+    trained = np.geomspace(1.4, trained, len(validated))
+    found = of_classes(falling(1.4, 0.05), trained, validated, steps_an_epoch=12, **known)
+    assert "LearntByHeart" not in found
+
+
+@pytest.mark.parametrize(
+    ("steps_an_epoch", "loss", "ended", "told"),
+    [
+        (1, np.linspace(1.4, 1.1, 128), CLOSED, True),
+        (2, np.linspace(1.4, 1.1, 128), CLOSED, False),
+        (1, falling(1.4, 0.2), CLOSED, False),  # it has learnt
+        (1, falling(1.4, 1.1), CLOSED, False),  # more steps would not help
+        (1, np.linspace(1.4, 1.1, 128), None, False),  # it goes on
+    ],
+)
+def test_epochs_of_one_step_are_told(steps_an_epoch, loss, ended, told):
+    losses = loss[::steps_an_epoch]
+    found = of_classes(loss, losses, losses, steps_an_epoch=steps_an_epoch, ended=ended)
+    assert ("WholeSetAtOnce" in found) == told
+    if told:
+        assert found["WholeSetAtOnce"].faults == ("batch_size", "too_few_epochs")
+        assert "each of the 128 epochs has one step" in found["WholeSetAtOnce"].brief

@@ -50,6 +50,36 @@ def test_the_card_says_what_is_trained(tmp_path):
     assert not card.further_terms
 
 
+WIDE = {
+    "normal": (keras.initializers.RandomNormal(stddev=2.0), 2.0),
+    "uniform": (keras.initializers.RandomUniform(-3.0, 3.0), 6 / 12**0.5),
+    "by its size": (keras.initializers.HeNormal(), None),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_a_layer_says_how_wide_its_first_weights_are_spread(tmp_path, name):
+    initializer, width = WIDE[name]
+    model = keras.Sequential(
+        [
+            keras.Input((3, 4, 1)),
+            keras.layers.Conv2D(2, (3, 2), kernel_initializer=initializer),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, kernel_initializer=initializer),
+        ]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    watch = dw.Watch(tmp_path / "run.zarr")
+    model.fit(X.reshape(-1, 3, 4, 1), Y, verbose=0, callbacks=[watch])
+    convolution, _, dense = dw.open_run(tmp_path / "run.zarr").info.card.layers
+    if width is None:
+        assert (convolution.spread, dense.spread) == (None, None)
+    else:
+        # Inputs and outputs: 3 x 2 x 1 and 3 x 2 x 2; 6 and 4.
+        assert convolution.spread == pytest.approx(width / (2 / 18) ** 0.5)
+        assert dense.spread == pytest.approx(width / (2 / 10) ** 0.5)
+
+
 def own(y, said):
     return keras.ops.mean(keras.ops.square(keras.ops.one_hot(y, 4) - said))
 

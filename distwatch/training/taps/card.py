@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -70,7 +71,27 @@ def _described(layer: keras.layers.Layer, path: str, capture: StepCapture) -> La
         initializer=None if initializer is None else type(initializer).__name__,
         trained=bool(layer.trainable_weights) if layer.weights else None,
         dropout=float(layer.rate) if isinstance(layer, keras.layers.Dropout) else None,
+        spread=_spread(initializer, getattr(layer, "kernel", None)),
     )
+
+
+def _spread(initializer: Any, kernel: Any) -> float | None:
+    """How many times as wide as by Glorot weights begin, by an initializer of a fixed spread.
+
+    X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks" (2010): a variance of 2 / (inputs + outputs).
+    """
+    initializers, shape = keras.initializers, getattr(kernel, "shape", None)
+    if shape is None or len(shape) < 2:
+        return None
+    if isinstance(initializer, initializers.RandomUniform):
+        width = (initializer.maxval - initializer.minval) / math.sqrt(12)
+    elif isinstance(initializer, initializers.RandomNormal | initializers.TruncatedNormal):
+        width = initializer.stddev
+    else:
+        return None
+    each = math.prod(shape[:-2])
+    return abs(float(width)) / math.sqrt(2 / (each * (shape[-2] + shape[-1])))
 
 
 #: Layers that are an activation.
