@@ -22,7 +22,10 @@ IN_FILES = rf"{'|'.join(PHASES)}|{TEST}-{_NAME}"
 
 def is_validation(name: object) -> bool:
     """Whether a validation set may have this name."""
-    return isinstance(name, str) and bool(re.fullmatch(_NAME, name)) and name not in _RESERVED
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
+        return False
+    # Keras calls metrics of the usual validation so.
+    return name not in _RESERVED and not name.startswith("val_")
 
 
 def is_phase(name: object) -> bool:

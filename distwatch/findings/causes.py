@@ -103,7 +103,7 @@ _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
 
 def folded(findings: Sequence[Finding]) -> list[Finding]:
     """The findings without those that follow from others, which say so."""
-    follows: dict[int, list[Finding]] = {}
+    follows: dict[int, list[int]] = {}
     explained: set[int] = set()
     for kind, kinds, explains in _EXPLAINS:
         causes = [i for i, each in enumerate(findings) if each.kind == kind]
@@ -111,16 +111,18 @@ def folded(findings: Sequence[Finding]) -> list[Finding]:
             cause = next((c for c in causes if c != i and explains(findings[c], other)), None)
             if other.kind in kinds and cause is not None and i not in explained:
                 explained.add(i)
-                follows.setdefault(cause, []).append(other)
+                follows.setdefault(cause, []).append(i)
     return [
-        _with(each, _all_of(i, follows))
+        _with(each, tuple(findings[n] for n in _all_of(i, follows)))
         for i, each in enumerate(findings)
         if i not in explained
     ]
 
 
-def _all_of(cause: int, follows: dict[int, list[Finding]]) -> tuple[Finding, ...]:
-    return tuple(follows.get(cause, ()))
+def _all_of(cause: int, follows: dict[int, list[int]]) -> list[int]:
+    """What follows from a finding, and from that."""
+    direct = follows.get(cause, [])
+    return [*direct, *(further for each in direct for further in _all_of(each, follows))]
 
 
 def _with(cause: Finding, follows: tuple[Finding, ...]) -> Finding:

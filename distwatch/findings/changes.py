@@ -10,10 +10,9 @@ import numpy as np
 
 from distwatch.findings.findings import NOTE, WARNING, Finding
 from distwatch.findings.origins import kind_of, origin
-from distwatch.findings.reasons import rate_too_high
 from distwatch.findings.rules import rule
 from distwatch.findings.tables import Recorded, TableDigest
-from distwatch.records import Card, Floats
+from distwatch.records import Floats
 from distwatch.text import counted
 
 #: A step is a spike where it is this many times its typical size around that step, and more
@@ -72,7 +71,7 @@ def largest_change(run: Recorded) -> list[Finding]:
         peak
         for table in main
         for peak in _peaks(table)
-        if not of_changes or peak.what == "change"
+        if (not of_changes or peak.what == "change") and kind_of(peak.signal) != _SCHEDULED
     ]
     if not peaks:
         return []
@@ -92,7 +91,8 @@ def largest_change(run: Recorded) -> list[Finding]:
 
 #: What is seen at every tenth step only is not known around a step; a schedule may jump, and of
 #: a number that the step names nobody knows whether it may.
-_MAY_JUMP = ("data/", "learning_rate", "log/")
+_SCHEDULED = "learning_rate"
+_MAY_JUMP = ("data/", _SCHEDULED, "log/")
 
 
 @rule(
@@ -125,16 +125,11 @@ def spikes(run: Recorded) -> list[Finding]:
     )
     if others:
         brief += f"; {counted(len(others), 'more signal')} jumped, at that step or at others"
-    advice = "Inspect the batch of that step, or clip gradients."
-    faults: tuple[str, ...] = ()
     # A single hard batch has a large loss, and nothing is wrong with the training.
     severity = NOTE if kind_of(first.signal) == "loss" and not others else WARNING
-    if (rate := rate_too_high(run.info.card or Card())) is not None:
-        brief, advice, faults = f"{brief}; {rate.seen}", rate.advice, rate.faults
-        severity = WARNING
-    text = f"{brief}. {advice}"
+    text = f"{brief}. Inspect the batch of that step, or clip gradients."
     spike = Finding("spike", severity, text, first.signal, first.step, None, others, brief)
-    return [replace(spike, value=first.times, threshold=_SPIKE, advice=advice, faults=faults)]
+    return [replace(spike, value=first.times, threshold=_SPIKE)]
 
 
 def _spikes(table: TableDigest) -> Iterator[Peak]:

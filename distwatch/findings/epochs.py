@@ -155,6 +155,9 @@ def stopped_early(run: Recorded) -> Iterator[Finding]:
     before, last = float(validated[-_STRIP - 1]), float(validated[-1])
     if not all(falls) or not 0 < last < (1 - AT_REST) * before:
         return
+    # What falls ever more slowly, as at a rate that a schedule has lowered, has come to an end.
+    if validated[-2] - last < AT_REST / _STRIP * before:
+        return
     part = 1 - last / before
     advice = "More epochs would go on so."
     text = (

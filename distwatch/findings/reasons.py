@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from distwatch.findings.course import Course
 from distwatch.findings.setup import loss_of_classes
-from distwatch.records import Card
 from distwatch.text import counted
 
 #: Inputs should have a mean near zero and a spread near one (Y. LeCun et al., "Efficient
@@ -183,11 +182,7 @@ def low_rate(course: Course) -> Reason | None:
 
 def high_rate(course: Course) -> Reason | None:
     """A learning rate far above the usual."""
-    return rate_too_high(course.card)
-
-
-def rate_too_high(card: Card) -> Reason | None:
-    """What `high_rate` says, by the training's card alone."""
+    card = course.card
     rate, usual = card.learning_rate, _USUAL_RATES.get(card.optimizer or "")
     if rate is None or usual is None or rate < _TIMES * usual:
         return None

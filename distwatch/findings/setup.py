@@ -233,7 +233,7 @@ def _loss_of_one_unit(course: Course) -> Iterator[Finding]:
 
 
 def _targets_are_equal(course: Course) -> Iterator[Finding]:
-    """Such as rows of nothing but zeros, which labels become that are not understood."""
+    """Rows that are to be one-hot and all alike, as labels become that are not understood."""
     if (target := _equal_targets(course)) is not None:
         brief = f"all targets are {target.min:.4g}, so there is nothing to tell apart"
         yield _wrong(
@@ -243,11 +243,16 @@ def _targets_are_equal(course: Course) -> Iterator[Finding]:
 
 
 def _equal_targets(course: Course) -> Level | None:
-    """The targets, if all are equal, and it is they that the loss is about."""
+    """The targets of several exclusive classes, if all numbers in them are equal.
+
+    Of other losses that may be meant: all examples may be of one class, or a residual be zero.
+    """
     card, target = course.card, course.target
-    if target is None or card.loss is None or card.own_loss or card.further_terms:
+    exclusive = card.loss == "categorical_crossentropy" and not card.own_loss
+    if target is None or course.loss is None or not exclusive:
         return None
-    return target if target.min == target.max else None
+    several = card.last_layer is not None and _several(card.last_layer.units)
+    return target if several and target.min == target.max else None
 
 
 def _targets_are_no_probabilities(course: Course) -> Iterator[Finding]:

@@ -76,8 +76,11 @@ def epoch_charts(runs: Sequence[ReadRun]) -> list[EpochChart]:
     series = [_series(run.epochs) if has_epochs(run) else {} for run in runs]
     names = list(dict.fromkeys(name for each in series for name in each))
     groups: dict[str, list[str]] = {}
-    for name in sorted(names, key=lambda name: name.startswith(_VALIDATION)):
-        groups.setdefault(_group(name, names), []).append(name)
+    sets = list(dict.fromkeys(each for run in runs for each in run.sets))
+    # Training first, then its validation, then further sets.
+    further = {name: _set_of(name, names, sets) is not None for name in names}
+    for name in sorted(names, key=lambda name: (further[name], name.startswith(_VALIDATION))):
+        groups.setdefault(_group(name, names, sets), []).append(name)
     order = sorted(groups, key=lambda name: name != "loss")
     shown = [name for name in order if name != LEARNING_RATE][: MOST - 1]
     shown += [LEARNING_RATE] * (LEARNING_RATE in groups)
@@ -99,22 +102,29 @@ def _finite(values: Floats) -> bool:
     return bool(np.isfinite(values).any())
 
 
-def _group(name: str, names: Sequence[str]) -> str:
+def _group(name: str, names: Sequence[str], sets: Sequence[str]) -> str:
     """The metric of the training that one of a validation belongs to."""
     rest = name.removeprefix(_VALIDATION)
-    if rest == name or rest in names:
-        return rest
-    # Of a validation set with a name: val_NAME_loss.
-    within = [each for each in names if rest.endswith(f"_{each}")]
-    return max(within, key=len, default=rest)
+    of_set = _set_of(name, names, sets)
+    return rest if of_set is None else name.removeprefix(f"{of_set}_")
 
 
-def _of(name: str, group: str) -> str:
-    """What a metric is of."""
-    if not name.startswith(_VALIDATION):
-        return "" if group == LEARNING_RATE else "training"
-    rest = name.removeprefix(_VALIDATION)
-    return "validation" if rest == group else rest.removesuffix(f"_{group}")
+def _set_of(name: str, names: Sequence[str], sets: Sequence[str]) -> str | None:
+    """The further validation set that a metric such as ``hard_loss`` is of."""
+    of = (each for each in sets if name.removeprefix(f"{each}_") in {*names} - {name})
+    return next(of, None)
+
+
+def _of(name: str, names: Sequence[str], sets: Sequence[str]) -> str:
+    """What a metric is of; "" where that is not known."""
+    if (of_set := _set_of(name, names, sets)) is not None:
+        return of_set
+    if name.startswith(_VALIDATION):
+        return "validation"
+    # Of sets whose metrics alone are recorded the names are not known.
+    of_a_set = any(name.endswith(f"_{each}") for each in names if each != name)
+    known = f"{_VALIDATION}{name}" in names or not of_a_set
+    return "training" if known and name != LEARNING_RATE else ""
 
 
 def _chart(
@@ -133,6 +143,8 @@ def _chart(
     known = every[np.isfinite(every)]
     low, high = float(known.min()), float(known.max())
     longest = max((runs[place].epochs for place, _, _ in drawn), key=len)
+    every_name = list(dict.fromkeys(name for own in series for name in own))
+    sets = [each for run in runs for each in run.sets]
     lines = []
     for place, style, name in drawn:
         values = series[place][name]
@@ -140,7 +152,7 @@ def _chart(
         lines.append(
             EpochLine(
                 letter=LETTERS[place] if len(runs) > 1 else "",
-                of=printable(_of(name, group)),
+                of=printable(_of(name, every_name, sets)),
                 style=style,
                 path=path,
                 marks=marks,

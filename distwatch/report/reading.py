@@ -17,6 +17,7 @@ from distwatch.analysis.overview import (
     read_overview,
 )
 from distwatch.findings import Finding
+from distwatch.phases import is_validation
 from distwatch.records import Epoch
 from distwatch.signals.patterns import names_matching
 from distwatch.store import StoredRun, Times, times_of
@@ -54,6 +55,8 @@ class ReadRun:
     times: Times
     #: What its epochs came to.
     epochs: tuple[Epoch, ...]
+    #: The names of its further validation sets.
+    sets: tuple[str, ...] = ()
 
 
 def read_runs(
@@ -133,4 +136,5 @@ def _read(stored: StoredRun, budget: int, more: Callable[[int], None]) -> ReadRu
         identity=identity_of(stored),
         times=times_of(stored),
         epochs=stored.epochs,
+        sets=tuple(each for each in stored.phases if is_validation(each)),
     )

@@ -29,11 +29,12 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    #: A worker has joined, asks for something, plans it (the first one alone), or follows.
-    said: Literal["join", "ask", "plan", "follow"]
-    #: Counts what is asked by each worker, or planned; what is followed has the plan's.
+    #: A worker has joined, asks for something, or follows; the first one plans and decides.
+    said: Literal["join", "ask", "plan", "follow", "do"]
+    #: Counts plans; what is followed and decided has the plan's.
     number: Count = 0
-    #: After how many executions it is done, by the count of all workers since this start.
+    #: Until after how many executions it may be followed, or after how many it is done, by the
+    #: count of all workers since this start.
     after: Count = 0
     #: Why the training is to stop.
     stop: _Text | None = None

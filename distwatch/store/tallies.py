@@ -123,6 +123,10 @@ class Tally:
                 f"({type(self.error).__name__}: {self.error})."
             ) from self.error
 
+    def wait(self, seconds: float) -> None:
+        """Wait until the last note is written, longer than `note` does."""
+        self._is_done.wait(seconds)
+
     def close(self) -> None:
         """End the thread, unless the disk does not answer."""
         if self._thread is not None:

@@ -5,18 +5,23 @@ others would wait. Each execution of a training waits for the gradients of all w
 one has written into the run before an execution, all others find there after it. All look there
 after the same executions, and
 
-1. the first worker plans something for three looks ahead, by its own wish or that of another;
-2. each worker that finds the plan at a look before that one writes that it follows;
-3. at that look it is done by all if all had said so, else by none.
+1. the first worker plans something, by its own wish or that of another;
+2. each worker that finds the plan writes that it follows, and reads from then on what the
+   first one decides, however long the disk takes;
+3. once the first worker has read that all follow, it writes that they do it, all after the next
+   look. If one does not follow in time, it writes nothing, and nobody does it.
 
-A worker that does not watch any more does not follow, and then nobody does.
+So one worker alone decides, by what is in the run; what another one wrote too late counts as
+not written. A worker that does not watch any more does not follow.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import warnings
+from collections.abc import Iterable
 
 from distwatch.errors import ActionFailedWarning, DistwatchError
 from distwatch.store import Claim, Request, Tally, location_of
@@ -27,11 +32,12 @@ from distwatch.training.strategies import StrategyFacts
 #: Executions between two looks in a folder, and in a bucket, which takes longer to answer.
 LOOK_EVERY, LOOK_EVERY_IN_BUCKETS = 16, 256
 
-#: Looks from a plan to what is planned.
-LOOKS_AHEAD = 3
+#: For how many looks the first worker waits until all follow a plan.
+LOOKS_AHEAD = 4
 
-#: Seconds for which a look waits for a disk; the next one finds what this one missed.
-PATIENCE = 1.0
+#: Seconds for which a look waits for a disk: where nothing is followed, so that the next look
+#: will do; and where the others count on it.
+PATIENCE, LONG_PATIENCE = 1.0, 60.0
 
 
 class Agreement:
@@ -40,11 +46,11 @@ class Agreement:
     Args:
         claim: on the run that all write.
         facts: about the strategy.
-        synced: whether what is written waits until the disk itself has it.
     """
 
-    def __init__(self, claim: Claim, facts: StrategyFacts, *, synced: bool) -> None:
-        self._location = location_of(claim.address, synced=synced)
+    def __init__(self, claim: Claim, facts: StrategyFacts) -> None:
+        # Other machines see what a shared folder itself has.
+        self._location = location_of(claim.address, synced=True)
         self._start = claim.start
         self._worker, self._workers = facts.worker, range(facts.workers)
         name = plans_name(facts.worker, claim.start)
@@ -58,8 +64,12 @@ class Agreement:
         #: What is to be said at the next look. A folder may deny for long a file that was
         #: looked for before it was there, so each is made early.
         self._waiting = [Plan(said="join")]
-        #: Plans whose time has not come, by their numbers.
-        self._ahead: dict[int, Plan] = {}
+        #: How many plans there were.
+        self._made = 0
+        #: Of the first worker: plans that not all follow yet. Of another: those it follows.
+        self._open: dict[int, Plan] = {}
+        #: What was decided, until its time comes.
+        self._decided: dict[int, Plan] = {}
         #: How much of what each worker said was taken up.
         self._taken = dict.fromkeys(self._workers, 0)
 
@@ -84,14 +94,14 @@ class Agreement:
         if self._executions % self._look_every:
             return []
         self._look()
-        for plan in self._new(0, "plan"):
-            self._ahead[plan.number] = plan
-        now = [plan for plan in self._ahead.values() if plan.after <= self._executions]
+        if self._worker:
+            self._hear_of_plans()
+        now = [plan for plan in self._decided.values() if plan.after <= self._executions]
         for plan in now:
-            del self._ahead[plan.number]
+            del self._decided[plan.number]
         if goes_on:
             self._speak()
-        return [plan for plan in now if self._is_followed(plan)]
+        return now
 
     def close(self) -> None:
         """Say nothing more; what all have agreed to is still done."""
@@ -100,64 +110,88 @@ class Agreement:
     def _look(self) -> None:
         """Read what the others have said, unless the disk does not answer."""
         if self._reading is None or not self._reading.is_alive():
-            # Of a plan everybody says something; before there is one, the first does.
-            everybody = self._worker == 0 or self._ahead
-            heard = [w for w in self._workers if w != self._worker and (everybody or w == 0)]
+            heard = [0] if self._worker else self._workers[1:]
             self._reading = threading.Thread(
                 target=self._read, args=(heard,), name="distwatch-plans", daemon=True
             )
             self._reading.start()
-        self._reading.join(PATIENCE)
+            self._reading.join(PATIENCE)
+        if self._worker and self._open:
+            # Of what it follows it must not miss the decision.
+            self._reading.join(LONG_PATIENCE)
 
-    def _read(self, workers: list[int]) -> None:
+    def _read(self, workers: Iterable[int]) -> None:
+        tries = int(LONG_PATIENCE) if self._worker and self._open else 1
         for worker in workers:
-            # What cannot be read now is read at the next look.
-            with contextlib.suppress(DistwatchError, OSError):
-                self._said[worker] = plans_of(self._location, worker, self._start)
+            for _ in range(tries):
+                # What cannot be read now is read at the next look.
+                with contextlib.suppress(DistwatchError, OSError):
+                    self._said[worker] = plans_of(self._location, worker, self._start)
+                    break
+                time.sleep(PATIENCE)
 
-    def _new(self, worker: int, said: str) -> list[Plan]:
-        """What a worker said since this was asked, of one sort."""
+    def _new(self, worker: int) -> list[Plan]:
+        """What a worker said since this was asked."""
         lines = self._said[worker]
         new, self._taken[worker] = lines[self._taken[worker] :], len(lines)
-        return [plan for plan in new if plan.said == said]
+        return new
+
+    def _hear_of_plans(self) -> None:
+        """Take up what the first worker has planned and decided."""
+        for plan in self._new(0):
+            if plan.said == "plan" and plan.after > self._executions:
+                self._open[plan.number] = plan
+                self._waiting.append(Plan(said="follow", number=plan.number))
+            elif plan.said == "do":
+                self._decided[plan.number] = plan
+        for plan in [*self._open.values()]:
+            # A decision is written before its last look, for the one after that.
+            if plan.number in self._decided or plan.after + self._look_every < self._executions:
+                del self._open[plan.number]
 
     def _speak(self) -> None:
-        """Write that this worker follows, and what it asks for; the first one plans it."""
+        """Write what this worker asks for, and follows; the first one plans and decides."""
         waiting, self._waiting = self._waiting, []
-        if self._worker == 0:
-            asked = [each for worker in self._workers[1:] for each in self._new(worker, "ask")]
-            asked += [each for each in waiting if each.said == "ask"]
-            waiting = [each for each in waiting if each.said != "ask"] + self._planned(asked)
-        else:
-            waiting += [
-                Plan(said="follow", number=number)
-                for number in self._ahead
-                if not self._follows(self._worker, number)
-            ]
+        if not self._worker:
+            asked = [each for w in self._workers[1:] for each in self._new(w)] + waiting
+            waiting = [each for each in waiting if each.said == "join"]
+            waiting += self._planned([each for each in asked if each.said == "ask"])
         for each in waiting:
-            self._said[self._worker].append(each)
             self._file.note(each)
+        if not self._worker:
+            self._decide()
 
     def _planned(self, asked: list[Plan]) -> list[Plan]:
         after = self._executions + LOOKS_AHEAD * self._look_every
-        made = sum(each.said == "plan" for each in self._said[0])
-        stops = any(plan.stop is not None for plan in self._ahead.values())
-        planned: list[Plan] = []
+        stops = any(
+            plan.stop is not None for plan in (*self._open.values(), *self._decided.values())
+        )
+        planned = []
         for each in asked:
             # Several workers may find a reason to stop.
             if each.stop is None or not stops:
                 stops |= each.stop is not None
-                number = made + len(planned) + 1
-                update = {"said": "plan", "number": number, "after": after}
+                self._made += 1
+                update = {"said": "plan", "number": self._made, "after": after}
                 planned.append(each.model_copy(update=update))
+        self._open.update((plan.number, plan) for plan in planned)
         return planned
 
-    def _is_followed(self, plan: Plan) -> bool:
-        """Whether all workers said in time that they follow a plan; the first says if not."""
-        missing = [w for w in self._workers[1:] if not self._follows(w, plan.number)]
-        if missing and self._worker == 0:
-            self._warn_of_missing(plan, missing)
-        return not missing
+    def _decide(self) -> None:
+        """Of the plans that all follow, say that they are done; of late ones, warn."""
+        for plan in [*self._open.values()]:
+            missing = [w for w in self._workers[1:] if not self._follows(w, plan.number)]
+            if not missing:
+                del self._open[plan.number]
+                after = self._executions + self._look_every
+                decided = plan.model_copy(update={"said": "do", "after": after})
+                self._file.note(decided)
+                # The others do what they read, so it has to be there before this one goes on.
+                self._file.wait(LONG_PATIENCE)
+                self._decided[plan.number] = decided
+            elif plan.after <= self._executions:
+                del self._open[plan.number]
+                self._warn_of_missing(plan, missing)
 
     def _warn_of_missing(self, plan: Plan, workers: list[int]) -> None:
         what = "no schedule is changed" if plan.stop is None else "the training is not stopped"

@@ -65,7 +65,7 @@ class Progress:
             for phase in phases:
                 if counted:
                     self.note(phase)
-                elif phase.info.phase in self._begun:
+                elif self._begun:
                     self._tally.note(Note(phase.info.phase, self._iterations(), None))
         self._tally.close()
         self._epochs.close()

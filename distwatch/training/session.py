@@ -163,7 +163,7 @@ class Session:
             self._claim, self._facts.worker, self._iterations, synced=synced
         )
         if self._facts.workers > 1:
-            self._agreement = Agreement(self._claim, self._facts, synced=synced)
+            self._agreement = Agreement(self._claim, self._facts)
             self._acting.ask_all_to_stop = self._agreement.stop
         self._requested = Requested(
             self._claim, self._facts, synced=synced, agreement=self._agreement

@@ -30,6 +30,7 @@ class Validations:
         watched: makes and installs the function that a set's batches are recorded by, given
             the set's name and whether a batch is one of them.
         workers: how many processes train together.
+        observer: the class of what records an evaluation of its own.
     """
 
     def __init__(
@@ -40,12 +41,13 @@ class Validations:
         recorded: bool,
         watched: Callable[[str, Callable[[], bool]], None],
         workers: int,
+        observer: type,
     ) -> None:
         self._model = model
         self._session = session
         self._recorded = recorded
         self._watched = watched
-        self._workers = workers
+        self._workers, self._observer = workers, observer
         self._known: set[str] = set()
         self._told: set[str] = set()
         #: The set that is evaluated now, and whether its next batch is to come.
@@ -116,14 +118,20 @@ class Validations:
     def _note(self) -> None:
         if self._ended is not None:
             number, logs, rate = self._ended
-            self._session.note_epoch(number, {**logs, **self._metrics}, rate)
+            if taken := sorted(logs.keys() & self._metrics.keys()):
+                self._tell(
+                    f"{printable(', '.join(taken))}: the fit itself has metrics of these "
+                    "names, which are kept; give the validation set another name."
+                )
+            self._session.note_epoch(number, {**self._metrics, **logs}, rate)
 
     def _refusal(self, name: str, callbacks: Any) -> str | None:
         if not is_validation(name):
             return (
                 "this is no name of a validation set, so nothing of it is recorded: give 1 to "
                 "40 of the characters a-z, 0-9 and _, a letter first; not the name of a phase, "
-                'and not "val", "validation", "evaluate" or "fit".'
+                'nothing that begins with "val_", and not "val", "validation", "evaluate" or '
+                '"fit".'
             )
         if self._now is not None:
             return (
@@ -132,6 +140,13 @@ class Validations:
             )
         if isinstance(callbacks, keras.callbacks.CallbackList):
             return "nothing of it is recorded: give callbacks as a list."
+        if any(isinstance(each, self._observer) for each in _listed(callbacks)):
+            return (
+                "a Watch among its callbacks records it, and a batch is recorded once; call "
+                "model.evaluate with that Watch, or leave it out."
+            )
+        if self._session.path is None:
+            return "the fit has not begun, so nothing of it is recorded; call it after that."
         return None
 
     def _is_recorded(self, name: str) -> bool:

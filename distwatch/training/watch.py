@@ -485,6 +485,7 @@ class Watch(keras.callbacks.Callback):
             recorded=TEST in self._asked,
             watched=self._watch_validation,
             workers=facts.workers,
+            observer=Watch,
         )
 
     def _watch_validation(self, name: str, expected: Callable[[], bool]) -> None:

@@ -1,6 +1,7 @@
 """A report is one file that is whole, small, and holds texts as texts."""
 
 import base64
+import dataclasses
 import importlib.util
 import json
 import math
@@ -337,19 +338,22 @@ def test_a_later_start_with_other_code_is_named(tmp_path):
 def test_metrics_of_epochs_are_charts_of_training_and_validation(tmp_path):
     run = with_epochs(
         tmp_path / "run.zarr",
-        {"acc": 0.5, "loss": 4.0, "val_loss": 3.0, "val_acc": 0.5, "val_far_loss": 9.0},
+        {"acc": 0.5, "loss": 4.0, "val_loss": 3.0, "val_acc": 0.5, "far_loss": 9.0},
         {"acc": 0.6, "loss": 2.0},
-        {"acc": 0.7, "loss": 1.0, "val_loss": 2.0, "val_acc": 0.5, "val_far_loss": 9.0},
+        {"acc": 0.7, "loss": 1.0, "val_loss": 2.0, "val_acc": 0.5, "far_loss": 9.0},
         {"acc": 0.8, "loss": math.nan, "val_loss": 2.5, "val_acc": 0.5},
         rates=[0.1, 0.1, 0.01, 0.01],
     )
-    loss, acc, rate = epoch_charts([run])
+    loss, acc, rate = epoch_charts([dataclasses.replace(run, sets=("far",))])
     assert [loss.name, acc.name, rate.name] == ["loss", "acc", "learning rate"]
     assert [line.of for line in loss.lines] == ["training", "validation", "far"]
     assert [line.style for line in loss.lines] == [0, 1, 2]
     assert [line.said for line in loss.lines] == [
         "4 to 1", "3 to 2.5, lowest 2 in epoch 2", "9",
     ]  # fmt: skip
+    # Of a set whose steps are not recorded it is not known what it is of.
+    *_, alone, _ = epoch_charts([run])
+    assert (alone.name, [line.of for line in alone.lines]) == ("far_loss", [""])
     # A line goes on over epochs that were not validated, and ends where there is no number.
     points = [line.path.removeprefix("M").split("L") for line in loss.lines]
     assert [len(each) for each in points] == [3, 3, 2]

@@ -1,8 +1,11 @@
 """The learning rate of each step is a signal: by schedules, callbacks, several optimizers."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from test_optimizers import Gan
 from trainings import fit, same_weights, small_model, strategy_over, unlike_rows
 
@@ -108,8 +111,37 @@ def test_a_function_that_gives_it_is_not_called_to_look(tmp_path):
     assert len(calls) == alone
     run = dw.open_run(tmp_path / "run.zarr")
     assert run.signals == ["loss"]
-    assert "LearningRateSchedule can be watched" in run.unwatched["learning_rate"]
+    assert "keras.optimizers.schedules can be watched" in run.unwatched["learning_rate"]
     assert np.isnan(run.epochs()["learning_rate"]).all()
+
+
+class Random(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of the user's own: one call more gives later steps other numbers."""
+
+    calls = 0
+
+    def __call__(self, step):
+        Random.calls += 1
+        return 0.01 * tf.random.uniform([], 0.5, 1.5)
+
+
+@pytest.mark.parametrize("signals", [[dw.gradients()], [dw.loss(), dw.learning_rate()]])
+def test_a_schedule_of_the_users_own_is_not_called_to_look(tmp_path, signals):
+    counts, models = [], []
+    for chosen in (None, signals):
+        Random.calls = 0
+        model = optimized_by(lambda: keras.optimizers.SGD(Random()))
+        watch = [dw.Watch(tmp_path / "run.zarr", signals=chosen)] if chosen else []
+        with (
+            contextlib.nullcontext()
+            if len(signals) < 2 or not chosen
+            else pytest.warns(UnwatchedWarning)
+        ):
+            fit(model, *unlike_rows(BATCH * STEPS), *watch, batch=BATCH)
+        counts.append(Random.calls)
+        models.append(model)
+    assert counts[0] == counts[1] > 0
+    assert same_weights(*models)
 
 
 def test_where_nothing_else_is_asked_for_that_is_an_error(tmp_path):

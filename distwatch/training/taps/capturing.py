@@ -47,9 +47,12 @@ class StepCapturer:
         subject: what is trained.
         places: the layers whose calls are captured.
         optimizers: whether gradients and updates are captured, too.
+        rates: whether learning rates are.
     """
 
-    def __init__(self, subject: Subject, places: list[Place], *, optimizers: bool) -> None:
+    def __init__(
+        self, subject: Subject, places: list[Place], *, optimizers: bool, rates: bool
+    ) -> None:
         self._local = threading.local()
         patches = [
             InstancePatch(p.layer, "call", functools.partial(self._capture_layer, p.path))
@@ -59,7 +62,7 @@ class StepCapturer:
             InstancePatch(m, "compute_loss", functools.partial(self._capture_loss, m))
             for m in subject.models
         ]
-        self._optimizers = optimizers
+        self._optimizers, self._rates = optimizers, rates
         for each in subject.optimizers:
             around = functools.partial(self._capture_optimizer, each)
             patches.append(InstancePatch(each, "apply", around))
@@ -189,7 +192,7 @@ class StepCapturer:
         capture.handed += [part for gradient in grads for part in components(gradient)]
         local = self._local_gradients(capture, optimizer, grads)
         before = [value_of(variable) for variable in variables]
-        rate = current_rate(optimizer)
+        rate = current_rate(optimizer) if self._rates else None
         return Applied(optimizer, rate, variables, local, before, after=[], reduced={})
 
     def _local_gradients(

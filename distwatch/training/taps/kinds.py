@@ -228,6 +228,8 @@ class GradientTap(OptimizerTap, selector=signals.Gradients):
 class LearningRateTap(OptimizerTap, selector=signals.LearningRate):
     """The learning rate, as the optimizer is applied."""
 
+    observes_rate = True
+
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
         rates = [applied.learning_rate for applied in self.steps(capture)]
         if None in rates:
@@ -325,8 +327,9 @@ _HIDDEN = (
     "replicas is what is applied"
 )
 _OWN_RATE = (
-    "the optimizer has no learning rate, or gets it from a function, which is not called once "
-    "more to look; a keras.optimizers.schedules.LearningRateSchedule can be watched"
+    "the optimizer has no learning rate, or gets it from a function or a schedule of your own, "
+    "which is not called once more to look; the schedules of keras.optimizers.schedules can be "
+    "watched"
 )
 _NO_DATA = "the step is not given a batch as Keras's own is: x, (x, y) or (x, y, weight)"
 _NO_LOSS = (

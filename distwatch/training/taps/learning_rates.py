@@ -24,14 +24,14 @@ def is_scheduled(optimizer: Any) -> bool:
 
 
 def current_rate(optimizer: Any) -> Tensor | None:
-    """The rate as a tensor, also by a schedule.
+    """The rate as a tensor, also by a schedule of Keras.
 
-    None where an optimizer has none, or where a function of the user's own gives it: one call
-    more might change what the next one gives.
+    None where an optimizer has none, or where a function or a schedule of the user's own gives
+    it: one call more might change what the next one gives, or which random numbers come.
     """
     optimizer = innermost(optimizer)
     kept = getattr(optimizer, "_learning_rate", None)
-    if kept is None or (callable(kept) and not is_scheduled(optimizer)):
+    if kept is None or (callable(kept) and not type(kept).__module__.startswith("keras.")):
         return None
     return tf.convert_to_tensor(optimizer.learning_rate)
 

@@ -142,6 +142,7 @@ class Taps:
             subject,
             self._watched.layers,
             optimizers=any(tap.observes_optimizer for tap in self._taps),
+            rates=any(tap.observes_rate for tap in self._taps),
         )
         self._makings: list[Making | None] = []
         #: Kept, so that each trace finds the same, and no other object gets the identity.

@@ -89,6 +89,8 @@ class Tap(ABC):
     absent: str = "the step has nothing of the kind"
     #: Whether weights are read around the optimizer's step, which is not free.
     observes_optimizer: ClassVar[bool] = False
+    #: Whether the learning rate is read there, too.
+    observes_rate: ClassVar[bool] = False
     #: Whether its patterns are over variables, which the name of their layer means, too.
     of_variables: ClassVar[bool] = False
     #: Whether its signals have a row for each of the batch's.
