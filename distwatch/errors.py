@@ -54,6 +54,8 @@ from typing import TYPE_CHECKING
 
 #: How alike two words are, from 0 to 1, of which one may have been meant for the other.
 _CLOSE = 0.6
+#: So few words are all named where none is close.
+_ALL = 4
 
 
 class DistwatchError(Exception):
@@ -267,6 +269,7 @@ def nearest(word: str, known: list[str], most: int = 3) -> str:
     likest = sorted(known, key=likeness, reverse=True)[:most]
     if close := [repr(name) for name in likest if likeness(name) >= enough]:
         return ", ".join(close)
-    few = 2 * most
+    few = len(known) if len(known) <= _ALL else 2 * most
     more = f", ... ({len(known)} in all)" if len(known) > few else ""
-    return f"none of {', '.join(map(repr, known[:few]))}{more}" if known else "none"
+    there = f"{', '.join(map(repr, known[:few]))}{more}"
+    return f"none close; there are {there}" if known else "none"

@@ -93,7 +93,10 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         first = min(table["first_step"] for table in tables)
         extent += f", from {first} to {max(table['last_step'] for table in tables)}"
     thinned = f"{described['thinned_steps']} steps of the old part, to stay within max_bytes"
-    replicas = ", ".join(map(str, described["replicas"]))
+    numbers = described["replicas"]
+    replicas = str(len(numbers)) if numbers else ""
+    if len(numbers) > 1:
+        replicas += f" ({', '.join(map(str, numbers))})"
     versions = ", ".join(f"{name} {is_}" for name, is_ in described["versions"].items())
     return [
         ("run", described["path"]),

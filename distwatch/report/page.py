@@ -6,7 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def page(runs: list[ReadRun], title: str | None = None) -> str:
     data = as_script({**contents(runs), "figures": figures_of(runs)})
     scripts = {"plotly": get_plotlyjs(), "script": "".join(map(_part, SCRIPTS))}
     made: str = template.render(
-        title=title or listed([_name_of(run) for run in runs]),
+        title=title or listed(_names_of(runs)),
         identities=" ".join(run.identity for run in runs),
         runs=[_shown(runs, place) for place in range(len(runs))],
         compared=_compared(runs),
@@ -176,9 +176,12 @@ def _policy(scripts: list[str]) -> str:
     )
 
 
-def _name_of(run: ReadRun) -> str:
-    path = printable(str(run.described["path"])).rstrip("/")
-    return path.rsplit("/", 1)[-1].rsplit("\\", 1)[-1] or path
+def _names_of(runs: Sequence[ReadRun]) -> list[str]:
+    """The last part of each path, and the folder's name where several end alike."""
+    paths = [printable(str(run.described["path"])).rstrip("/") for run in runs]
+    parts = [path.replace("\\", "/").rsplit("/", 2) for path in paths]
+    last = [each[-1] or path for each, path in zip(parts, paths, strict=True)]
+    return last if len(set(last)) == len(last) else ["/".join(each[-2:]) for each in parts]
 
 
 def _shown(runs: list[ReadRun], place: int) -> dict[str, Any]:
@@ -189,7 +192,7 @@ def _shown(runs: list[ReadRun], place: int) -> dict[str, Any]:
     drawn = Compared([each.overview for each in runs]).common
     return {
         "letter": LETTERS[place] if len(runs) > 1 else "",
-        "name": _name_of(run),
+        "name": _names_of(runs)[place],
         "facts": [(name, printable(text)) for name, text in facts_of(described)],
         "diagnosis": diagnosis(run, place, drawn),
         "signals": [

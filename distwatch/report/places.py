@@ -26,6 +26,12 @@ def page_beside(runs: Sequence[str | Path]) -> Path:
     """
     addresses = [address_of(run) for run in runs]
     names = [name_of(address).removesuffix(SUFFIX) for address in addresses]
+    if len(set(names)) < len(names):
+        # Such as the fits of several starts: their folders tell them apart.
+        names = [
+            f"{address.parent.name}-{name}" if isinstance(address, Path) else name
+            for address, name in zip(addresses, names, strict=True)
+        ]
     first = addresses[0]
     folder = first.parent if isinstance(first, Path) else Path()
     return folder / f"{'-and-'.join(names)}.html"

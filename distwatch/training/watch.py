@@ -252,7 +252,7 @@ class Watch(keras.callbacks.Callback):
         status = "not started"
         if self._session is not None:
             counts = self.status
-            status = f"{counts.steps} steps recorded, {counts.committed} committed"
+            status = f"{counts.steps} rows of its tables drained, {counts.committed} committed"
             status += f", {counts.lost} lost" * (counts.lost > 0)
             status += f", ended by {counts.error!r}" * (counts.error is not None)
         return (

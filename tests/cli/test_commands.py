@@ -44,7 +44,7 @@ def test_info_says_what_is_in_a_run(call, tmp_path):
     assert (code, err) == (0, "")
     lines = " ".join(out.split())
     for part in (
-        "replicas 0, 1, 2",
+        "replicas 3 (0, 1, 2)",
         "steps 21 committed, from 0 to 20",
         "lost 4 steps",
         "strategy made up, 3 x CPU",

@@ -87,9 +87,10 @@ def test_mistakes_of_a_configuration_are_a_line_each(call, runs):
 def test_only_what_is_close_is_offered():
     known = ["production", "minimal", "activation/guess", "weight/dense/kernel", "loss"]
     assert nearest("foo", known) == (
-        "none of 'production', 'minimal', 'activation/guess', 'weight/dense/kernel', 'loss'"
+        "none close; there are 'production', 'minimal', 'activation/guess', "
+        "'weight/dense/kernel', 'loss'"
     )
-    assert nearest("loss", known[:4]).startswith("none of ")
+    assert nearest("loss", known[:4]).startswith("none close; ")
     assert nearest("kernel", known) == nearest("kernal", known) == "'weight/dense/kernel'"
     assert nearest("prodction", known) == "'production'"
     assert nearest("x", [f"name{i}" for i in range(20)]).endswith("'name5', ... (20 in all)")

@@ -33,6 +33,7 @@ from distwatch.report.diagnosis import diagnosis, link_to, looked_for
 from distwatch.report.epochs import epoch_charts
 from distwatch.report.images import file_name
 from distwatch.report.page import SCRIPTS, page
+from distwatch.report.places import page_beside
 from distwatch.store import EpochLine, StoredRun, Times, epochs_name
 from distwatch.testing.fake import fake_run, write_fake
 
@@ -504,3 +505,12 @@ def test_the_parts_of_the_page_are_in_the_wheel(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     for part in ("page.html", "page.css", *SCRIPTS):
         assert f"distwatch/report/{part}" in names
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for start in ("monday", "tuesday"):
+        made_run(tmp_path / start / "fit-000.zarr", ordinary(20, 2, 1))
+    paths = [tmp_path / start / "fit-000.zarr" for start in ("monday", "tuesday")]
+    made = page(read_runs(paths))
+    assert "<title>monday/fit-000.zarr and tuesday/fit-000.zarr · distwatch</title>" in made
+    assert page_beside(paths).name == "monday-fit-000-and-tuesday-fit-000.html"

@@ -84,7 +84,7 @@ def test_a_model_a_number_as_schedule_and_what_was_not_watched(model, tmp_path):
     with pytest.warns(UnwatchedWarning):
         fit(model, x, y, watch, batch=8)
     # Every third of 8 steps, of the output and of the weights, and all of the checksums.
-    assert "every(3); 14 steps recorded, 14 committed>" in repr(watch)
+    assert "every(3); 14 rows of its tables drained, 14 committed>" in repr(watch)
     run = dw.open_run(tmp_path / "run.zarr")
     assert run.signals[0] == "activation/output"
     assert len(run.signals) == 1 + len(model.weights)
