@@ -27,18 +27,26 @@ _OFF = ("0", "off", "no", "false")
 #: What is written in place of a secret.
 HIDDEN = "***"
 
-#: Words of an option's name that say that its value is a secret.
+#: Words of an option's name that say that its value is a secret, also in the plural.
 _SECRET_WORDS = {
-    "apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "key",
-    "pass", "passphrase", "passwd", "password", "pwd", "secret", "secrets", "token",
+    "apikey", "auth", "authorization", "bearer", "cookie", "credential", "key", "pass",
+    "passphrase", "passwd", "password", "pw", "pwd", "secret", "sig", "signature", "token",
 }  # fmt: skip
+#: What a longer word may end with, such as "dbpassword".
+_SECRET_ENDS = ("apikey", "accesskey", "passwd", "password", "secret", "secretkey", "token")
+#: Those that also have other meanings, so that plain values of theirs are none.
+_AMBIGUOUS = {"auth", "key", "pass", "sig", "signature", "token"}
+_PLAIN = re.compile(r"[+-]?\d{1,6}(\.\d*)?(e-?\d+)?|true|false|none|null|on|off|yes|no", re.I)
 #: An option and its value in one argument.
 _PAIR = re.compile(r"(?P<name>-{0,2}[A-Za-z_+][\w.\-]*)(?P<sign>[=:])(?P<value>.+)", re.DOTALL)
-#: A name and its value within a longer text, such as an address.
-_INSIDE = re.compile(r"(?P<name>[\w.\-]+)=(?P<value>[^&;,\s]+)")
+#: A name and its value within a longer text, such as an address, JSON or a header.
+_INSIDE = re.compile(
+    r"""(?P<name>[\w.\-]+)(?P<sign>["']?\s*[=:]\s*["']?)"""
+    r"""(?P<value>(?:Bearer |Basic )?[^&;,\s"'{}=?]+)"""
+)
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 #: The user and the password in an address.
-_USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_USER = re.compile(r"(?<=://)[^\s]+(?=@)")
 #: What services begin their keys with, and anything long of mixed letters and digits.
 _KEY = re.compile(
     r"\b(?:(?:hf|gh[a-z]|github_pat|glpat|sk|pk|rk|xox[a-z])[_-]\w[\w-]{8,}|AKIA\w{12,}|eyJ[\w.-]{16,})"
@@ -103,29 +111,48 @@ def without_secrets(arguments: Iterable[str]) -> Iterator[str]:
     but not ``--tokenizer`` or ``--max_tokens``), the user in an address, and what looks like a
     key.
     """
-    follows = False
+    follows = ""
     for each in arguments:
         # Of two options in a row the first has no value of its own.
-        if follows and not each.startswith("--"):
-            yield HIDDEN
-            follows = False
+        if follows and not each.startswith("-"):
+            # One that takes several has all of them hidden.
+            yield HIDDEN if _is_secret(follows, each) else each
             continue
-        follows = each.startswith("-") and "=" not in each and _is_secret(each)
+        option = each.startswith("-") and "=" not in each
+        follows = each if option and _is_secret(each, HIDDEN) else ""
         yield _without_secret(each)
 
 
 def _without_secret(argument: str) -> str:
+    argument = _USER.sub(HIDDEN, argument)
     pair = _PAIR.fullmatch(argument)
-    if pair and _is_secret(pair["name"]):
-        return f"{pair['name']}{pair['sign']}{HIDDEN}"
-    inside = _INSIDE.sub(
-        lambda m: f"{m['name']}={HIDDEN}" if _is_secret(m["name"]) else m[0], argument
-    )
-    return _KEY.sub(HIDDEN, _USER.sub(HIDDEN, inside))
+    if pair:
+        secret = _is_secret(pair["name"], pair["value"])
+        value = HIDDEN if secret else _without_secret(pair["value"])
+        return f"{pair['name']}{pair['sign']}{value}"
+    inside = _INSIDE.sub(_hidden, argument)
+    return _KEY.sub(HIDDEN, inside)
 
 
-def _is_secret(name: str) -> bool:
-    return any(word.lower() in _SECRET_WORDS for word in _WORDS.findall(name))
+def _hidden(found: re.Match[str]) -> str:
+    """A name and its value, which is hidden if the name says so."""
+    if not _is_secret(found["name"], found["value"]):
+        return found[0]
+    return f"{found['name']}{found['sign']}{HIDDEN}"
+
+
+def _is_secret(name: str, value: str) -> bool:
+    words = [word.lower() for word in _WORDS.findall(name)]
+    # "no" takes a secret away: --no-auth has no value.
+    if words[:1] == ["no"]:
+        return False
+    for word in words:
+        one = word.removesuffix("s") if word.removesuffix("s") in _SECRET_WORDS else word
+        if one in _AMBIGUOUS and _PLAIN.fullmatch(value):
+            continue
+        if one in _SECRET_WORDS or one.endswith(_SECRET_ENDS):
+            return True
+    return False
 
 
 def folder_of(arguments: Sequence[str]) -> Path:

@@ -8,6 +8,7 @@ from made_runs import healthy, run_of, table_of
 
 from distwatch.findings import NOTE, WARNING, Digest, Finding
 from distwatch.findings.causes import folded
+from distwatch.findings.reasons import UNRELATED
 from distwatch.records import NO_GRADIENT, Origin
 
 STEPS = 40
@@ -265,3 +266,16 @@ def test_what_is_wrong_on_one_replica_explains_nothing_of_another(kind):
     assert [each.kind for each in folded([cause, odd(3)])] == [kind, "odd_replica"]
     several = Finding(kind, WARNING, "cause", "x", None, None)
     assert [each.kind for each in folded([several, odd(3)])] == [kind]
+
+
+def test_what_follows_from_what_is_explained_is_told_too():
+    """A dead layer explains that nothing is learnt, and that explains further findings."""
+    dead = Finding("dead", WARNING, "Dead.", "activation/a", 0, share=1.0,
+                   faults=("dead_relu",), brief="dead")  # fmt: skip
+    nothing = Finding("not_learning", WARNING, "Nothing.", "loss", brief="nothing",
+                      faults=UNRELATED.faults)  # fmt: skip
+    spike = Finding("spike", WARNING, "Spike.", "input", 90, brief="a spike")
+    for order in itertools.permutations([dead, nothing, spike]):
+        (found,) = folded(order)
+        assert found.kind == "dead"
+        assert {each.kind for each in found.follows} == {"not_learning", "spike"}

@@ -77,6 +77,9 @@ def test_it_could_go_on():
     assert (each.severity, each.threshold) == (NOTE, 0.05)
     assert "fell in each of the last 5 epochs, that of validation by 10%" in each.text
     assert not found(FALLING, FALLING + 0.1, ended=None), "it goes on"
+    # As at a rate that a schedule has lowered to nothing.
+    slower = [3.0, 2.0, 1.4, 1.1, 1.01, 1.005]
+    assert not found(slower, slower), "it has come to an end"
     every_second = np.where(np.arange(20) % 2, FALLING + 0.1, np.nan)
     assert not found(FALLING, every_second), "between two validations it may have risen"
     assert not found(FALLING, 1.0 - 0.001 * np.arange(20))

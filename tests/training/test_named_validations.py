@@ -135,7 +135,9 @@ def test_without_the_phase_test_only_metrics_are_kept(tmp_path):
 
 
 @pytest.mark.fast_cases("Hard", "../x")
-@pytest.mark.parametrize("name", ["test", "val", "Hard", "a-b", "", "1st", "x" * 41, "../x"])
+@pytest.mark.parametrize(
+    "name", ["test", "val", "val_hard", "Hard", "a-b", "", "1st", "x" * 41, "../x"]
+)
 def test_a_wrong_name_is_warned_of_and_evaluated(tmp_path, name):
     watch = watched(tmp_path / "run.zarr")
     action = AtEpochEnd(validated(watch, name, rows_of(HARD)))
@@ -184,6 +186,48 @@ def test_what_goes_wrong_with_a_set_ends_the_watching_alone(tmp_path, monkeypatc
         trained(watch, hard, epochs=2)
     assert [set(each) for each in hard.found] == [{"loss"}] * 2
     assert str(watch.status.error) == "no room for a phase"
+
+
+def test_what_cannot_be_recorded_is_evaluated_all_the_same(tmp_path):
+    """Before the fit begins, and with another Watch that records the same batches."""
+
+    class Early(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.found = watch.validate("early", *rows_of(HARD), verbose=0)
+
+    watch, other = watched(tmp_path / "run.zarr"), watched(tmp_path / "b.zarr", phases=["test"])
+    early = Early()
+    twice = AtEpochEnd(validated(watch, "twice", rows_of(HARD), callbacks=[other]))
+    model, _ = small_model(strategy_over(1))
+    with pytest.warns(UnwatchedWarning) as said:
+        fit(model, *unlike_rows(TRAINED), early, watch, twice)
+    words = " ".join(str(each.message) for each in said)
+    assert "the fit has not begun" in words and "a Watch among its callbacks" in words
+    assert [set(early.found), set(twice.found[0])] == [{"loss"}, {"loss"}]
+    run = dw.open_run(tmp_path / "run.zarr")
+    assert (run.ended, len(run), run.phases) == ("closed", 4, ["train"])
+    assert len(dw.open_run(tmp_path / "b.zarr")) == 3
+
+
+def test_what_the_fit_has_under_a_name_is_kept(tmp_path):
+    """As of a model with an output that is called like a set."""
+    x, y = unlike_rows(TRAINED)
+    taken = keras.Input((12,))
+    parts = {name: keras.layers.Dense(4, name=name)(taken) for name in ("a", "b")}
+    model = keras.Model(taken, parts)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", {"a": loss, "b": loss})
+    watch = watched(tmp_path / "run.zarr")
+    rows, labels = rows_of(HARD)
+    mine = AtEpochEnd(
+        lambda model, epoch: watch.validate(
+            "a", 9 * rows, {"a": labels, "b": labels}, verbose=0
+        )
+    )
+    with pytest.warns(UnwatchedWarning, match="a_loss: the fit itself has metrics"):
+        history = fit(model, x, {"a": y, "b": y}, watch, mine)
+    (kept,) = dw.open_run(tmp_path / "run.zarr").epochs().value.sel(metric="a_loss")
+    assert float(kept) == pytest.approx(history.history["a_loss"][0])
 
 
 def test_outside_a_fit(tmp_path):

@@ -93,6 +93,18 @@ def test_the_folder_is_the_scripts_but_for_what_is_installed(tmp_path, monkeypat
         (["hf_abcdefghijklmnop"], ["***"]),
         (["ghp_abcdefghijklmnop"], ["***"]),
         (["Ab1" * 12], ["***"]),
+        (["--password", "1234"], ["--password", "***"]),
+        (["--passwords", "a", "b", "--x", "c"], ["--passwords", "***", "***", "--x", "c"]),
+        (["--dbpassword=a", "--hftoken", "a"], ["--dbpassword=***", "--hftoken", "***"]),
+        (["--url=https://h/?token=a&x=1"], ["--url=https://h/?token=***&x=1"]),
+        (["--set=api_key=a"], ["--set=api_key=***"]),
+        (['{"api_key": "a", "lr": 0.1}'], ['{"api_key": "***", "lr": 0.1}']),
+        (["--header=Authorization: Bearer a"], ["--header=Authorization:***"]),
+        (["https://h/?sig=a&X-Amz-Signature=b"], ["https://h/?sig=***&X-Amz-Signature=***"]),
+        (
+            ["postgres://u:p@ss@host", "db://u:p/s@host"],
+            ["postgres://***@host", "db://***@host"],
+        ),
     ],
 )
 def test_secrets_are_hidden(given, hidden):
@@ -105,6 +117,8 @@ def test_secrets_are_hidden(given, hidden):
         ["--tokenizer", "bert", "--max_tokens=512", "--lr", "-0.1"],
         ["--password", "--verbose"],
         ["--resume", "runs/2026-11-25-1412-digits.zarr", COMMIT],
+        ["--key_dim", "64", "--num-token-types", "2", "--token_dropout=0.1", "--pass", "2"],
+        ["--no-auth", "train.csv"],
         ["C:\\data\\train.py", "https://host/x?part=1"],
     ],
 )
