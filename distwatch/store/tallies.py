@@ -172,7 +172,7 @@ def start_noted_in(name: str) -> int | None:
 
 
 def noted_steps(location: Location, info: RunInfo, starts: set[int]) -> Note | None:
-    """The last note of a phase before a start begins; None where that is not known.
+    """The last note of a phase before a start goes on with it; None where that is not known.
 
     Args:
         location: the run's.
@@ -181,16 +181,15 @@ def noted_steps(location: Location, info: RunInfo, starts: set[int]) -> Note | N
     """
     notes: list[Note] = []
     tallies = _tallies(location, info)
+    begun = tallies.pop(info.origin.start, None)
     if not starts <= tallies.keys():
         return None
     for _, said in sorted(tallies.items()):
         if said is None:
             return None
-        # A start takes back all that earlier ones did after where it begins.
-        notes = (
-            [each for each in notes if each.iteration <= said[0].iteration] if said else notes
-        )
-        notes += said
+        notes = [*_not_taken_back(notes, said), *said]
+    # This start may have trained on from an earlier place before it came to this phase.
+    notes = _not_taken_back(notes, begun or [])
     now = info.origin.iteration
     own = [each for each in notes if each.phase == info.phase and each.iteration <= now]
     if own:
@@ -200,12 +199,19 @@ def noted_steps(location: Location, info: RunInfo, starts: set[int]) -> Note | N
     return Note(info.phase, now, 0) if every else None
 
 
+def _not_taken_back(notes: list[Note], later: list[Note]) -> list[Note]:
+    """A start takes back all that earlier ones did after where it begins."""
+    if not later:
+        return notes
+    return [each for each in notes if each.iteration <= later[0].iteration]
+
+
 def _tallies(location: Location, info: RunInfo) -> dict[int, list[Note] | None]:
-    """The notes of each earlier start of a worker; None where they cannot be understood."""
+    """The notes of each start of a worker up to this; None where they cannot be understood."""
     found: dict[int, list[Note] | None] = {}
     for name in location.children():
         named = _NAME.fullmatch(name)
-        if named and int(named[1]) == info.worker and int(named[2]) < info.origin.start:
+        if named and int(named[1]) == info.worker and int(named[2]) <= info.origin.start:
             try:
                 found[int(named[2])] = list(_notes_in(location.read(name, _MOST_BYTES) or b""))
             except (StoreError, ValueError, TypeError, RecursionError):

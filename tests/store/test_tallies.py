@@ -68,6 +68,19 @@ def test_where_all_was_taken_back_a_phase_begins_at_its_first_step(address):
     assert noted(address, 10, start=3, starts=(0,)) is None
 
 
+def test_a_start_that_trained_on_from_an_earlier_place_takes_back_what_came_after(address):
+    """From a checkpoint that is older than the last validation."""
+    first = claim_new(address, ATTRIBUTES)
+    write(first, ("train", 0, 0), ("test", 8, 0), ("test", 8, 2), ("test", 16, 4),
+          ("test", 24, 6)).close()  # fmt: skip
+    first.release()
+    second = claim_again(address)
+    assert noted(address, 24, start=1) == 6
+    write(second, ("train", 16, 16)).close()
+    assert noted(address, 24, start=1) == 4
+    second.release()
+
+
 def test_from_where_on_steps_were_not_counted_nothing_is_known(address):
     claimed = claim_new(address, ATTRIBUTES)
     write(claimed, ("test", 6, 5), ("test", 8, None)).close()
