@@ -139,7 +139,7 @@ def test_a_worker_that_cannot_read_what_was_decided_tries_until_it_can(
 ):
     """From some look on its first two tries fail, as of a folder on another machine."""
     made = workers(3)
-    monkeypatch.setattr(agreement, "PATIENCE", 0.01)
+    monkeypatch.setattr(agreement, "PATIENCE", 0.3)
     reads, failed = agreement.plans_of, collections.Counter()
 
     def failing(location, worker, start):
@@ -202,6 +202,7 @@ def test_a_disk_that_does_not_answer_is_waited_for_a_moment(workers, monkeypatch
     with pytest.warns(ActionFailedWarning, match="not stopped"):
         assert train(made, 100) == [[], []]
     answers.set()
+    monkeypatch.setattr(agreement, "PATIENCE", 30.0)
     made[0].stop("Loss is NaN.")
     assert [len(each) for each in train(made, 100)] == [1, 1]
 

@@ -28,6 +28,7 @@ from trainings import Ear, unlike_rows
 import distwatch as dw
 from distwatch.compat import multiworker_fit
 from distwatch.findings import WARNING, Finding
+from distwatch.training import acting
 
 layers = keras.layers
 
@@ -128,13 +129,15 @@ class Rarely(keras.callbacks.Callback):
 
 def stopped(strategy, store, how):
     """A long fit, whose schedules change, and which a rule stops."""
+    # So that the rule is asked at each drain, also where the machine is slow.
+    acting.MOST_TIME = 1.0
     model, ear = make_model(strategy)
     stops = dw.actions.on(twenty_batches_on_the_second, do=dw.actions.stop())
     watched = {"signals": [dw.loss(), dw.inputs(every=1)], "drain_every": 1e-3}
     watch = dw.Watch(store, rules=stops, window=WINDOW, **watched)
     rarely = Rarely(watch)
     with multiworker_fit():
-        model.fit(make_data(), epochs=50, shuffle=False, verbose=0, callbacks=[rarely, watch])
+        model.fit(make_data(), epochs=100, shuffle=False, verbose=0, callbacks=[rarely, watch])
     return model, ear, {"batches": rarely.batches, "stopped": watch.stop_training}
 
 
