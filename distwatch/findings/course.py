@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distwatch.findings.tables import Recorded, TableDigest
-from distwatch.records import TRAIN, TRAIN_ON_BATCH, Card, Floats
+from distwatch.records import TRAIN, TRAIN_ON_BATCH, Card, Epoch, Floats
 from distwatch.statistics import ROW, merge_axis
 
 _COUNT, _ZEROS, _N, _MEAN, _M2, _MIN, _MAX = (
@@ -120,6 +120,9 @@ class Course:
     prediction: Level | None
     #: What the model says in the last part of the run: mean and standard deviation.
     said: tuple[float, float] | None
+    epochs: tuple[Epoch, ...]
+    #: What ended the run; see `Recorded`.
+    ended: str | None
 
     @property
     def constant(self) -> float | None:
@@ -171,6 +174,8 @@ def course_of(run: Recorded) -> Course:
         levels.get("data/target"),
         levels.get("data/prediction"),
         said[0] if said else None,
+        tuple(run.epochs),
+        run.ended,
     )
 
 

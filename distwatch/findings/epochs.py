@@ -13,11 +13,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from distwatch.findings.course import AT_REST, course_of
+from distwatch.findings.course import AT_REST, Course
 from distwatch.findings.findings import LIKELY, NOTE, WARNING, Finding
 from distwatch.findings.learning import WORKS
-from distwatch.findings.rules import rule
-from distwatch.findings.tables import Recorded
+from distwatch.findings.rules import course_rule
 from distwatch.records import Floats
 from distwatch.text import capitalized, counted
 
@@ -41,7 +40,7 @@ _TIMES, _LEFT = 10.0, 0.1
 _PRECHELT = 'L. Prechelt, "Early Stopping - But When?" (1998)'
 
 
-@rule(
+@course_rule(
     "Overfitting",
     _PRECHELT,
     worse=_WORSE,
@@ -49,9 +48,9 @@ _PRECHELT = 'L. Prechelt, "Early Stopping - But When?" (1998)'
     patient=_PATIENT,
     solved=_SOLVED,
 )
-def overfitting(run: Recorded) -> Iterator[Finding]:
+def overfitting(course: Course) -> Iterator[Finding]:
     """The validation loss has risen for several epochs while the training loss still fell."""
-    trained, validated, numbers = _losses(run)
+    trained, validated, numbers = _losses(course)
     if len(validated) <= _VALIDATIONS:
         return
     best = int(validated.argmin())
@@ -86,17 +85,17 @@ def overfitting(run: Recorded) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-@rule(
+@course_rule(
     "LearntByHeart",
     "as Overfitting; an order of magnitude between the losses",
     times=_TIMES,
     left=_LEFT,
 )
-def learnt_by_heart(run: Recorded) -> Iterator[Finding]:
+def learnt_by_heart(course: Course) -> Iterator[Finding]:
     """The training loss is next to nothing, that of validation large, and it falls no more."""
-    trained, validated, numbers = _losses(run)
-    constant = course_of(run).comparable_constant
-    if constant is None or len(validated) <= _STRIP or any(overfitting(run)):
+    trained, validated, numbers = _losses(course)
+    constant = course.comparable_constant
+    if constant is None or len(validated) <= _STRIP or any(overfitting(course)):
         return
     last, before = float(validated[-1]), float(validated[-_STRIP - 1])
     if not 0 < _TIMES * trained[-1] < last or last < _LEFT * constant:
@@ -119,34 +118,34 @@ def learnt_by_heart(run: Recorded) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-@rule("WholeSetAtOnce", "as NotLearning", epochs=_STRIP, works=WORKS)
-def whole_set_at_once(run: Recorded) -> Iterator[Finding]:
+@course_rule("WholeSetAtOnce", "as NotLearning", epochs=_STRIP, works=WORKS)
+def whole_set_at_once(course: Course) -> Iterator[Finding]:
     """Each epoch has one step, so that a training of many epochs has hardly any."""
-    course, epochs = course_of(run), len(run.epochs)
-    steps = course.loss.steps if course.loss is not None else None
-    if run.ended is None or epochs <= _STRIP or steps != epochs or course.skill is None:
+    loss, skill, epochs = course.loss, course.skill, len(course.epochs)
+    if course.ended is None or loss is None or skill is None:
         return
-    assert course.loss is not None
-    if course.skill >= WORKS or not course.loss.falls or course.loss.rests:
+    if epochs <= _STRIP or loss.steps != epochs:
+        return
+    if skill >= WORKS or not loss.falls or loss.rests:
         return
     brief = (
         f"each of the {epochs} epochs has one step, so a batch is the whole set, and the loss "
-        f"still falls, at {course.loss.last:.4g}"
+        f"still falls, at {loss.last:.4g}"
     )
     advice = "Use batches of 16 to 256 examples, or train for more epochs."
     yield Finding(
         "whole_set", WARNING, f"{capitalized(brief)}. {advice}", "loss", brief=brief,
-        advice=advice, faults=("batch_size", "too_few_epochs"), value=course.skill,
+        advice=advice, faults=("batch_size", "too_few_epochs"), value=skill,
         threshold=WORKS, confidence=LIKELY,
     )  # fmt: skip
 
 
-@rule("StoppedEarly", f"{_PRECHELT}: the progress of a strip of epochs", falls=AT_REST)
-def stopped_early(run: Recorded) -> Iterator[Finding]:
+@course_rule("StoppedEarly", f"{_PRECHELT}: the progress of a strip of epochs", falls=AT_REST)
+def stopped_early(course: Course) -> Iterator[Finding]:
     """Training and validation loss still fell in each of the last epochs."""
-    trained, validated, numbers = _losses(run)
+    trained, validated, numbers = _losses(course)
     # Of a training that goes on, or was not validated after each epoch, it cannot be told.
-    if run.ended is None or np.any(np.diff(numbers[-_STRIP - 1 :]) != 1):
+    if course.ended is None or np.any(np.diff(numbers[-_STRIP - 1 :]) != 1):
         return
     if len(validated) <= _STRIP:
         return
@@ -170,14 +169,14 @@ def stopped_early(run: Recorded) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _losses(run: Recorded) -> tuple[Floats, Floats, list[int]]:
+def _losses(course: Course) -> tuple[Floats, Floats, list[int]]:
     """Of the epochs that ended with a validation: the losses of training and validation.
 
     Also the epochs' numbers.
     """
     found = [
         (epoch.metrics["loss"], epoch.metrics["val_loss"], epoch.number)
-        for epoch in run.epochs
+        for epoch in course.epochs
         if all(math.isfinite(epoch.metrics.get(name, math.nan)) for name in _LOSSES)
     ]
     trained, validated, numbers = zip(*found, strict=True) if found else ((), (), ())

@@ -84,7 +84,10 @@ def epoch_charts(runs: Sequence[ReadRun]) -> list[EpochChart]:
     order = sorted(groups, key=lambda name: name != "loss")
     shown = [name for name in order if name != LEARNING_RATE][: MOST - 1]
     shown += [LEARNING_RATE] * (LEARNING_RATE in groups)
-    return [_chart(name, groups[name], runs, series) for name in shown]
+    of = {name: printable(_of(name, names, sets)) for name in names}
+    return [
+        _chart(name, {each: of[each] for each in groups[name]}, runs, series) for name in shown
+    ]
 
 
 def _series(epochs: Sequence[Epoch]) -> dict[str, Floats]:
@@ -129,22 +132,22 @@ def _of(name: str, names: Sequence[str], sets: Sequence[str]) -> str:
 
 def _chart(
     group: str,
-    names: Sequence[str],
+    of: Mapping[str, str],
     runs: Sequence[ReadRun],
     series: Sequence[Mapping[str, Floats]],
 ) -> EpochChart:
+    """The chart of a metric; ``of`` has the names that it has there, and what each is of."""
+    validated = next(iter(of)).startswith(_VALIDATION)
     drawn = [
         (place, style, name)
         for place, own in enumerate(series)
-        for style, name in enumerate(names, start=names[0].startswith(_VALIDATION))
+        for style, name in enumerate(of, start=validated)
         if name in own
     ]
     every = np.concatenate([series[place][name] for place, _, name in drawn])
     known = every[np.isfinite(every)]
     low, high = float(known.min()), float(known.max())
     longest = max((runs[place].epochs for place, _, _ in drawn), key=len)
-    every_name = list(dict.fromkeys(name for own in series for name in own))
-    sets = [each for run in runs for each in run.sets]
     lines = []
     for place, style, name in drawn:
         values = series[place][name]
@@ -152,7 +155,7 @@ def _chart(
         lines.append(
             EpochLine(
                 letter=LETTERS[place] if len(runs) > 1 else "",
-                of=printable(_of(name, every_name, sets)),
+                of=of[name],
                 style=style,
                 path=path,
                 marks=marks,

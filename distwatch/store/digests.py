@@ -18,23 +18,16 @@ import math
 import zlib
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from distwatch.errors import StoreError
-from distwatch.phases import checked, in_files
+from distwatch.phases import in_files
 from distwatch.store.documents import MOST_BYTES as MOST_DOCUMENT
 from distwatch.store.documents import path_of, understanding
 from distwatch.store.locations import ROOT_DOCUMENT, Location
 from distwatch.store.locking import is_lock_name, is_renewed
 from distwatch.store.schema import ATTRIBUTE, FORMAT
-from distwatch.store.value_types import MOST, Count, Name, Text
+from distwatch.store.value_types import MOST, Count, Name, PhaseName, Text
 
 #: Bytes of a digest, whatever the number of steps.
 MOST_BYTES = 2**20
@@ -133,7 +126,7 @@ class DigestDocument(_Model):
     """
 
     format: int = FORMAT
-    phase: Annotated[str, AfterValidator(checked)]
+    phase: PhaseName
     segments: dict[Name, Checksum]
     tables: dict[Name, Commit]
     steps: Count | None = None

@@ -21,7 +21,7 @@ import contextlib
 import threading
 import time
 import warnings
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
 
 from distwatch.errors import ActionFailedWarning, DistwatchError
 from distwatch.store import Claim, Request, Tally, location_of
@@ -39,39 +39,45 @@ LOOKS_AHEAD = 4
 #: will do; and where the others count on it.
 PATIENCE, LONG_PATIENCE = 1.0, 60.0
 
+#: Seconds between two tries to read what cannot be read.
+_PAUSE = 0.5
 
-class Agreement:
-    """What this worker asks of all, plans, follows and does.
+
+def agreement_of(claim: Claim, facts: StrategyFacts) -> Agreement:
+    """That of this worker with the others.
 
     Args:
         claim: on the run that all write.
         facts: about the strategy.
     """
+    return (FurtherWorker if facts.worker else FirstWorker)(claim, facts)
+
+
+class Agreement(ABC):
+    """What a worker asks of all, and does with all; see `agreement_of`."""
 
     def __init__(self, claim: Claim, facts: StrategyFacts) -> None:
         # Other machines see what a shared folder itself has.
         self._location = location_of(claim.address, synced=True)
         self._start = claim.start
-        self._worker, self._workers = facts.worker, range(facts.workers)
         name = plans_name(facts.worker, claim.start)
         self._file = Tally(self._location, claim, facts.worker, name)
         in_bucket = isinstance(self._location, Bucket)
         self._look_every = LOOK_EVERY_IN_BUCKETS if in_bucket else LOOK_EVERY
         self._executions = 0
+        #: Those that this one listens to.
+        self._others = range(1, facts.workers) if facts.worker == 0 else range(1)
         self._reading: threading.Thread | None = None
-        #: What each worker has said, as far as it is known here.
-        self._said: dict[int, list[Plan]] = {worker: [] for worker in self._workers}
+        #: What they have said, as far as it is known here, and how much of it was taken up.
+        self._said: dict[int, list[Plan]] = {worker: [] for worker in self._others}
+        self._taken = dict.fromkeys(self._others, 0)
         #: What is to be said at the next look. A folder may deny for long a file that was
         #: looked for before it was there, so each is made early.
         self._waiting = [Plan(said="join")]
-        #: How many plans there were.
-        self._made = 0
-        #: Of the first worker: plans that not all follow yet. Of another: those it follows.
+        #: Plans that were made and not decided yet, by their numbers.
         self._open: dict[int, Plan] = {}
         #: What was decided, until its time comes.
         self._decided: dict[int, Plan] = {}
-        #: How much of what each worker said was taken up.
-        self._taken = dict.fromkeys(self._workers, 0)
 
     def stop(self, why: str) -> None:
         """Ask that all stop training."""
@@ -94,41 +100,58 @@ class Agreement:
         if self._executions % self._look_every:
             return []
         self._look()
-        if self._worker:
-            self._hear_of_plans()
+        self._hear()
         now = [plan for plan in self._decided.values() if plan.after <= self._executions]
         for plan in now:
             del self._decided[plan.number]
         if goes_on:
-            self._speak()
+            waiting, self._waiting = self._waiting, []
+            self._speak(waiting)
         return now
 
     def close(self) -> None:
         """Say nothing more; what all have agreed to is still done."""
         self._file.close()
 
+    @property
+    def _patience(self) -> float:
+        """Seconds for which a look tries to read."""
+        return PATIENCE
+
+    @abstractmethod
+    def _hear(self) -> None:
+        """Take up what the others have said."""
+
+    @abstractmethod
+    def _speak(self, waiting: list[Plan]) -> None:
+        """Write what this worker has to say."""
+
     def _look(self) -> None:
         """Read what the others have said, unless the disk does not answer."""
-        if self._reading is None or not self._reading.is_alive():
-            heard = [0] if self._worker else self._workers[1:]
+        begins = self._reading is None or not self._reading.is_alive()
+        if begins:
             self._reading = threading.Thread(
-                target=self._read, args=(heard,), name="distwatch-plans", daemon=True
+                target=self._read, args=(self._patience,), name="distwatch-plans", daemon=True
             )
             self._reading.start()
-            self._reading.join(PATIENCE)
-        if self._worker and self._open:
-            # Of what it follows it must not miss the decision.
-            self._reading.join(LONG_PATIENCE)
+        # A disk that hangs is not waited for at each look.
+        if self._reading is not None and (begins or self._patience > PATIENCE):
+            self._reading.join(self._patience)
 
-    def _read(self, workers: Iterable[int]) -> None:
-        tries = int(LONG_PATIENCE) if self._worker and self._open else 1
-        for worker in workers:
-            for _ in range(tries):
-                # What cannot be read now is read at the next look.
-                with contextlib.suppress(DistwatchError, OSError):
-                    self._said[worker] = plans_of(self._location, worker, self._start)
-                    break
-                time.sleep(PATIENCE)
+    def _read(self, patience: float) -> None:
+        until = time.monotonic() + patience - PATIENCE
+        missing = list(self._others)
+        while missing:
+            worker = missing[0]
+            # What cannot be read now is read at the next look.
+            with contextlib.suppress(DistwatchError, OSError):
+                self._said[worker] = plans_of(self._location, worker, self._start)
+                missing.remove(worker)
+                continue
+            if time.monotonic() >= until:
+                missing.remove(worker)
+            else:
+                time.sleep(_PAUSE)
 
     def _new(self, worker: int) -> list[Plan]:
         """What a worker said since this was asked."""
@@ -136,8 +159,16 @@ class Agreement:
         new, self._taken[worker] = lines[self._taken[worker] :], len(lines)
         return new
 
-    def _hear_of_plans(self) -> None:
-        """Take up what the first worker has planned and decided."""
+
+class FurtherWorker(Agreement):
+    """One that follows what the first worker plans, and does what that decides."""
+
+    @property
+    def _patience(self) -> float:
+        # Of what it follows it must not miss the decision.
+        return LONG_PATIENCE if self._open else PATIENCE
+
+    def _hear(self) -> None:
         for plan in self._new(0):
             if plan.said == "plan" and plan.after > self._executions:
                 self._open[plan.number] = plan
@@ -145,53 +176,68 @@ class Agreement:
             elif plan.said == "do":
                 self._decided[plan.number] = plan
         for plan in [*self._open.values()]:
-            # A decision is written before its last look, for the one after that.
+            # A decision is written at its last look, for the one after that.
             if plan.number in self._decided or plan.after + self._look_every < self._executions:
                 del self._open[plan.number]
 
-    def _speak(self) -> None:
-        """Write what this worker asks for, and follows; the first one plans and decides."""
-        waiting, self._waiting = self._waiting, []
-        if not self._worker:
-            asked = [each for w in self._workers[1:] for each in self._new(w)] + waiting
-            waiting = [each for each in waiting if each.said == "join"]
-            waiting += self._planned([each for each in asked if each.said == "ask"])
+    def _speak(self, waiting: list[Plan]) -> None:
         for each in waiting:
             self._file.note(each)
-        if not self._worker:
-            self._decide()
 
-    def _planned(self, asked: list[Plan]) -> list[Plan]:
-        after = self._executions + LOOKS_AHEAD * self._look_every
-        stops = any(
-            plan.stop is not None for plan in (*self._open.values(), *self._decided.values())
-        )
-        planned = []
-        for each in asked:
-            # Several workers may find a reason to stop.
-            if each.stop is None or not stops:
-                stops |= each.stop is not None
-                self._made += 1
-                update = {"said": "plan", "number": self._made, "after": after}
-                planned.append(each.model_copy(update=update))
-        self._open.update((plan.number, plan) for plan in planned)
-        return planned
 
-    def _decide(self) -> None:
-        """Of the plans that all follow, say that they are done; of late ones, warn."""
+class FirstWorker(Agreement):
+    """The one that plans what any asks for, and decides when all follow."""
+
+    def __init__(self, claim: Claim, facts: StrategyFacts) -> None:
+        super().__init__(claim, facts)
+        #: How many plans there were.
+        self._made = 0
+
+    def _hear(self) -> None:
+        new = [each for worker in self._others for each in self._new(worker)]
+        self._waiting += [each for each in new if each.said == "ask"]
+
+    def _speak(self, waiting: list[Plan]) -> None:
+        for each in waiting:
+            if each.said != "ask":
+                self._file.note(each)
+            elif each.stop is None or not self._stops:
+                self._plan(each)
         for plan in [*self._open.values()]:
-            missing = [w for w in self._workers[1:] if not self._follows(w, plan.number)]
-            if not missing:
-                del self._open[plan.number]
-                after = self._executions + self._look_every
-                decided = plan.model_copy(update={"said": "do", "after": after})
-                self._file.note(decided)
-                # The others do what they read, so it has to be there before this one goes on.
-                self._file.wait(LONG_PATIENCE)
-                self._decided[plan.number] = decided
-            elif plan.after <= self._executions:
-                del self._open[plan.number]
-                self._warn_of_missing(plan, missing)
+            self._decide(plan)
+
+    @property
+    def _stops(self) -> bool:
+        """Whether all are to stop already: several workers may find a reason."""
+        ahead = (*self._open.values(), *self._decided.values())
+        return any(plan.stop is not None for plan in ahead)
+
+    def _plan(self, asked: Plan) -> None:
+        self._made += 1
+        after = self._executions + LOOKS_AHEAD * self._look_every
+        update = {"said": "plan", "number": self._made, "after": after}
+        self._open[self._made] = plan = asked.model_copy(update=update)
+        self._file.note(plan)
+
+    def _decide(self, plan: Plan) -> None:
+        """Write that a plan is done, if all follow it; if one does not in time, warn."""
+        missing = [worker for worker in self._others if not self._follows(worker, plan)]
+        if not missing:
+            del self._open[plan.number]
+            after = self._executions + self._look_every
+            decided = plan.model_copy(update={"said": "do", "after": after})
+            self._file.note(decided)
+            # The others do what they read, so it has to be there before this one goes on.
+            self._file.wait(LONG_PATIENCE)
+            self._decided[plan.number] = decided
+        elif plan.after <= self._executions:
+            del self._open[plan.number]
+            self._warn_of_missing(plan, missing)
+
+    def _follows(self, worker: int, plan: Plan) -> bool:
+        return any(
+            each.said == "follow" and each.number == plan.number for each in self._said[worker]
+        )
 
     def _warn_of_missing(self, plan: Plan, workers: list[int]) -> None:
         what = "no schedule is changed" if plan.stop is None else "the training is not stopped"
@@ -202,9 +248,4 @@ class Agreement:
             "executions. The training and its record go on.",
             ActionFailedWarning,
             stacklevel=2,
-        )
-
-    def _follows(self, worker: int, number: int) -> bool:
-        return any(
-            each.said == "follow" and each.number == number for each in self._said[worker]
         )

@@ -32,7 +32,7 @@ from distwatch.store import Budget, Change, Claim, request
 from distwatch.store.addresses import Address
 from distwatch.training import shutdown, sinks, strategies
 from distwatch.training.acting import Acting
-from distwatch.training.agreement import Agreement
+from distwatch.training.agreement import Agreement, agreement_of
 from distwatch.training.claiming import Begun, Claiming
 from distwatch.training.device.ring import Recorder
 from distwatch.training.epoch_logs import numbers_of
@@ -163,7 +163,7 @@ class Session:
             self._claim, self._facts.worker, self._iterations, synced=synced
         )
         if self._facts.workers > 1:
-            self._agreement = Agreement(self._claim, self._facts)
+            self._agreement = agreement_of(self._claim, self._facts)
             self._acting.ask_all_to_stop = self._agreement.stop
         self._requested = Requested(
             self._claim, self._facts, synced=synced, agreement=self._agreement

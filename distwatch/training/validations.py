@@ -83,8 +83,7 @@ class Validations:
         with self._evaluating(name, told=not recorded):
             logs = _evaluate(self._model, *data, **options)
         self._metrics |= {f"{name}_{key}": value for key, value in numbers_of(logs).items()}
-        if self._ended is not None:
-            self._note()
+        self._note()
         return logs
 
     @contextlib.contextmanager
@@ -116,6 +115,7 @@ class Validations:
         self._session.end_round(name)
 
     def _note(self) -> None:
+        """Note the epoch once more, if it has ended."""
         if self._ended is not None:
             number, logs, rate = self._ended
             if taken := sorted(logs.keys() & self._metrics.keys()):

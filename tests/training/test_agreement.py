@@ -15,7 +15,7 @@ from distwatch.store import claim_new, claim_with, location_of, request
 from distwatch.store.plans import Plan, plans_name, plans_of
 from distwatch.store.schema import root_attributes
 from distwatch.training import agreement
-from distwatch.training.agreement import LOOK_EVERY, LOOKS_AHEAD, Agreement
+from distwatch.training.agreement import LOOK_EVERY, LOOKS_AHEAD, agreement_of
 from distwatch.training.strategies import facts_of
 
 INFO = RunInfo((), (0,), "none", {})
@@ -35,7 +35,7 @@ def workers(tmp_path):
         for claim in claims:
             claim.settle()
         return [
-            Agreement(claim, dataclasses.replace(facts, worker=worker))
+            agreement_of(claim, dataclasses.replace(facts, worker=worker))
             for worker, claim in enumerate(claims)
         ]
 
