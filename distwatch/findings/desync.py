@@ -180,7 +180,8 @@ def in_step(run: Recorded) -> str | None:
         return None
     variables = sum(len(copies.table.signals) for copies in seen)
     steps = max(copies.steps for copies in seen)
+    when = f"all {counted(steps, 'step')} that were" if steps > 1 else "the only step that was"
     return (
         f"The replicas' copies of {counted(variables, 'variable')} were equal, bit for bit, at "
-        f"all {counted(steps, 'step')} that were compared."
+        f"{when} compared."
     )

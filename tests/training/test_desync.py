@@ -438,6 +438,11 @@ def test_every_trial_is_named(tmp_path, replicas):
         assert found[0].replica == (replica if replicas > 2 else None)
 
 
+def test_one_comparison_is_told_as_one(tmp_path):
+    run = trained(tmp_path, model_over(2), every=100)
+    assert "were equal, bit for bit, at the only step that was compared." in run.summary()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("replicas", [2, 4])
 @pytest.mark.parametrize("kind", HEALTHY)
