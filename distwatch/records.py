@@ -146,6 +146,8 @@ class Layer:
     #: How many times as wide as Glorot's the first weights of its kernel are spread, where its
     #: initializer says that whatever the layer's size; None elsewhere.
     spread: float | None = None
+    #: The largest factor of its L1 and L2 regularizers; None without them.
+    penalty: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ class Card:
     learning_rate: float | None = None
     #: Whether the loss has further terms or weights, or is a sum: it is no mean over examples.
     further_terms: bool = False
+    #: Whether the loss compares the output for each example with the targets of all.
+    of_pairs: bool = False
 
     @property
     def last_layer(self) -> Layer | None:

@@ -144,8 +144,8 @@ NO_FALSE_WORD = [
     Fault(
         "a loss is not compared with that of a constant output",
         "findings/learning.py",
-        "if skill > _NO_BETTER or not _can_be_judged(course, loss):",
-        "if skill > -99 * _NO_BETTER or not _can_be_judged(course, loss):",
+        "if skill > NO_BETTER or not _can_be_judged(course, loss):",
+        "if skill > -99 * NO_BETTER or not _can_be_judged(course, loss):",
         ("findings/test_course.py",),
     ),
     Fault(

@@ -17,7 +17,10 @@ _OF_VALUES = ("dead", "no_gradient", "update_ratio", "spike")
 
 #: Parts of a training that do not fit, and what comes of that.
 _OF_SETUP = ("last_activation", "loss_function", "output_range", "first_weights")
-_OF_LEARNING = ("not_learning", "underfitting", "flat_loss", "constant_output")
+_OF_LEARNING = (
+    "not_learning", "underfitting", "flat_loss", "constant_output", "heavy_penalty",
+    "nothing_general",
+)  # fmt: skip
 _OF_TRAINING = (*_OF_LEARNING, "dead", "no_gradient", "update_ratio", "spike")
 
 #: From this share of its units on a dead layer lets nothing through.
@@ -84,6 +87,8 @@ _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
     ("not_learning", ("dead",), lambda cause, other: not _nothing_passes(other, cause)),
     ("not_learning", ("spike", "no_gradient"), lambda cause, other: True),
     ("underfitting", ("dead",), lambda cause, other: True),
+    ("heavy_penalty", ("dead", "constant_output"), lambda cause, other: True),
+    ("not_learning", ("nothing_general",), lambda cause, other: True),
     ("not_finite", _OF_VALUES, _later),
     ("without_gradient", ("no_gradient", "update_ratio"), _same_variables),
     ("dead", ("no_gradient", "update_ratio", "spike"), _dead_layer),

@@ -90,6 +90,12 @@ class LossCourse(NamedTuple):
         return float(self.means[-max(len(self.means) // 8, 1) :].mean())
 
     @property
+    def before_half(self) -> float:
+        """In the second quarter of the run."""
+        half = len(self.means) // 2
+        return float(self.means[half // 2 : half].mean())
+
+    @property
     def falls(self) -> bool:
         """Whether it fell over the run by more than its noise explains."""
         half = len(self.means) // 2

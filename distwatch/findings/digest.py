@@ -20,6 +20,7 @@ from distwatch.findings.course import Course, course_of
 from distwatch.findings.desync import canary, desync
 from distwatch.findings.epochs import (
     learnt_by_heart,
+    nothing_general,
     overfitting,
     stopped_early,
     whole_set_at_once,
@@ -30,6 +31,7 @@ from distwatch.findings.gradients import no_gradient, update_ratios, without_gra
 from distwatch.findings.learning import (
     constant_output,
     flat_loss,
+    heavy_penalty,
     not_learning,
     still_learning,
     underfitting,
@@ -60,6 +62,7 @@ RULES: tuple[Rule, ...] = (
     not_learning,
     underfitting,
     constant_output,
+    heavy_penalty,
     flat_loss,
     equal_inputs,
     desync,
@@ -73,6 +76,7 @@ RULES: tuple[Rule, ...] = (
     spikes,
     largest_change,
     still_learning,
+    nothing_general,
     overfitting,
     learnt_by_heart,
     whole_set_at_once,

@@ -15,7 +15,8 @@ import numpy as np
 
 from distwatch.findings.course import AT_REST, Course
 from distwatch.findings.findings import LIKELY, NOTE, WARNING, Finding
-from distwatch.findings.learning import WORKS
+from distwatch.findings.learning import NO_BETTER, WORKS
+from distwatch.findings.reasons import short
 from distwatch.findings.rules import course_rule
 from distwatch.records import Floats
 from distwatch.text import capitalized, counted
@@ -51,7 +52,7 @@ _PRECHELT = 'L. Prechelt, "Early Stopping - But When?" (1998)'
 def overfitting(course: Course) -> Iterator[Finding]:
     """The validation loss has risen for several epochs while the training loss still fell."""
     trained, validated, numbers = _losses(course)
-    if len(validated) <= _VALIDATIONS:
+    if len(validated) <= _VALIDATIONS or any(nothing_general(course)):
         return
     best = int(validated.argmin())
     since = len(validated) - 1 - best
@@ -95,7 +96,9 @@ def learnt_by_heart(course: Course) -> Iterator[Finding]:
     """The training loss is next to nothing, that of validation large, and it falls no more."""
     trained, validated, numbers = _losses(course)
     constant = course.comparable_constant
-    if constant is None or len(validated) <= _STRIP or any(overfitting(course)):
+    if constant is None or len(validated) <= _STRIP:
+        return
+    if any(overfitting(course)) or any(nothing_general(course)):
         return
     last, before = float(validated[-1]), float(validated[-_STRIP - 1])
     if not 0 < _TIMES * trained[-1] < last or last < _LEFT * constant:
@@ -118,6 +121,39 @@ def learnt_by_heart(course: Course) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+@course_rule(
+    "NothingGeneral",
+    "as NotLearning, of the validation loss",
+    no_better=NO_BETTER,
+    epochs=_STRIP,
+)
+def nothing_general(course: Course) -> Iterator[Finding]:
+    """What is learnt of the training's examples has never helped with those of validation."""
+    trained, validated, _ = _losses(course)
+    constant = course.comparable_constant
+    # Numbers of a later time may lie elsewhere; classes are as likely as they were.
+    of_classes = (course.card.loss or "").endswith("crossentropy")
+    if constant is None or not of_classes or len(validated) < _STRIP:
+        return
+    lowest, last = float(validated.min()), float(trained[-1])
+    if lowest < (1 - NO_BETTER) * constant or last >= (1 - NO_BETTER) * constant:
+        return
+    brief = (
+        f"the training loss ends at {last:.4g}, and that of validation has never been lower than "
+        f"{lowest:.4g}, where a model that always says the same has {constant:.4g}"
+    )
+    advice = (
+        "Check that inputs and targets were not shuffled apart, and that the validation data are "
+        "prepared as those of training are."
+    )
+    yield Finding(
+        "nothing_general", WARNING, f"{capitalized(brief)}. {advice}", brief=brief,
+        advice=advice, faults=("wrong_labels_or_encoding", "overfitting"),
+        value=1 - lowest / constant, threshold=NO_BETTER, confidence=LIKELY,
+        evidence={"validation_loss": lowest, "training_loss": last, "constant_loss": constant},
+    )  # fmt: skip
+
+
 @course_rule("WholeSetAtOnce", "as NotLearning", epochs=_STRIP, works=WORKS)
 def whole_set_at_once(course: Course) -> Iterator[Finding]:
     """Each epoch has one step, so that a training of many epochs has hardly any."""
@@ -126,7 +162,7 @@ def whole_set_at_once(course: Course) -> Iterator[Finding]:
         return
     if epochs <= _STRIP or loss.steps != epochs:
         return
-    if skill >= WORKS or not loss.falls or loss.rests:
+    if skill >= WORKS or not loss.falls or (loss.rests and short(course) is None):
         return
     brief = (
         f"each of the {epochs} epochs has one step, so a batch is the whole set, and the loss "

@@ -20,11 +20,18 @@ from distwatch.text import capitalized
 _STEPS = 32
 
 #: Better than a constant by less than this part of its loss is no better.
-_NO_BETTER = 0.02
+NO_BETTER = 0.02
+#: In so many steps a training that learns gets further than `AT_REST`; one that was no better
+#: than a constant in its first half, and is by less than that at its end, learns single
+#: examples by heart.
+_LONG = 256
 #: A training that does without so much of a constant's loss works, whatever else there is.
 WORKS = 0.5
 #: More than this part of a constant's loss is left.
 _LEFT = 0.1
+
+#: Keras's L1 and L2 have a factor of 0.01 unless another is given.
+_HEAVY = 0.1
 
 #: A loss may be below zero, as a logarithm of a density is, but not this much.
 _ENDLESS = 10.0
@@ -32,7 +39,7 @@ _ENDLESS = 10.0
 
 def why_not_finite(course: Course) -> Finding | None:
     """Why values grew without bound, as far as the set-up tells; only its parts matter."""
-    finders = (reasons.high_rate, reasons.unscaled_inputs, reasons.large_targets)
+    finders = (reasons.high_rate, reasons.unscaled_inputs, reasons.unscaled_targets)
     for reason in _given(finders, course):
         text = f"{capitalized(reason.seen)}. {reason.advice}"
         return Finding("why", WARNING, text, advice=reason.advice, faults=reason.faults)
@@ -70,6 +77,30 @@ def constant_output(course: Course) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+@course_rule("HeavyPenalty", "ten times Keras's own factor", heavy=_HEAVY, works=WORKS)
+def heavy_penalty(course: Course) -> Iterator[Finding]:
+    """Regularizers far stronger than usual, and a loss that ends high for all that is learnt."""
+    loss, constant = course.loss, course.constant
+    penalties = {x.path: x.penalty for x in course.card.layers if x.penalty is not None}
+    most = max(penalties, key=lambda path: penalties[path], default=None)
+    if loss is None or constant is None or most is None or course.ended is None:
+        return
+    too_short = loss.steps < _STEPS
+    if penalties[most] < _HEAVY or too_short or loss.last < (1 - WORKS) * constant:
+        return
+    brief = (
+        f"the loss ends at {loss.last:.4g}, where a model that always says the same has "
+        f"{constant:.4g}; regularizers add to it, the strongest, of {most}, with a factor of "
+        f"{penalties[most]:.3g}"
+    )
+    advice = "Weaken the regularizers; factors of 0.01 and less are usual."
+    yield Finding(
+        "heavy_penalty", WARNING, f"{capitalized(brief)}. {advice}", "loss", brief=brief,
+        advice=advice, faults=("other",), value=penalties[most], threshold=_HEAVY,
+        confidence=LIKELY, evidence={"loss": loss.last, "constant_loss": constant},
+    )  # fmt: skip
+
+
 @course_rule("FlatLoss", "as NotLearning", flat=AT_REST, steps=_STEPS)
 def flat_loss(course: Course) -> Iterator[Finding]:
     """A loss of the user's own that hardly falls, grows, or falls below zero without end."""
@@ -104,23 +135,29 @@ def works(course: Course) -> bool:
     loss, skill = course.loss, course.skill
     if loss is None or skill is None:
         return False
-    return skill >= WORKS or (skill > _NO_BETTER and loss.falls and not loss.rests)
+    return skill >= WORKS or (skill > NO_BETTER and loss.falls and not loss.rests)
 
 
 @course_rule(
     "NotLearning",
     'A. Karpathy, "A Recipe for Training Neural Networks" (2019): the constant baseline',
-    no_better=_NO_BETTER,
+    no_better=NO_BETTER,
+    no_better_when_late=AT_REST,
     steps=_STEPS,
+    late=_LONG,
 )
 def not_learning(course: Course) -> Iterator[Finding]:
     """The loss at the end is no better than that of a constant output."""
     loss, constant, skill = course.loss, course.constant, course.skill
     if loss is None or constant is None or skill is None:
         return
-    if skill > _NO_BETTER or not _can_be_judged(course, loss):
+    no_better = _no_better(course)
+    if skill > no_better or not _can_be_judged(course, loss):
         return
-    found = _given(reasons.OF_NOTHING, course) or [reasons.UNRELATED]
+    found = _given(reasons.OF_NOTHING, course)
+    # What is worse than a constant, and still falls, has only not got there yet.
+    if not found and (skill >= -reasons.WORSE or reasons.short(course) is None):
+        found = [reasons.UNRELATED]
     found += _given(reasons.SYMPTOMS, course)
     than = "hardly better than" if skill > 0 else "no better than"
     than = "worse than" if skill < -reasons.WORSE else than
@@ -128,22 +165,22 @@ def not_learning(course: Course) -> Iterator[Finding]:
         f"the loss ends at {loss.last:.4g}, {than} the {constant:.4g} of a model that "
         "always says the same"
     )
-    yield _found("not_learning", brief, found, (skill, _NO_BETTER), course)
+    yield _found("not_learning", brief, found, (skill, no_better), course)
 
 
 @course_rule("Underfitting", "as NotLearning", works=WORKS, left=_LEFT, steps=_STEPS)
 def underfitting(course: Course) -> Iterator[Finding]:
     """The loss came to rest at a large part of what a constant has, for a known reason."""
     loss, skill = course.loss, course.skill
-    if loss is None or skill is None or not _NO_BETTER < skill < 1 - _LEFT:
+    if loss is None or skill is None or not _no_better(course) < skill < 1 - _LEFT:
         return
     if not _can_be_judged(course, loss):
         return
     finders: tuple[reasons.Finder, ...] = (reasons.no_bend,)
     if loss.rests:
         finders = (*finders, reasons.classes_as_numbers)
-    if loss.rests and skill < WORKS:
-        finders = reasons.OF_LITTLE
+    if skill < WORKS:
+        finders = reasons.OF_LITTLE if loss.rests else (*finders, reasons.heavy_dropout)
     found = _given(finders, course)
     if found:
         brief = (
@@ -159,7 +196,9 @@ def underfitting(course: Course) -> Iterator[Finding]:
 def still_learning(course: Course) -> Iterator[Finding]:
     """The loss still falls as fast as it did all along when the run ends."""
     loss, skill = course.loss, course.skill
-    if loss is None or loss.steps < _STEPS or skill is None or not _NO_BETTER < skill < WORKS:
+    if loss is None or loss.steps < _STEPS or skill is None:
+        return
+    if not _no_better(course) < skill < WORKS:
         return
     reason = reasons.short(course)
     if reason is not None:
@@ -172,14 +211,28 @@ def _given(finders: Iterable[reasons.Finder], course: Course) -> list[Reason]:
     return [reason for find in finders if (reason := find(course)) is not None]
 
 
+def _no_better(course: Course) -> float:
+    """Up to which skill a training has learnt nothing."""
+    loss, constant = course.loss, course.constant
+    late = (
+        loss is not None
+        and constant is not None
+        and loss.steps >= _LONG
+        and loss.before_half >= (1 - NO_BETTER) * constant
+    )
+    return AT_REST if late else NO_BETTER
+
+
 def _can_be_judged(course: Course, loss: LossCourse) -> bool:
     """Whether the run is long enough, and its loss that of the model as it will be used.
 
-    With dropout it is larger, so that while it falls nothing can be said.
+    With dropout it is larger, so that while it falls nothing can be said, unless next to
+    nothing is left of what the model computes.
     """
     noisy = any(
         "Dropout" in layer.kind or "Noise" in layer.kind for layer in course.card.layers
     )
+    noisy = noisy and reasons.heavy_dropout(course) is None
     return loss.steps >= _STEPS and not (noisy and loss.falls)
 
 

@@ -127,15 +127,17 @@ def unscaled_inputs(course: Course) -> Reason | None:
     )
 
 
-def large_targets(course: Course) -> Reason | None:
-    """Targets so large that a last layer that begins near zero is far from them."""
+def unscaled_targets(course: Course) -> Reason | None:
+    """Targets far from where an output begins, which is near zero with a spread near one."""
     target = course.target
     of_numbers = course.card.loss in ("mean_squared_error", "mean_absolute_error")
     if target is None or not of_numbers:
         return None
     # An output that has got to where targets are is not kept from more by their size.
-    far = course.skill is None or course.skill < -WORSE or target.std > _LARGE**2
-    if not far or target.size <= _LARGE:
+    worse = course.skill is None or course.skill < -WORSE
+    large = target.size > _LARGE and (worse or target.std > _LARGE**2)
+    small = 0 < target.std < 1 / _LARGE and worse
+    if not large and not small:
         return None
     return Reason(
         f"targets go from {target.min:.4g} to {target.max:.4g}",
@@ -197,9 +199,9 @@ def unstable(course: Course) -> Reason | None:
     """Worse than a constant, which a smaller step would have found."""
     if course.skill is None or course.skill >= -WORSE:
         return None
-    if high_rate(course) or low_rate(course):
-        return None
-    if unscaled_inputs(course) or large_targets(course):
+    # What still falls as fast as ever is on its way, and what says always the same stands still.
+    others = (high_rate, low_rate, unscaled_inputs, unscaled_targets, short, constant_output)
+    if any(find(course) for find in others):
         return None
     return Reason(
         "steps that are too large throw the weights about",
@@ -368,7 +370,7 @@ def tiny_batch(course: Course) -> Reason | None:
     )
 
 
-#: What is left if all else is as it should be.
+#: What is left if all else is as it should be, and the loss does not fall.
 UNRELATED = Reason(
     "the targets may not belong to their inputs",
     "Check that inputs and targets were not shuffled apart, then learn one batch by heart.",
@@ -382,7 +384,7 @@ OF_LITTLE: tuple[Finder, ...] = (
     low_rate,
     high_rate,
     unscaled_inputs,
-    large_targets,
+    unscaled_targets,
     vanishing,
     fixed_spread,
     classes_as_numbers,

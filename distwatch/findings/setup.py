@@ -159,6 +159,7 @@ def _softmax_of_several(course: Course, layer: Layer) -> tuple[str, str] | None:
 def loss_function(course: Course) -> Iterator[Finding]:
     """The loss does not fit the targets."""
     yield from _loss_of_one_unit(course)
+    yield from _loss_of_pairs(course)
     yield from _targets_are_equal(course)
     yield from _targets_are_no_probabilities(course)
     yield from _targets_are_scaled(course)
@@ -230,6 +231,16 @@ def _loss_of_one_unit(course: Course) -> Iterator[Finding]:
     else:
         advice, faults = "Use a sigmoid and binary_crossentropy.", ("wrong_loss",)
     yield _wrong("loss_function", brief, advice, _signal(layer), faults)
+
+
+def _loss_of_pairs(course: Course) -> Iterator[Finding]:
+    if course.card.of_pairs:
+        brief = (
+            f"the loss {course.card.loss or 'of the step'} compares the output for each example "
+            "with the targets of all: one has the shape (batch, 1), the other (batch,)"
+        )
+        advice = "Give both one shape, such as by tf.reshape(y, (-1, 1))."
+        yield _wrong("loss_function", brief, advice, "loss", ("wrong_loss",))
 
 
 def _targets_are_equal(course: Course) -> Iterator[Finding]:

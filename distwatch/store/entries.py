@@ -25,8 +25,9 @@ class LayerEntry(_Model):
     initializer: Text | None = None
     trained: bool | None = None
     dropout: Annotated[float | None, Field(ge=0, le=1)] = None
-    # Runs from before this was recorded have none.
+    # Runs from before these were recorded have none.
     spread: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    penalty: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
 
 
 class CardEntry(_Model):
@@ -40,6 +41,8 @@ class CardEntry(_Model):
     optimizer: Text | None = None
     learning_rate: Annotated[float | None, Field(allow_inf_nan=False)] = None
     further_terms: bool = False
+    # Runs from before this was recorded do not have it.
+    of_pairs: bool = False
 
     @property
     def card(self) -> Card:

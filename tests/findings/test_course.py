@@ -42,7 +42,7 @@ def made_training(card, loss, *, inputs=(-2, 2), targets=None, said=None, **know
     given = rng.uniform(*inputs, shape)
     targets = rng.normal(0.3, 1.0, shape) if targets is None else targets
     said = 0.8 * targets if said is None else said
-    noise = 1 + 0.02 * rng.standard_normal((STEPS, 2, 1, 1))
+    noise = 1 + 0.02 * rng.standard_normal((len(loss), 2, 1, 1))
     losses = np.asarray(loss)[:, None, None, None] * noise
     names = ("data/input", "data/target", "data/prediction")
     tables = [table_of(0, losses, {"loss": "none"})]
@@ -124,6 +124,22 @@ SOUND = {
         {"targets": one_of(4), "said": probabilities(4)},
     ),
     "a large first loss": (card_of(*REGRESSION), falling(900.0, 0.1), {}),
+    "usual regularizers": (
+        card_of(
+            Layer("hidden", "Dense", "relu", 8, penalty=0.01),
+            REGRESSION[-1],
+            further_terms=True,
+        ),
+        falling(9.0, 0.6),
+        {},
+    ),
+    "strong regularizers that matter little": (
+        card_of(
+            Layer("hidden", "Dense", "relu", 8, penalty=1.0), REGRESSION[-1], further_terms=True
+        ),
+        falling(9.0, 0.3),
+        {},
+    ),
 }
 
 
@@ -296,6 +312,19 @@ FAULTY = {
         AT_REST, {"said": 0.3 + 1e-3 * RANDOM},
         "NotLearning", "initialisation", "7 hidden layers",
     ),
+    "targets of next to no spread": (
+        card_of(*REGRESSION), falling(2.0, 0.05),
+        {"targets": 0.1 + 0.02 * RANDOM, "said": 0.1 + 0.05 * RANDOM},
+        "NotLearning", "missing_normalisation", "Scale the targets",
+    ),
+    "a loss that has only not got there yet": (
+        card_of(*REGRESSION), np.linspace(9.0, 3.0, STEPS), {"said": RANDOM},
+        "NotLearning", "too_few_epochs", "Train longer",
+    ),
+    "nearly everything is dropped, and the loss falls": (
+        card_of(Layer("drop", "Dropout", dropout=0.95), *REGRESSION), falling(2.0, 0.8), {},
+        "Underfitting", "other", "leaves out 95%",
+    ),
     "nearly everything is dropped": (
         card_of(Layer("drop", "Dropout", dropout=0.95), *REGRESSION), AT_REST, {"said": RANDOM},
         "NotLearning", "other", "leaves out 95%",
@@ -313,6 +342,17 @@ FAULTY = {
         card_of(*REGRESSION, further_terms=True), falling(9.0, 1.2),
         {"said": 0.3 + 1e-3 * RANDOM},
         "ConstantOutput", "other", "Weaken the regularization",
+    ),
+    "regularizers far stronger than usual": (
+        card_of(Layer("hidden", "Dense", "relu", 8, penalty=1.0), REGRESSION[-1],
+                further_terms=True),
+        falling(9.0, 0.6), {},
+        "HeavyPenalty", "other", "of hidden, with a factor of 1",
+    ),
+    "a difference of all pairs": (
+        card_of(*REGRESSION, loss="mine", own_loss=True, of_pairs=True), falling(2, 1.7),
+        {"said": 0.3 + 1e-3 * RANDOM},
+        "LossFunction", "wrong_loss", "the targets of all",
     ),
     "a loss of the user's own without an end": (
         card_of(*REGRESSION, loss="mine", own_loss=True), -np.geomspace(1, 1e6, STEPS), {},
@@ -397,6 +437,25 @@ def test_parts_that_do_not_fit_explain_that_nothing_is_learnt():
     assert list(found) == [rule]
     assert "worse than the" in found[rule].text
     assert [each.rule for each in found[rule].follows] == ["NotLearning"]
+
+
+def test_what_still_falls_is_not_thrown_about():
+    falls = np.linspace(9.0, 3.0, STEPS)
+    found = warned(findings_of(card_of(*REGRESSION), falls, said=RANDOM))["NotLearning"]
+    assert "throw the weights about" not in found.text
+    assert found.faults == ("too_few_epochs", "learning_rate_too_low")
+
+
+def test_single_examples_learnt_by_heart_at_the_end_are_no_learning():
+    """Targets that belong to other inputs: the loss falls late, and by little."""
+    card = card_of(*REGRESSION)
+    by_heart = np.concatenate([np.full(STEPS, 1.0), np.linspace(1.0, 0.96, STEPS)])
+    soon = np.concatenate([np.linspace(1.2, 0.96, STEPS // 2), np.full(2 * STEPS, 0.96)])
+    found = warned(findings_of(card, by_heart, said=RANDOM))
+    assert "wrong_labels_or_encoding" in found["NotLearning"].faults
+    # What a problem that is hard allows is learnt early; and a shorter run may yet learn.
+    assert warned(findings_of(card, soon, said=RANDOM)) == {}
+    assert warned(findings_of(card, by_heart[::2], said=RANDOM)) == {}
 
 
 def test_of_a_short_run_nothing_is_concluded():

@@ -131,10 +131,43 @@ def test_what_is_not_learnt_by_heart(trained, validated, known):
     assert "LearntByHeart" not in found
 
 
+NEVER = [1.4, 1.39, 1.42, 1.5, 1.7, 2.0]
+
+
+def test_what_helps_with_no_example_of_validation_is_told():
+    """As where targets belong to other inputs: only single examples are learnt."""
+    trained = np.linspace(1.4, 0.9, 6)
+    found = of_classes(falling(1.4, 0.9), trained, NEVER, steps_an_epoch=20)
+    each = found["NothingGeneral"]
+    assert (each.severity, each.faults) == (
+        WARNING,
+        ("wrong_labels_or_encoding", "overfitting"),
+    )
+    assert "never been lower than 1.39" in each.text
+    assert "Overfitting" not in found and "LearntByHeart" not in found
+
+
+@pytest.mark.parametrize(
+    ("trained", "validated", "known"),
+    [
+        (0.9, [1.4, 1.3, *NEVER[2:]], {}),  # once it was better than a constant
+        (1.38, NEVER, {}),  # nothing is learnt of the training's examples, either
+        (0.9, NEVER[:4], {}),  # too few to tell
+        (0.9, NEVER, {"further_terms": True}),
+        (0.9, NEVER, {"own_loss": True}),
+    ],
+)
+def test_what_is_general_enough(trained, validated, known):
+    losses = np.linspace(1.4, trained, len(validated))
+    found = of_classes(falling(1.4, trained), losses, validated, steps_an_epoch=20, **known)
+    assert "NothingGeneral" not in found
+
+
 @pytest.mark.parametrize(
     ("steps_an_epoch", "loss", "ended", "told"),
     [
         (1, np.linspace(1.4, 1.1, 128), CLOSED, True),
+        (1, np.linspace(1.4, 1.3, 128), CLOSED, True),  # slowly, but as fast as ever
         (2, np.linspace(1.4, 1.1, 128), CLOSED, False),
         (1, falling(1.4, 0.2), CLOSED, False),  # it has learnt
         (1, falling(1.4, 1.1), CLOSED, False),  # more steps would not help

@@ -50,6 +50,24 @@ def test_the_card_says_what_is_trained(tmp_path):
     assert not card.further_terms
 
 
+def test_the_card_says_how_strong_regularizers_are(tmp_path):
+    regularizers = keras.regularizers
+    made = {
+        "none": None,
+        "l2": regularizers.L2(0.5),
+        "both": regularizers.L1L2(0.01, 0.02),
+        "own": regularizers.OrthogonalRegularizer(0.3),
+    }
+    inner = [
+        keras.layers.Dense(12, name=name, kernel_regularizer=each)
+        for name, each in made.items()
+    ]
+    model = keras.Sequential([keras.Input((12,)), *inner])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    known = {layer.path: layer.penalty for layer in watched(tmp_path, model).info.card.layers}
+    assert known == {"none": None, "l2": 0.5, "both": pytest.approx(0.02), "own": None}
+
+
 WIDE = {
     "normal": (keras.initializers.RandomNormal(stddev=2.0), 2.0),
     "uniform": (keras.initializers.RandomUniform(-3.0, 3.0), 6 / 12**0.5),

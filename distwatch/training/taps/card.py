@@ -10,6 +10,7 @@ import keras
 from distwatch.records import Card, Layer
 from distwatch.training.taps.layer_paths import STAND_FOR_INNER, Place, path_of_model
 from distwatch.training.taps.learning_rates import current_number, innermost, is_scheduled
+from distwatch.training.taps.loss_shapes import compares_each_with_each
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.subject import Subject
 
@@ -23,6 +24,10 @@ _REGULARIZERS = (
     "pointwise_regularizer",
     "recurrent_regularizer",
 )
+
+
+#: Keras's own, whose factors are known.
+_PENALTIES = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 
 
 def card_of(subject: Subject, found: list[Place], capture: StepCapture) -> Card:
@@ -48,7 +53,15 @@ def card_of(subject: Subject, found: list[Place], capture: StepCapture) -> Card:
         further_terms=_is_weighted(capture)
         or _is_no_mean(model, given)
         or any(_adds_a_term(place.layer) for place in plain),
+        of_pairs=compares_each_with_each(
+            capture.losses, _targets(capture), _said(capture, path_of_model(found))
+        ),
     )
+
+
+def _targets(capture: StepCapture) -> Any:
+    given = capture.data
+    return given[1] if isinstance(given, tuple) and len(given) > 1 else None
 
 
 def _holds_others(layer: keras.layers.Layer) -> bool:
@@ -72,7 +85,20 @@ def _described(layer: keras.layers.Layer, path: str, capture: StepCapture) -> La
         trained=bool(layer.trainable_weights) if layer.weights else None,
         dropout=float(layer.rate) if isinstance(layer, keras.layers.Dropout) else None,
         spread=_spread(initializer, getattr(layer, "kernel", None)),
+        penalty=_penalty(layer),
     )
+
+
+def _penalty(layer: keras.layers.Layer) -> float | None:
+    """The largest factor of Keras's own L1 and L2 regularizers; None without them."""
+    given = [getattr(layer, name, None) for name in _REGULARIZERS]
+    factors = [
+        abs(float(factor))
+        for regularizer in given
+        if isinstance(regularizer, _PENALTIES)
+        for factor in (getattr(regularizer, "l1", 0.0), getattr(regularizer, "l2", 0.0))
+    ]
+    return max(factors, default=None)
 
 
 def _spread(initializer: Any, kernel: Any) -> float | None:
@@ -110,10 +136,15 @@ def _activation(layer: keras.layers.Layer) -> str | None:
     return named or (None if given is None else _name_of(given))
 
 
+def _said(capture: StepCapture, model: str) -> list[Any]:
+    """What a model put out at its last call."""
+    calls = capture.calls.get(model, [])
+    return keras.tree.flatten(calls[-1].outputs) if calls else []
+
+
 def _last(places: list[Place], capture: StepCapture, model: str) -> str | None:
     """The path of the layer that puts out what the model does, if that is one tensor."""
-    calls = capture.calls.get(model, [])
-    said = keras.tree.flatten(calls[-1].outputs) if calls else []
+    said = _said(capture, model)
     if len(said) != 1:
         return None
     for place in places:
