@@ -139,12 +139,12 @@ def nothing_general(course: Course) -> Iterator[Finding]:
     if lowest < (1 - NO_BETTER) * constant or last >= (1 - NO_BETTER) * constant:
         return
     brief = (
-        f"the training loss ends at {last:.4g}, and that of validation has never been lower than "
-        f"{lowest:.4g}, where a model that always says the same has {constant:.4g}"
+        f"the training loss ends at {last:.4g}, and that of validation has never been lower "
+        f"than {lowest:.4g}, where a model that always says the same has {constant:.4g}"
     )
     advice = (
-        "Check that inputs and targets were not shuffled apart, and that the validation data are "
-        "prepared as those of training are."
+        "Check that inputs and targets were not shuffled apart, and that the validation data "
+        "are prepared as those of training are."
     )
     yield Finding(
         "nothing_general", WARNING, f"{capitalized(brief)}. {advice}", brief=brief,

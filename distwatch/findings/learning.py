@@ -79,7 +79,7 @@ def constant_output(course: Course) -> Iterator[Finding]:
 
 @course_rule("HeavyPenalty", "ten times Keras's own factor", heavy=_HEAVY, works=WORKS)
 def heavy_penalty(course: Course) -> Iterator[Finding]:
-    """Regularizers far stronger than usual, and a loss that ends high for all that is learnt."""
+    """Regularizers far stronger than usual, and a loss that ends high."""
     loss, constant = course.loss, course.constant
     penalties = {x.path: x.penalty for x in course.card.layers if x.penalty is not None}
     most = max(penalties, key=lambda path: penalties[path], default=None)

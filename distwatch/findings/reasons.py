@@ -199,7 +199,7 @@ def unstable(course: Course) -> Reason | None:
     """Worse than a constant, which a smaller step would have found."""
     if course.skill is None or course.skill >= -WORSE:
         return None
-    # What still falls as fast as ever is on its way, and what says always the same stands still.
+    # What still falls as fast as ever is on its way; what always says the same stands still.
     others = (high_rate, low_rate, unscaled_inputs, unscaled_targets, short, constant_output)
     if any(find(course) for find in others):
         return None

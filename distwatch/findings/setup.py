@@ -236,8 +236,8 @@ def _loss_of_one_unit(course: Course) -> Iterator[Finding]:
 def _loss_of_pairs(course: Course) -> Iterator[Finding]:
     if course.card.of_pairs:
         brief = (
-            f"the loss {course.card.loss or 'of the step'} compares the output for each example "
-            "with the targets of all: one has the shape (batch, 1), the other (batch,)"
+            f"the loss {course.card.loss or 'of the step'} compares the output for each "
+            "example with the targets of all: one has the shape (batch, 1), the other (batch,)"
         )
         advice = "Give both one shape, such as by tf.reshape(y, (-1, 1))."
         yield _wrong("loss_function", brief, advice, "loss", ("wrong_loss",))

@@ -194,8 +194,9 @@ def test_both_change_their_schedules_and_stop_after_the_same_step(tmp_path):
     assert [each["stopped"] for each in told] == [True, True]
     done = told[0]["batches"]
     assert told[1]["batches"] == done
-    # Of 600 steps. Looks are 16 executions apart. Worker 1 asks after 20 or more, so at look 32;
-    # the first worker plans at once at the earliest, and decides at look 48 what is done at 64.
+    # Of 600 steps. Looks are 16 executions apart. Worker 1 asks after 20 or more, so at look
+    # 32; the first worker plans at once at the earliest, and decides at look 48 what is done at
+    # look 64.
     assert done in range(64, 600, 16)
     run = dw.open_run(tmp_path / "run.zarr")
     assert (len(run), run.lost) == (done, 0)

@@ -17,8 +17,8 @@ Tensor = Any
 #: Operations that take differences.
 _DIFFERENCES = ("Sub", "SquaredDifference")
 
-#: A loss of more operations than this is not looked through.
-_MOST = 2_000
+#: So many operations of a loss are looked at, at most.
+_MOST = 4_000
 
 
 def compares_each_with_each(losses: list[Tensor], targets: Any, said: Any) -> bool:
@@ -52,15 +52,15 @@ def _behind(loss: Tensor, known: dict[Any, frozenset[str]]) -> Iterator[Any]:
 
     ``known`` is added to: of each tensor, which of the known ones it is made of.
     """
-    waiting, seen = [loss.op], set()
-    while waiting and len(seen) < _MOST:
+    waiting = [loss.op]
+    for _ in range(_MOST):
+        if not waiting:
+            return
         operation = waiting[-1]
-        missing = [x.op for x in operation.inputs if x.ref() not in known and x.op not in seen]
-        if missing and operation not in seen:
-            seen.add(operation)
+        if missing := [x.op for x in operation.inputs if x.ref() not in known]:
             waiting.extend(missing)
             continue
-        seen.add(waiting.pop())
+        waiting.pop()
         made_of = frozenset[str]().union(*(known.get(x.ref(), ()) for x in operation.inputs))
         known.update((x.ref(), made_of) for x in operation.outputs if x.ref() not in known)
         yield operation
