@@ -155,7 +155,9 @@ def _selector(kind, chosen, config, recorded):
         apart = {f"{name}_act" for name in recorded.activations}
         before = {name[: -len("_act")] for name in recorded.activations if name in apart}
         if chosen["named"]:
-            patterns = [[name for name in recorded.activations if name not in before]]
+            # A layer is named with all its calls.
+            named = {name.partition("#")[0] for name in recorded.activations}
+            patterns = [sorted(named - before)]
     if kind == "gradients":
         # Keras adds up the replicas' gradients where they cannot be seen under a loss scale.
         options["applied"] = config["policy"] != "mixed_float16"

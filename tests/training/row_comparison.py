@@ -211,22 +211,24 @@ class SignalComparison:
             if self._is_undefined(step):
                 continue
             each = [x[step] for x in self.deltas]
-            want = [_reduced(each, self.chosen["reduce"])] if self.chosen["reduce"] else each
+            sizes = [None if x is None else np.abs(x).astype(np.float64) for x in each]
+            want = each
+            if how := self.chosen["reduce"]:
+                want, sizes = [_reduced(each, how)], [_reduced(sizes, how)]
             for replica, delta in enumerate(want):
                 rows = 0 if delta is None else len(delta)
                 got = tensors.values[place, replica]
                 if tensors.valid[place, replica] != rows or not np.isnan(got[rows:]).all():
                     self._say(f"step {step} rows", tensors.valid[place, replica], rows)
                 elif rows:
-                    self._close(step, got[:rows], delta)
+                    self._close(step, got[:rows], delta, sizes[replica])
 
-    def _close(self, step, got, want):
+    def _close(self, step, got, want, sizes):
+        """Compare raw deltas; each was rounded to its dtype before they were reduced."""
         with np.errstate(all="ignore"):
             want = want.astype(self.chosen["dtype"]).astype(np.float64)
         coarse = {"float16": 2e-3, "float32": 3e-7}[self.chosen["dtype"]]
-        inexact = self.error * self._size + coarse * np.abs(
-            np.nan_to_num(want, posinf=0, neginf=0)
-        )
+        inexact = self.error * self._size + coarse * np.nan_to_num(sizes, posinf=0, neginf=0)
         with np.errstate(all="ignore"):
             near = (
                 (np.abs(got - want) <= inexact)
