@@ -202,6 +202,8 @@ def test_a_disk_that_does_not_answer_is_waited_for_a_moment(workers, monkeypatch
     with pytest.warns(ActionFailedWarning, match="not stopped"):
         assert train(made, 100) == [[], []]
     answers.set()
+    for each in made:
+        each._reading.join()
     monkeypatch.setattr(agreement, "PATIENCE", 30.0)
     made[0].stop("Loss is NaN.")
     assert [len(each) for each in train(made, 100)] == [1, 1]
