@@ -148,6 +148,9 @@ class Layer:
     spread: float | None = None
     #: The largest factor of its L1 and L2 regularizers; None without them.
     penalty: float | None = None
+    #: Of a layer that is not trained: whether its biases and scales are, at the first step, as
+    #: initializers leave them; None of others, and where it has neither.
+    fresh: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from distwatch.findings.gradients import no_gradient, update_ratios, without_gra
 from distwatch.findings.learning import (
     constant_output,
     flat_loss,
+    fresh_and_frozen,
     heavy_penalty,
     not_learning,
     still_learning,
@@ -62,6 +63,7 @@ RULES: tuple[Rule, ...] = (
     not_learning,
     underfitting,
     constant_output,
+    fresh_and_frozen,
     heavy_penalty,
     flat_loss,
     equal_inputs,

@@ -27,6 +27,8 @@ NO_BETTER = 0.02
 _LONG = 256
 #: A training that does without so much of a constant's loss works, whatever else there is.
 WORKS = 0.5
+#: One that does without so much is solved.
+_SOLVED = 0.9
 #: More than this part of a constant's loss is left.
 _LEFT = 0.1
 
@@ -98,6 +100,29 @@ def heavy_penalty(course: Course) -> Iterator[Finding]:
         "heavy_penalty", WARNING, f"{capitalized(brief)}. {advice}", "loss", brief=brief,
         advice=advice, faults=("other",), value=penalties[most], threshold=_HEAVY,
         confidence=LIKELY, evidence={"loss": loss.last, "constant_loss": constant},
+    )  # fmt: skip
+
+
+@course_rule("FreshAndFrozen", "biases of 0 and scales of 1", solved=_SOLVED, steps=_STEPS)
+def fresh_and_frozen(course: Course) -> Iterator[Finding]:
+    """Layers that are not trained, and were not trained before either."""
+    loss, skill = course.loss, course.skill
+    fresh = [layer for layer in course.card.layers if layer.fresh]
+    if not fresh or loss is None or skill is None or loss.steps < _STEPS or skill > _SOLVED:
+        return
+    # A layer of a trained model may have kept a bias of 0; not all of them.
+    if any(layer.fresh is False for layer in course.card.layers):
+        return
+    named = fresh[0].path + (f" and {len(fresh) - 1} more" if fresh[1:] else "")
+    brief = (
+        f"the layer{'s' * (len(fresh) > 1)} {named} {'are' if fresh[1:] else 'is'} not trained, "
+        "and began with biases and scales as initializers leave them"
+    )
+    advice = "Load trained weights first, or let them be trained."
+    yield Finding(
+        "fresh_and_frozen", WARNING, f"{capitalized(brief)}. {advice}", brief=brief,
+        advice=advice, faults=("frozen_or_disconnected",), value=skill, threshold=_SOLVED,
+        confidence=LIKELY,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ class LayerEntry(_Model):
     # Runs from before these were recorded have none.
     spread: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
     penalty: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    fresh: bool | None = None
 
 
 class CardEntry(_Model):

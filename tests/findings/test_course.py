@@ -124,6 +124,23 @@ SOUND = {
         {"targets": one_of(4), "said": probabilities(4)},
     ),
     "a large first loss": (card_of(*REGRESSION), falling(900.0, 0.1), {}),
+    "layers that were trained before": (
+        card_of(
+            Layer("base", "Dense", "relu", 8, "GlorotUniform", False, fresh=True),
+            Layer("deep", "Dense", "relu", 8, "GlorotUniform", False, fresh=False),
+            REGRESSION[-1],
+        ),
+        falling(2.0, 0.3),
+        {},
+    ),
+    "random layers that do": (
+        card_of(
+            Layer("base", "Dense", "relu", 8, "GlorotUniform", False, fresh=True),
+            REGRESSION[-1],
+        ),
+        falling(2.0, 0.05),
+        {},
+    ),
     "usual regularizers": (
         card_of(
             Layer("hidden", "Dense", "relu", 8, penalty=0.01),
@@ -348,6 +365,13 @@ FAULTY = {
                 further_terms=True),
         falling(9.0, 0.6), {},
         "HeavyPenalty", "other", "of hidden, with a factor of 1",
+    ),
+    "layers that were never trained": (
+        card_of(Layer("base", "Dense", "relu", 8, "GlorotUniform", False, fresh=True),
+                Layer("deep", "Dense", "relu", 8, "GlorotUniform", False, fresh=True),
+                REGRESSION[-1]),
+        falling(2.0, 0.3), {},
+        "FreshAndFrozen", "frozen_or_disconnected", "base and 1 more are not trained",
     ),
     "a difference of all pairs": (
         card_of(*REGRESSION, loss="mine", own_loss=True, of_pairs=True), falling(2, 1.7),

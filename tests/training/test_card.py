@@ -50,6 +50,23 @@ def test_the_card_says_what_is_trained(tmp_path):
     assert not card.further_terms
 
 
+@pytest.mark.fast_cases("1")
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_card_says_what_is_frozen_as_it_was_made(tmp_path, replicas):
+    with strategy_over(replicas).scope():
+        inner = [
+            keras.layers.Dense(8, name="made", trainable=False),
+            keras.layers.BatchNormalization(name="loaded", trainable=False),
+            keras.layers.Dense(8, use_bias=False, name="without", trainable=False),
+            keras.layers.Dense(4, name="out"),
+        ]
+        model = keras.Sequential([keras.Input((12,)), *inner])
+        model.get_layer("loaded").gamma.assign(np.full(8, 1.5))
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    known = {layer.path: layer.fresh for layer in watched(tmp_path, model).info.card.layers}
+    assert known == {"made": True, "loaded": False, "without": None, "out": None}
+
+
 def test_the_card_says_how_strong_regularizers_are(tmp_path):
     regularizers = keras.regularizers
     made = {

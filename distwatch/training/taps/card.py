@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from distwatch.records import Card, Layer
 from distwatch.training.taps.layer_paths import STAND_FOR_INNER, Place, path_of_model
@@ -86,7 +88,24 @@ def _described(layer: keras.layers.Layer, path: str, capture: StepCapture) -> La
         dropout=float(layer.rate) if isinstance(layer, keras.layers.Dropout) else None,
         spread=_spread(initializer, getattr(layer, "kernel", None)),
         penalty=_penalty(layer),
+        fresh=_is_fresh(layer),
     )
+
+
+#: Where layers keep what is added and multiplied by, and what initializers make of it.
+_UNTRAINED = {"bias": 0.0, "beta": 0.0, "gamma": 1.0}
+
+
+def _is_fresh(layer: keras.layers.Layer) -> bool | None:
+    """Whether a layer that is not trained was not trained before either, as far as it shows."""
+    if layer.trainable_weights or not layer.weights:
+        return None
+    found = [(getattr(layer, name, None), value) for name, value in _UNTRAINED.items()]
+    kept = [(each, value) for each, value in found if isinstance(each, keras.Variable)]
+    with tf.init_scope():
+        return (
+            all(bool(np.all(each.numpy() == value)) for each, value in kept) if kept else None
+        )
 
 
 def _penalty(layer: keras.layers.Layer) -> float | None:
