@@ -113,11 +113,10 @@ def fresh_and_frozen(course: Course) -> Iterator[Finding]:
     # A layer of a trained model may have kept a bias of 0; not all of them.
     if any(layer.fresh is False for layer in course.card.layers):
         return
-    named = fresh[0].path + (f" and {len(fresh) - 1} more" if fresh[1:] else "")
-    brief = (
-        f"the layer{'s' * (len(fresh) > 1)} {named} {'are' if fresh[1:] else 'is'} not trained, "
-        "and began with biases and scales as initializers leave them"
-    )
+    named = f"the layer {fresh[0].path} is"
+    if len(fresh) > 1:
+        named = f"the layers {fresh[0].path} and {len(fresh) - 1} more are"
+    brief = f"{named} not trained, and began with biases and scales as initializers leave them"
     advice = "Load trained weights first, or let them be trained."
     yield Finding(
         "fresh_and_frozen", WARNING, f"{capitalized(brief)}. {advice}", brief=brief,
