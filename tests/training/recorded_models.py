@@ -99,7 +99,8 @@ class RecordedModel:
         inputs = keras.Input(shape, dtype="int32" if whole else keras.config.floatx())
         x = self._heard(inputs, "input")
         if whole:
-            x = layers.Flatten()(self._layer(layers.Embedding(9, 3, name="tokens"), x))
+            x = self._layer(layers.Embedding(9, 3, name="tokens"), x)
+            x = self._heard(layers.Flatten()(x), "flat")
             self.default.append("tokens")
         for i, kind in enumerate(self._config["layers"]):
             x = self._stage(kind, f"layer_{i}", x)
