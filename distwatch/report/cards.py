@@ -77,6 +77,7 @@ def _layer(layer: Layer) -> str:
     about = [str(layer.units)] if layer.units is not None else []
     about += [layer.activation] if layer.activation else []
     about += [f"{layer.dropout:g}"] if layer.dropout is not None else []
+    about += [f"penalty {layer.penalty:g}"] if layer.penalty is not None else []
     about += ["frozen"] if layer.trained is False else []
     inside = f"({', '.join(about)})" if about else ""
     return f"{layer.path}: {layer.kind}{inside}"

@@ -284,7 +284,7 @@ def test_four_runs_say_what_they_do_differently(tmp_path):
 
 def test_a_run_says_what_was_trained(tmp_path):
     layers = (
-        Layer("conv", "Conv2D", "relu", 16, trained=False),
+        Layer("conv", "Conv2D", "relu", 16, trained=False, penalty=0.01),
         Layer("drop", "Dropout", dropout=0.5),
         *(Layer(f"dense_{i}", "Dense", units=3) for i in range(12)),
     )
@@ -295,7 +295,9 @@ def test_a_run_says_what_was_trained(tmp_path):
     assert said["loss"] == (
         "own (of the user's own), from logits with further terms or weights"
     )
-    assert said["layers"].startswith("conv: Conv2D(16, relu, frozen); drop: Dropout(0.5); ")
+    assert said["layers"].startswith(
+        "conv: Conv2D(16, relu, penalty 0.01, frozen); drop: Dropout(0.5); "
+    )
     assert said["layers"].endswith("dense_9: Dense(3); and 2 more layers")
     assert "optimizer" not in said and "learning rate" not in said
 
