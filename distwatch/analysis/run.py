@@ -459,7 +459,8 @@ class Run:
         on, and "hard_loss" of a validation set with a name (see ``Watch.validate``), NaN
         where an epoch ended without; ``learning_rate``, of dims (epoch,),
         is the optimizer's at the end, also with a schedule. The coordinate ``step`` is how
-        many steps were done then. Empty in older runs, and of loops written by hand.
+        many steps of training were done then, so that the last step of the epoch is
+        one less. Empty in older runs, and of loops written by hand.
         """
         return dataset_of_epochs(self._store.epochs)
 
