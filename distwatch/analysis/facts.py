@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from distwatch.records import Provenance
+from distwatch.records import TRAIN, Provenance
 from distwatch.store import StoredRun
 from distwatch.store.readable_tables import ReadableTable
 from distwatch.store.schema import CLOSED, FORMAT
@@ -108,6 +108,7 @@ def facts_of(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("lost", _lost(described)),
         *([("thinned out", thinned)] if described["thinned_steps"] else []),
         *[("copies", _copies(table)) for table in described["copies"]],
+        *([("copies", _NOT_COMPARED)] if _is_uncompared(described) else []),
         ("written", _written(described)),
         *provenance_of(described),
         ("size", format_bytes(described["bytes"])),
@@ -176,6 +177,18 @@ def taken_at(signal: dict[str, Any]) -> str:
     if signal["scaled"] is not None:
         words.append("as handed over: may be divided by the number of replicas")
     return ", ".join(words)
+
+
+_NOT_COMPARED = (
+    "not compared: whether the replicas' weights stay equal is seen with distwatch.desync() "
+    "among the signals"
+)
+
+
+def _is_uncompared(described: dict[str, Any]) -> bool:
+    """Whether several replicas trained, and nothing compared their copies of variables."""
+    several = len(described["replicas"]) > 1 and described["phase"] == TRAIN
+    return several and bool(described["tables"]) and not described["copies"]
 
 
 def _copies(table: dict[str, Any]) -> str:

@@ -147,6 +147,11 @@ def _described(config: WatchConfig) -> Iterator[str]:
     bound = "" if config.max_bytes is None else f", of {format_bytes(config.max_bytes)} at most"
     new = "a new run in " if isinstance(config.store, FolderOfRuns) else ""
     yield f"Writes {new}{config.store}{bound}; phases: {', '.join(config.phases)}."
+    if not isinstance(config.store, FolderOfRuns):
+        yield (
+            "Under 'distwatch run' that is a folder, in which each fit writes a run: "
+            "fit-000.zarr, fit-001.zarr, ..."
+        )
 
 
 def _chosen(selector: Selector, config: WatchConfig) -> str:

@@ -63,7 +63,14 @@ def _show(described: dict[str, Any]) -> None:
             for table in described["tables"]
             for signal in table["signals"]
         ]
-        headings = ("signal", "measured against", "taken", "steps", "schedule", "further")
+        headings = (
+            "signal",
+            "measured against",
+            "where in the step",
+            "steps",
+            "schedule",
+            "further",
+        )
         console.print(listing(headings, rows))
     if changed := changes_in(described):
         console.print(listing(_CHANGED, changed))

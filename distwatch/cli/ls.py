@@ -63,8 +63,8 @@ def ls(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Sort by a column: name, created, ended, steps, replicas, pace, or a metric "
-            "such as loss. By default the newest run is first.",
+            help="Sort by a column, as the table or --json calls it: run, when, ended, steps, "
+            "replicas, steps/s, or a metric such as loss. By default the newest run is first.",
         ),
     ] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="Sort the other way.")] = False,
@@ -112,7 +112,7 @@ def ls(
         test = _test_of(condition, columns)
         rows = [row for row in rows if test(row)]
     if sort is not None:
-        _check_column(sort, columns)
+        sort = _column(sort, columns)
         known = [row for row in rows if row.get(sort) is not None]
         known.sort(key=lambda row: row[sort], reverse=reverse)
         # What is not known is last, whichever way the others are sorted.
@@ -169,8 +169,8 @@ def _test_of(condition: str, columns: list[str]) -> Callable[[dict[str, Any]], b
     found = _CONDITION.fullmatch(condition)
     if found is None:
         raise ConfigError(f"--where {condition!r}: write it as 'loss<0.5' or 'ended=closed'.")
-    column, sign, wanted = found[1], found[2].replace("==", "="), found[3]
-    _check_column(column, columns)
+    sign, wanted = found[2].replace("==", "="), found[3]
+    column = _column(found[1], columns)
     try:
         number = float(wanted)
     except ValueError:
@@ -189,10 +189,21 @@ def _test_of(condition: str, columns: list[str]) -> Callable[[dict[str, Any]], b
     return test
 
 
-def _check_column(name: str, columns: list[str]) -> None:
-    # Without runs there are no columns to be wrong about.
-    if columns and name not in columns:
-        raise ConfigError(f"there is no column {name!r}; there are {', '.join(columns)}.")
+def _column(name: str, columns: list[str]) -> str:
+    """The column of a name, or of a heading that the table prints in its place.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    headings = {heading: column for column, heading in _HEADINGS.items()}
+    # A metric may be called like a heading. Without runs no column can be wrong.
+    column = name if name in columns else headings.get(name, name)
+    if columns and column not in columns:
+        known = (
+            f"{each} ({_HEADINGS[each]})" if each in _HEADINGS else each for each in columns
+        )
+        raise ConfigError(f"there is no column {name!r}; there are {', '.join(known)}.")
+    return column
 
 
 def _cell(name: str, value: Any) -> str:

@@ -29,7 +29,7 @@ from distwatch.signals.patterns import (
     written,
 )
 from distwatch.signals.references import REFERENCES, check_reference, ema
-from distwatch.signals.selector import histogram
+from distwatch.signals.selector import histogram, selector_hint
 from distwatch.signals.selectors import *  # noqa: F403 - so that a kind is named there alone
 from distwatch.signals.signal import Signal
 
@@ -50,6 +50,7 @@ __all__ = [
     "name_of",
     "names_matching",
     "no_such_signal",
+    "selector_hint",
     "written",
 ]
 __all__ += selectors.__all__

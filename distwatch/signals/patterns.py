@@ -60,6 +60,7 @@ def matching(
     of: str = "layer",
     inside: bool = False,
     pass_over: PassOver | None = None,
+    hint: Callable[[Pattern], str] = lambda pattern: "",
 ) -> list[str]:
     """Return those paths that a pattern matches, in the order of ``paths``.
 
@@ -74,6 +75,7 @@ def matching(
         inside: see `matches`.
         pass_over: called with each pattern that has wildcards and matches nothing; None to
             raise for those, too.
+        hint: what is added to what is said of a pattern that matches nothing.
 
     Raises:
         UnknownSignalError: a pattern matches nothing; the nearest paths are named.
@@ -82,7 +84,7 @@ def matching(
         patterns,
         paths,
         lambda pattern, path: matches(pattern, path, prefixes, inside=inside),
-        f"{of} of this model",
+        lambda pattern: f"{of} of this model{hint(pattern)}",
         pass_over,
     )
 
@@ -157,24 +159,24 @@ def names_matching(
     given = list(patterns)
     if not given:
         return list(names)
-    return _chosen(given, names, matches_name, f"signal of {where}", pass_over)
+    return _chosen(given, names, matches_name, lambda _: f"signal of {where}", pass_over)
 
 
 def _chosen(
     patterns: Iterable[Pattern],
     names: Sequence[str],
     match: Callable[[Pattern, str], bool],
-    what: str,
+    what: Callable[[Pattern], str],
     pass_over: PassOver | None,
 ) -> list[str]:
     chosen: set[str] = set()
     for pattern in patterns:
         found = {name for name in names if match(pattern, name)}
         if not found and pass_over is not None and not is_name(pattern):
-            pass_over(pattern, what)
+            pass_over(pattern, what(pattern))
         elif not found:
             raise UnknownSignalError(
-                f"signal pattern {written(pattern)!r} matches no {what}; "
+                f"signal pattern {written(pattern)!r} matches no {what(pattern)}; "
                 f"nearest: {nearest(written(pattern), list(names))}."
             )
         chosen |= found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, ClassVar, cast
@@ -67,6 +68,16 @@ def histogram(
 
 #: The kinds that a file can name.
 KINDS: dict[str, type[Selector]] = {}
+
+
+def selector_hint(pattern: Pattern) -> str:
+    """For what chooses no layer: which selector has a kind of signals of that name, if any."""
+    word = re.split(r"[^a-z_]", written(pattern).removeprefix("re:").lower())[0]
+    for kind, selector in KINDS.items():
+        chosen = {kind, kind.removesuffix("s"), *selector.prefixes}
+        if word in chosen and "activation" not in selector.prefixes:
+            return f" (strings name layers here; what chooses {word} is distwatch.{kind})"
+    return ""
 
 
 @validated

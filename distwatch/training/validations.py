@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import keras
 
 from distwatch.errors import UnwatchedWarning
 from distwatch.phases import is_validation
-from distwatch.records import TEST
+from distwatch.records import TEST, TRAIN
 from distwatch.text import printable
 from distwatch.training.epoch_logs import numbers_of
 from distwatch.training.session import Session
@@ -27,6 +28,7 @@ class Validations:
         model: what is trained.
         session: the fit's.
         recorded: whether the phase "test" was asked for, and with it the sets' steps.
+        noted: whether the phase "train" was asked for, whose epochs have the sets' metrics.
         watched: makes and installs the function that a set's batches are recorded by, given
             the set's name and whether a batch is one of them.
         workers: how many processes train together.
@@ -39,13 +41,14 @@ class Validations:
         session: Session,
         *,
         recorded: bool,
+        noted: bool,
         watched: Callable[[str, Callable[[], bool]], None],
         workers: int,
         observer: type,
     ) -> None:
         self._model = model
         self._session = session
-        self._recorded = recorded
+        self._recorded, self._noted = recorded, noted
         self._watched = watched
         self._workers, self._observer = workers, observer
         self._known: set[str] = set()
@@ -71,6 +74,7 @@ class Validations:
 
     def validate(self, name: str, *data: Any, **options: Any) -> dict[str, Any]:
         """Evaluate a set, see `Watch.validate`."""
+        data, options = _by_name(self._model, data, options)
         why = self._refusal(name, options.get("callbacks"))
         if why is not None:
             self._tell(f"validate({printable(repr(name))}): {why}")
@@ -83,6 +87,8 @@ class Validations:
         with self._evaluating(name, told=not recorded):
             logs = _evaluate(self._model, *data, **options)
         self._metrics |= {f"{name}_{key}": value for key, value in numbers_of(logs).items()}
+        if not self._noted:
+            self._tell(_NO_EPOCHS)
         self._note()
         return logs
 
@@ -155,14 +161,14 @@ class Validations:
             return False
         if not self._recorded:
             self._tell(
-                "only the metrics of named validation sets are recorded, since phases has no "
-                f"{TEST!r}; for their steps, pass a Watch(..., phases=['train', 'test'])."
+                "the steps of named validation sets are not recorded, since phases has no "
+                f"{TEST!r}; for these, pass a Watch(..., phases=['train', 'test'])."
             )
             return False
         if self._workers > 1:
             self._tell(
-                "only the metrics of named validation sets are recorded: their steps are not, "
-                "where several workers train; a Watch on one worker records them."
+                "the steps of named validation sets are not recorded where several workers "
+                "train; a Watch on one worker records them."
             )
             return False
         return name in self._known or self._prepare(name)
@@ -183,6 +189,13 @@ class Validations:
         if message not in self._told:
             self._told.add(message)
             warnings.warn(message, UnwatchedWarning, stacklevel=4)
+
+
+_NO_EPOCHS = (
+    "the metrics of named validation sets are not recorded, since they are those of an epoch "
+    f"of training, and phases has no {TRAIN!r}; to keep them, pass a "
+    "Watch(..., phases=['train', 'test'])."
+)
 
 
 class _Steps(keras.callbacks.Callback):
@@ -224,3 +237,18 @@ def _listed(callbacks: Any) -> list[Any]:
     if callbacks is None:
         return []
     return [*callbacks] if isinstance(callbacks, list | tuple) else [callbacks]
+
+
+def _by_name(
+    model: keras.Model, data: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What was given by its place, by its name, so that nothing is given twice.
+
+    What does not fit stays as it is, for `evaluate` to refuse in its own words.
+    """
+    parameters = inspect.signature(model.evaluate).parameters.values()
+    names = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+    named = dict(zip(names, data, strict=False))
+    if len(data) > len(names) or named.keys() & options.keys():
+        return data, options
+    return (), {**named, **options}

@@ -335,13 +335,19 @@ class Watch(keras.callbacks.Callback):
 
         Where ``phases`` has "test", the set's steps are recorded as a phase with this name:
         ``open_run(path, phase="hard")``. Its metrics are those of the epoch, "hard_loss" and
-        so on, in ``run.epochs()``; of several calls in one epoch, the last one's. What cannot
-        be recorded is warned of and evaluated all the same: an error would end the training.
+        so on, in ``run.epochs()``; of several calls in one epoch, the last one's. They need
+        "train" among the ``phases``, whose epochs these are. What cannot be recorded is
+        warned of and evaluated all the same: an error would end the training.
+
+        An epoch begins for the Watch when Keras calls its ``on_epoch_begin``, in the order
+        of the callbacks. In the ``on_epoch_begin`` of a callback that stands before the Watch,
+        a set still belongs to the epoch before, and before the first epoch to none: put the
+        Watch first, or call this in ``on_epoch_end``.
 
         Args:
             name: up to 40 of a-z, 0-9 and "_", a letter first; no usual phase's name.
             data: what ``model.evaluate`` is given: a dataset, or x and y.
-            options: its other arguments.
+            options: its other arguments, which may also follow the data by their places.
 
         Returns:
             What ``model.evaluate(..., return_dict=True)`` returns.
@@ -483,6 +489,7 @@ class Watch(keras.callbacks.Callback):
             model,
             session,
             recorded=TEST in self._asked,
+            noted=TRAIN in self._asked,
             watched=self._watch_validation,
             workers=facts.workers,
             observer=Watch,

@@ -9,10 +9,12 @@ import pytest
 from commands import HOSTILE, assert_refused, command
 
 import distwatch as dw
+from distwatch.analysis.facts import describe, facts_of
 from distwatch.cli import digits
 from distwatch.cli.conventions import EXIT_CODES
 from distwatch.cli.demo import DEMO_STORE
 from distwatch.errors import SetupError
+from distwatch.store import StoredRun
 from distwatch.testing.fake import fake_run
 
 
@@ -111,6 +113,25 @@ def test_info_json_is_for_programs(call, tmp_path):
         "bytes": on_disk,
         "versions": {"distwatch": dw.__version__},
     }
+
+
+@pytest.mark.parametrize(("replicas", "said"), [(1, False), (3, True)])
+def test_info_says_where_nothing_compared_the_weights_of_replicas(
+    call, tmp_path, replicas, said
+):
+    run = fake_run(tmp_path / "run.zarr", replicas=replicas)
+    code, out, _ = call("info", run.path)
+    assert code == 0
+    assert ("distwatch.desync()" in out) == said
+
+
+def test_info_says_no_such_thing_where_something_did(tmp_path):
+    described = describe(StoredRun(fake_run(tmp_path / "run.zarr", replicas=3).path))
+    assert "not compared" in dict(facts_of(described))["copies"]
+    described["copies"] = described["tables"]
+    assert "compared at" in dict(facts_of(described))["copies"]
+    other = {**described, "copies": [], "phase": "test"}
+    assert "copies" not in dict(facts_of(other))
 
 
 def test_info_says_what_was_thinned_out(call, tmp_path):

@@ -36,7 +36,10 @@ def test_what_init_writes_is_right(call, use):
     assert (code, err) == (0, "")
     one, many = Path("run.zarr").absolute(), Path("runs").absolute()
     where = one if use == "production" else f"a new run in {many}/"
-    assert out.splitlines()[-1].startswith(f"Writes {where}")
+    (line,) = [line for line in out.splitlines() if line.startswith("Writes ")]
+    assert line.startswith(f"Writes {where}")
+    # A folder of runs has new folders anyway.
+    assert ("Under 'distwatch run' that is a folder" in out) == (use == "production")
     assert [path.name for path in Path().iterdir()] == ["watch.yaml"]
 
 
@@ -78,6 +81,8 @@ def test_check_says_what_is_watched(call):
         "Watches activations of dense_*, against previous, every(10).",
         "Watches weights of */kernel, their values, every(3), with histogram.",
         f"Writes {Path('run.zarr').absolute()}, of 2.0 GB at most; phases: train, test.",
+        "Under 'distwatch run' that is a folder, in which each fit writes a run: "
+        "fit-000.zarr, fit-001.zarr, ...",
     ]
     said = json.loads(call("config", "check", "--json")[1])
     assert said == {"right": True, "mistakes": [], "says": out.splitlines()}

@@ -260,6 +260,16 @@ def test_sorting_and_choosing(call, runs):
     assert names(call, runs / "*a*") == names(call, runs, "--where", "name=*a*")
 
 
+def test_columns_are_known_by_their_headings_too(call, runs):
+    for heading, column in {"run": "name", "when": "created", "steps/s": "pace"}.items():
+        assert names(call, runs, "--sort", heading) == names(call, runs, "--sort", column)
+    assert names(call, runs, "--sort", "size", "--size") == (
+        names(call, runs, "--sort", "bytes", "--size")
+    )
+    assert names(call, runs, "--where", "run=a.zarr") == ["a.zarr"]
+    assert_refused(call("ls", runs, "--sort", "size"), "no column 'size'", "pace (steps/s)")
+
+
 def test_the_table(call, runs):
     code, out, err = call("ls", runs, "--sort", "name", "--size", width=200)
     assert (code, err) == (0, "")

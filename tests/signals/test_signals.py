@@ -5,7 +5,14 @@ import pytest
 import distwatch as dw
 from distwatch.config import watch_config
 from distwatch.errors import ConfigError, UnknownSignalError
-from distwatch.signals import Signal, check_reference, is_name, matching
+from distwatch.signals import (
+    Selector,
+    Signal,
+    check_reference,
+    is_name,
+    matching,
+    selector_hint,
+)
 
 PATHS = ["input", "encoder/dense", "encoder/dense_1", "decoder/dense", "decoder/out[0]"]
 
@@ -181,3 +188,25 @@ def test_a_signal_is_a_value():
     assert Signal("a") == Signal("a", **said)
     with pytest.raises(AttributeError):
         Signal("a").name = "b"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "selector"),
+    [
+        ("loss", "loss"), ("gradient*", "gradients"), ("gradients", "gradients"),
+        ("gradient/dense/*", "gradients"), ("learning_rate", "learning_rate"),
+        ("input", "inputs"), ("re:weights/.*", "weights"), (re.compile("updates"), "updates"),
+    ],
+)  # fmt: skip
+def test_a_kind_that_is_written_as_a_layer_names_its_selector(pattern, selector):
+    assert selector_hint(pattern).endswith(f"distwatch.{selector})")
+    assert issubclass(getattr(dw, selector), Selector)
+    with pytest.raises(UnknownSignalError, match=rf"distwatch\.{selector}\)"):
+        matching([pattern], ["encoder/dense"], hint=selector_hint)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["dense", "losses_of_mine", "activation/dense", "*", "", "lossy*", "conv/loss"]
+)
+def test_other_names_have_no_such_hint(pattern):
+    assert selector_hint(pattern) == ""

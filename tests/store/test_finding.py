@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import re
 
 import pytest
 
-from distwatch.errors import UnreachableError
+from distwatch import open_run
+from distwatch.errors import NotARunError, UnreachableError
 from distwatch.store import location_of
 from distwatch.store.finding import runs_at
 from distwatch.store.folders import Folder
@@ -120,3 +122,14 @@ def test_a_folder_that_cannot_be_read_is_passed_over(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Folder, "children", children)
     assert [run.name for run in runs_at(tmp_path)] == ["run.zarr"]
+
+
+def test_a_folder_of_runs_is_refused_with_the_newest_run_in_it(folder, tmp_path):
+    with pytest.raises(NotARunError, match=r"6 runs .*open_run\(.*fit-001\.zarr.*list_runs"):
+        open_run(folder)
+    newest = runs_at(folder)[0].address
+    with pytest.raises(NotARunError, match=re.escape(f"open_run({str(newest)!r})")):
+        open_run(f"{folder}/")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotARunError, match="Give the path that was given to Watch"):
+        open_run(tmp_path / "empty")

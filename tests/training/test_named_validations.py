@@ -126,7 +126,7 @@ def test_a_set_may_come_late_and_twice_in_an_epoch(tmp_path):
 
 def test_without_the_phase_test_only_metrics_are_kept(tmp_path):
     watch = watched(tmp_path / "run.zarr", phases=["train"])
-    with pytest.warns(UnwatchedWarning, match="only the metrics") as said:
+    with pytest.warns(UnwatchedWarning, match="steps .* no 'test'") as said:
         trained(watch, AtEpochEnd(validated(watch, "hard", rows_of(HARD))), epochs=2)
     assert len(said) == 1
     run = dw.open_run(tmp_path / "run.zarr")
@@ -277,3 +277,61 @@ def test_the_command_line_reads_such_phases(tmp_path):
         assert (done.returncode, done.stderr.count("Error")) == (0, 0), (arguments, done)
         assert says in done.stdout
     assert "hard" in (tmp_path / "run.html").read_text(encoding="utf-8")
+
+
+def test_all_arguments_may_be_given_by_their_places(tmp_path):
+    seen = []
+    mine = keras.callbacks.LambdaCallback(
+        on_test_batch_end=lambda batch, logs: seen.append(batch)
+    )
+    watch = watched(tmp_path / "run.zarr")
+
+    def validate(model, epoch):
+        return watch.validate("hard", *rows_of(HARD), 16, 0, None, 2, [mine], False)
+
+    at_end = AtEpochEnd(validate)
+    trained(watch, at_end)
+    assert seen == [0, 1]
+    assert len(dw.open_run(tmp_path / "run.zarr", phase="hard")) == 2
+    assert at_end.found[0].keys() == {"loss"}
+
+
+def test_what_is_given_twice_is_refused_by_evaluate_itself(tmp_path):
+    watch = watched(tmp_path / "run.zarr")
+    at_end = AtEpochEnd(lambda *_: watch.validate("hard", *rows_of(HARD), 16, batch_size=16))
+    with pytest.raises(TypeError, match="batch_size"):
+        trained(watch, at_end)
+
+
+def test_metrics_without_epochs_of_training_are_warned_of(tmp_path):
+    watch = watched(tmp_path / "run.zarr", phases=["test"])
+    at_end = AtEpochEnd(validated(watch, "hard", rows_of(HARD)))
+    with pytest.warns(UnwatchedWarning, match="metrics .* phases has no 'train'"):
+        trained(watch, at_end)
+    run = dw.open_run(tmp_path / "run.zarr", phase="hard")
+    assert len(run) == 3
+
+
+class AtEpochBegin(AtEpochEnd):
+    """The same at the beginning of an epoch, and not at its end."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_end(epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        pass
+
+
+@pytest.mark.parametrize(("first", "epochs"), [(True, [0, 1]), (False, [0])])
+def test_at_the_beginning_of_an_epoch_a_set_is_of_the_watchs_epoch(tmp_path, first, epochs):
+    watch = watched(tmp_path / "run.zarr")
+    mine = AtEpochBegin(validated(watch, "hard", rows_of(HARD)))
+    model, _ = small_model(strategy_over(1))
+    listed = [watch, mine] if first else [mine, watch]
+    fit(model, *unlike_rows(TRAINED), *listed, epochs=2)
+    found = dw.open_run(tmp_path / "run.zarr").epochs()
+    values = found.value.sel(metric="hard_loss")
+    kept = dict(zip([each["loss"] for each in mine.found], (0, 1), strict=True))
+    assert list(values.epoch[np.isfinite(values)].values) == epochs
+    # Before the Watch, the second call is the one of the epoch before.
+    assert [kept[v] for v in values.values if np.isfinite(v)] == ([0, 1] if first else [1])

@@ -83,6 +83,8 @@ def test_a_store_of_a_newer_format(tmp_path):
 def test_an_unknown_signal_pattern_names_the_nearest(tmp_path):
     with pytest.raises(UnknownSignalError, match=r"'dnse_1' matches no layer.*'dense_1'"):
         model_and_fit(dw.Watch(tmp_path / "run.zarr", signals=["dense_0", "dnse_1"]))
+    with pytest.raises(UnknownSignalError, match=r"'loss' matches no .*distwatch\.loss\)"):
+        model_and_fit(dw.Watch(tmp_path / "run.zarr", signals=["loss"]))
     assert not (tmp_path / "run.zarr").exists()
     model_and_fit(dw.Watch(tmp_path / "run.zarr"))
     nearest = r"no signal 'dense_8'.*'activation/dense_1'"

@@ -12,7 +12,14 @@ import tensorflow as tf
 
 from distwatch.errors import UnknownSignalError, UnwatchableError
 from distwatch.records import TRAIN, TRAIN_ON_BATCH, TensorLayout
-from distwatch.signals import ExactPath, LayerName, Pattern, Selector, matching
+from distwatch.signals import (
+    ExactPath,
+    LayerName,
+    Pattern,
+    Selector,
+    matching,
+    selector_hint,
+)
 from distwatch.training.strategies import StrategyFacts
 from distwatch.training.taps.capturing import StepCapturer
 from distwatch.training.taps.layer_paths import (
@@ -251,6 +258,7 @@ class LayerTap(Tap):
                 self.paths(),
                 prefixes=prefixes,
                 pass_over=self.request.pass_over,
+                hint=selector_hint if self.selector.kind == "activations" else lambda _: "",
             )
         )
         return [place for place in layers if place.path in named]
