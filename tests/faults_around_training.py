@@ -64,7 +64,7 @@ NAMED_SETS = [
 
 LEARNING_RATES = [
     Fault(
-        "an optimizer within a loss scale has no learning rate",
+        "a function that gives the learning rate is called within a loss scale",
         "training/taps/learning_rates.py",
         "    optimizer = innermost(optimizer)\n",
         "",
