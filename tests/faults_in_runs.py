@@ -4,6 +4,7 @@ from fault import Fault
 
 WRITING = "store/test_writing.py"
 FINDINGS = "findings/test_findings.py"
+KEPT = "findings/test_kept_findings.py"
 
 NOTHING_LOST = [
     Fault(
@@ -62,7 +63,9 @@ NOTHING_LOST = [
         "store",
         "            self._write(self._chunks(waiting[:whole]))\n"
         "            self.whole += whole\n"
+        "            self._note_last(waiting[:whole])\n"
         "            self._commit(self.whole)\n",
+        "            self._note_last(waiting[:whole])\n"
         "            self._commit(self.whole + whole)\n"
         "            self._write(self._chunks(waiting[:whole]))\n"
         "            self.whole += whole\n",
@@ -101,9 +104,9 @@ NO_FALSE_WORD = [
     ),
     Fault(
         "not the first NaN is named but the last",
-        "findings",
-        "first = places[0]",
-        "first = places[-1]",
+        "findings/nonfinite.py",
+        "    first = places[0]\n    table = broken[first.table]\n    name =",
+        "    first = places[-1]\n    table = broken[first.table]\n    name =",
         (FINDINGS,),
     ),
     Fault(
@@ -144,8 +147,8 @@ NO_FALSE_WORD = [
     Fault(
         "a loss is not compared with that of a constant output",
         "findings/learning.py",
-        "if skill > NO_BETTER or not _can_be_judged(course, loss):",
-        "if skill > -99 * NO_BETTER or not _can_be_judged(course, loss):",
+        "if skill > no_better or not _can_be_judged(course, loss):",
+        "if skill > -99 * no_better or not _can_be_judged(course, loss):",
         ("findings/test_course.py",),
     ),
     Fault(
@@ -182,6 +185,44 @@ NO_FALSE_WORD = [
         "if facts.total_replicas < 2:\n        return\n    layers",
         "if facts.total_replicas < 1:\n        return\n    layers",
         ("training/test_traps.py::test_what_a_model_runs_into",),
+    ),
+]
+
+KEPT_FINDINGS = [
+    Fault(
+        "findings that other rules made are used",
+        "store/digests.py",
+        " or kept.rules != rules",
+        "",
+        (KEPT,),
+    ),
+    Fault(
+        "findings are used though chunks of their rows are gone",
+        "store/digests.py",
+        "return kept.found if kept.bytes == source.nbytes else None",
+        "return kept.found",
+        (KEPT,),
+    ),
+    Fault(
+        "findings of damaged rows are kept",
+        "analysis/kept_findings.py",
+        " and not store.damaged",
+        "",
+        (KEPT,),
+    ),
+    Fault(
+        "findings are used though other epochs were known",
+        "findings/kept.py",
+        "-{zlib.crc32(repr(known).encode()):08x}",
+        "",
+        (KEPT,),
+    ),
+    Fault(
+        "kept findings that the rows do not say are no failure of verify",
+        "cli/verify.py",
+        "    if found or false or not chunks:\n",
+        "    if found or not chunks:\n",
+        (KEPT,),
     ),
 ]
 
@@ -223,4 +264,4 @@ READING = [
     ),
 ]
 
-IN_RUNS = [*NOTHING_LOST, *NO_FALSE_WORD, *READING]
+IN_RUNS = [*NOTHING_LOST, *NO_FALSE_WORD, *KEPT_FINDINGS, *READING]

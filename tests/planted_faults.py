@@ -4,9 +4,10 @@ Each fault is a small change of the package that breaks one law. It is planted i
 the package, and the tests that should catch it are run against that copy: they have to fail.
 Against a copy without a fault they have to pass. ``make faults`` plants all of them.
 
-The faults are in `faults_in_training` and `faults_in_runs`. Where the code was changed and the
-text of one is no longer found, it is reported as "does not apply", which is a failure: look for
-the text's successor, and plant the fault there.
+The faults are in `faults_in_training`, `faults_around_training` and `faults_in_runs`. Where the
+code was changed and the text of one is no longer found, it is reported as "does not apply",
+which is a failure: look for the text's successor, and plant the fault there.
+`test_planted_faults` says so at once.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fault import Fault
+from faults_around_training import AROUND_TRAINING
 from faults_in_runs import IN_RUNS
 from faults_in_training import IN_TRAINING
 
-FAULTS = [*IN_TRAINING, *IN_RUNS]
+FAULTS = [*IN_TRAINING, *AROUND_TRAINING, *IN_RUNS]
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "distwatch"
@@ -37,8 +39,8 @@ class DoesNotApplyError(Exception):
     """A fault's text is not found exactly once."""
 
 
-def plant(fault: Fault, package: Path) -> None:
-    """Put a fault into a copy of the package.
+def file_of(fault: Fault, package: Path) -> Path:
+    """The file of the package that holds a fault's text.
 
     Raises:
         DoesNotApplyError: its text is not there exactly once.
@@ -49,7 +51,16 @@ def plant(fault: Fault, package: Path) -> None:
     found = sum(file.read_text().count(fault.old) for file in holding)
     if found != 1:
         raise DoesNotApplyError(f"found {found} times in {PACKAGE}/{fault.room}: {fault.old!r}")
-    (file,) = holding
+    return holding[0]
+
+
+def plant(fault: Fault, package: Path) -> None:
+    """Put a fault into a copy of the package.
+
+    Raises:
+        DoesNotApplyError: its text is not there exactly once.
+    """
+    file = file_of(fault, package)
     file.write_text(file.read_text().replace(fault.old, fault.new))
 
 
@@ -126,12 +137,11 @@ def _apply_only(faults: Iterable[Fault]) -> int:
     """Say which faults no longer apply."""
     wrong = 0
     for fault in faults:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                plant(fault, copied_to(Path(folder)))
-            except DoesNotApplyError as error:
-                wrong += 1
-                print(f"{fault.what}: {error}")
+        try:
+            file_of(fault, ROOT / PACKAGE)
+        except DoesNotApplyError as error:
+            wrong += 1
+            print(f"{fault.what}: {error}")
     print(f"{wrong} of the faults do not apply")
     return 1 if wrong else 0
 

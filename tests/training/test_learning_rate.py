@@ -9,6 +9,7 @@ from trainings import fit, same_weights, small_model, strategy_over, unlike_rows
 
 import distwatch as dw
 from distwatch.errors import NothingToWatchError, UnwatchedWarning
+from distwatch.training.taps.learning_rates import current_rate
 
 STEPS, BATCH = 6, 16
 DECAY = keras.optimizers.schedules.ExponentialDecay(0.02, decay_steps=2, decay_rate=0.5)
@@ -109,6 +110,15 @@ def test_a_function_that_gives_it_is_not_called_to_look(tmp_path):
     assert run.signals == ["loss"]
     assert "keras.optimizers.schedules can be watched" in run.unwatched["learning_rate"]
     assert np.isnan(run.epochs()["learning_rate"]).all()
+
+
+def test_nor_is_one_within_a_loss_scale():
+    calls = []
+    inner = keras.optimizers.SGD(lambda: calls.append(1) or 0.01)
+    scaling = keras.optimizers.LossScaleOptimizer(inner)
+    calls.clear()
+    assert current_rate(scaling) is None
+    assert not calls
 
 
 class Random(keras.optimizers.schedules.LearningRateSchedule):
