@@ -19,6 +19,9 @@ _COUNT, _ZEROS, _N, _MEAN, _M2, _MIN, _MAX = (
 #: A loss that falls by less than this part of itself in a quarter of the run is at rest.
 AT_REST = 0.05
 
+#: Better than a constant by less than this part of its loss is no better.
+NO_BETTER = 0.02
+
 #: In fewer stretches than this no course is seen.
 _STRETCHES = 4
 
@@ -161,6 +164,14 @@ class Course:
         if self.loss is None or constant is None:
             return None
         return 1.0 - self.loss.last / constant
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether it is better than a constant, and still getting better."""
+        loss, skill = self.loss, self.skill
+        if loss is None or skill is None:
+            return False
+        return skill > NO_BETTER and loss.falls and not loss.rests
 
 
 def course_of(run: Recorded) -> Course:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from distwatch.findings.course import AT_REST, Course
+from distwatch.findings.course import AT_REST, NO_BETTER, Course
 from distwatch.findings.findings import LIKELY, NOTE, WARNING, Finding
-from distwatch.findings.learning import NO_BETTER, WORKS
+from distwatch.findings.learning import WORKS
 from distwatch.findings.reasons import short
 from distwatch.findings.rules import course_rule
 from distwatch.records import Floats

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from distwatch.findings import reasons
-from distwatch.findings.course import AT_REST, Course, LossCourse
+from distwatch.findings.course import AT_REST, NO_BETTER, Course, LossCourse
 from distwatch.findings.findings import LIKELY, NOTE, WARNING, Finding
 from distwatch.findings.reasons import Reason
 from distwatch.findings.rules import course_rule
@@ -19,8 +19,6 @@ from distwatch.text import capitalized
 #: In a run of fewer steps it is too early to say.
 _STEPS = 32
 
-#: Better than a constant by less than this part of its loss is no better.
-NO_BETTER = 0.02
 #: In so many steps a training that learns gets further than `AT_REST`; one that was no better
 #: than a constant in its first half, and is by less than that at its end, learns single
 #: examples by heart.
@@ -156,10 +154,8 @@ def flat_loss(course: Course) -> Iterator[Finding]:
 
 def works(course: Course) -> bool:
     """Whether a training is known to work, or to be on its way."""
-    loss, skill = course.loss, course.skill
-    if loss is None or skill is None:
-        return False
-    return skill >= WORKS or (skill > NO_BETTER and loss.falls and not loss.rests)
+    skill = course.skill
+    return course.is_learning or (skill is not None and skill >= WORKS)
 
 
 @course_rule(

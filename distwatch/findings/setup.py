@@ -177,7 +177,7 @@ def loss_function(course: Course) -> Iterator[Finding]:
 )  # fmt: skip
 def first_weights(course: Course) -> Iterator[Finding]:
     """Hidden layers that saturate begin with weights far wider than Glorot's."""
-    if course.skill is not None and course.skill > _SOLVED:
+    if course.is_learning or (course.skill is not None and course.skill > _SOLVED):
         return
     wide = [
         layer for layer in course.card.layers[:-1]

@@ -109,6 +109,11 @@ SOUND = {
         falling(2.0, 0.05),
         {},
     ),
+    "first weights that a training gets over": (
+        card_of(dense("hidden", 8, "sigmoid", spread=40.0), REGRESSION[-1]),
+        np.linspace(1.0, 0.55, STEPS),
+        {},
+    ),
     "wide first weights of what does not saturate": (
         card_of(dense("hidden", 8, "relu", spread=40.0), REGRESSION[-1]),
         falling(2.0, 0.3),
