@@ -35,7 +35,7 @@ TRAINING_FLOORS = (
     {"progress", "requested"},
     {"claiming", "estimate"},
     {"session"},
-    {"validations"},
+    {"validations", "watched_functions"},
     {"tracker", "watch", "loop"},
     {"amplification"},
     {"scripts"},

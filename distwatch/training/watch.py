@@ -6,7 +6,7 @@ import contextlib
 import functools
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from distwatch.errors import (
     WatchInUseError,
 )
 from distwatch.keras_calls import is_observed, running_call, watch_fit_calls
-from distwatch.records import PHASES, PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
+from distwatch.records import PREDICT, TEST, TRAIN, TRAIN_ON_BATCH
 from distwatch.signals.schedules import Schedule
 from distwatch.store.addresses import Address, shown
 from distwatch.store.new_runs import USUAL, FolderOfRuns
@@ -32,17 +32,10 @@ from distwatch.training.estimate import estimate
 from distwatch.training.printing import print_sentences
 from distwatch.training.session import Session, Status
 from distwatch.training.strategies import facts_of
-from distwatch.training.taps import (
-    Steps,
-    Taps,
-    WatchedFunction,
-    current_number,
-    list_of,
-    moved_to_front,
-    of_model,
-)
+from distwatch.training.taps import current_number, list_of, moved_to_front, of_model
 from distwatch.training.traps import check_backend, check_fit, check_train_on_batch, explain
 from distwatch.training.validations import Validations, evaluate_unrecorded
+from distwatch.training.watched_functions import WatchedFunctions
 
 _REPLACED = (
     "the model's train function was replaced during the fit (by compile or "
@@ -216,8 +209,7 @@ class Watch(keras.callbacks.Callback):
         self._session: Session | None = None
         #: Those of the fit that is under way.
         self._validations: Validations | None = None
-        #: The watched functions now in place, in the order in which they were installed.
-        self._functions: list[WatchedFunction] = []
+        self._functions = WatchedFunctions(self.config)
         self._method = "fit"
         #: The last batch of each phase in this epoch.
         self._last: dict[str, int] = {}
@@ -322,8 +314,7 @@ class Watch(keras.callbacks.Callback):
         Returns:
             The value, unchanged.
         """
-        for function in self._functions:
-            function.log(name, value)
+        self._functions.log(name, value)
         return value
 
     def validate(self, name: str, *data: Any, **options: Any) -> dict[str, Any]:
@@ -467,43 +458,18 @@ class Watch(keras.callbacks.Callback):
             model=model.name,
             begun=self._begun,
         )
-        # Validation begins when the training is under way, which nothing then may end.
-        first = min(self._asked, key=PHASES.index)
-        facts = facts_of(model.distribute_strategy)
-        taps = {
-            phase: Taps(subject, self.config, facts, phase, lenient=phase != first)
-            for phase in self._asked
-        }
-        for phase in self._asked:
-            steps = _steps(session, taps[phase], phase)
-            # Keras calls no callback for train_on_batch.
-            done = functools.partial(session.after_steps, 1, phase)
-            by_hand = phase == TRAIN_ON_BATCH
-            expected = functools.partial(self._expects, phase)
-            function = WatchedFunction(
-                model, phase, steps, done=done if by_hand else None, expected=expected
-            )
-            function.install()
-            self._functions.append(function)
+        self._functions.install(
+            model, subject, session, phases=self._asked, expects=self._expects
+        )
         self._validations = Validations(
             model,
             session,
             recorded=TEST in self._asked,
             noted=TRAIN in self._asked,
-            watched=self._watch_validation,
-            workers=facts.workers,
+            watched=functools.partial(self._functions.add_validation, model, session),
+            workers=facts_of(model.distribute_strategy).workers,
             observer=Watch,
         )
-
-    def _watch_validation(self, name: str, expected: Callable[[], bool]) -> None:
-        """Have the batches of a validation set recorded by themselves."""
-        facts = facts_of(self.model.distribute_strategy)
-        taps = Taps(of_model(self.model), self.config, facts, TEST, lenient=True)
-        steps = _steps(self._current, taps, name)
-        function = WatchedFunction(self.model, TEST, steps, expected=expected)
-        function.install()
-        function.begun = True
-        self._functions.append(function)
 
     def _go_on_unobserved(
         self, model: keras.Model, method: str, arguments: dict[str, Any]
@@ -612,8 +578,7 @@ class Watch(keras.callbacks.Callback):
     def _begin(self) -> None:
         if self._asked:
             self._current.begin()
-            for function in self._functions:
-                function.begun = True
+            self._functions.begin()
 
     def _after_batch(self, phase: str, batch: int) -> None:
         if phase not in self._asked:
@@ -622,7 +587,7 @@ class Watch(keras.callbacks.Callback):
             return
         # With steps_per_execution > 1 Keras names the last batch of each execution.
         steps, self._last[phase] = batch - self._last.get(phase, -1), batch
-        if not all(function.in_place for function in self._functions):
+        if not self._functions.in_place:
             self._current.fail(WatcherError(_REPLACED))
         self._current.after_steps(steps, phase)
         self._stop_if_asked()
@@ -656,14 +621,7 @@ class Watch(keras.callbacks.Callback):
 
     def _release(self) -> None:
         self._validations = None
-        while self._functions:
-            self._functions.pop().remove()
-
-
-def _steps(session: Session, taps: Taps, phase: str) -> Steps:
-    recorder = functools.partial(session.make_recorder, phase=phase)
-    failed = functools.partial(session.fail, phase=phase)
-    return Steps(taps, recorder, failed, session.training_goes_on)
+        self._functions.remove()
 
 
 def _save(model: keras.Model, path: str) -> None:

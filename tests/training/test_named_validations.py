@@ -15,6 +15,7 @@ from trainings import (
 
 import distwatch as dw
 from distwatch.errors import ConfigError, UnwatchedWarning, WatcherDisabledWarning
+from distwatch.training.watched_functions import WatchedFunctions
 
 #: 4 training batches; sets of 3 and 2 batches, the last ones short.
 TRAINED, HARD, EASY = 64, 40, 25
@@ -176,11 +177,11 @@ def test_an_evaluate_without_a_name_within_a_set_is_not_mixed_in(tmp_path):
 
 
 def test_what_goes_wrong_with_a_set_ends_the_watching_alone(tmp_path, monkeypatch):
-    def broken(watch, name, expected):
+    def broken(functions, model, session, name, expected):
         raise RuntimeError("no room for a phase")
 
     watch = watched(tmp_path / "run.zarr")
-    monkeypatch.setattr(type(watch), "_watch_validation", broken)
+    monkeypatch.setattr(WatchedFunctions, "add_validation", broken)
     hard = AtEpochEnd(validated(watch, "hard", rows_of(HARD)))
     with pytest.warns(WatcherDisabledWarning, match="no room for a phase"):
         trained(watch, hard, epochs=2)
