@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -174,10 +175,14 @@ def examples(*commands: str, further: str = EXIT_CODES) -> str:
     return f"Examples:{shown}\n\n{further}"
 
 
-def progress_bar() -> Progress:
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Progress]:
     """A progress bar on stderr, removed at the end, and not shown without a terminal."""
     console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
+    bar = Progress(console=console, transient=True)
+    # Older versions of rich end a bar that is disabled by an empty line.
+    with bar if console.is_terminal else contextlib.nullcontext():
+        yield bar
 
 
 def wide_console() -> Console:

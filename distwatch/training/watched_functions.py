@@ -35,6 +35,11 @@ class WatchedFunctions:
         return bool(self._functions)
 
     @property
+    def names(self) -> set[str]:
+        """The model's attributes that hold them."""
+        return {function.name for function in self._functions}
+
+    @property
     def in_place(self) -> bool:
         """Whether the model still uses all of them."""
         return all(function.in_place for function in self._functions)

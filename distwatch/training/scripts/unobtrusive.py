@@ -85,7 +85,7 @@ class UnobtrusiveWatch(Watch):
     def give_up(self, error: Exception) -> None:
         """Let the fit go on without being watched."""
         self.gave_up = True
-        names = {function.name for function in self._functions}
+        names = self._functions.names
         self._release()
         for name in names:
             if getattr(self.model, name) is None:
