@@ -6,8 +6,16 @@ AGREEMENT = "training/test_agreement.py"
 VALIDATIONS = "training/test_named_validations.py"
 RATES = "training/test_learning_rate.py"
 PROVENANCE = "training/test_provenance.py"
+SHAPES = "training/test_loss_shapes.py"
 
 WORKERS_AGREE = [
+    Fault(
+        "a worker does what was planned, but not decided",
+        "training/agreement.py",
+        'elif plan.said == "do":',
+        'if plan.said in ("plan", "do"):',
+        (f"{AGREEMENT}::test_where_one_does_not_watch_any_more_nobody_stops",),
+    ),
     Fault(
         "one that follows stands for all workers",
         "training/agreement.py",
@@ -40,6 +48,20 @@ WORKERS_AGREE = [
 
 NAMED_SETS = [
     Fault(
+        "the metrics of a named set are those of the usual validation",
+        "training/validations.py",
+        'f"{name}_{key}": value',
+        'f"val_{key}": value',
+        (VALIDATIONS,),
+    ),
+    Fault(
+        "the batches of a named set are those of the usual validation",
+        "training/watch.py",
+        "if phase != TEST or self._announced:",
+        "if True:",
+        (VALIDATIONS,),
+    ),
+    Fault(
         "an evaluation without a name counts as the set around it",
         "training/validations.py",
         "taken = self._announced and self._now == name",
@@ -59,6 +81,23 @@ NAMED_SETS = [
         "{**self._metrics, **logs}",
         "{**logs, **self._metrics}",
         (VALIDATIONS,),
+    ),
+]
+
+SHAPES_OF_LOSSES = [
+    Fault(
+        "a loss that compares all pairs on purpose is told",
+        "training/taps/loss_shapes.py",
+        'return sorted(map(sorted, sides)) == [["said"], ["targets"]]',
+        "return True",
+        (SHAPES,),
+    ),
+    Fault(
+        "a loss that compares all pairs by mistake is not told",
+        "training/taps/loss_shapes.py",
+        "(low.rank, high.rank) == (1, 2) and",
+        "(low.rank, high.rank) == (2, 2) and",
+        (SHAPES,),
     ),
 ]
 
@@ -108,6 +147,19 @@ SECRETS = [
         "if _PLAIN.fullmatch(value):",
         (PROVENANCE,),
     ),
+    Fault(
+        "a command line is recorded although that was turned off",
+        "training/provenance.py",
+        "if not wanted(os.environ):",
+        "if False:",
+        (PROVENANCE,),
+    ),
 ]
 
-AROUND_TRAINING = [*WORKERS_AGREE, *NAMED_SETS, *LEARNING_RATES, *SECRETS]
+AROUND_TRAINING = [
+    *WORKERS_AGREE,
+    *NAMED_SETS,
+    *SHAPES_OF_LOSSES,
+    *LEARNING_RATES,
+    *SECRETS,
+]

@@ -121,16 +121,16 @@ def main() -> int:
     faults = [f for f in FAULTS if chosen.only in f.what or chosen.only in f.room]
     if chosen.apply_only:
         return _apply_only(faults)
-    well = passes_unplanted(faults)
     counts = dict.fromkeys((CAUGHT, SURVIVED, NOT_RUN, NOT_APPLIED), 0)
     with ThreadPoolExecutor(max_workers=chosen.jobs) as threads:
+        well = threads.submit(passes_unplanted, faults)
         for fault, (verdict, evidence) in zip(
             faults, threads.map(verdict_on, faults), strict=True
         ):
             counts[verdict] += 1
             print(f"{verdict:14} {fault.what}\n{'':14} {evidence}", flush=True)
     print(", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number))
-    return 0 if well and counts[CAUGHT] == len(faults) else 1
+    return 0 if well.result() and counts[CAUGHT] == len(faults) else 1
 
 
 def _apply_only(faults: Iterable[Fault]) -> int:

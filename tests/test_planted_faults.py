@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from planted_faults import FAULTS, PACKAGE, ROOT, file_of
+from fault import Fault
+from planted_faults import FAULTS, PACKAGE, ROOT, DoesNotApplyError, file_of
 
 TESTS = Path(__file__).parent
 
@@ -15,8 +16,17 @@ def test_a_fault_applies(fault):
     compile(file.read_text().replace(fault.old, fault.new), file, "exec")
     for test in fault.tests:
         name, _, function = test.partition("::")
-        assert f"def {function}" in (TESTS / name).read_text()
+        text = (TESTS / name).read_text()
+        assert not function or f"def {function}(" in text
 
 
 def test_faults_have_words_of_their_own():
     assert len({fault.what for fault in FAULTS}) == len(FAULTS) >= 30
+
+
+@pytest.mark.parametrize("text", ["no such text", "x = 1"])
+def test_a_text_that_is_not_there_once_does_not_apply(tmp_path, text):
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("x = 1\n")
+    with pytest.raises(DoesNotApplyError, match=r"found [02] times in distwatch/: "):
+        file_of(Fault("a fault", "", text, "y = 1", ()), tmp_path)

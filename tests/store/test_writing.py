@@ -13,6 +13,7 @@ from distwatch.records import Block, KeptBatch, RunInfo, Table
 from distwatch.signals import Signal
 from distwatch.statistics import ROW, merge_axis
 from distwatch.store import BackgroundWriter, StoredRun, StoreWriter, claim
+from distwatch.store.folders import Folder
 from distwatch.store.schema import root_attributes
 from distwatch.store.table_writer import TableWriter
 
@@ -99,6 +100,26 @@ def test_what_is_not_committed_is_not_seen(tmp_path, monkeypatch):
         writer.append(block_of(info, 8, 8))
     assert_holds(tmp_path / "run.zarr", info, 8)
     assert writer.committed == 8
+
+
+def test_after_every_file_that_is_written_what_is_committed_is_whole(tmp_path, monkeypatch):
+    info, path = info_of(), tmp_path / "run.zarr"
+    writer = writer_at(path, info)
+    write, seen = Folder._write_file, []
+
+    def watched(folder, file, content):
+        changed = write(folder, file, content)
+        seen.append(StoredRun(path).tables[TABLE].steps)
+        assert_holds(path, info, seen[-1])
+        return changed
+
+    monkeypatch.setattr(Folder, "_write_file", watched)
+    for start, steps in ((0, 8), (8, 19), (27, 2)):
+        writer.append(block_of(info, start, steps))
+        writer.commit_tail()
+    writer.close()
+    # 19 steps fill up two chunks, and begin a third.
+    assert sorted({*seen}) == [0, 8, 24, 27, 29]
 
 
 def test_every_flipped_bit_is_found(tmp_path):
