@@ -66,7 +66,7 @@ def _show(described: dict[str, Any]) -> None:
         headings = (
             "signal",
             "measured against",
-            "where in the step",
+            "place",
             "steps",
             "schedule",
             "further",
