@@ -88,7 +88,6 @@ _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
     ("not_learning", ("spike", "no_gradient"), lambda cause, other: True),
     ("underfitting", ("dead",), lambda cause, other: True),
     ("heavy_penalty", ("dead", "constant_output"), lambda cause, other: True),
-    ("fresh_and_frozen", ("not_learning", "underfitting", "dead"), lambda cause, other: True),
     ("not_learning", ("nothing_general",), lambda cause, other: True),
     ("not_finite", _OF_VALUES, _later),
     ("without_gradient", ("no_gradient", "update_ratio"), _same_variables),

@@ -115,11 +115,11 @@ def fresh_and_frozen(course: Course) -> Iterator[Finding]:
     if len(fresh) > 1:
         named = f"the layers {fresh[0].path} and {len(fresh) - 1} more are"
     brief = f"{named} not trained, and began with biases and scales as initializers leave them"
-    advice = "Load trained weights first, or let them be trained."
+    # Random features may be meant, so it is for the reader to judge.
+    advice = "Unless that is meant, load trained weights first, or let them be trained."
     yield Finding(
-        "fresh_and_frozen", WARNING, f"{capitalized(brief)}. {advice}", brief=brief,
-        advice=advice, faults=("frozen_or_disconnected",), value=skill, threshold=_SOLVED,
-        confidence=LIKELY,
+        "fresh_and_frozen", NOTE, f"{capitalized(brief)}. {advice}", brief=brief,
+        advice=advice, value=skill, threshold=_SOLVED,
     )  # fmt: skip
 
 

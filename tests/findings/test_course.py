@@ -1,6 +1,7 @@
 """Rules about a training as a whole: its parts, its data, its loss."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,23 +130,6 @@ SOUND = {
         {"targets": one_of(4), "said": probabilities(4)},
     ),
     "a large first loss": (card_of(*REGRESSION), falling(900.0, 0.1), {}),
-    "layers that were trained before": (
-        card_of(
-            Layer("base", "Dense", "relu", 8, "GlorotUniform", False, fresh=True),
-            Layer("deep", "Dense", "relu", 8, "GlorotUniform", False, fresh=False),
-            REGRESSION[-1],
-        ),
-        falling(2.0, 0.3),
-        {},
-    ),
-    "random layers that do": (
-        card_of(
-            Layer("base", "Dense", "relu", 8, "GlorotUniform", False, fresh=True),
-            REGRESSION[-1],
-        ),
-        falling(2.0, 0.05),
-        {},
-    ),
     "usual regularizers": (
         card_of(
             Layer("hidden", "Dense", "relu", 8, penalty=0.01),
@@ -371,13 +355,6 @@ FAULTY = {
         falling(9.0, 0.6), {},
         "HeavyPenalty", "other", "of hidden, with a factor of 1",
     ),
-    "layers that were never trained": (
-        card_of(Layer("base", "Dense", "relu", 8, "GlorotUniform", False, fresh=True),
-                Layer("deep", "Dense", "relu", 8, "GlorotUniform", False, fresh=True),
-                REGRESSION[-1]),
-        falling(2.0, 0.3), {},
-        "FreshAndFrozen", "frozen_or_disconnected", "base and 1 more are not trained",
-    ),
     "a difference of all pairs": (
         card_of(*REGRESSION, loss="mine", own_loss=True, of_pairs=True), falling(2, 1.7),
         {"said": 0.3 + 1e-3 * RANDOM},
@@ -422,6 +399,27 @@ def test_targets_need_not_vary_where_that_may_be_meant(known):
     card = card_of(*CLASSES, **{"loss": "categorical_crossentropy", **of_card})
     data = {"targets": 0 * BINARY, "said": probabilities(4), "phase": phase}
     assert warned(findings_of(card, falling(2.0, 0.1), **data)) == {}
+
+
+BASE = Layer("base", "Dense", "relu", 8, "GlorotUniform", False, fresh=True)
+
+
+@pytest.mark.parametrize(
+    ("deep", "end", "named"),
+    [
+        (replace(BASE, path="deep"), 0.3, "layers base and 1 more are"),
+        (replace(BASE, path="deep", fresh=None), 0.3, "layer base is"),
+        # It was trained before.
+        (replace(BASE, path="deep", fresh=False), 0.3, None),
+        # Random layers that do.
+        (replace(BASE, path="deep"), 0.05, None),
+    ],
+)
+def test_frozen_layers_that_were_never_trained_are_a_note(deep, end, named):
+    found = findings_of(card_of(BASE, deep, REGRESSION[-1]), falling(2.0, end))
+    told = [each for each in found if each.rule == "FreshAndFrozen"]
+    assert bool(told) == bool(named) and warned(found) == {}
+    assert not told or (f"The {named} not trained" in told[0].text and not told[0].faults)
 
 
 def test_inputs_that_are_not_scaled_are_why_a_loss_begins_high():
