@@ -145,6 +145,23 @@ def test_by_default_a_layer_is_watched_after_its_activation(tmp_path):
     )
 
 
+def test_raw_deltas_are_those_of_the_same_tensor(tmp_path):
+    kept = dw.tensors(every=1, reference="none")
+    watch = dw.Watch(tmp_path / "run.zarr", signals=[kept, dw.activations()], reference="none")
+    fit(preactivated(), *unlike_rows(64), watch, batch=64)
+    run = dw.open_run(tmp_path / "run.zarr")
+    signals = {each.name: each for table in run.info.tables for each in table.signals}
+    raw, hidden = signals["tensor/hidden"], signals["activation/hidden"]
+    assert (raw.after, raw.recomputed) == (hidden.after, hidden.recomputed) == ("tanh", 0)
+    means = [run[name].merged("mean").values for name in ("tensor/hidden", "activation/hidden")]
+    # In tables of their own, which are added up in another order.
+    np.testing.assert_allclose(*means, rtol=1e-6)
+    # What is named is what the layer itself puts out.
+    named = dw.tensors("hidden", every=1, reference="none")
+    fit(preactivated(), *unlike_rows(64), dw.Watch(tmp_path / "named.zarr", signals=named))
+    assert signals_of(tmp_path / "named.zarr")["tensor/hidden"].after is None
+
+
 def test_frozen_is_said_of_what_somebody_froze(tmp_path):
     bare = {"scale": False, "center": False}
     block = [layers.Dense(6, name="inner"), layers.BatchNormalization(name="norm", **bare)]

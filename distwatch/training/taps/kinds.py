@@ -51,8 +51,7 @@ class ActivationTap(LayerTap, selector=signals.Activations):
     by_rows = True
 
     def find(self, capture: StepCapture) -> Iterator[PickedSignal]:
-        usual = self.selector.chosen is None
-        after = _activations_after(self.watched.layers, capture) if usual else {}
+        after = _after(self, capture)
         for place in self.chosen_layers():
             calls = self.calls(place, capture)
             layer = place.layer
@@ -74,16 +73,16 @@ class ActivationTap(LayerTap, selector=signals.Activations):
                     yield PickedSignal(f"activation_input/{name}", leaf)
 
 
-def _activations_after(
-    layers: Sequence[Place], capture: StepCapture
-) -> dict[int, tuple[str, Tensor]]:
+def _after(tap: LayerTap, capture: StepCapture) -> dict[int, tuple[str, Tensor]]:
     """Tensors that an activation layer alone takes: id -> its path, and what it puts out.
 
     TensorFlow computes it together with the layer before, and the training keeps only what
-    comes after it.
+    comes after it. Of layers that a person names, what they put out is meant.
     """
+    if tap.selector.chosen is not None:
+        return {}
     takers: dict[int, list[tuple[Place, Any]]] = defaultdict(list)
-    for place in layers:
+    for place in tap.watched.layers:
         for call in capture.calls.get(place.path, []):
             for leaf in keras.tree.flatten(call.inputs):
                 takers[id(leaf)].append((place, call.outputs))
@@ -118,11 +117,13 @@ class TensorTap(LayerTap, selector=signals.Tensors):
                 f"tensors(reduce={reduce!r}): each worker reduces over its own replicas "
                 "only; leave reduce out to keep the tensors of all of them."
             )
+        after = _after(self, capture)
         for name, leaf in self.outputs(capture):
-            if isinstance(leaf, tf.Tensor) and not leaf.shape[1:].is_fully_defined():
-                self.skip(f"tensor/{name}", _VARIES.format(leaf.shape))
+            path, output = after.get(id(leaf), (None, leaf))
+            if isinstance(output, tf.Tensor) and not output.shape[1:].is_fully_defined():
+                self.skip(f"tensor/{name}", _VARIES.format(output.shape))
             else:
-                yield PickedSignal(f"tensor/{name}", leaf)
+                yield PickedSignal(f"tensor/{name}", output, after=path)
 
     def table_key(self, name: str) -> Any:
         return name
