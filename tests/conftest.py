@@ -41,6 +41,8 @@ def pytest_collection_modifyitems(config, items):
     unknown = _mark_slow_cases(items)
     if unknown and not _named(config):
         raise pytest.UsageError(f"fast_cases that there are not: {', '.join(sorted(unknown))}")
+    if unlike := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"cases named otherwise in each process: {', '.join(unlike)}")
     if config.option.slow or config.option.markexpr or _named(config):
         return
     only_slow = config.option.only_slow
