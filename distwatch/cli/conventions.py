@@ -179,9 +179,9 @@ def examples(*commands: str, further: str = EXIT_CODES) -> str:
 def progress_bar() -> Iterator[Progress]:
     """A progress bar on stderr, removed at the end, and not shown without a terminal."""
     console = Console(stderr=True)
-    bar = Progress(console=console, transient=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     # Older versions of rich end a bar that is disabled by an empty line.
-    with bar if console.is_terminal else contextlib.nullcontext():
+    with contextlib.nullcontext() if bar.disable else bar:
         yield bar
 
 
