@@ -176,7 +176,7 @@ class Card:
     #: Whether the loss has further terms or weights, or is a sum: it is no mean over examples.
     further_terms: bool = False
     #: Whether the loss compares the output for each example with the targets of all.
-    of_pairs: bool = False
+    of_pairs: bool | None = None
 
     @property
     def last_layer(self) -> Layer | None:

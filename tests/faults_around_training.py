@@ -88,15 +88,15 @@ SHAPES_OF_LOSSES = [
     Fault(
         "a loss that compares all pairs on purpose is told",
         "training/taps/loss_shapes.py",
-        'return sorted(map(sorted, sides)) == [["said"], ["targets"]]',
+        "return {origins[x.ref()] for x in operation.inputs} == {TARGETS, SAID}",
         "return True",
         (SHAPES,),
     ),
     Fault(
         "a loss that compares all pairs by mistake is not told",
         "training/taps/loss_shapes.py",
-        "(low.rank, high.rank) == (1, 2) and",
-        "(low.rank, high.rank) == (2, 2) and",
+        "if (low.rank, high.rank) != (1, 2) or",
+        "if (low.rank, high.rank) != (2, 2) or",
         (SHAPES,),
     ),
 ]

@@ -63,14 +63,7 @@ def _show(described: dict[str, Any]) -> None:
             for table in described["tables"]
             for signal in table["signals"]
         ]
-        headings = (
-            "signal",
-            "measured against",
-            "place",
-            "steps",
-            "schedule",
-            "further",
-        )
+        headings = ("signal", "measured against", "place", "steps", "schedule", "further")
         console.print(listing(headings, rows))
     if changed := changes_in(described):
         console.print(listing(_CHANGED, changed))

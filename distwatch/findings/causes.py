@@ -89,6 +89,7 @@ _EXPLAINS: tuple[tuple[str, tuple[str, ...], Explains], ...] = (
     ("underfitting", ("dead",), lambda cause, other: True),
     ("heavy_penalty", ("dead", "constant_output"), lambda cause, other: True),
     ("not_learning", ("nothing_general",), lambda cause, other: True),
+    ("nothing_general", ("overfitting",), lambda cause, other: True),
     ("not_finite", _OF_VALUES, _later),
     ("without_gradient", ("no_gradient", "update_ratio"), _same_variables),
     ("dead", ("no_gradient", "update_ratio", "spike"), _dead_layer),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distwatch.findings.tables import Recorded, TableDigest
-from distwatch.records import TRAIN, TRAIN_ON_BATCH, Card, Epoch, Floats
+from distwatch.records import TRAIN, TRAIN_ON_BATCH, Card, Epoch, Floats, Layer
 from distwatch.statistics import ROW, merge_axis
 
 _COUNT, _ZEROS, _N, _MEAN, _M2, _MIN, _MAX = (
@@ -21,6 +21,9 @@ AT_REST = 0.05
 
 #: Better than a constant by less than this part of its loss is no better.
 NO_BETTER = 0.02
+
+#: A training that does without so much of a constant's loss is solved.
+SOLVED = 0.9
 
 #: In fewer stretches than this no course is seen.
 _STRETCHES = 4
@@ -137,6 +140,11 @@ class Course:
     def constant(self) -> float | None:
         """The loss that the best constant output would have, at most; None if unknown."""
         return None if self.card.own_loss else constant_loss(self.card, self.target)
+
+    def layer_of_most(self, what: str) -> Layer | None:
+        """The layer with the largest "dropout" or "penalty"; None where none has one."""
+        having = [x for x in self.card.layers if getattr(x, what) is not None]
+        return max(having, key=lambda layer: getattr(layer, what), default=None)
 
     @property
     def batch(self) -> float | None:

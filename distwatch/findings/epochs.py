@@ -52,7 +52,7 @@ _PRECHELT = 'L. Prechelt, "Early Stopping - But When?" (1998)'
 def overfitting(course: Course) -> Iterator[Finding]:
     """The validation loss has risen for several epochs while the training loss still fell."""
     trained, validated, numbers = _losses(course)
-    if len(validated) <= _VALIDATIONS or any(nothing_general(course)):
+    if len(validated) <= _VALIDATIONS:
         return
     best = int(validated.argmin())
     since = len(validated) - 1 - best
@@ -96,9 +96,7 @@ def learnt_by_heart(course: Course) -> Iterator[Finding]:
     """The training loss is next to nothing, that of validation large, and it falls no more."""
     trained, validated, numbers = _losses(course)
     constant = course.comparable_constant
-    if constant is None or len(validated) <= _STRIP:
-        return
-    if any(overfitting(course)) or any(nothing_general(course)):
+    if constant is None or len(validated) <= _STRIP or any(overfitting(course)):
         return
     last, before = float(validated[-1]), float(validated[-_STRIP - 1])
     if not 0 < _TIMES * trained[-1] < last or last < _LEFT * constant:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from distwatch.findings import reasons
-from distwatch.findings.course import AT_REST, NO_BETTER, Course, LossCourse
+from distwatch.findings.course import AT_REST, NO_BETTER, SOLVED, Course, LossCourse
 from distwatch.findings.findings import LIKELY, NOTE, WARNING, Finding
 from distwatch.findings.reasons import Reason
 from distwatch.findings.rules import course_rule
@@ -25,11 +25,6 @@ _STEPS = 32
 _LONG = 256
 #: A training that does without so much of a constant's loss works, whatever else there is.
 WORKS = 0.5
-#: One that does without so much is solved.
-_SOLVED = 0.9
-#: More than this part of a constant's loss is left.
-_LEFT = 0.1
-
 #: Keras's L1 and L2 have a factor of 0.01 unless another is given.
 _HEAVY = 0.1
 
@@ -64,7 +59,7 @@ def constant_output(course: Course) -> Iterator[Finding]:
     if course.card.further_terms:
         advice = "Weaken the regularization, or the weights of examples."
         faults = ("constant_output", "other")
-    elif course.card.own_loss:
+    elif course.card.own_loss and course.card.of_pairs is None:
         advice = (
             f"Compare the shapes that {course.card.loss} is given: (n,) and (n, 1) are "
             "compared each with each."
@@ -81,32 +76,32 @@ def constant_output(course: Course) -> Iterator[Finding]:
 def heavy_penalty(course: Course) -> Iterator[Finding]:
     """Regularizers far stronger than usual, and a loss that ends high."""
     loss, constant = course.loss, course.constant
-    penalties = {x.path: x.penalty for x in course.card.layers if x.penalty is not None}
-    most = max(penalties, key=lambda path: penalties[path], default=None)
-    if loss is None or constant is None or most is None or course.ended is None:
+    layer = course.layer_of_most("penalty")
+    if layer is None or layer.penalty is None or layer.penalty < _HEAVY:
         return
-    too_short = loss.steps < _STEPS
-    if penalties[most] < _HEAVY or too_short or loss.last < (1 - WORKS) * constant:
+    if loss is None or constant is None or course.ended is None or loss.steps < _STEPS:
+        return
+    if loss.last < (1 - WORKS) * constant:
         return
     brief = (
         f"the loss ends at {loss.last:.4g}, where a model that always says the same has "
-        f"{constant:.4g}; regularizers add to it, the strongest, of {most}, with a factor of "
-        f"{penalties[most]:.3g}"
+        f"{constant:.4g}; regularizers add to it, the strongest, of {layer.path}, with a "
+        f"factor of {layer.penalty:.3g}"
     )
     advice = "Weaken the regularizers; factors of 0.01 and less are usual."
     yield Finding(
         "heavy_penalty", WARNING, f"{capitalized(brief)}. {advice}", "loss", brief=brief,
-        advice=advice, faults=("other",), value=penalties[most], threshold=_HEAVY,
+        advice=advice, faults=("other",), value=layer.penalty, threshold=_HEAVY,
         confidence=LIKELY, evidence={"loss": loss.last, "constant_loss": constant},
     )  # fmt: skip
 
 
-@course_rule("FreshAndFrozen", "biases of 0 and scales of 1", solved=_SOLVED, steps=_STEPS)
+@course_rule("FreshAndFrozen", "biases of 0 and scales of 1", solved=SOLVED, steps=_STEPS)
 def fresh_and_frozen(course: Course) -> Iterator[Finding]:
     """Layers that are not trained, and were not trained before either."""
     loss, skill = course.loss, course.skill
     fresh = [layer for layer in course.card.layers if layer.fresh]
-    if not fresh or loss is None or skill is None or loss.steps < _STEPS or skill > _SOLVED:
+    if not fresh or loss is None or skill is None or loss.steps < _STEPS or skill > SOLVED:
         return
     # A layer of a trained model may have kept a bias of 0; not all of them.
     if any(layer.fresh is False for layer in course.card.layers):
@@ -119,7 +114,7 @@ def fresh_and_frozen(course: Course) -> Iterator[Finding]:
     advice = "Unless that is meant, load trained weights first, or let them be trained."
     yield Finding(
         "fresh_and_frozen", NOTE, f"{capitalized(brief)}. {advice}", brief=brief,
-        advice=advice, value=skill, threshold=_SOLVED,
+        advice=advice, value=skill, threshold=SOLVED,
     )  # fmt: skip
 
 
@@ -188,11 +183,11 @@ def not_learning(course: Course) -> Iterator[Finding]:
     yield _found("not_learning", brief, found, (skill, no_better), course)
 
 
-@course_rule("Underfitting", "as NotLearning", works=WORKS, left=_LEFT, steps=_STEPS)
+@course_rule("Underfitting", "as NotLearning", works=WORKS, solved=SOLVED, steps=_STEPS)
 def underfitting(course: Course) -> Iterator[Finding]:
     """The loss came to rest at a large part of what a constant has, for a known reason."""
     loss, skill = course.loss, course.skill
-    if loss is None or skill is None or not _no_better(course) < skill < 1 - _LEFT:
+    if loss is None or skill is None or not _no_better(course) < skill < SOLVED:
         return
     if not _can_be_judged(course, loss):
         return
@@ -207,7 +202,7 @@ def underfitting(course: Course) -> Iterator[Finding]:
             f"the loss ends at {loss.last:.4g}, {100 * (1 - skill):.2g}% of that of a model "
             "that always says the same"
         )
-        yield _found("underfitting", brief, found, (skill, 1 - _LEFT), course)
+        yield _found("underfitting", brief, found, (skill, SOLVED), course)
 
 
 @course_rule(

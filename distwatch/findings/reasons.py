@@ -281,12 +281,11 @@ def fixed_spread(course: Course) -> Reason | None:
 
 def heavy_dropout(course: Course) -> Reason | None:
     """Dropout of nearly everything."""
-    rates = {x.path: x.dropout for x in course.card.layers if x.dropout is not None}
-    most = max(rates, key=lambda path: rates[path], default=None)
-    if most is None or rates[most] < _MOST_DROPPED:
+    layer = course.layer_of_most("dropout")
+    if layer is None or layer.dropout is None or layer.dropout < _MOST_DROPPED:
         return None
     return Reason(
-        f"{most} leaves out {100 * rates[most]:.3g}% of what it is given",
+        f"{layer.path} leaves out {100 * layer.dropout:.3g}% of what it is given",
         "Use a dropout of at most a half.",
         ("other",),
     )

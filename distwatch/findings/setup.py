@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distwatch.findings.course import Course, Level
+from distwatch.findings.course import SOLVED, Course, Level
 from distwatch.findings.findings import CERTAIN, WARNING, Finding
 from distwatch.findings.rules import AFTER_EPOCH, course_rule
 from distwatch.records import Layer
@@ -26,8 +26,6 @@ _PROBABILITIES = (*_CATEGORICAL, "binary_crossentropy", "binary_focal_crossentro
 _SATURATING = ("sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign")
 #: First weights that are so many times as wide as Glorot's saturate them.
 _WIDE = 10.0
-#: A training that does without so much of a constant's loss has got over it.
-_SOLVED = 0.9
 #: Activations that put out probabilities.
 _OF_PROBABILITIES = ("sigmoid", "softmax")
 #: Losses that divide by the target, or take its logarithm.
@@ -173,11 +171,11 @@ def loss_function(course: Course) -> Iterator[Finding]:
     "FirstWeights",
     'X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward '
     'neural networks" (2010); TheDeepChecker (2023)',
-    wide=_WIDE, solved=_SOLVED,
+    wide=_WIDE, solved=SOLVED,
 )  # fmt: skip
 def first_weights(course: Course) -> Iterator[Finding]:
     """Hidden layers that saturate begin with weights far wider than Glorot's."""
-    if course.is_learning or (course.skill is not None and course.skill > _SOLVED):
+    if course.is_learning or (course.skill is not None and course.skill > SOLVED):
         return
     wide = [
         layer for layer in course.card.layers[:-1]

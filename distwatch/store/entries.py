@@ -43,7 +43,7 @@ class CardEntry(_Model):
     learning_rate: Annotated[float | None, Field(allow_inf_nan=False)] = None
     further_terms: bool = False
     # Runs from before this was recorded do not have it.
-    of_pairs: bool = False
+    of_pairs: bool | None = None
 
     @property
     def card(self) -> Card:

@@ -355,6 +355,11 @@ FAULTY = {
         falling(9.0, 0.6), {},
         "HeavyPenalty", "other", "of hidden, with a factor of 1",
     ),
+    "a loss of the user's own that is not of pairs": (
+        card_of(*REGRESSION, loss="mine", own_loss=True, of_pairs=False), falling(2, 1.7),
+        {"said": 0.3 + 1e-3 * RANDOM},
+        "ConstantOutput", "constant_output", "dead or saturated layers",
+    ),
     "a difference of all pairs": (
         card_of(*REGRESSION, loss="mine", own_loss=True, of_pairs=True), falling(2, 1.7),
         {"said": 0.3 + 1e-3 * RANDOM},

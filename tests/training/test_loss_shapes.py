@@ -71,7 +71,7 @@ def told(run):
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda each: getattr(each, "__name__", str(each)))
 def test_only_differences_between_predictions_and_other_targets_are_told(tmp_path, loss):
     run = watched(tmp_path, model_of(loss))
-    assert run.info.card.of_pairs == bool(told(run)) == LOSSES[loss]
+    assert run.info.card.of_pairs is bool(told(run)) is LOSSES[loss]
     for finding in told(run):
         assert (finding.severity, finding.faults) == ("warning", ("wrong_loss",))
         assert f"the loss {loss.__name__} compares" in finding.brief
@@ -111,6 +111,12 @@ def test_in_a_train_step_of_ones_own(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_a_function_of_the_loss_does_is_not_known(tmp_path):
+    run = watched(tmp_path, model_of(tf.function(columns)))
+    assert run.info.card.of_pairs is None and not told(run)
+
+
+@pytest.mark.slow
 def test_of_a_step_without_a_graph_nothing_is_told(tmp_path):
     run = watched(tmp_path, model_of(columns, run_eagerly=True))
-    assert not run.info.card.of_pairs and np.isfinite(run["loss"].merged("mean")).all()
+    assert run.info.card.of_pairs is None and np.isfinite(run["loss"].merged("mean")).all()

@@ -12,7 +12,7 @@ import tensorflow as tf
 from distwatch.records import Card, Layer
 from distwatch.training.taps.layer_paths import STAND_FOR_INNER, Place, path_of_model
 from distwatch.training.taps.learning_rates import current_number, innermost, is_scheduled
-from distwatch.training.taps.loss_shapes import compares_each_with_each
+from distwatch.training.taps.loss_shapes import compares_all_pairs
 from distwatch.training.taps.step_capture import StepCapture
 from distwatch.training.taps.subject import Subject
 
@@ -26,10 +26,11 @@ _REGULARIZERS = (
     "pointwise_regularizer",
     "recurrent_regularizer",
 )
-
-
 #: Keras's own, whose factors are known.
 _PENALTIES = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+
+#: Where layers keep what is added and multiplied by, and what initializers make of it.
+_UNTRAINED = {"bias": 0.0, "beta": 0.0, "gamma": 1.0}
 
 
 def card_of(subject: Subject, found: list[Place], capture: StepCapture) -> Card:
@@ -55,13 +56,14 @@ def card_of(subject: Subject, found: list[Place], capture: StepCapture) -> Card:
         further_terms=_is_weighted(capture)
         or _is_no_mean(model, given)
         or any(_adds_a_term(place.layer) for place in plain),
-        of_pairs=compares_each_with_each(
+        of_pairs=compares_all_pairs(
             capture.losses, _targets(capture), _said(capture, path_of_model(found))
         ),
     )
 
 
 def _targets(capture: StepCapture) -> Any:
+    """What a step was given as targets, if it was given any."""
     given = capture.data
     return given[1] if isinstance(given, tuple) and len(given) > 1 else None
 
@@ -92,20 +94,16 @@ def _described(layer: keras.layers.Layer, path: str, capture: StepCapture) -> La
     )
 
 
-#: Where layers keep what is added and multiplied by, and what initializers make of it.
-_UNTRAINED = {"bias": 0.0, "beta": 0.0, "gamma": 1.0}
-
-
 def _is_fresh(layer: keras.layers.Layer) -> bool | None:
     """Whether a layer that is not trained was not trained before either, as far as it shows."""
     if layer.trainable_weights or not layer.weights:
         return None
     found = [(getattr(layer, name, None), value) for name, value in _UNTRAINED.items()]
     kept = [(each, value) for each, value in found if isinstance(each, keras.Variable)]
+    if not kept:
+        return None
     with tf.init_scope():
-        return (
-            all(bool(np.all(each.numpy() == value)) for each, value in kept) if kept else None
-        )
+        return all(bool(np.all(each.numpy() == value)) for each, value in kept)
 
 
 def _penalty(layer: keras.layers.Layer) -> float | None:
