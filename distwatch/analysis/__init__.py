@@ -2,7 +2,8 @@
 
 from distwatch.analysis.diffs import RunDifference, SignalDifference, diff
 from distwatch.analysis.listing import list_runs
-from distwatch.analysis.run import Run, open_run
+from distwatch.analysis.opening import open_run
+from distwatch.analysis.run import Run
 from distwatch.analysis.signal_view import SignalView
 
 __all__ = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from live_verdicts import Verdicts, wrong_live
 from made_runs import healthy
-from test_course import FAULTY, SOUND, card_of, dense, falling, made_training, one_of
+from made_trainings import FAULTY, SOUND, card_of, dense, falling, made_training, one_of
 
 from distwatch.findings import (
     AFTER_EPOCH,

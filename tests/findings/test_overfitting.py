@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from made_runs import healthy
-from test_course import CLASSES, card_of, falling, made_training, one_of, probabilities
+from made_trainings import CLASSES, card_of, falling, made_training, one_of, probabilities
 
 from distwatch.findings import NOTE, WARNING, Digest
 from distwatch.records import CLOSED, Epoch
