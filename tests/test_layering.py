@@ -26,7 +26,15 @@ FLOORS = (
 )
 #: The same inside the training wing.
 TRAINING_FLOORS = (
-    {"gradient_registry", "shutdown", "epoch_logs", "measuring", "printing", "provenance"},
+    {
+        "gradient_registry",
+        "shutdown",
+        "epoch_logs",
+        "measuring",
+        "printing",
+        "provenance",
+        "virtual_devices",
+    },
     {"strategies", "sinks", "acting", "overhead"},
     {"device", "multiworker"},
     {"taps", "traps"},

@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distwatch.training.strategies import mirrored, virtual_devices
+    from distwatch.training.strategies import mirrored
+    from distwatch.training.virtual_devices import virtual_devices
 
 __all__ = ["mirrored", "virtual_devices"]
 

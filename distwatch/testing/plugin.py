@@ -96,7 +96,7 @@ def _split(config: pytest.Config) -> None:
 
 
 def _split_now(n: int) -> None:
-    from distwatch.training.strategies import virtual_devices
+    from distwatch.training.virtual_devices import virtual_devices
 
     try:
         virtual_devices(n)

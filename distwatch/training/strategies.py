@@ -1,7 +1,7 @@
 """The only room that knows tf.distribute.
 
-It answers which replica runs (in a train step) and what a strategy is (on the host), reduces
-rows over replicas, and splits one machine into several virtual devices.
+It answers which replica runs (in a train step) and what a strategy is (on the host), and
+reduces rows over replicas.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from distwatch.errors import VirtualDevicesError
 from distwatch.statistics import ROW, Statistic
 from distwatch.training.gradient_registry import forget_gradients
+from distwatch.training.virtual_devices import virtual_devices
 
 Strategy = Any
 Tensor = Any
@@ -308,41 +308,6 @@ def text_of_first_worker(strategy: Strategy, text: str) -> str:
     numbers = strategy.experimental_distribute_values_from_function(given)
     summed = strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
     return bytes(round(code) for code in summed.numpy().tolist()).rstrip(b"\0").decode()
-
-
-def virtual_devices(n: int) -> list[str]:
-    """Split this machine's CPU into ``n`` logical devices and name them.
-
-    This has to happen before TensorFlow starts its devices (``tf.constant``,
-    ``tf.data`` or an optimizer start them), and it is the one place that does it.
-
-    Args:
-        n: at least 1.
-
-    Returns:
-        Their names, such as ``CPU:0``.
-
-    Raises:
-        VirtualDevicesError: ``n`` is less than 1, or TensorFlow has started with fewer
-            devices.
-    """
-    if n < 1:
-        raise VirtualDevicesError(f"virtual_devices({n}): ask for at least one device.")
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    configured = tf.config.get_logical_device_configuration(cpu) or []
-    wanted = [tf.config.LogicalDeviceConfiguration()] * max(n, len(configured))
-    try:
-        tf.config.set_logical_device_configuration(cpu, wanted)
-    except RuntimeError as error:
-        have = len(tf.config.list_logical_devices("CPU"))
-        if have < n:
-            raise VirtualDevicesError(
-                f"{n} virtual devices were asked for, but TensorFlow has already "
-                f"started with {have}; ask for them before anything creates a tensor "
-                "(distwatch.testing.virtual_devices at the top of the script, or "
-                "pytest --replicas)."
-            ) from error
-    return [f"CPU:{i}" for i in range(n)]
 
 
 _key_base_lock = threading.Lock()

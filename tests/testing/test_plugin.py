@@ -8,7 +8,9 @@ runs in ours.
 import pytest
 import tensorflow as tf
 
+#: What imports TensorFlow is a module of ours.
 COUNTS_DEVICES = """
+    from distwatch.testing import mirrored, virtual_devices
     import tensorflow as tf
 
     def test_devices(replicas, strategy):
@@ -31,9 +33,9 @@ NOTES = """
     import types
 
     asked = []
-    replicas = types.ModuleType("distwatch.training.strategies")
-    replicas.virtual_devices = asked.append
-    sys.modules["distwatch.training.strategies"] = replicas
+    stand_in = types.ModuleType("distwatch.training.virtual_devices")
+    stand_in.virtual_devices = asked.append
+    sys.modules["distwatch.training.virtual_devices"] = stand_in
 """
 
 #: Stands in for TensorFlow.
