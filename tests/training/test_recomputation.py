@@ -185,6 +185,7 @@ def test_frozen_is_said_of_what_somebody_froze(tmp_path):
     }
 
 
+@pytest.mark.fast_cases("*-previous")
 @pytest.mark.parametrize(
     ("replicas", "reference"), [(1, "previous"), (2, "previous"), (1, "ema(0.9)")]
 )
@@ -201,3 +202,41 @@ def test_what_is_named_is_computed_again_and_changes_no_bit(tmp_path, replicas, 
     assert list(signals) == ["activation/base", "activation/hidden"]
     assert all(signal.after is None for signal in signals.values())
     assert signals["activation/hidden"].recomputed > 0
+
+
+def attending():
+    """Layers over rows of several places: matrices are multiplied in another shape."""
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((6, 2))
+    x = layers.Dense(8, name="first")(inputs)
+    y = layers.LayerNormalization(name="norm")(x)
+    y = layers.Dense(16, "gelu", name="wide")(y)
+    x = layers.Add()([x, layers.Dense(8, name="narrow")(y)])
+    outputs = layers.Dense(4, name="head")(layers.Flatten()(x))
+    model = keras.Model(inputs, outputs)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+@pytest.mark.fast_cases("2")
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_what_is_kept_in_another_shape_is_not_computed_again(tmp_path, replicas):
+    x, y = unlike_rows(128)
+    x = x.reshape(128, 6, 2)
+    models = []
+    path = tmp_path / "run.zarr"
+    for watches in [], [dw.Watch(path, signals=dw.activations(), reference="none")]:
+        with strategy_over(replicas).scope():
+            models.append(attending())
+        before = models[-1].get_weights()
+        fit(models[-1], x, y, *watches, batch=64, epochs=3)
+    assert same_weights(*models)
+    signals = signals_of(path)
+    again = {name: signal.recomputed for name, signal in signals.items() if signal.recomputed}
+    assert list(again) == ["activation/narrow", "activation/head", "activation/output"]
+    model, run = attending(), dw.open_run(path)
+    model.set_weights(before)
+    for name in "norm", "wide", "narrow":
+        put_out = keras.Model(model.inputs, model.get_layer(name).output).predict(x, verbose=0)
+        first = run[f"activation/{name}"].merged("l1").values[0]
+        assert first == pytest.approx(np.abs(put_out[:64]).sum(), rel=1e-5)

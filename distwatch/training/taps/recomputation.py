@@ -31,6 +31,9 @@ _TAPE = "gradient_tape/"
 #: Operations that consume a tensor but need its shape only.
 _OF_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 
+#: Operations whose result has the elements of their first input, in the same order.
+_VIEWS = frozenset({"Reshape", "Identity", "ExpandDims", "Squeeze", "StopGradient"})
+
 #: Sources that are there whether or not anybody looks; copies of constants cost nothing.
 _SOURCES = frozenset({"Placeholder", "PlaceholderWithDefault"})
 
@@ -75,7 +78,7 @@ class KeptTensors:
         return Making(again, lambda: self.compute_again([tensors[i] for i in again]))
 
     def count_again(self, tensor: Tensor) -> int:
-        """How many operations compute this tensor again; 0 if it may be read directly."""
+        """How many operations compute this tensor again; 0 if its elements are kept."""
         return 0 if tensor in self else len(self._makers([tensor])[0])
 
     def compute_again(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -87,33 +90,81 @@ class KeptTensors:
             if operation in makers:
                 definition.node.append(_definition(operation))
         capture = tf.compat.v1.get_default_graph().capture
-        copies: list[Tensor] = tf.graph_util.import_graph_def(
+        made: dict[str, Tensor] = {
+            each.name: capture(kept)
+            if kept.name == each.name
+            else _reshaped(capture(kept), each)
+            for each, kept in sources.values()
+        }
+        taken = {each.name for operation in makers for each in operation.inputs}
+        computed = [each for each in tensors if each.name not in made]
+        copies = tf.graph_util.import_graph_def(
             definition,
-            input_map={name: capture(each) for name, each in sources.items()},
-            return_elements=[each.name for each in tensors],
+            input_map={name: each for name, each in made.items() if name in taken},
+            return_elements=[each.name for each in computed],
             name="distwatch",
         )
-        for copy, tensor in zip(copies, tensors, strict=True):
+        for copy, tensor in zip(copies, computed, strict=True):
             # Where somebody told TensorFlow the shape, it is not part of the operation.
             copy.set_shape(tensor.shape)
-        return copies
+        made |= {each.name: copy for each, copy in zip(computed, copies, strict=True)}
+        return [made[each.name] for each in tensors]
 
-    def _makers(self, tensors: Sequence[Tensor]) -> tuple[set[Any], dict[str, Tensor]]:
-        """The operations to copy, and the tensors, by name, that they start from."""
+    def _makers(
+        self, tensors: Sequence[Tensor]
+    ) -> tuple[set[Any], dict[str, tuple[Tensor, Tensor]]]:
+        """The operations to copy, and what they start from.
+
+        The latter by their names: tensors, and what is kept of their elements.
+        """
         wanted: set[Any] = set()
-        sources: dict[str, Tensor] = {}
-        waiting = [each.op for each in tensors]
+        sources: dict[str, tuple[Tensor, Tensor]] = {}
+        waiting = list(tensors)
         while waiting:
-            operation = waiting.pop()
-            if operation in wanted:
-                continue
-            wanted.add(operation)
-            for each in operation.inputs:
-                if each in self:
-                    sources[each.name] = each
-                else:
-                    waiting.append(each.op)
+            tensor = waiting.pop()
+            if (kept := self._kept(tensor)) is not None:
+                sources[tensor.name] = tensor, kept
+            elif tensor.op not in wanted:
+                wanted.add(tensor.op)
+                waiting += tensor.op.inputs
         return wanted, sources
+
+    def _kept(self, tensor: Tensor) -> Tensor | None:
+        """What is kept of a tensor's elements: itself, or a view of it.
+
+        Layers that multiply matrices reshape what has more dims, and keep that.
+        """
+        if tensor in self:
+            return tensor
+        if not _has_one_unknown_dim(tensor):
+            return None  # Its shape could be had from itself only.
+        waiting = _views(tensor)
+        while waiting:
+            view = waiting.pop()
+            if view in self:
+                return view
+            waiting += _views(view)
+        return None
+
+
+def _views(tensor: Tensor) -> list[Tensor]:
+    """Tensors that have its elements in their order."""
+    return [
+        operation.outputs[0]
+        for operation in tensor.consumers()
+        if operation.type in _VIEWS and operation.inputs[0].name == tensor.name
+    ]
+
+
+def _has_one_unknown_dim(tensor: Tensor) -> bool:
+    return bool(tensor.shape.rank and tensor.shape[1:].num_elements())
+
+
+def _reshaped(view: Tensor, tensor: Tensor) -> Tensor:
+    """A view of a tensor in that tensor's shape, which is not asked of itself."""
+    found = tf.reshape(view, [-1, *tensor.shape[1:]])
+    found.set_shape(tensor.shape)
+    return found
 
 
 def _is_source(operation: Any) -> bool:
