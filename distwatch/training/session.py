@@ -27,6 +27,7 @@ from distwatch.errors import (
     WatcherError,
 )
 from distwatch.event_files.folders import delete
+from distwatch.findings import Finding
 from distwatch.records import CLOSED, TRAIN, TRAIN_ON_BATCH, Epoch
 from distwatch.store import Budget, Change, Claim, request
 from distwatch.store.addresses import Address
@@ -381,6 +382,13 @@ class Session:
                 lines.append(f"Phase {name}:")
             lines += found
         return lines
+
+    def findings(self) -> list[Finding]:
+        """What stands out in the run, phase by phase; see `Digest.findings`."""
+        phases = self._phases.values()
+        return [
+            each for phase in phases for each in phase.findings(lambda _: True, self._ended)
+        ]
 
     @property
     def _ended(self) -> str | None:

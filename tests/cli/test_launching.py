@@ -243,3 +243,39 @@ def test_runs_are_listed_as_they_are(numbers, said):
     fits = WatchedFits({"arguments": {}, "store": "runs", "shown": "runs"})
     fits._outcomes = [Outcome(f"fit-{n:03d}", committed=int(n in numbers)) for n in range(9)]
     assert next(fits.closing_lines()) == said
+
+
+@pytest.mark.parametrize(
+    "warnings, said",
+    [
+        ([()], ["nothing unusual in it."]),
+        ([(), ()], ["nothing unusual."]),
+        ([("Loss rises.",), ()], ["fit-000: Loss rises."]),
+        (
+            [(), ("No gradient.", "Loss rises.", "Inf.")],
+            ["fit-001: No gradient. (2 more warnings.)"],
+        ),
+        (
+            [("Loss rises.",)] * 7,
+            [
+                *(f"fit-00{n}: Loss rises." for n in range(5)),
+                "2 more runs with warnings; distwatch ls 'my runs' lists them.",
+            ],
+        ),
+    ],
+)
+def test_what_stands_out_is_said_at_the_end(warnings, said):
+    fits = WatchedFits({"arguments": {}, "store": "my runs", "shown": "my runs"})
+    fits._outcomes = [
+        Outcome(f"fit-{n:03d}", committed=1, warnings=each) for n, each in enumerate(warnings)
+    ]
+    _, *lines, look = fits.closing_lines()
+    assert lines == said
+    first = next((n for n, each in enumerate(warnings) if each), 0)
+    assert look == f"look at it by: distwatch report 'my runs/fit-00{first}.zarr'"
+
+
+def test_of_a_fit_that_was_not_watched_no_all_clear_is_given():
+    fits = WatchedFits({"arguments": {}, "store": "runs", "shown": "runs"})
+    fits._outcomes = [Outcome("fit-000", committed=1), Outcome("fit-001", reason="no loss")]
+    assert "unusual" not in " ".join(fits.closing_lines())

@@ -62,8 +62,35 @@ def test_a_plain_fit(tmp_path):
     assert watched.err == (
         alone.err
         + "distwatch: 2 runs were written: fit-000.zarr and fit-001.zarr in my runs\n"
+        + "distwatch: nothing unusual.\n"
         + "distwatch: look at it by: distwatch report 'my runs/fit-000.zarr'\n"
     )
+
+
+DIVERGES = """
+import keras
+import numpy as np
+
+keras.utils.set_random_seed(1)
+x = np.random.default_rng(0).normal(1.0, 2.0, (400, 8)).astype("float32")
+hidden = keras.layers.Dense(16, "relu")
+model = keras.Sequential([keras.Input((8,)), hidden, keras.layers.Dense(2)])
+model.compile(keras.optimizers.SGD({rate}), "mse")
+model.fit(x, x[:, :2], batch_size=16, epochs=4, verbose=0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rate, says", [(100.0, "fit-000: NaN or Inf first appeared at step"), (0.01, "nothing")]
+)
+def test_what_stands_out_is_said_when_the_script_ends(tmp_path, rate, says):
+    (tmp_path / "train.py").write_text(DIVERGES.format(rate=rate))
+    ended = Ended(start([BIN / "distwatch", "run", "train.py"], tmp_path))
+    written, said, look = [x for x in ended.err.splitlines() if x.startswith("distwatch: ")]
+    assert "1 run was written" in written
+    assert said.startswith(f"distwatch: {says}")
+    assert look.endswith("fit-000.zarr")
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from distwatch.findings import WARNING
 from distwatch.store.addresses import Address
+from distwatch.training.session import Session
 from distwatch.training.watch import Watch
 
 
@@ -21,6 +23,8 @@ class Outcome:
     path: Address | None = None
     #: Why it was not watched, or not to its end.
     reason: str = ""
+    #: What its findings warn of: a text each.
+    warnings: tuple[str, ...] = ()
 
     def end(self, error: Exception, report: Callable[[str], None], steps: int = 0) -> None:
         """Keep, and report, the error that ended the watching after some steps."""
@@ -106,8 +110,20 @@ class UnobtrusiveWatch(Watch):
     def _finish(self) -> None:
         super()._finish()
         session = self._session
-        if session is not None and session.error is not None and not session.status.steps:
+        if session is None:
+            return
+        if session.error is not None and not session.status.steps:
             session.abandon()  # takes back the claim on which nothing was written
+        # The session is not kept until the script ends: it holds graphs.
+        self.outcome.warnings = _warnings_of(session)
+
+
+def _warnings_of(session: Session) -> tuple[str, ...]:
+    """The texts of its warnings; that they cannot be made ends nothing."""
+    try:
+        return tuple(each.text for each in session.findings() if each.severity == WARNING)
+    except Exception as error:
+        return (f"what stands out cannot be said ({type(error).__name__}: {error}).",)
 
 
 _on_raised = _guarded("on_raised")

@@ -13,10 +13,10 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -27,7 +27,10 @@ from distwatch.records import PREDICT, TEST, TRAIN
 from distwatch.store.addresses import Address, address_of, inside
 from distwatch.store.locations import Location
 from distwatch.store.new_runs import FolderOfRuns, name_of, new_folder
-from distwatch.text import listed, printable
+from distwatch.text import counted, listed, printable
+
+if TYPE_CHECKING:
+    from distwatch.training.scripts.unobtrusive import Outcome
 
 #: Method -> the phases for whose sake it is watched.
 _PHASES = {"fit": {TRAIN, TEST}, "evaluate": {TEST}, "predict": {PREDICT}}
@@ -70,7 +73,7 @@ class WatchedFits:
         self._start: Location | None = None
         self._lock = threading.Lock()
         self._numbers: Counter[str] = Counter()
-        self._outcomes: list[Any] = []
+        self._outcomes: list[Outcome] = []
         #: Fits that have a Watch of the script's own.
         self._own = 0
         self._stopped = False
@@ -99,11 +102,15 @@ class WatchedFits:
 
     def closing_lines(self) -> Iterator[str]:
         """What was written, what to do next, and what was not watched."""
-        written = [each.name for each in self._outcomes if each.committed]
+        written = [each for each in self._outcomes if each.committed]
         refused = [each for each in self._outcomes if each.reason]
         if written:
-            yield self._describe(written)
-            first = inside(self._where, f"{written[0]}.zarr")
+            yield self._describe([each.name for each in written])
+            warned = [each for each in written if each.warnings]
+            yield from self._warn(warned)
+            if not warned and not refused:
+                yield "nothing unusual in it." if len(written) == 1 else "nothing unusual."
+            first = inside(self._where, f"{[*warned, *written][0].name}.zarr")
             yield f"look at it by: distwatch report {shlex.quote(str(first))}"
         elif self._own:
             yield f"the script watches by itself ({self._own} fits); nothing was added."
@@ -141,6 +148,17 @@ class WatchedFits:
             more = len(names) - _LISTED
             said = listed([*names[:_LISTED], *([f"{more} more"] if more > 0 else [])])
         return f"{total} written: {said} in {printable(str(self._where))}"
+
+    def _warn(self, warned: Sequence[Outcome]) -> Iterator[str]:
+        """What the findings of the first runs warn of; of each its first warning."""
+        for each in warned[:_LISTED]:
+            first, *others = map(printable, each.warnings)
+            more = f" ({counted(len(others), 'more warning')}.)" if others else ""
+            yield f"{each.name}: {first}{more}"
+        if len(warned) > _LISTED:
+            where = shlex.quote(str(self._where))
+            further = counted(len(warned) - _LISTED, "more run")
+            yield f"{further} with warnings; distwatch ls {where} lists them."
 
     def _watch_for(self, method: str, model: Any, callbacks: Any) -> Any:
         """The Watch for one call; None where it is to be left as it is."""
