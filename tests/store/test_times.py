@@ -104,6 +104,7 @@ def test_a_later_start_of_unknown_beginning_has_none(tmp_path, clock):
     assert times_of(StoredRun(tmp_path / "run.zarr")) == Times()
 
 
+@pytest.mark.slow
 def test_of_many_commits_some_are_noted_evenly(tmp_path, clock):
     commits = {steps: BEGAN + 10 * steps for steps in range(1, 300)}
     write(tmp_path / "run.zarr", clock, commits)

@@ -133,6 +133,7 @@ def test_a_worker_that_finds_a_plan_too_late_has_all_others_go_on(workers, monke
     assert done == [[], []]
 
 
+@pytest.mark.fast_cases("1")
 @pytest.mark.parametrize("looks", [1, 2, 3])
 def test_a_worker_that_cannot_read_what_was_decided_tries_until_it_can(
     workers, monkeypatch, looks

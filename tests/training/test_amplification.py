@@ -155,6 +155,7 @@ def test_a_signal_that_was_not_measured_has_the_root_of_the_precision(tmp_path):
     assert dw.diff(a, b, tolerance=none).verdict == dw.diff(a, b).verdict
 
 
+@pytest.mark.slow
 def test_refusals():
     model = model_over()
     with pytest.raises(ConfigError, match="whole number from 1 on"):

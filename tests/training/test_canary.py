@@ -199,6 +199,7 @@ class Counts(layers.Layer):
         return x
 
 
+@pytest.mark.slow
 def test_a_model_that_writes_what_keras_does_not_know_is_refused(tmp_path):
     with pytest.raises(UnwatchableError, match="canary: the model changes a variable"):
         trained(tmp_path / "run.zarr", 2, Counts())
@@ -222,6 +223,7 @@ class Untold(Told):
         return self.out(self.drop(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "different"), [(Told, 3), (Untold, 1)])
 def test_a_model_of_ones_own_is_run_as_it_is_trained(tmp_path, kind, different):
     keras.utils.set_random_seed(2)

@@ -92,6 +92,7 @@ WIDE = {
 }
 
 
+@pytest.mark.fast_cases("normal", "by its size")
 @pytest.mark.parametrize("name", WIDE)
 def test_a_layer_says_how_wide_its_first_weights_are_spread(tmp_path, name):
     initializer, width = WIDE[name]

@@ -165,7 +165,7 @@ def planted(tmp_path, fault, path, replicas, replica):
     return found, f"desync/{real}", names
 
 
-@pytest.mark.fast_cases("one bit-*", "strided-*", "stuck-*")
+@pytest.mark.fast_cases("one bit-*", "strided-*")
 @pytest.mark.parametrize(("fault", "path", "replicas", "replica"), CASES, ids=str)
 def test_a_difference_is_named_at_the_next_look(tmp_path, fault, path, replicas, replica):
     found, signal, names = planted(tmp_path, fault, path, replicas, replica)
@@ -461,6 +461,7 @@ def test_no_false_alarm_in_many_checks(tmp_path, replicas, kind):
     assert "equal, bit for bit, at all 1,700 steps" in run.summary()
 
 
+@pytest.mark.slow
 def test_the_step_has_no_operation_more(tmp_path):
     x, y = data()
     counts = []

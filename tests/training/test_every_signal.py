@@ -206,6 +206,7 @@ def assert_quantiles(got, values, q, histogram):
     assert (np.abs(np.asarray(got) - exact) <= allowed).all()
 
 
+@pytest.mark.slow
 def test_without_a_histogram_there_is_no_quantile(tmp_path):
     x, y = unlike_rows(32)
     model, _ = small_model(strategy_over(1))

@@ -74,6 +74,7 @@ def test_a_healthy_training_keeps_nothing_and_is_the_same(tmp_path):
     assert same_weights(watched, unwatched)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_too_large_is_not_kept_and_it_is_said(tmp_path):
     run = trained(tmp_path / "run.zarr", BROKEN, model_over(1), keep_batch=319)
     (kept,) = run.kept_batches()
@@ -82,6 +83,7 @@ def test_a_batch_that_is_too_large_is_not_kept_and_it_is_said(tmp_path):
     assert finding_of(run).step == BAD
 
 
+@pytest.mark.slow
 def test_parts_that_come_later_are_left_out_and_it_is_said(tmp_path):
     """A later trace has weights of examples, and another dtype of targets."""
     model, path = model_over(1), tmp_path / "run.zarr"
@@ -98,6 +100,7 @@ def test_parts_that_come_later_are_left_out_and_it_is_said(tmp_path):
     assert kept.left_out == "y and sample_weight: not as in the first step."
 
 
+@pytest.mark.slow
 def test_steps_that_run_eagerly(tmp_path):
     run = trained(tmp_path / "run.zarr", BROKEN, model_over(1, eager=True))
     (kept,) = run.kept_batches()

@@ -190,6 +190,7 @@ def test_a_name_that_no_step_gives_is_refused(tmp_path):
         trained(model, watch)
 
 
+@pytest.mark.slow
 def test_what_is_logged_inside_a_condition_is_listed_with_the_reason(tmp_path):
     model = penalized(1)
     watch = dw.Watch(tmp_path / "run.zarr")

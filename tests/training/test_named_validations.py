@@ -107,6 +107,7 @@ def test_metrics_are_those_of_the_epoch_wherever_the_callback_stands(tmp_path, f
     np.testing.assert_allclose(losses, [each["loss"] for each in hard.found])
 
 
+@pytest.mark.slow
 def test_a_set_may_come_late_and_twice_in_an_epoch(tmp_path):
     watch = watched(tmp_path / "run.zarr")
 
@@ -135,6 +136,7 @@ def test_without_the_phase_test_only_metrics_are_kept(tmp_path):
     assert len(run.epochs().value.sel(metric="hard_loss")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases("Hard", "../x")
 @pytest.mark.parametrize(
     "name", ["test", "val", "val_hard", "Hard", "a-b", "", "1st", "x" * 41, "../x"]
@@ -149,6 +151,7 @@ def test_a_wrong_name_is_warned_of_and_evaluated(tmp_path, name):
     assert dw.open_run(tmp_path / "run.zarr").phases == ["train"]
 
 
+@pytest.mark.slow
 def test_one_set_within_another_is_not_recorded(tmp_path):
     watch = watched(tmp_path / "run.zarr")
     inner = keras.callbacks.LambdaCallback(
@@ -162,6 +165,7 @@ def test_one_set_within_another_is_not_recorded(tmp_path):
     assert len(run) == 3
 
 
+@pytest.mark.slow
 def test_an_evaluate_without_a_name_within_a_set_is_not_mixed_in(tmp_path):
     watch = watched(tmp_path / "run.zarr")
     inner = keras.callbacks.LambdaCallback(
@@ -210,6 +214,7 @@ def test_what_cannot_be_recorded_is_evaluated_all_the_same(tmp_path):
     assert len(dw.open_run(tmp_path / "b.zarr")) == 3
 
 
+@pytest.mark.slow
 def test_what_the_fit_has_under_a_name_is_kept(tmp_path):
     """As of a model with an output that is called like a set."""
     x, y = unlike_rows(TRAINED)
@@ -280,6 +285,7 @@ def test_the_command_line_reads_such_phases(tmp_path):
     assert "hard" in (tmp_path / "run.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_all_arguments_may_be_given_by_their_places(tmp_path):
     seen = []
     mine = keras.callbacks.LambdaCallback(
@@ -304,6 +310,7 @@ def test_what_is_given_twice_is_refused_by_evaluate_itself(tmp_path):
         trained(watch, at_end)
 
 
+@pytest.mark.slow
 def test_metrics_without_epochs_of_training_are_warned_of(tmp_path):
     watch = watched(tmp_path / "run.zarr", phases=["test"])
     at_end = AtEpochEnd(validated(watch, "hard", rows_of(HARD)))
@@ -323,6 +330,7 @@ class AtEpochBegin(AtEpochEnd):
         pass
 
 
+@pytest.mark.fast_cases("True-*")
 @pytest.mark.parametrize(("first", "epochs"), [(True, [0, 1]), (False, [0])])
 def test_at_the_beginning_of_an_epoch_a_set_is_of_the_watchs_epoch(tmp_path, first, epochs):
     watch = watched(tmp_path / "run.zarr")

@@ -186,6 +186,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_warned_of_and_changes_nothing(tmp_path):
     warned = []
 
