@@ -76,7 +76,8 @@ x = np.random.default_rng(0).normal(1.0, 2.0, (400, 8)).astype("float32")
 hidden = keras.layers.Dense(16, "relu")
 model = keras.Sequential([keras.Input((8,)), hidden, keras.layers.Dense(2)])
 model.compile(keras.optimizers.SGD({rate}), "mse")
-model.fit(x, x[:, :2], batch_size=16, epochs=4, verbose=0)
+raises = [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: 1 / (2 - epoch))]
+model.fit(x, x[:, :2], batch_size=16, epochs=4, verbose=0, callbacks=raises)
 """
 
 
@@ -84,13 +85,14 @@ model.fit(x, x[:, :2], batch_size=16, epochs=4, verbose=0)
 @pytest.mark.parametrize(
     "rate, says", [(100.0, "fit-000: NaN or Inf first appeared at step"), (0.01, "nothing")]
 )
-def test_what_stands_out_is_said_when_the_script_ends(tmp_path, rate, says):
+def test_what_stands_out_is_said_when_a_fit_raises(tmp_path, rate, says):
     (tmp_path / "train.py").write_text(DIVERGES.format(rate=rate))
     ended = Ended(start([BIN / "distwatch", "run", "train.py"], tmp_path))
     written, said, look = [x for x in ended.err.splitlines() if x.startswith("distwatch: ")]
     assert "1 run was written" in written
     assert said.startswith(f"distwatch: {says}")
     assert look.endswith("fit-000.zarr")
+    assert "ZeroDivisionError" in ended.err
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ class Outcome:
     path: Address | None = None
     #: Why it was not watched, or not to its end.
     reason: str = ""
-    #: What its findings warn of: a text each.
-    warnings: tuple[str, ...] = ()
+    #: What its findings warn of, a text each; None as long as it is not known.
+    warnings: tuple[str, ...] | None = None
 
     def end(self, error: Exception, report: Callable[[str], None], steps: int = 0) -> None:
         """Keep, and report, the error that ended the watching after some steps."""
@@ -85,6 +85,7 @@ class UnobtrusiveWatch(Watch):
         """Close the run; to the script's own error nothing is added."""
         if self._functions:
             _on_raised(self, model, error)
+            self._note_warnings()
 
     def give_up(self, error: Exception) -> None:
         """Let the fit go on without being watched."""
@@ -110,12 +111,14 @@ class UnobtrusiveWatch(Watch):
     def _finish(self) -> None:
         super()._finish()
         session = self._session
-        if session is None:
-            return
-        if session.error is not None and not session.status.steps:
+        if session is not None and session.error is not None and not session.status.steps:
             session.abandon()  # takes back the claim on which nothing was written
-        # The session is not kept until the script ends: it holds graphs.
-        self.outcome.warnings = _warnings_of(session)
+        self._note_warnings()
+
+    def _note_warnings(self) -> None:
+        # The session itself is not kept until the script ends: it holds graphs.
+        if self._session is not None:
+            self.outcome.warnings = _warnings_of(self._session)
 
 
 def _warnings_of(session: Session) -> tuple[str, ...]:

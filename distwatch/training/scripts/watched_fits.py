@@ -108,7 +108,8 @@ class WatchedFits:
             yield self._describe([each.name for each in written])
             warned = [each for each in written if each.warnings]
             yield from self._warn(warned)
-            if not warned and not refused:
+            known = all(each.warnings is not None for each in written)
+            if known and not warned and not refused:
                 yield "nothing unusual in it." if len(written) == 1 else "nothing unusual."
             first = inside(self._where, f"{[*warned, *written][0].name}.zarr")
             yield f"look at it by: distwatch report {shlex.quote(str(first))}"
@@ -152,7 +153,7 @@ class WatchedFits:
     def _warn(self, warned: Sequence[Outcome]) -> Iterator[str]:
         """What the findings of the first runs warn of; of each its first warning."""
         for each in warned[:_LISTED]:
-            first, *others = map(printable, each.warnings)
+            first, *others = map(printable, each.warnings or ())
             more = f" ({counted(len(others), 'more warning')}.)" if others else ""
             yield f"{each.name}: {first}{more}"
         if len(warned) > _LISTED:

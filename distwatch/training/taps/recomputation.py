@@ -136,7 +136,7 @@ class KeptTensors:
         """
         if tensor in self:
             return tensor
-        if not _has_one_unknown_dim(tensor):
+        if not _has_known_features(tensor):
             return None  # Its shape could be had from itself only.
         waiting = _views(tensor)
         while waiting:
@@ -156,7 +156,7 @@ def _views(tensor: Tensor) -> list[Tensor]:
     ]
 
 
-def _has_one_unknown_dim(tensor: Tensor) -> bool:
+def _has_known_features(tensor: Tensor) -> bool:
     return bool(tensor.shape.rank and tensor.shape[1:].num_elements())
 
 
