@@ -137,6 +137,7 @@ def test_another_learning_rate_is_found_at_its_step(train, other):
     assert found.first.signal.startswith("update/")
 
 
+@pytest.mark.slow
 def test_a_small_change_is_found_where_nothing_else_differs(train):
     found = dw.diff(train(), train(times=1.01))
     assert found.first.step == CHANGED

@@ -54,6 +54,7 @@ def test_metrics_are_those_of_keras(tmp_path, replicas):
     assert np.isnan(validated[::2]).all()
 
 
+@pytest.mark.slow
 def test_the_learning_rate_is_that_of_each_epoch(tmp_path):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 4, 0.5)
     trained(tmp_path / "schedule.zarr", rate=schedule)

@@ -107,6 +107,7 @@ def test_steps_that_run_eagerly(tmp_path):
     assert np.argwhere(~np.isfinite(kept.parts["x"])).tolist() == [[9, 0], [13, 2]]
 
 
+@pytest.mark.slow
 def test_an_overflow_that_a_loss_scale_skips_keeps_nothing(tmp_path):
     signals = [dw.activations(), dw.gradients(applied=False)]
     sgd = keras.optimizers.SGD(1e-6)

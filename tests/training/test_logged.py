@@ -145,6 +145,7 @@ def test_validation_has_its_own(tmp_path):
     assert len(run) == 2
 
 
+@pytest.mark.slow
 def test_where_nothing_is_logged_nothing_is_missed(tmp_path):
     run = trained(penalized(1), dw.Watch(tmp_path / "run.zarr"))
     assert not [name for name in (*run.signals, *run.unwatched) if "log" in name]

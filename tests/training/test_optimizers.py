@@ -103,6 +103,7 @@ def test_an_optimizer_is_found_where_it_is_kept(tmp_path, way):
     assert run.to_xarray().iteration.values.tolist() == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_steps_are_counted_by_an_optimizer_that_is_applied_once_in_each(tmp_path):
     keras.utils.clear_session()
     model = Gan()

@@ -110,6 +110,7 @@ def test_evaluate_and_predict(tmp_path, replicas, jit):
         assert list(run.to_xarray().iteration.values) == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_nothing_is_recorded_that_was_not_asked_for(tmp_path):
     model, _ = small_model(strategy_over(1))
     x, y = other_rows()

@@ -145,6 +145,7 @@ def test_by_default_a_layer_is_watched_after_its_activation(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_raw_deltas_are_those_of_the_same_tensor(tmp_path):
     kept = dw.tensors(every=1, reference="none")
     watch = dw.Watch(tmp_path / "run.zarr", signals=[kept, dw.activations()], reference="none")

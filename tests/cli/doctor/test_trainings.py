@@ -44,6 +44,7 @@ def test_an_error_is_told_by_its_last_line():
     assert outcome.reported == {}
 
 
+@pytest.mark.slow
 def test_a_child_that_hangs_is_ended_with_all_that_it_started():
     start = time.monotonic()
     outcome = apart(
