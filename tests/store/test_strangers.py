@@ -82,6 +82,7 @@ def test_no_more_is_made_of_it(outcomes, name, ask):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # Of NumPy, for huge numbers.
 # What is left out for this is named; here it is the one row chunk that there is.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:4 steps of:distwatch.errors.DamagedRowsWarning")
 @settings(max_examples=10, deadline=None)
 @given(

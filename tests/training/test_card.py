@@ -67,6 +67,7 @@ def test_the_card_says_what_is_frozen_as_it_was_made(tmp_path, replicas):
     assert known == {"made": True, "loaded": False, "without": None, "out": None}
 
 
+@pytest.mark.slow
 def test_the_card_says_how_strong_regularizers_are(tmp_path):
     regularizers = keras.regularizers
     made = {

@@ -269,16 +269,16 @@ def test_what_differs_by_design_is_listed(tmp_path):
 
 def test_it_is_part_of_the_default_of_several_replicas(tmp_path):
     x, y = data()
-    for replicas, there in ((2, True), (1, False)):
+    for replicas, there, epochs in ((2, True, 17), (1, False, 1)):
         watch = dw.Watch(tmp_path / f"{replicas}.zarr")
-        fit(model_over(replicas), x, y, watch, batch=BATCH, epochs=20)
+        fit(model_over(replicas), x, y, watch, batch=BATCH, epochs=epochs)
         run = dw.open_run(tmp_path / f"{replicas}.zarr")
         steps = [0, 100] if there else []
         assert list(run.copies()["step"].values if there else []) == steps
         assert bool(run.copies().sizes["variable"]) is there
         # They are no signals, and change no dataset of those.
         assert not [name for name in run.signals if name.startswith("desync")]
-        assert len(run.to_xarray().step) == 120
+        assert len(run.to_xarray().step) == 6 * epochs
         assert not [name for name in run.unwatched if "one replica" in run.unwatched[name]]
 
 
@@ -295,6 +295,7 @@ def test_asked_for_where_there_is_nothing_to_compare(tmp_path):
         fit(model_over(2), x, y, dw.Watch(tmp_path / "c.zarr", signals=[named]))
 
 
+@pytest.mark.slow
 def test_patterns_choose_variables(tmp_path):
     watch = dw.Watch(tmp_path / "run.zarr", signals=[dw.desync(["first/*", "adam/iter*"])])
     fit(model_over(2), *data(), watch)

@@ -164,7 +164,7 @@ def test_sampled_steps_have_the_same_references(tmp_path, reference):
         assert_rows_equal(rows.sel(replica=replica), every[::3], size)
 
 
-@pytest.mark.fast_cases("2")
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_quantiles_of_unlike_replicas(tmp_path, replicas):
     x, y = unlike_rows(42)

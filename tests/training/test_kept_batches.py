@@ -66,6 +66,7 @@ def test_the_batch_is_kept_and_its_rows_are_named(tmp_path, replicas, executed):
     assert same_weights(watched, unwatched)
 
 
+@pytest.mark.slow
 def test_a_healthy_training_keeps_nothing_and_is_the_same(tmp_path):
     watched, unwatched = model_over(2), model_over(2)
     run = trained(tmp_path / "run.zarr", X, watched)

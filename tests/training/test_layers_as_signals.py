@@ -73,6 +73,7 @@ def test_a_layer_is_itself_and_none_of_the_same_name(model, kind):
     assert chosen_by(model, kind(model)) == ["output"]
 
 
+@pytest.mark.slow
 def test_a_model_a_number_as_schedule_and_what_was_not_watched(model, tmp_path):
     x, y = unlike_rows(64)
     chosen = [model, dw.weights(model), dw.desync("hidden", every=1), dw.updates("conv*")]

@@ -135,6 +135,7 @@ def test_a_selector_says_which_and_when_and_two_calls_are_two_signals(tmp_path):
     np.testing.assert_allclose(second, first + 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_validation_has_its_own(tmp_path):
     model = penalized(1)
     watch = dw.Watch(tmp_path / "run.zarr", phases=["train", "test"])

@@ -163,6 +163,7 @@ def test_raw_deltas_are_those_of_the_same_tensor(tmp_path):
     assert signals_of(tmp_path / "named.zarr")["tensor/hidden"].after is None
 
 
+@pytest.mark.slow
 def test_frozen_is_said_of_what_somebody_froze(tmp_path):
     bare = {"scale": False, "center": False}
     block = [layers.Dense(6, name="inner"), layers.BatchNormalization(name="norm", **bare)]

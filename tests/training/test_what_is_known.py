@@ -40,6 +40,7 @@ def traced(*signals):
     return trace_step(model, batch, watch_config(store="none.zarr", signals=list(signals))).plan
 
 
+@pytest.mark.slow
 def test_signals_are_in_the_order_of_calls():
     # A frozen layer is watched where it is named.
     plan = traced(dw.activations(), dw.activations("frozen"), dw.gradients(applied=False))
