@@ -165,7 +165,6 @@ def test_one_set_within_another_is_not_recorded(tmp_path):
     assert len(run) == 3
 
 
-@pytest.mark.slow
 def test_an_evaluate_without_a_name_within_a_set_is_not_mixed_in(tmp_path):
     watch = watched(tmp_path / "run.zarr")
     inner = keras.callbacks.LambdaCallback(
@@ -214,7 +213,6 @@ def test_what_cannot_be_recorded_is_evaluated_all_the_same(tmp_path):
     assert len(dw.open_run(tmp_path / "b.zarr")) == 3
 
 
-@pytest.mark.slow
 def test_what_the_fit_has_under_a_name_is_kept(tmp_path):
     """As of a model with an output that is called like a set."""
     x, y = unlike_rows(TRAINED)
