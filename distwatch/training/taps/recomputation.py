@@ -3,10 +3,10 @@
 TensorFlow decides by who consumes a tensor what it fuses into one kernel, how it reorders
 sums, and in whose buffer it works. So a consumer of ours, even an identity, may change the
 last bits of what is learned. One kind of tensor is safe: one that the training's own
-gradient keeps until the backward pass. All others are computed again from such tensors, by
-copies of the operations that made them, inside the branch of the steps that are looked at:
-outside of it, or under a condition that is constant, TensorFlow would merge the copies with
-the originals.
+gradient keeps until the backward pass, be it in another shape. All others are computed
+again from such tensors, by copies of the operations that made them, inside the branch of
+the steps that are looked at: outside of it, or under a condition that is constant,
+TensorFlow would merge the copies with the originals.
 
 What is private in TensorFlow here is that a tape names the operations of a gradient
 ``gradient_tape/...``; ``tests/training/test_recomputation.py`` fails if that changes. The
@@ -89,13 +89,7 @@ class KeptTensors:
         for operation in self._graph.get_operations():
             if operation in makers:
                 definition.node.append(_definition(operation))
-        capture = tf.compat.v1.get_default_graph().capture
-        made: dict[str, Tensor] = {
-            each.name: capture(kept)
-            if kept.name == each.name
-            else _reshaped(capture(kept), each)
-            for each, kept in sources.values()
-        }
+        made = {each.name: _read(kept, each) for each, kept in sources.values()}
         taken = {each.name for operation in makers for each in operation.inputs}
         computed = [each for each in tensors if each.name not in made]
         copies = tf.graph_util.import_graph_def(
@@ -160,11 +154,15 @@ def _has_known_features(tensor: Tensor) -> bool:
     return bool(tensor.shape.rank and tensor.shape[1:].num_elements())
 
 
-def _reshaped(view: Tensor, tensor: Tensor) -> Tensor:
-    """A view of a tensor in that tensor's shape, which is not asked of itself."""
-    found = tf.reshape(view, [-1, *tensor.shape[1:]])
-    found.set_shape(tensor.shape)
-    return found
+def _read(kept: Tensor, tensor: Tensor) -> Tensor:
+    """What is kept of a tensor's elements, in that tensor's shape and in the current graph."""
+    read = tf.compat.v1.get_default_graph().capture(kept)
+    if kept.name == tensor.name:
+        return read
+    # To ask the tensor itself for its shape would be to consume it.
+    read = tf.reshape(read, [-1, *tensor.shape[1:]])
+    read.set_shape(tensor.shape)
+    return read
 
 
 def _is_source(operation: Any) -> bool:
