@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -17,8 +17,9 @@ from distwatch.config import WatchConfig, watch_config
 from distwatch.errors import ConfigError, UnsupportedTrainingError
 from distwatch.store.addresses import Address
 from distwatch.store.new_runs import USUAL, FolderOfRuns
+from distwatch.text import counted
 from distwatch.training.session import Session, Status
-from distwatch.training.strategies import facts_of, in_replica
+from distwatch.training.strategies import StrategyFacts, facts_of, in_replica, replica_count
 from distwatch.training.taps import Steps, Subject, Taps, of_loop
 from distwatch.training.taps.step_capture import LOSS, StepCapture, compiled_by_xla
 from distwatch.training.traps import check_loop
@@ -64,7 +65,8 @@ def watching(
         optimizer: what trains it, or a list; None if no gradients or updates are watched.
         store: where the run is written, as in `Watch`: a folder that does not exist yet, or,
             with a slash at its end, one in which each training writes a new run.
-        strategy: what ``strategy.run`` is called on; None for the current one.
+        strategy: what ``strategy.run`` is called on; None for the one that the model was
+            made under.
         steps_per_execution: how many steps are done, at most, between two calls of
             ``watch.after_step``.
         options: as in `Watch`: ``signals``, ``reference``, ``schedule``, ``window``,
@@ -94,8 +96,8 @@ def watching(
             "watching(rules=...): a loop of your own saves its models itself; ask for "
             "watch.stop_training, and save them there."
         )
-    strategy = tf.distribute.get_strategy() if strategy is None else strategy
     subject = of_loop(model, optimizer)
+    strategy = _strategy_of(subject.models) if strategy is None else strategy
     check_loop(subject.models, subject.optimizers, strategy)
     return Watching(subject, config, strategy, steps_per_execution=steps_per_execution)
 
@@ -113,8 +115,9 @@ class Watching:
             iterations=subject.count_iterations,
             model=subject.models[0].name if subject.models else "",
         )
+        self._facts = facts_of(strategy)
         self._steps = Steps(
-            Taps(subject, config, facts_of(strategy)),
+            Taps(subject, config, self._facts),
             self._session.make_recorder,
             self._session.fail,
             self._session.training_goes_on,
@@ -147,7 +150,7 @@ class Watching:
                 (x, y), or (x, y, sample_weight).
         """
         try:
-            _check_place()
+            _check_place(self._facts)
         except UnsupportedTrainingError as error:
             self._session.fail(error)
         with self._steps.capturing(batch) as capture:
@@ -239,11 +242,23 @@ class Watching:
         return "\n".join(self._session.sentences())
 
 
-def _check_place() -> None:
+def _strategy_of(models: Sequence[Any]) -> Any:
+    """What the models were made under, as ``fit`` trains them; else the current strategy."""
+    current = tf.distribute.get_strategy()
+    return getattr(models[0], "distribute_strategy", current) if models else current
+
+
+def _check_place(told: StrategyFacts) -> None:
     if not in_replica():
         raise UnsupportedTrainingError(
             "watch.step() and watch.wrap(train_step) belong inside what strategy.run runs on "
             "each replica, not around strategy.run."
+        )
+    if replica_count() != told.total_replicas:
+        running = counted(replica_count(), "replica")
+        raise UnsupportedTrainingError(
+            f"this step runs on {running}, but what is watched is the {told}: "
+            "give watching(..., strategy=...) the strategy whose run is called."
         )
     if compiled_by_xla():
         raise UnsupportedTrainingError(

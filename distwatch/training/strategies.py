@@ -245,7 +245,7 @@ def _on_all_replicas(strategy: Strategy, function: Callable[[Tensor], Tensor]) -
     """
     traced: list[Any] = []
     run = partial(_run, strategy, function, traced)
-    compiled = tf.function(run, reduce_retracing=True)
+    compiled = tf.function(run, reduce_retracing=True, autograph=False)
 
     def call(arrays: Sequence[Any]) -> npt.NDArray[np.float64]:
         if len(arrays) == 1:

@@ -350,6 +350,26 @@ def test_a_step_around_all_replicas_is_refused(tmp_path):
         pass
 
 
+def test_a_model_is_watched_under_the_strategy_that_it_was_made_under(tmp_path):
+    strategy = strategy_over(2)
+    model, _ = small_model(strategy)
+    with dw.watching(model, model.optimizer, tmp_path / "run.zarr") as watch:
+        by_call(
+            strategy, watch.wrap(step_of(model, model.optimizer)), data_for(strategy), watch
+        )
+    assert dw.open_run(tmp_path / "run.zarr").replicas == [0, 1]
+
+
+def test_a_step_under_another_strategy_is_refused(tmp_path):
+    model, _ = small_model(strategy_over(2))
+    other = strategy_over(4)
+    with (
+        pytest.raises(UnsupportedTrainingError, match=r"on 4 replicas, .* over 2 x CPU: give"),
+        dw.watching(model, model.optimizer, tmp_path / "run.zarr") as watch,
+    ):
+        by_call(other, watch.wrap(lambda x, y: None), data_for(other), watch)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [

@@ -69,7 +69,9 @@ def trace_step(model: keras.Model, batch: Any, config: WatchConfig) -> TracedSte
                     twins[name] = first[position]
 
     try:
-        tf.function(lambda data: strategy.run(step, args=(data,))).get_concrete_function(data)
+        # Keras keeps AutoGraph out of its steps, too.
+        traced = tf.function(lambda data: strategy.run(step, args=(data,)), autograph=False)
+        traced.get_concrete_function(data)
     finally:
         steps.forget_graphs()
     rows = keras.tree.flatten(data)[0].shape[0]
