@@ -1,4 +1,4 @@
-"""Raw deltas on the devices: one variable a slot, and how they are read.
+"""Raw deltas on the devices: where they are kept, and how they are read.
 
 A slot takes over the delta's own buffer, so keeping a tensor costs no copy, and it has
 as many rows as that step's batch had.
@@ -21,44 +21,55 @@ Array = npt.NDArray[Any]
 
 
 class TensorSlots:
-    """The last ``capacity`` deltas of one signal on one replica."""
+    """The last ``capacity`` deltas of one signal on one replica.
+
+    They are one list in one variable: a variable a slot would be as many inputs of the
+    condition in which they are written, which cost time also where nothing is.
+    """
 
     def __init__(self, layout: TensorLayout, capacity: int, device: str) -> None:
         self._features = list(layout.features)
         # Half precision comes last: a sum over replicas is taken in full.
         self._dtype = tf.as_dtype("float32" if layout.reduce else layout.dtype)
-        self._slots = [strategies.on_device(device, self._slot) for _ in range(capacity)]
+        self._shape = [-1, *self._features]
+        self._kept = strategies.on_device(device, lambda: self._empty_list(capacity))
 
-    def _slot(self) -> Any:
-        shape = tf.TensorShape([None, *self._features])
-        return tf.Variable(self._empty(), shape=shape, trainable=False)
-
-    def _empty(self) -> Tensor:
-        return tf.zeros([0, *self._features], self._dtype)
+    def _empty_list(self, capacity: int) -> Any:
+        empty = tf.zeros([capacity, 0, *self._features], self._dtype)
+        slots = tf.raw_ops.TensorListFromTensor(
+            tensor=empty, element_shape=tf.constant(self._shape)
+        )
+        return tf.Variable(slots, trainable=False)
 
     def write(self, slot: Tensor, delta: Tensor) -> None:
         """Keep a delta, inside the graph."""
-        values = tf.cast(tf.reshape(delta, [-1, *self._features]), self._dtype)
-        tf.switch_case(
-            tf.cast(slot, tf.int32), [_assignment(each, values) for each in self._slots]
-        )
+        values = tf.cast(tf.reshape(delta, self._shape), self._dtype)
+        self._put(tf.cast(slot, tf.int32), values)
 
     def read(self, slots: Array) -> list[Array]:
         """Read deltas, of shape (rows, *features) each."""
-        return [self._slots[slot].numpy() for slot in slots]
+        with tf.device(self._kept.device):
+            kept = self._kept.read_value()
+            return [self._taken(kept, slot).numpy() for slot in slots]
 
     def free(self, slots: Array) -> None:
         """Let go of deltas that were read."""
         for slot in slots:
-            self._slots[slot].assign(self._empty(), read_value=False)
+            self._put(slot, tf.zeros([0, *self._features], self._dtype))
 
+    def _put(self, slot: Any, values: Tensor) -> None:
+        with tf.device(self._kept.device):
+            kept = self._kept.read_value()
+            changed = tf.raw_ops.TensorListSetItem(input_handle=kept, index=slot, item=values)
+            self._kept.assign(changed, read_value=False)
 
-def _assignment(variable: Any, values: Tensor) -> Callable[[], Tensor]:
-    def assign() -> Tensor:
-        variable.assign(values, read_value=False)
-        return tf.constant(True)
-
-    return assign
+    def _taken(self, kept: Tensor, slot: Any) -> Tensor:
+        return tf.raw_ops.TensorListGetItem(
+            input_handle=kept,
+            index=slot,
+            element_shape=tf.constant(self._shape),
+            element_dtype=self._dtype,
+        )
 
 
 def collect(
