@@ -48,7 +48,7 @@ class TensorLayout:
 class Table:
     """Signals that are recorded at the same steps and with the same statistics.
 
-    ``window`` is the number of steps between two drains, and of a chunk.
+    ``window`` is how many recorded steps lie between two drains at most, and in a chunk.
     """
 
     name: str

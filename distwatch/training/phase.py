@@ -246,7 +246,7 @@ class Phase:
         self.check()
         for table in self._recorder.tables:
             self._pending[table.table.name] += steps
-            if self._pending[table.table.name] >= table.interval:
+            if table.is_due(self._pending[table.table.name]):
                 self._drain(table, together=True)
 
     def drain_now(self) -> None:

@@ -50,6 +50,9 @@ class TablePlan:
     by_rows: frozenset[int] = frozenset()
     #: Those of which NaN and Inf are meant, as of gradients that a loss scale tries.
     overflowing: frozenset[int] = frozenset()
+    #: After so many steps it is drained, also if its window is not full; as many as the
+    #: window has if this is less.
+    drained_after: int = 0
 
     @property
     def width(self) -> int:

@@ -49,8 +49,8 @@ class CopiesPlan(NamedTuple):
     table: Table
     schedule: Schedule
     compared: Compared
-    #: Steps between two drains.
-    interval: int
+    #: After so many steps it is drained.
+    drained_after: int
 
 
 class Compared(ABC):
@@ -116,7 +116,7 @@ class CopiesRecorder:
 
     def __init__(self, plan: CopiesPlan, first_step: int) -> None:
         self.table = plan.table
-        self.interval = plan.interval
+        self._drained_after = plan.drained_after
         self._schedule = plan.schedule
         self._statistic = plan.table.statistic
         self._column = self._statistic.fields.index("checksum")
@@ -156,6 +156,10 @@ class CopiesRecorder:
                 with tf.init_scope():
                     taken = self._compared.checksums()
                 self._taken.append(_Taken(step, iteration(), taken))
+
+    def is_due(self, steps: int) -> bool:
+        """Whether to drain, so many steps after the last drain."""
+        return steps >= self._drained_after
 
     def undrained(self) -> int:
         """How many rows were taken since the last drain."""

@@ -82,7 +82,7 @@ class Recorder:
         ]
         mergers = _Mergers(strategy)
         tables = {
-            feed.table.name: TableRecorder(cadence, feed.table, mergers)
+            feed.table.name: TableRecorder(cadence, feed, mergers)
             for cadence in self._cadences
             for feed in cadence.feeds
         }
@@ -195,20 +195,35 @@ class TableRecorder:
 
     Args:
         cadence: what fills the rings that hold it.
-        table: one of the cadence's.
+        feed: one of the cadence's tables, and how it is fed.
         mergers: what merges over replicas.
     """
 
-    def __init__(self, cadence: Cadence, table: Table, mergers: _Mergers) -> None:
-        self.table = table
+    def __init__(self, cadence: Cadence, feed: TablePlan, mergers: _Mergers) -> None:
+        self.table = table = feed.table
         self._cadence = cadence
         self._statistic = table.statistic
         self._mergers = mergers
         self._merger = mergers.of(self._statistic)
         self._columns = cadence.columns[table.name]
         self._read = 0
-        #: Steps between two drains.
-        self.interval = table.window
+        self._drained_after = max(table.window, feed.drained_after)
+        #: At how many steps after a drain the window may be full.
+        self._full_at = table.window
+
+    def is_due(self, steps: int) -> bool:
+        """Whether to drain, so many steps after the last drain.
+
+        Where a schedule leaves out steps, a short window is full much later than after its
+        number of steps.
+        """
+        if steps >= self._drained_after:
+            return True
+        if steps < self._full_at:
+            return False
+        room = self.table.window - self.undrained()
+        self._full_at = steps + room
+        return room <= 0
 
     def drain(self, epoch: int = 0, *, together: bool = True) -> Block | None:
         """Read the rows written since the last drain; None if there are none.
@@ -222,6 +237,7 @@ class TableRecorder:
         Raises:
             WatcherError: the replicas do not hold the same steps.
         """
+        self._full_at = self.table.window
         # An error in a trace of the step is told inside of it, where nothing can be read.
         with tf.init_scope():
             return self._read_rows(epoch, together)

@@ -270,6 +270,7 @@ class Taps:
             tuple(reference for _, reference in positions),
             frozenset(i for i, picked in enumerate(first) if picked.by_rows),
             frozenset(i for i, picked in enumerate(first) if self._may_overflow(picked)),
+            drained_after=self._config.window,
         )
         return plan, first
 
