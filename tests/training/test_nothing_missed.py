@@ -71,6 +71,26 @@ def test_raw_deltas_do_not_stay_on_the_devices_once_they_were_read():
     assert held() == 0
 
 
+def test_a_short_window_is_drained_when_it_is_full():
+    """And not after as many steps, of which the schedule leaves most out."""
+    table = Table("table-00", (Signal("activation/dense"),), "every(5)", window=2)
+    feed = TablePlan(
+        table, dw.every(5), tensor_index=(0,), references=("none",), drained_after=256
+    )
+    recorder = Recorder(tf.distribute.get_strategy(), [feed], steps_per_execution=1)
+    (recorded,) = recorder.tables
+    due, pending = [], 0
+    for step in range(32):
+        recorder.record([StepInput([tf.fill([2, 3], 1.5)])], tf.constant(step, tf.int64))
+        pending += 1
+        if recorded.is_due(pending):
+            due.append((step, list(recorded.drain().step)))
+            pending = 0
+    assert due == [(5, [0, 5]), (15, [10, 15]), (25, [20, 25])]
+    assert not recorded.is_due(255)
+    assert recorded.is_due(256)
+
+
 def test_eager_training_is_watched_too(tmp_path):
     x, y = unlike_rows(40)
     model, _ = small_model(strategy_over(1))
