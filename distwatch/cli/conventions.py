@@ -23,7 +23,7 @@ from distwatch.text import printable
 REFUSED = 1
 
 #: Characters of a line in a pipe or a file.
-_WIDEST = 100_000
+WIDEST = 100_000
 
 #: That of ``tail`` after Ctrl-C, which a script can tell from the end of the run.
 INTERRUPTED = 130
@@ -189,7 +189,7 @@ def wide_console() -> Console:
     """A console on stdout that cuts no line of what goes into a pipe or a file."""
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _WIDEST
+        console.width = WIDEST
     return console
 
 

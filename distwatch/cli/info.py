@@ -6,10 +6,13 @@ import json
 from typing import Any
 
 import typer
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
 from distwatch.cli.conventions import (
+    WIDEST,
     JsonOption,
     PhaseOption,
     RunArgument,
@@ -19,7 +22,10 @@ from distwatch.cli.conventions import (
     wide_console,
 )
 from distwatch.statistics import SignalCounts
-from distwatch.text import printable
+from distwatch.text import counted, printable
+
+#: The columns of the signals.
+_SIGNALS = ("signal", "measured against", "place", "steps", "schedule", "further")
 
 #: The columns of what was changed while a run was written.
 _CHANGED = ("from step", "signals", "looked at since", "why")
@@ -63,12 +69,31 @@ def _show(described: dict[str, Any]) -> None:
             for table in described["tables"]
             for signal in table["signals"]
         ]
-        headings = ("signal", "measured against", "place", "steps", "schedule", "further")
-        console.print(listing(headings, rows))
+        _show_signals(console, rows)
     if changed := changes_in(described):
         console.print(listing(_CHANGED, changed))
     if described["unwatched"]:
         console.print(listing(("not watched", "why"), list(described["unwatched"].items())))
+
+
+def _show_signals(console: Console, rows: list[tuple[str, ...]]) -> None:
+    """As a table; where that is too wide, so that names stay whole, by what they share."""
+    table = listing(_SIGNALS, rows)
+    unbounded = console.options.update(max_width=WIDEST)
+    if Measurement.get(console, unbounded, table).maximum <= console.width:
+        console.print(table)
+        return
+    alike: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for name, reference, place, *how in rows:
+        alike.setdefault((reference, *how), []).append((name, place))
+    for (reference, steps, schedule, further), signals in alike.items():
+        console.print()
+        shared = f"reference {reference}; {schedule}; {counted(int(steps), 'step')}"
+        console.print(Text(printable(f"{shared}; {further}" if further else shared), "bold"))
+        names = Table.grid(Column(no_wrap=True, overflow="fold"), Column(), padding=(0, 2))
+        for name, place in signals:
+            names.add_row(Text(f"  {printable(name)}"), Text(printable(place)))
+        console.print(names)
 
 
 def _how(table: dict[str, Any]) -> tuple[str, str, str]:

@@ -57,6 +57,15 @@ def test_info_says_what_is_in_a_run(call, tmp_path):
         assert part in lines
 
 
+def test_info_keeps_names_whole_where_columns_do_not_fit(call, tmp_path):
+    long = "activation/encoder_block_of_the_first_stage/attention_output"
+    run = fake_run(tmp_path / "run.zarr", steps=21, signals=(long, "activation/dense"))
+    out = call("info", run.path, width=80)[1]
+    lines = [line.strip() for line in out.splitlines()]
+    shared = lines.index("reference previous; every(1); 21 steps")
+    assert lines[shared + 1 : shared + 3] == [long, "activation/dense"]
+
+
 def test_info_json_is_for_programs(call, tmp_path):
     unknown = dict.fromkeys(["after", "scaled", "order", "copied", "trained"])
     unknown["recomputed"] = 0
