@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -76,7 +78,7 @@ def _show(described: dict[str, Any]) -> None:
         console.print(listing(("not watched", "why"), list(described["unwatched"].items())))
 
 
-def _show_signals(console: Console, rows: list[tuple[str, ...]]) -> None:
+def _show_signals(console: Console, rows: Sequence[tuple[str, ...]]) -> None:
     """As a table; where that is too wide, so that names stay whole, by what they share."""
     table = listing(_SIGNALS, rows)
     unbounded = console.options.update(max_width=WIDEST)
@@ -90,10 +92,9 @@ def _show_signals(console: Console, rows: list[tuple[str, ...]]) -> None:
         console.print()
         shared = f"reference {reference}; {schedule}; {counted(int(steps), 'step')}"
         console.print(Text(printable(f"{shared}; {further}" if further else shared), "bold"))
-        names = Table.grid(Column(no_wrap=True, overflow="fold"), Column(), padding=(0, 2))
         for name, place in signals:
-            names.add_row(Text(f"  {printable(name)}"), Text(printable(place)))
-        console.print(names)
+            line = Text(printable(f"{name} ({place})" if place else name), overflow="fold")
+            console.print(Padding(line, (0, 0, 0, 2), expand=False))
 
 
 def _how(table: dict[str, Any]) -> tuple[str, str, str]:
