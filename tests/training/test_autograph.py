@@ -31,16 +31,20 @@ def ours(modules):
     return [each for each in modules if each.split(".")[0] == "distwatch"]
 
 
-def test_in_fit(tmp_path, rewritten):
-    model, _ = small_model(strategy_over(2), spe=2)
+@pytest.mark.fast_cases("1")
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_in_fit(tmp_path, rewritten, replicas):
+    model, _ = small_model(strategy_over(replicas), spe=2)
     watch = dw.Watch(tmp_path / "run.zarr", signals=SIGNALS)
     fit(model, X, Y, watch, validation_data=(X, Y))
     assert not ours(rewritten)
 
 
+@pytest.mark.fast_cases("1-step")
 @pytest.mark.parametrize("how", ["wrap", "step"])
-def test_in_a_loop(tmp_path, rewritten, how):
-    strategy = strategy_over(2)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_in_a_loop(tmp_path, rewritten, replicas, how):
+    strategy = strategy_over(replicas)
     model, _ = small_model(strategy)
     with dw.watching(model, model.optimizer, tmp_path / "run.zarr", signals=SIGNALS) as watch:
         step = step_of(model, model.optimizer, watch)
@@ -57,7 +61,7 @@ def test_in_a_loop(tmp_path, rewritten, how):
 
 
 def test_while_estimating(tmp_path, rewritten):
-    model, _ = small_model(strategy_over(2))
+    model, _ = small_model(strategy_over(1))
     dw.Watch(tmp_path / "run.zarr").estimate(model, (X[:16], Y[:16]), steps=10)
     assert not ours(rewritten)
 
