@@ -97,15 +97,7 @@ class Expected:
         for replica, shards in enumerate(self._noted("input")):
             found.append([])
             for step, x in enumerate(shards):
-                model = self._at(step, replica)
-                with tf.GradientTape() as tape:
-                    loss = model.loss(target_of(x), model(x, training=True))
-                variables = model.trainable_variables
-                each = tape.gradient(loss, [v.value for v in variables])
-                found[-1].append(
-                    {v.path: tf.convert_to_tensor(g).numpy()
-                     for v, g in zip(variables, each, strict=True)}
-                )  # fmt: skip
+                found[-1].append(_gradients_of(self._at(step, replica), x))
         return found
 
     def _gradients(self, path):
@@ -140,6 +132,20 @@ class Expected:
             [self._at(step, r)(x, training=False).numpy() for step in range(1, last + 1)]
             for r in range(self.config["replicas"])
         ]
+
+
+def _gradients_of(model, x):
+    """Path -> the gradient of the loss of a batch."""
+    variables = model.trainable_variables
+    if not len(x):
+        # Keras's addition fails eagerly on no rows.
+        return {v.path: np.zeros(v.shape, v.dtype) for v in variables}
+    with tf.GradientTape() as tape:
+        loss = model.loss(target_of(x), model(x, training=True))
+    each = tape.gradient(loss, [v.value for v in variables])
+    return {
+        v.path: tf.convert_to_tensor(g).numpy() for v, g in zip(variables, each, strict=True)
+    }
 
 
 def _clipped_by_value(gradient):
