@@ -133,6 +133,20 @@ NOTHING_MISSED = [
         (f"{MISSED}::test_a_ring_that_ran_over_says_how_much_it_lost",),
     ),
     Fault(
+        "a window is asked about again when it may have run over",
+        "training/device/ring.py",
+        "self._full_at = steps + room",
+        "self._full_at = self._drained_after",
+        (f"{MISSED}::test_a_short_window_is_drained_when_it_is_full",),
+    ),
+    Fault(
+        "a raw delta takes another's slot",
+        "training/device/tensor_slots.py",
+        "input_handle=kept, index=slot, item=values",
+        "input_handle=kept, index=0, item=values",
+        (MISSED, SIGNALS),
+    ),
+    Fault(
         "steps dropped by a full queue are not declared",
         "store",
         "self._uncounted[block.table] += len(block) + block.lost",
@@ -251,6 +265,13 @@ TRAINING_UNTOUCHED = [
         "pass",
         (f"{UNTOUCHED}::test_no_trace_is_left_when_fit_raised",),
     ),
+    Fault(
+        "AutoGraph rewrites the step that is traced for an estimate",
+        "training/taps/tracing.py",
+        "args=(data,)), autograph=False)",
+        "args=(data,)))",
+        ("training/test_autograph.py",),
+    ),
 ]
 
 NEVER_THE_KILLER = [
@@ -285,6 +306,13 @@ NEVER_THE_KILLER = [
 ]
 
 REFUSALS = [
+    Fault(
+        "a step on other replicas than are watched is taken",
+        "training/loop.py",
+        "if replica_count() != told.total_replicas:",
+        "if False:",
+        ("training/test_loop.py::test_a_step_under_another_strategy_is_refused",),
+    ),
     Fault(
         "a run that is there already is overwritten",
         "store",

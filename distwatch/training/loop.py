@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -65,13 +65,13 @@ def watching(
         optimizer: what trains it, or a list; None if no gradients or updates are watched.
         store: where the run is written, as in `Watch`: a folder that does not exist yet, or,
             with a slash at its end, one in which each training writes a new run.
-        strategy: what ``strategy.run`` is called on; None for the one that the model was
-            made under.
+        strategy: what ``strategy.run`` is called on; None for the current one.
         steps_per_execution: how many steps are done, at most, between two calls of
             ``watch.after_step``.
         options: as in `Watch`: ``signals``, ``reference``, ``schedule``, ``window``,
             ``drain_every``, ``overwrite``, ``resume``, ``strict``, ``on_full``, ``durability``,
-            ``max_bytes``, ``at_max_bytes``, ``max_overhead``, ``tensorboard`` and ``rules``.
+            ``max_bytes``, ``at_max_bytes``, ``max_overhead``, ``keep_batch``, ``tensorboard``
+            and ``rules``.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -96,8 +96,8 @@ def watching(
             "watching(rules=...): a loop of your own saves its models itself; ask for "
             "watch.stop_training, and save them there."
         )
+    strategy = tf.distribute.get_strategy() if strategy is None else strategy
     subject = of_loop(model, optimizer)
-    strategy = _strategy_of(subject.models) if strategy is None else strategy
     check_loop(subject.models, subject.optimizers, strategy)
     return Watching(subject, config, strategy, steps_per_execution=steps_per_execution)
 
@@ -242,12 +242,6 @@ class Watching:
         return "\n".join(self._session.sentences())
 
 
-def _strategy_of(models: Sequence[Any]) -> Any:
-    """What the models were made under, as ``fit`` trains them; else the current strategy."""
-    current = tf.distribute.get_strategy()
-    return getattr(models[0], "distribute_strategy", current) if models else current
-
-
 def _check_place(told: StrategyFacts) -> None:
     if not in_replica():
         raise UnsupportedTrainingError(
@@ -258,7 +252,8 @@ def _check_place(told: StrategyFacts) -> None:
         running = counted(replica_count(), "replica")
         raise UnsupportedTrainingError(
             f"this step runs on {running}, but what is watched is the {told}: "
-            "give watching(..., strategy=...) the strategy whose run is called."
+            "give watching(..., strategy=...) the strategy whose run is called, or none where "
+            "none is."
         )
     if compiled_by_xla():
         raise UnsupportedTrainingError(

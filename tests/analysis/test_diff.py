@@ -293,6 +293,16 @@ def test_what_is_left_of_a_gradient_that_cancels_out_is_no_format(tmp_path):
     assert precision_of(run).name == "float32"
 
 
+def test_what_hardly_changes_is_no_coarse_format(tmp_path):
+    """As outputs that saturate, or that are constant but for their last digits."""
+    deltas = np.random.default_rng(1).normal(0.3, 1.0, (40, 2, 2, 6))
+    deltas[5:, :, 0] = np.sign(deltas[5:, :, 0])
+    deltas[5:, :, 1] = np.round(deltas[5:, :, 1] * 500) * 2.0**-27
+    names = ["activation/saturated", "activation/constant"]
+    run = StoredRun(made_run(tmp_path / "run.zarr", of_format(deltas, 24), names=names))
+    assert precision_of(run).name == "float32"
+
+
 def test_damaged_steps_are_left_out_and_said(tmp_path):
     a, b = (fake_run(tmp_path / name, steps=24).path for name in ("a.zarr", "b.zarr"))
     chunk = a / "worker-0000-start-0000" / "table-00" / "rows" / "c.1.0.0.0"

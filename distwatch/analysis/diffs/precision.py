@@ -18,6 +18,9 @@ _FIELD = {name: i for i, name in enumerate(ROW.fields)}
 #: So many different values are no constants, such as the ends of a clipped activation.
 _ENOUGH_VALUES = 8
 
+#: No difference of a coarse format has more digits: half of the way to the next finer one.
+_FEW_DIGITS = (FORMATS["float16"] + FORMATS["float32"]) / 2
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -65,10 +68,15 @@ def precision_of(stored: StoredRun) -> Precision:
 def _digits(states: Array) -> list[float]:
     """How many significant digits a signal's extremes have, if there are enough of them."""
     values = states[:, [_FIELD["min"], _FIELD["max"]]].ravel()
-    values = values[np.isfinite(values) & (values != 0)]
-    if len(np.unique(values)) < _ENOUGH_VALUES:
+    # Each value once: outputs that are saturated are 0 and 1 at most steps, in any format.
+    values = np.unique(np.abs(values[np.isfinite(values) & (values != 0)]))
+    if len(values) < _ENOUGH_VALUES:
         return []
-    return [float(np.median(_significant_digits(values)))]
+    digits = _significant_digits(values)
+    # A difference of numbers that are almost equal has few digits in any format, so the
+    # largest ones tell whether the format has few.
+    of_largest = float(np.median(digits[-_ENOUGH_VALUES:]))
+    return [of_largest if of_largest > _FEW_DIGITS else float(np.median(digits))]
 
 
 def _significant_digits(values: Floats) -> Array:
