@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from trainings import (
     everything_about,
     fit,
@@ -100,6 +101,29 @@ def test_what_cannot_be_told_is_refused(tmp_path):
     unbuilt.build((None, 12))
     with pytest.raises(ConfigError, match="not compiled"):
         watch.estimate(unbuilt, (X, Y), steps=10)
+
+
+class DecidesByItsLoss(keras.Model):
+    """A step that runs eagerly, and asks a tensor in Python."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+        if loss > 0.0:
+            weights = self.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, weights), weights)
+        return {"loss": loss}
+
+
+def test_a_step_that_runs_eagerly_can_be_told_of(tmp_path):
+    inputs = keras.Input((12,))
+    model = DecidesByItsLoss(inputs, keras.layers.Dense(4)(inputs))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, run_eagerly=True)
+    signals = [dw.activations(), dw.gradients()]
+    watch = dw.Watch(tmp_path / "run.zarr", signals=signals)
+    assert watch.estimate(model, (X[:16], Y[:16]), steps=10) > 0
 
 
 def told_by(*arguments):

@@ -17,6 +17,7 @@ from distwatch.errors import (
     RowsLostWarning,
     UnknownSignalError,
     UnsupportedTrainingError,
+    UnwatchableError,
     WatcherDisabledWarning,
 )
 
@@ -370,6 +371,34 @@ def test_a_model_of_a_strategy_may_be_used_without_it(tmp_path):
             step(x)
             watch.after_step()
     assert len(dw.open_run(tmp_path / "run.zarr")) == 3
+
+
+def test_a_raw_delta_of_another_size_ends_the_watching(tmp_path):
+    """Its features were joined as those of the first step, eight rows out of four."""
+    sequences = keras.Sequential([keras.Input((None, 2)), keras.layers.Dense(2, name="d")])
+    signals = dw.tensors("d", every=1, reference="none")
+    with (
+        pytest.warns(WatcherDisabledWarning, match="tensor/d are of another size"),
+        dw.watching(sequences, store=tmp_path / "run.zarr", signals=signals) as watch,
+    ):
+        step = watch.wrap(sequences)
+        for length in (3, 6):
+            step(tf.ones((4, length, 2)))
+            watch.after_step()
+    assert dw.open_run(tmp_path / "run.zarr").tensor("tensor/d").shape == (1, 1, 4, 3, 2)
+
+
+def none_of(x):
+    return x[:, :0]
+
+
+def test_a_raw_delta_without_elements_is_refused(tmp_path):
+    empty = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(none_of, name="none")])
+    with (
+        pytest.raises(UnwatchableError, match="has no elements"),
+        dw.watching(empty, store=tmp_path / "run.zarr", signals=dw.tensors("none")) as watch,
+    ):
+        watch.wrap(empty)(tf.ones((4, 2)))
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,11 @@ class TensorTap(LayerTap, selector=signals.Tensors):
         after = _after(self, capture)
         for name, leaf in self.outputs(capture):
             path, output = after.get(id(leaf), (None, leaf))
-            if isinstance(output, tf.Tensor) and not output.shape[1:].is_fully_defined():
+            features = output.shape[1:] if isinstance(output, tf.Tensor) else None
+            if features is not None and not features.is_fully_defined():
                 self.skip(f"tensor/{name}", _VARIES.format(output.shape))
+            elif features is not None and features.num_elements() == 0:
+                self.skip(f"tensor/{name}", _EMPTY)
             else:
                 yield PickedSignal(f"tensor/{name}", output, after=path)
 
@@ -339,6 +342,7 @@ _NO_LOSS = (
 _NO_LOSS_LOOP = (
     "the step does not call compute_loss of the model; hand the loss over by watch.loss(...)"
 )
+_EMPTY = "it has no elements"
 _VARIES = (
     "the size of its features varies ({}), so it has no place in one array; watch it by "
     "distwatch.activations, or give it a fixed size"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from distwatch.errors import WatcherError
+from distwatch.records import Table
 from distwatch.training.device.ring import Recorder
 from distwatch.training.gradient_registry import forget_gradients
 from distwatch.training.taps.batches import batch_of
@@ -128,9 +129,22 @@ class Steps:
                 "the model called other layers in a later trace of its train step than "
                 f"in the first ({names} differ); only a fixed set of signals can be kept."
             )
+        else:
+            _check_layouts(self._plan.tables, plan.tables)
 
     def _iteration(self) -> Tensor:
         iterations = self._taps.subject.iterations
         if iterations is None:
             return tf.constant(-1, tf.int64)
         return tf.cast(tf.convert_to_tensor(iterations), tf.int64)
+
+
+def _check_layouts(first: Sequence[Table], later: Sequence[Table]) -> None:
+    """Raise if a raw delta has not the size that it had in the first trace."""
+    for one, other in zip(first, later, strict=True):
+        if one.tensor != other.tensor:
+            raise WatcherError(
+                f"the features of {one.names[0]} are of another size than in the first step, "
+                "so it has no place in one array; watch it by distwatch.activations, or give "
+                "it a fixed size."
+            )

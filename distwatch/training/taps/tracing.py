@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -57,9 +58,14 @@ def trace_step(model: keras.Model, batch: Any, config: WatchConfig) -> TracedSte
     taps = Taps(of_model(model), config, facts_of(strategy))
     steps = Steps(taps, plans.append, _raise)
 
+    train_step = model.train_step
+    if model.run_eagerly:
+        # It may decide by the values of tensors, which can be traced once it is rewritten.
+        train_step = partial(tf.autograph.to_graph(type(model).train_step), model)
+
     def step(data: Any) -> None:
         with steps.capturing(data) as capture:
-            model.train_step(data)
+            train_step(data)
         given = steps.choose(capture) or []
         for feed, (tensors, _) in zip(plans[0].feeds, given, strict=True):
             first: dict[int, str] = {}
