@@ -278,7 +278,8 @@ def _loss_of(table: TableDigest, i: int) -> LossCourse | None:
     sums = table.timeline.sums
     n, total, squares = (sums[name][:, i] for name in ("finite", "total", "squares"))
     there = n > 0
-    if there.sum() < _STRETCHES:
+    if there.sum() < _STRETCHES or not there[table.timeline.stretches - 1]:
+        # Where it ends in NaN or Inf there is no end to be compared with anything.
         return None
     means = total[there] / n[there]
     noise = np.sqrt(np.maximum(squares[there] / n[there] - means**2, 0.0))

@@ -76,6 +76,11 @@ class Timeline:
         self.rows += len(step)
 
     @property
+    def stretches(self) -> int:
+        """How many stretches the run has so far."""
+        return -(-self.rows // self.width)
+
+    @property
     def last_part(self) -> int:
         """The first stretch of the run's last part."""
         return -(-int(self.rows * _LAST_PART) // self.width)

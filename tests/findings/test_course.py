@@ -162,6 +162,15 @@ def test_of_an_evaluation_it_is_not_said_that_nothing_is_learnt():
     assert warned(findings_of(card, AT_REST, phase="test", **data)) == {}
 
 
+def test_of_a_loss_that_ends_in_nan_it_is_not_said_where_it_ends():
+    loss = np.full(STEPS, 1.1)  # No better than a constant.
+    assert "NotLearning" in warned(findings_of(card_of(*REGRESSION), loss))
+    loss[20:] = np.nan
+    found = warned(findings_of(card_of(*REGRESSION), loss))
+    assert "NonFinite" in found
+    assert not any("ends at" in each.text for each in found.values())
+
+
 def test_with_dropout_a_loss_that_falls_is_not_judged():
     card, _, data, *_ = FAULTY["inputs that are not scaled"]
     dropping = card_of(Layer("dropout", "Dropout"), *card.layers)

@@ -394,9 +394,10 @@ def none_of(x):
 
 def test_a_raw_delta_without_elements_is_refused(tmp_path):
     empty = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(none_of, name="none")])
+    tensors = dw.tensors("none", every=1)
     with (
         pytest.raises(UnwatchableError, match="has no elements"),
-        dw.watching(empty, store=tmp_path / "run.zarr", signals=dw.tensors("none")) as watch,
+        dw.watching(empty, store=tmp_path / "run.zarr", signals=tensors) as watch,
     ):
         watch.wrap(empty)(tf.ones((4, 2)))
 
