@@ -5,10 +5,14 @@ from __future__ import annotations
 from distwatch.findings.changes import largest_change
 from distwatch.findings.desync import in_step
 from distwatch.findings.findings import EXTENT, NOTE, WARNING, Finding
+from distwatch.findings.origins import kind_of
 from distwatch.findings.rules import AT_ONCE, rule
 from distwatch.findings.tables import Recorded, TableDigest
 from distwatch.records import CLOSED
 from distwatch.text import counted
+
+#: Signals in which NaN shows that went through a layer unseen.
+_OF_WEIGHTS = {"weight", "update", "gradient", "gradient_local"}
 
 
 @rule("Extent")
@@ -89,7 +93,9 @@ def _seen(run: Recorded) -> str:
     last = max(table.extent[1] for table in run.tables)
     if run.ended != CLOSED or run.lost or any(_has_gaps(each, last) for each in watched):
         return " at the steps that are recorded"
-    return ""
+    # ReLU makes a 0 of NaN, so that they may be seen in what is trained alone.
+    kinds = {kind_of(name) for table in run.tables for name in table.table.names}
+    return "" if kinds & _OF_WEIGHTS else " in what is recorded"
 
 
 def _has_gaps(table: TableDigest, last: int) -> bool:

@@ -52,7 +52,7 @@ def test_what_was_turned_off_is_not_said_to_be_sound():
         off = table_of(0, values[:looked_at], {"activation/a": "previous"})
         return digest_of(*run_of(off, table_of(1, values, {"loss": "none"}))).sentences()[-1]
 
-    assert said(20) == "No NaN and no Inf. No row was lost."
+    assert said(20) == "No NaN and no Inf in what is recorded. No row was lost."
     assert said(10) == "No NaN and no Inf at the steps that are recorded. No row was lost."
 
 
