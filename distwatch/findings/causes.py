@@ -134,7 +134,7 @@ def _all_of(cause: int, follows: dict[int, list[int]]) -> list[int]:
 def _with(cause: Finding, follows: tuple[Finding, ...]) -> Finding:
     if not follows:
         return cause
-    said = "; ".join(each.brief for each in follows)
+    said = "; ".join(each.brief for each in follows) + _earlier(cause, follows)
     faults = cause.faults
     if cause.kind in _OF_LEARNING:
         # What the layers do is part of why nothing is learnt.
@@ -143,3 +143,11 @@ def _with(cause: Finding, follows: tuple[Finding, ...]) -> Finding:
     return replace(
         cause, text=f"{cause.text} It explains: {said}.", follows=follows, faults=faults
     )
+
+
+def _earlier(cause: Finding, follows: tuple[Finding, ...]) -> str:
+    """By when NaN or Inf began, where something that follows is older than the first seen."""
+    steps = [each.step for each in follows if each.step is not None]
+    if cause.kind != "not_finite" or cause.step is None or not steps:
+        return ""
+    return f"; so they may have begun by step {min(steps)}" if min(steps) < cause.step else ""

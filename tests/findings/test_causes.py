@@ -1,6 +1,7 @@
 """A finding names where it began, and what follows from it is told with it."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,17 @@ def test_what_was_there_before_does_not_follow():
     found = findings_of(*healthy(plant=plant))
     assert only(found, "not_finite")[0].follows == ()
     assert [each.step for each in only(found, "spike")] == [50]
+
+
+def test_what_follows_from_nan_and_is_older_says_by_when_they_began():
+    """As where NaN are in data that only every tenth step looks at."""
+    nan = Finding("not_finite", WARNING, "NaN first appeared at step 60.", step=60)
+    learning = Finding("not_learning", WARNING, "It does not learn.", brief="it does not learn")
+    dead = Finding("dead", WARNING, "Units are zero.", step=5, brief="units are zero")
+    (told,) = folded([nan, learning, dead])
+    assert told.text.endswith("units are zero; so they may have begun by step 5.")
+    (told,) = folded([nan, learning, replace(dead, step=60)])
+    assert "begun" not in told.text
 
 
 def test_different_data_explain_what_differs():
