@@ -426,6 +426,12 @@ def test_what_was_trained_is_compared(tmp_path):
     )
     assert dw.diff(a, write("c.zarr", card)).differences == ()
     assert dw.diff(a, write("d.zarr", None)).differences == ()
+    pairs = [write(f"{said}.zarr", replace(card, of_pairs=said)) for said in (True, False)]
+    assert dw.diff(*pairs).differences == (
+        "A loss that compares each output with all targets: True in A, False in B.",
+    )
+    # Of most losses it is not known.
+    assert dw.diff(a, pairs[1]).differences == ()
 
 
 def test_an_amplification_is_kept_as_a_file(tmp_path):

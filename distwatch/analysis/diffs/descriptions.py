@@ -16,6 +16,14 @@ from distwatch.text import counted, listed, printable
 #: How many names a sentence has.
 _NAMED = 5
 
+#: What a card says, where its name alone says too little.
+_LABELS = {
+    "own_loss": "a loss function of your own",
+    "further_terms": "further terms or weights of the loss",
+    "of_pairs": "a loss that compares each output with all targets",
+    "last": "last layer",
+}
+
 
 def differences(
     a: StoredRun, b: StoredRun, matched: Matched, precisions: tuple[Precision, Precision]
@@ -66,10 +74,12 @@ def _cards(a: Card | None, b: Card | None) -> Iterator[str]:
     """What differs in what is trained, as far as both say it."""
     if a is None or b is None:
         return
-    for each in fields(Card):
-        values = (getattr(card, each.name) for card in (a, b))
-        if each.name != "layers":
-            yield from _either(each.name.replace("_", " "), *map(_said, values))
+    for name in (each.name for each in fields(Card)):
+        values = [getattr(card, name) for card in (a, b)]
+        # Whether a loss compares all pairs is known of few, and no difference if not.
+        if name != "layers" and not (name == "of_pairs" and None in values):
+            label = _LABELS.get(name, name.replace("_", " "))
+            yield from _either(label, *map(_said, values))
     one, other = ({layer.path: layer for layer in card.layers} for card in (a, b))
     changed = [path for path in one if path in other and one[path] != other[path]]
     if changed:
