@@ -23,8 +23,8 @@ Array = npt.NDArray[Any]
 class TensorSlots:
     """The last ``capacity`` deltas of one signal on one replica.
 
-    They are one list in one variable: a variable a slot would be as many inputs of the
-    condition in which they are written, which cost time also where nothing is.
+    They are one list in one variable. A variable a slot would be an input of the condition
+    in which it is written, and a branch that writes it, for each slot.
     """
 
     def __init__(self, layout: TensorLayout, capacity: int, device: str) -> None:
