@@ -46,7 +46,8 @@ def test_in_fit(tmp_path, rewritten, replicas):
 def test_in_a_loop(tmp_path, rewritten, replicas, how):
     strategy = strategy_over(replicas)
     model, _ = small_model(strategy)
-    with dw.watching(model, model.optimizer, tmp_path / "run.zarr", signals=SIGNALS) as watch:
+    how_watched = {"strategy": strategy, "signals": SIGNALS}
+    with dw.watching(model, model.optimizer, tmp_path / "run.zarr", **how_watched) as watch:
         step = step_of(model, model.optimizer, watch)
 
         def in_a_block(x, y):
